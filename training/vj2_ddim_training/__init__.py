@@ -1,0 +1,1 @@
+"""Trains the denoiser: data, networks, loss, loop, measures, plots. Needs the `train` extra."""

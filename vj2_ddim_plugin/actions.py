@@ -1,0 +1,273 @@
+"""`ActionSpec`: what an action sequence is, how it is diffused, and what makes it a valid gesture.
+
+The spec travels inside the checkpoint and the bundle, so nothing else in the project knows a
+length, a channel count or a bound. `encode` and `decode` go between the planner's units and the
+normalized array that the sampler works on; `project` moves any actions onto valid gestures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.projection import project_blocks, valid_blocks
+from vj2_ddim_plugin.representations import REPRESENTATIONS
+
+__all__ = ["ActionSpec"]
+
+
+@dataclass(frozen=True)
+class ActionSpec:
+    """The contract of one action sequence `[L, A]`; L is `horizon * action_block`.
+
+    Attributes:
+        action_block: Actions in one world-model step (VJ2-GUI: 250).
+        horizon: World-model steps in one sequence (VJ2-GUI: 1). Each block is one gesture.
+        channels: Names of the A channels, in order.
+        action_low: Lower bound of each channel, in the planner's units.
+        action_high: Upper bound of each channel.
+        press_channel: The channel that is 1 where the finger is down and 0 elsewhere, or None for
+            actions that are not touches; then every gesture rule below is off.
+        min_press_steps: Shortest press of a valid gesture; 0 allows a block without a press.
+        max_press_steps: Longest press of a valid gesture, or None for the whole block.
+        path_knots: A valid path is piecewise linear between this many knots, evenly spaced over
+            the press (2: a straight line); None allows any path.
+        representation: What is diffused: `raw`, `held` or `path` (see `representations.py`).
+        normalized: Whether the sampler works in [-1, 1]; False leaves the planner's units, as the
+            original script's checkpoints need.
+        rate_hz: Actions a second, for display only.
+
+    Raises:
+        ActionError: On construction, when the fields contradict one another.
+    """
+
+    action_block: int = 250
+    horizon: int = 1
+    channels: tuple[str, ...] = ("x", "y", "press")
+    action_low: tuple[float, ...] = (0.0, 0.0, 0.0)
+    action_high: tuple[float, ...] = (1.0, 1.0, 1.0)
+    press_channel: str | None = "press"
+    min_press_steps: int = 5
+    max_press_steps: int | None = 75
+    path_knots: int | None = 2
+    representation: str = "path"
+    normalized: bool = True
+    rate_hz: float = 500.0
+
+    def __post_init__(self) -> None:
+        """Refuse fields that contradict one another."""
+        for name in ("channels", "action_low", "action_high"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not len(self.channels) == len(self.action_low) == len(self.action_high):
+            raise ActionError(
+                f"channels, action_low and action_high must be equally long; found "
+                f"{len(self.channels)}, {len(self.action_low)} and {len(self.action_high)}"
+            )
+        bounds = np.array([self.action_low, self.action_high], float)
+        if not (np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()):
+            raise ActionError(
+                f"action_low must be below action_high and both finite; found "
+                f"{self.action_low} and {self.action_high}"
+            )
+        if self.action_block < 1 or self.horizon < 1:
+            raise ActionError(
+                f"action_block and horizon must be at least 1; found {self.action_block} and "
+                f"{self.horizon}"
+            )
+        if self.representation not in REPRESENTATIONS:
+            raise ActionError(
+                f"representation {self.representation!r} is unknown; use one of "
+                f"{', '.join(REPRESENTATIONS)}"
+            )
+        self._check_gesture_rules()
+
+    def _check_gesture_rules(self) -> None:
+        if self.press_channel is None:
+            if self.representation != "raw":
+                raise ActionError(
+                    f"representation {self.representation!r} needs a press_channel; name one, or "
+                    f"use representation 'raw'"
+                )
+            return
+        if self.press_channel not in self.channels:
+            raise ActionError(f"press_channel {self.press_channel!r} is not in {self.channels}")
+        if not 0 <= self.min_press_steps <= self.longest_press <= self.action_block:
+            raise ActionError(
+                f"need 0 <= min_press_steps <= max_press_steps <= action_block; found "
+                f"{self.min_press_steps}, {self.max_press_steps} and {self.action_block}"
+            )
+        if self.path_knots is not None and self.path_knots < 2:
+            raise ActionError(f"path_knots must be at least 2, or None; found {self.path_knots}")
+        if self.representation == "path" and self.min_press_steps < self.required_path_knots:
+            raise ActionError(
+                f"representation 'path' with {self.path_knots} knots needs presses of at least as "
+                f"many steps; found min_press_steps {self.min_press_steps}. Use 'held'"
+            )
+
+    @property
+    def length(self) -> int:
+        """L, the actions in one sequence."""
+        return self.action_block * self.horizon
+
+    @property
+    def num_channels(self) -> int:
+        """A, the channels of one action."""
+        return len(self.channels)
+
+    @property
+    def longest_press(self) -> int:
+        """The longest valid press, in steps."""
+        return self.action_block if self.max_press_steps is None else self.max_press_steps
+
+    @property
+    def press_index(self) -> int:
+        """Index of the press channel."""
+        if self.press_channel is None:
+            raise ActionError("these actions have no press_channel")
+        return self.channels.index(self.press_channel)
+
+    @property
+    def required_path_knots(self) -> int:
+        """`path_knots`, for the representation that cannot do without."""
+        if self.path_knots is None:
+            raise ActionError("representation 'path' needs path_knots; set it, or use 'held'")
+        return self.path_knots
+
+    @cached_property
+    def coordinate_indices(self) -> list[int]:
+        """Indices of every channel but the press."""
+        return [i for i, name in enumerate(self.channels) if name != self.press_channel]
+
+    @cached_property
+    def low_array(self) -> FloatArray:
+        """`action_low` as an array `[A]`."""
+        return np.array(self.action_low)
+
+    @cached_property
+    def high_array(self) -> FloatArray:
+        """`action_high` as an array `[A]`."""
+        return np.array(self.action_high)
+
+    @property
+    def diffused_shape(self) -> tuple[int, int]:
+        """`(M, C)` of the array that is diffused for one sequence."""
+        rows, channels = REPRESENTATIONS[self.representation].shape(self)
+        return rows * self.horizon, channels
+
+    @cached_property
+    def host_bounds(self) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest value of the diffused array in the planner's units."""
+        low, high = REPRESENTATIONS[self.representation].bounds(self)
+        if low.ndim == 2:
+            low, high = np.tile(low, (self.horizon, 1)), np.tile(high, (self.horizon, 1))
+        return low, high
+
+    @property
+    def diffused_bounds(self) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest valid value of the array that is diffused, for clipping."""
+        low, high = self.host_bounds
+        return (-np.ones_like(low), np.ones_like(high)) if self.normalized else (low, high)
+
+    def encode(self, actions: FloatArray) -> FloatArray:
+        """Actions `[..., L, A]` in the planner's units to the diffused array `[..., M, C]`.
+
+        Raises:
+            ActionError: The shape is wrong, or the representation cannot hold these gestures.
+        """
+        blocks, lead = self._blocks(actions)
+        diffused = REPRESENTATIONS[self.representation].encode(blocks, self)
+        diffused = diffused.reshape(*lead, *self.diffused_shape)
+        if self.normalized:
+            low, high = self.host_bounds
+            diffused = 2.0 * (diffused - low) / (high - low) - 1.0
+        return diffused.astype(actions.dtype, copy=False)
+
+    def decode(self, diffused: FloatArray) -> FloatArray:
+        """The inverse of `encode` on valid gestures: `[..., M, C]` to actions `[..., L, A]`."""
+        if diffused.shape[-2:] != self.diffused_shape:
+            raise ActionError(
+                f"diffused array ends in {diffused.shape[-2:]}, expected {self.diffused_shape} for "
+                f"representation {self.representation!r}"
+            )
+        values = diffused
+        if self.normalized:
+            low, high = self.host_bounds
+            values = low + (diffused + 1.0) * 0.5 * (high - low)
+        lead = diffused.shape[:-2]
+        rows = self.diffused_shape[0] // self.horizon
+        blocks = REPRESENTATIONS[self.representation].decode(
+            values.reshape(-1, rows, self.diffused_shape[1]), self
+        )
+        return blocks.reshape(*lead, self.length, self.num_channels).astype(
+            diffused.dtype, copy=False
+        )
+
+    def pressed(self, actions: FloatArray) -> NDArray[np.bool_]:
+        """Where the finger is down: press above one half."""
+        return np.asarray(actions[..., self.press_index] > 0.5)
+
+    def release(self, actions: FloatArray) -> FloatArray:
+        """Make the press binary, and zero every channel where the finger is up."""
+        pressed = self.pressed(actions)[..., None]
+        released = np.where(pressed, actions, 0.0).astype(actions.dtype, copy=False)
+        released[..., self.press_index] = pressed[..., 0]
+        return released
+
+    def is_valid(self, actions: FloatArray) -> NDArray[np.bool_]:
+        """Whether each sequence of `[..., L, A]` keeps every rule of this spec, as `[...]`."""
+        blocks, lead = self._blocks(actions)
+        return np.asarray(valid_blocks(blocks, self).reshape(*lead, self.horizon).all(axis=-1))
+
+    def project(self, actions: FloatArray) -> FloatArray:
+        """Move `[..., L, A]` onto valid gestures; valid ones come back as they were."""
+        blocks, lead = self._blocks(actions)
+        projected = project_blocks(blocks, self).reshape(*lead, self.length, self.num_channels)
+        return projected.astype(actions.dtype, copy=False)
+
+    def require_one_segment(self, counts: NDArray[np.integer[Any]]) -> None:
+        """Raise `ActionError` unless every block has exactly one press segment."""
+        bad = np.flatnonzero(counts != 1)
+        if len(bad):
+            raise ActionError(
+                f"representation {self.representation!r} needs exactly one press segment a block; "
+                f"block {bad[0]} has {counts[bad[0]]} ({len(bad)} of {len(counts)} blocks differ). "
+                f"Use representation 'raw' or 'held', or drop these blocks"
+            )
+
+    def _blocks(self, actions: FloatArray) -> tuple[FloatArray, tuple[int, ...]]:
+        """One block a row, `[n, T, A]`, and the leading shape; flattened actions are accepted."""
+        expected = (self.length, self.num_channels)
+        if actions.shape[-2:] != expected:
+            raise ActionError(
+                f"actions have shape {actions.shape}, expected {expected} at the end (L, A)"
+            )
+        lead = actions.shape[:-2]
+        return actions.reshape(-1, self.action_block, self.num_channels), lead
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON and checkpoints."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ActionSpec:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ActionError: A field is missing or unknown.
+        """
+        names = {f.name for f in fields(cls)}
+        if set(values) != names:
+            raise ActionError(
+                f"action spec has missing fields {sorted(names - set(values))} and unknown fields "
+                f"{sorted(set(values) - names)}"
+            )
+        return cls(**values)

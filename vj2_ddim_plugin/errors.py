@@ -1,0 +1,72 @@
+"""Every error this project raises, as one tree.
+
+```
+VJ2DDIMError
+├── ConfigError          settings that cannot work together, or a missing optional install
+│   └── ScheduleError    a noise schedule or timestep request that cannot work
+├── DataError            a data file that is missing, broken or of the wrong shape
+├── ActionError          actions that do not fit their ActionSpec
+├── ContextError         a planning problem whose context, cost or init_action is wrong
+├── CheckpointError      a checkpoint that cannot be opened or does not say what it holds
+├── BundleError          a bundle whose manifest or graphs are missing, changed or inconsistent
+├── ParityError          an exported bundle that does not agree with its checkpoint
+└── ProviderError        an execution provider that was asked for and is not running
+```
+
+A message says what was found, what was expected and what to do; it names the file or the field.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ActionError",
+    "BundleError",
+    "CheckpointError",
+    "ConfigError",
+    "ContextError",
+    "DataError",
+    "ParityError",
+    "ProviderError",
+    "ScheduleError",
+    "VJ2DDIMError",
+]
+
+
+class VJ2DDIMError(Exception):
+    """The root: catch this to catch everything the project raises on purpose."""
+
+
+class ConfigError(VJ2DDIMError, ValueError):
+    """Settings that cannot work, alone or together, or an optional install that is missing."""
+
+
+class ScheduleError(ConfigError):
+    """A noise schedule, prediction type or timestep request that cannot work."""
+
+
+class DataError(VJ2DDIMError, ValueError):
+    """A data file or folder that is missing, broken, or of the wrong shape, type or range."""
+
+
+class ActionError(VJ2DDIMError, ValueError):
+    """Actions that do not fit the `ActionSpec` they were given to."""
+
+
+class ContextError(VJ2DDIMError, ValueError):
+    """A `PlanningProblem` whose context, cost, or init_action does not fit the optimizer."""
+
+
+class CheckpointError(VJ2DDIMError, ValueError):
+    """A checkpoint that cannot be opened, or that lacks a field it must have."""
+
+
+class BundleError(VJ2DDIMError, ValueError):
+    """A bundle whose manifest or graphs are missing, changed, unknown or inconsistent."""
+
+
+class ParityError(VJ2DDIMError):
+    """An exported bundle whose sampling loop does not agree with its checkpoint's."""
+
+
+class ProviderError(VJ2DDIMError, RuntimeError):
+    """An execution provider that was asked for by name and is not the one running."""

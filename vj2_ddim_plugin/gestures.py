@@ -1,0 +1,93 @@
+"""Press segments: find them, describe them, fit a path to them.
+
+A *press segment* is a run of steps with the finger down. Every function takes one *block* a row
+(`[n, T, ...]`) and is vectorised over rows.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vj2_ddim_plugin.interface import FloatArray
+
+__all__ = ["count_segments", "fit_knots", "interpolate_knots", "longest_segment"]
+
+IntArray = NDArray[np.integer[Any]]
+
+
+def count_segments(pressed: NDArray[np.bool_]) -> IntArray:
+    """Number of separate press segments in each row of `[n, T]`, as `[n]`."""
+    before = np.pad(pressed[:, :-1], ((0, 0), (1, 0)))
+    return np.asarray(np.sum(pressed & ~before, axis=1))
+
+
+def longest_segment(pressed: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
+    """First step and one past the last step of each row's longest run of True.
+
+    Args:
+        pressed: `[n, T]`.
+
+    Returns:
+        `(start, stop)`, each `[n]`; the earlier of equally long runs; `(0, 0)` where there is none.
+    """
+    steps = np.arange(1, pressed.shape[1] + 1)
+    last_released = np.maximum.accumulate(np.where(pressed, 0, steps), axis=1)
+    run_length = np.where(pressed, steps - last_released, 0)
+    stop = np.argmax(run_length, axis=1) + 1
+    length = run_length.max(axis=1)
+    return np.where(length > 0, stop - length, 0), np.where(length > 0, stop, 0)
+
+
+@cache
+def _hat_basis(num_steps: int, num_knots: int) -> FloatArray:
+    """`[num_steps, num_knots]` weights of piecewise linear interpolation between even knots."""
+    position = np.linspace(0.0, num_knots - 1.0, num_steps)
+    return np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(num_knots)))
+
+
+@cache
+def _knot_solver(num_steps: int, num_knots: int) -> FloatArray:
+    """`[num_knots, num_steps]` least-squares map from a path to its knots."""
+    if num_steps < num_knots:  # under-determined: read the path off at the knots
+        return _hat_basis(num_knots, num_steps) if num_steps > 1 else np.ones((num_knots, 1))
+    solver: FloatArray = np.linalg.pinv(_hat_basis(num_steps, num_knots))
+    return solver
+
+
+def fit_knots(values: FloatArray, start: IntArray, stop: IntArray, num_knots: int) -> FloatArray:
+    """Least-squares knots, evenly spaced in time, of each row's path from `start` to `stop`.
+
+    Args:
+        values: `[n, T, C]`.
+        start: `[n]` first step of the segment.
+        stop: `[n]` one past its last step; a row with `stop <= start` gets zeros.
+        num_knots: Knots K to fit, at least 2.
+
+    Returns:
+        `[n, K, C]`. Exact for paths that are piecewise linear between K even knots and at least K
+        steps long.
+    """
+    knots = np.zeros((len(values), num_knots, values.shape[2]), values.dtype)
+    lengths = stop - start
+    for length in np.unique(lengths[lengths > 0]):
+        rows = np.flatnonzero(lengths == length)
+        steps = start[rows, None] + np.arange(length)
+        knots[rows] = _knot_solver(int(length), num_knots) @ values[rows[:, None], steps]
+    return knots
+
+
+def interpolate_knots(
+    knots: FloatArray, start: IntArray, stop: IntArray, num_steps: int
+) -> FloatArray:
+    """The path through `knots` `[n, K, C]`, as `[n, num_steps, C]`, zero outside its segment."""
+    values = np.zeros((len(knots), num_steps, knots.shape[2]), knots.dtype)
+    lengths = stop - start
+    for length in np.unique(lengths[lengths > 0]):
+        rows = np.flatnonzero(lengths == length)
+        steps = start[rows, None] + np.arange(length)
+        values[rows[:, None], steps] = _hat_basis(int(length), knots.shape[1]) @ knots[rows]
+    return values

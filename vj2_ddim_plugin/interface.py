@@ -1,0 +1,94 @@
+"""The nouns of planning: a problem, a result, and the seam between a planner and its optimizer.
+
+Shapes: B problems, K candidates each, L actions a plan, A channels an action. L is
+`horizon * action_block`. Costs are lower-is-better everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ActionOptimizer", "CostFn", "FloatArray", "PlanResult", "PlanningProblem"]
+
+FloatArray = NDArray[np.floating[Any]]
+
+
+class CostFn(Protocol):
+    """The planner's own objective. Numpy in, numpy out; no gradient is asked of it."""
+
+    def __call__(self, candidates: FloatArray, /) -> FloatArray:
+        """Cost of each candidate.
+
+        Args:
+            candidates: `[B, K, L, A]` action sequences in the planner's units.
+
+        Returns:
+            `[B, K]`, lower is better.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class PlanningProblem:
+    """What a planner asks of its optimizer, for B problems at once.
+
+    Attributes:
+        context: Named arrays `[B, ...]`, for example `state` and `goal` tokens `[B, N, D]`. Empty
+            for an unconditional optimizer.
+        cost: The planner's objective, or None when the optimizer should not rank.
+        init_action: `[B, l, A]` with l <= L, the warm start, or None. A shorter one is the plan's
+            beginning.
+        deadline_s: Seconds the optimizer may take; at the deadline it returns its best so far.
+        seed: Seed of this problem's randomness, or None for the optimizer's own.
+        batch_size: B, needed only when there is neither a context nor an init_action to read it
+            from.
+    """
+
+    context: Mapping[str, FloatArray] = field(default_factory=dict)
+    cost: CostFn | None = None
+    init_action: FloatArray | None = None
+    deadline_s: float | None = None
+    seed: int | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """One plan for each of the B problems, and how it came about.
+
+    Attributes:
+        actions: `[B, L, A]` in the planner's units.
+        cost: `[B]`, the planner's cost of exactly these actions; NaN when no cost was given.
+        history: `[rounds, B]`, the best cost after each round.
+        num_cost_evaluations: Candidates whose cost was asked for, over all B problems.
+        num_denoiser_evaluations: Rows that went through the denoiser, over all problems and steps.
+        wall_time_s: Seconds by phase; `total` is the whole call.
+        provider: The execution provider that really ran, or the name of another engine.
+        stopped_because: `"finished"` or `"deadline"`.
+        projection_distance: `[B]`, the largest change that projection onto valid gestures made to
+            the returned plan, in the planner's units; 0 where it changed nothing.
+    """
+
+    actions: FloatArray
+    cost: FloatArray
+    history: FloatArray
+    num_cost_evaluations: int
+    num_denoiser_evaluations: int
+    wall_time_s: Mapping[str, float]
+    provider: str
+    stopped_because: str
+    projection_distance: FloatArray
+
+
+@runtime_checkable
+class ActionOptimizer(Protocol):
+    """Anything that turns a problem into a plan: DDIM, gradient descent, CEM."""
+
+    def optimize(self, problem: PlanningProblem) -> PlanResult:
+        """Return one plan for each of the problem's B rows."""
+        ...
