@@ -1,0 +1,48 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["atomic_path", "sha256_of"]
+
+
+@contextmanager
+def atomic_path(target: Path | str, *, folder: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; rename it to `target` when the block succeeds.
+
+    If the block raises (a full disk, Ctrl-C), the temporary is removed and what stood at `target`
+    before is untouched.
+
+    Args:
+        target: The file (or, with `folder`, the folder) to create or replace.
+        folder: Whether to yield a new empty folder instead of a file name.
+
+    Yields:
+        The temporary path to write to.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    temporary = scratch / target.name
+    try:
+        if folder:
+            temporary.mkdir()
+        yield temporary
+        if folder and target.exists():
+            os.replace(target, scratch / "replaced")
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sha256_of(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
