@@ -7,7 +7,8 @@ normalized array that the sampler works on; `project` moves any actions onto val
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.projection import project_blocks, valid_blocks
+from vj2_ddim_plugin.records import from_plain, to_plain
 from vj2_ddim_plugin.representations import REPRESENTATIONS
 
 __all__ = ["ActionSpec"]
@@ -252,22 +254,9 @@ class ActionSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON and checkpoints."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in asdict(self).items()
-        }
+        return to_plain(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ActionSpec:
-        """The inverse of `to_dict`.
-
-        Raises:
-            ActionError: A field is missing or unknown.
-        """
-        names = {f.name for f in fields(cls)}
-        if set(values) != names:
-            raise ActionError(
-                f"action spec has missing fields {sorted(names - set(values))} and unknown fields "
-                f"{sorted(set(values) - names)}"
-            )
-        return cls(**values)
+    def from_dict(cls, values: Mapping[str, Any]) -> ActionSpec:
+        """The inverse of `to_dict`; raises `ActionError` for a missing or unknown field."""
+        return from_plain(cls, values, ActionError)

@@ -83,7 +83,7 @@ def _press_in_range(blocks: FloatArray, spec: ActionSpec) -> tuple[IntArray, Int
 
 
 def _fit_path(blocks: FloatArray, start: IntArray, stop: IntArray, spec: ActionSpec) -> FloatArray:
-    """The blocks with each path replaced by its least-squares fit, in bounds, zero when released."""
+    """The blocks with their paths replaced by the least-squares ones, zero where released."""
     fitted = np.zeros_like(blocks)
     coordinates = spec.coordinate_indices
     knots = fit_knots(blocks[..., coordinates], start, stop, spec.required_path_knots)

@@ -1,0 +1,148 @@
+"""Trajectories of touched screens: collected by policies, kept in HDF5 files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_benchmark.world.policies import mixed_policy
+from vj2_ddim_benchmark.world.screen import TouchScreen
+from vj2_ddim_benchmark.world.splits import SPLITS
+from vj2_ddim_benchmark.world.touch import NUM_STEPS
+from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.gestures import IntArray
+
+__all__ = ["Transitions", "collect_transitions", "load_transitions", "save_transitions"]
+
+FORMAT = "vj2-ddim touch screen transitions 1"
+DATASETS = {"frames": (5, "u"), "actions": (4, "f"), "states": (3, "i")}  # dimensions, type
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """n trajectories of T screens each, one action block between any two.
+
+    Attributes:
+        frames: uint8 `[n, T, H, W, 3]`.
+        actions: float32 `[n, T-1, 250, 3]`.
+        states: int `[n, T, S]`.
+    """
+
+    frames: Images
+    actions: NDArray[np.float32]
+    states: IntArray
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together."""
+        num, length = self.frames.shape[:2]
+        expected = {"actions": (num, length - 1, NUM_STEPS, 3), "states": (num, length)}
+        found = {"actions": self.actions.shape, "states": self.states.shape[:2]}
+        if found != expected:
+            raise DataError(
+                f"frames of shape {self.frames.shape} go with {expected}; found {found}"
+            )
+
+
+def collect_transitions(
+    num_trajectories: int,
+    *,
+    horizon: int,
+    split: str,
+    seed: int,
+    scripted_share: float = 0.7,
+    size: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> Transitions:
+    """Touch fresh screens and record what happens.
+
+    Args:
+        num_trajectories: n.
+        horizon: Action blocks in each trajectory; it has one screen more.
+        split: `"train"`, `"validation"` or `"test"`.
+        seed: The same seed gives the same trajectories.
+        scripted_share: Share of gestures made by the scripted policy; the others are random.
+        size: Width and height of the frames, in pixels.
+        progress: Called after each round with the number of transitions it added.
+
+    Raises:
+        ConfigError: The split is unknown, or a number is out of range.
+    """
+    if horizon < 1 or not 0.0 <= scripted_share <= 1.0:
+        raise ConfigError(
+            f"horizon must be at least 1 and scripted_share in [0, 1]; found {horizon} and "
+            f"{scripted_share}"
+        )
+    screens = TouchScreen.generate(num_trajectories, split=split, seed=seed, size=size)
+    rng = np.random.default_rng([seed, SPLITS.index(split), 2])
+    frames = np.empty((num_trajectories, horizon + 1, size, size, 3), np.uint8)
+    actions = np.empty((num_trajectories, horizon, NUM_STEPS, 3), np.float32)
+    states = np.empty((num_trajectories, horizon + 1, screens.state.shape[1]), np.int64)
+    frames[:, 0], states[:, 0] = screens.render(), screens.state
+    for step in range(horizon):
+        actions[:, step] = mixed_policy(screens, scripted_share, rng)
+        screens = screens.execute(actions[:, step])
+        frames[:, step + 1], states[:, step + 1] = screens.render(), screens.state
+        if progress is not None:
+            progress(num_trajectories)
+    return Transitions(frames, actions, states)
+
+
+def save_transitions(
+    path: Path | str, transitions: Transitions, attributes: Mapping[str, Any] | None = None
+) -> None:
+    """Write trajectories to an HDF5 file, whole or not at all.
+
+    Args:
+        path: The file to create or replace.
+        transitions: What to write, as datasets `frames`, `actions` and `states`.
+        attributes: Provenance: numbers and strings, kept as the file's attributes.
+    """
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"] = FORMAT
+        for name, value in (attributes or {}).items():
+            file.attrs[name] = value
+        for name in DATASETS:
+            values = getattr(transitions, name)
+            chunks = (1, *values.shape[1:])
+            file.create_dataset(name, data=values, chunks=chunks, compression="lzf")
+
+
+def load_transitions(path: Path | str) -> Transitions:
+    """Read trajectories from an HDF5 file.
+
+    Raises:
+        DataError: The file is missing, broken, or holds something else.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise DataError(
+                    f"{path}: found format {file.attrs.get('format')!r}, expected {FORMAT!r}; "
+                    f"collect the data anew"
+                )
+            arrays = {name: file[name][:] for name in DATASETS}
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; collect the data first") from error
+    except (OSError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not a whole HDF5 file of transitions ({error}); collect the data anew"
+        ) from error
+    for name, (num_dimensions, kind) in DATASETS.items():
+        array = arrays[name]
+        if array.ndim != num_dimensions or array.dtype.kind != kind:
+            raise DataError(
+                f"{path}: dataset {name} must have {num_dimensions} dimensions and type {kind}; "
+                f"found {array.dtype} of shape {array.shape}"
+            )
+    try:
+        return Transitions(**arrays)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error

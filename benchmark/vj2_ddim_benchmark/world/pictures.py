@@ -1,0 +1,78 @@
+"""Pictures to look at: a screen, enlarged, with a gesture drawn over it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_benchmark.world.touch import PAGE, gesture_path
+from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.interface import FloatArray
+
+__all__ = ["PATH", "PRESS", "RELEASE", "draw_gesture"]
+
+OUTLINE = (0, 0, 0)
+PATH = (255, 255, 255)
+PRESS = (40, 200, 80)  # where the finger came down
+RELEASE = (235, 50, 50)  # where it was lifted
+WIDTH = 320  # least width of the picture, in pixels
+
+
+def draw_gesture(frame: Images, action: ArrayLike) -> Images:
+    """Enlarge a picture and draw the gesture of an action block over it.
+
+    The path is white, the press a large green dot, the release a small red one (so a tap is a red
+    dot in a green ring); a block without a press draws nothing.
+
+    Args:
+        frame: uint8 `[H, W, 3]`.
+        action: `[250, 3]` of x, y, press in [0, 1].
+
+    Returns:
+        uint8 `[k*H, k*W, 3]`, enlarged k times to at least 320 pixels across.
+
+    Raises:
+        ActionError: The action is not an array of numbers of that shape.
+        DataError: The frame is not a picture.
+    """
+    picture = np.asarray(frame)
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+        raise DataError(
+            f"frame must be uint8 of shape [H, W, 3]; found {picture.dtype} {picture.shape}"
+        )
+    scale = -(-WIDTH // picture.shape[1])
+    picture = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    path = gesture_path(action)
+    if len(path) == 0:
+        return picture
+    path = _dense(path / PAGE * picture.shape[1::-1])
+    unit = picture.shape[1] / WIDTH
+    for points, radius, color in (
+        (path, 3.5, OUTLINE),
+        (path, 1.8, PATH),
+        (path[:1], 9.5, OUTLINE),
+        (path[:1], 8.0, PRESS),
+        (path[-1:], 6.0, OUTLINE),
+        (path[-1:], 4.5, RELEASE),
+    ):
+        _stamp(picture, points, radius * unit, color)
+    return picture
+
+
+def _dense(path: FloatArray) -> FloatArray:
+    """The path with points at most one pixel apart."""
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(path, axis=0).T))])
+    even = np.linspace(0.0, length[-1], int(length[-1]) + 2)
+    return np.stack([np.interp(even, length, path[:, axis]) for axis in range(2)], axis=1)
+
+
+def _stamp(picture: Images, points: FloatArray, radius: float, color: tuple[int, int, int]) -> None:
+    """Fill a disc around each point `[m, 2]`."""
+    reach = np.arange(-int(radius) - 1, int(radius) + 2)
+    grid = np.stack(np.meshgrid(reach, reach), axis=-1).reshape(1, -1, 2)
+    pixels = np.floor(points).astype(int)[:, None] + grid
+    covered = ((pixels + 0.5 - points[:, None]) ** 2).sum(axis=-1) <= radius**2
+    covered &= ((pixels >= 0) & (pixels < picture.shape[1::-1])).all(axis=-1)
+    x, y = pixels[covered].T
+    picture[y, x] = color

@@ -1,0 +1,106 @@
+"""Who touches the screen while data are collected.
+
+The scripted policy picks a widget and touches it as a user would, or narrowly fails to. The random
+policy taps and drags anywhere. Both return VJ2-GUI's gestures, `[n, 250, 3]`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vj2_ddim_benchmark.world.screen import TouchScreen
+from vj2_ddim_benchmark.world.scripts import drag, random_times
+from vj2_ddim_benchmark.world.touch import PAGE
+from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, Strokes
+from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.interface import FloatArray
+
+__all__ = ["choose_slots", "mixed_policy", "near_misses", "random_policy", "touch_slots"]
+
+NEAR_MISS_SHARE = 0.35  # of scripted gestures
+MISS_PIXELS = (2.0, 24.0)  # how far beside a widget a near miss lands
+STRAY_PIXELS = (16.0, 80.0)  # how far a drag that should have been a tap goes
+
+
+def mixed_policy(
+    screens: TouchScreen, scripted_share: float, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Scripted gestures on a share of the screens, random ones on the others."""
+    actions = random_policy(screens.num_screens, rng)
+    draw = rng.random(screens.num_screens)
+    missing = np.flatnonzero(draw < scripted_share * NEAR_MISS_SHARE)
+    touching = np.flatnonzero((draw >= scripted_share * NEAR_MISS_SHARE) & (draw < scripted_share))
+    slots = choose_slots(screens, rng)
+    actions[missing] = near_misses(screens.select(missing), slots[missing], rng)
+    actions[touching] = touch_slots(screens.select(touching), slots[touching], rng)
+    return actions
+
+
+def random_policy(num: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """Taps and drags, half of each, anywhere on the page."""
+    start, end = rng.random((2, num, 2)) * PAGE
+    stays = rng.random((num, 1)) < 0.5
+    return _perform(Strokes(start, np.where(stays, start, end)), rng)
+
+
+def touch_slots(
+    screens: TouchScreen, slots: IntArray, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Change the state of one widget on each screen: that in slot `[n]`."""
+    start, end = np.zeros((2, screens.num_screens, 2))
+    for widget, rows, columns, _ in screens.widgets():
+        chosen = rows[columns == slots[rows]]
+        if len(chosen):
+            strokes = widget.strokes(screens.parts(chosen, slots[chosen]), rng)
+            start[chosen], end[chosen] = strokes.start, strokes.end
+    return _perform(Strokes(start, end), rng)
+
+
+def near_misses(
+    screens: TouchScreen, slots: IntArray, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """Mistakes around the widget in slot `[n]`: beside it, a drag for a tap, or anywhere on it."""
+    boxes = screens.layout.boxes[np.arange(screens.num_screens), slots]
+    within = rng.uniform(boxes[:, :2], boxes[:, 2:])
+    angle = rng.uniform(0.0, 2 * np.pi, len(boxes))
+    stray = rng.uniform(*STRAY_PIXELS, (len(boxes), 1)) * np.stack(
+        [np.cos(angle), np.sin(angle)], 1
+    )
+    mistake = rng.integers(3, size=(len(boxes), 1))
+    start = np.where(mistake == 0, _beside(boxes, within, rng), within)
+    end = np.where(mistake == 1, np.clip(start + stray, 0.0, PAGE), start)
+    return _perform(Strokes(start, end), rng)
+
+
+def choose_slots(
+    screens: TouchScreen, rng: np.random.Generator, kinds: IntArray | None = None
+) -> IntArray:
+    """A slot `[n]` of a widget that is there: first an even choice of kind, then one of the kind.
+
+    Args:
+        screens: n screens.
+        rng: Source of randomness.
+        kinds: `[n]` indices of the kinds to choose from, where that is not free.
+    """
+    present = screens.layout.num_states > 0
+    if kinds is not None:
+        present &= kinds[:, None] == SLOT_KINDS
+    counts = np.stack([present[:, k == SLOT_KINDS].sum(axis=1) for k in range(len(KINDS))], axis=1)
+    weight = present / np.maximum(counts[:, SLOT_KINDS], 1)
+    return np.asarray((weight / rng.exponential(size=weight.shape)).argmax(axis=1))
+
+
+def _beside(boxes: FloatArray, within: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Points `[m, 2]` just past one of the four edges of each box, on the page."""
+    side = rng.integers(4, size=len(boxes))
+    rows, axis = np.arange(len(boxes)), side % 2
+    sign = np.where(side < 2, -1.0, 1.0)
+    points = within.copy()
+    points[rows, axis] = boxes[rows, side] + sign * rng.uniform(*MISS_PIXELS, len(boxes))
+    return np.clip(points, 0.0, PAGE)
+
+
+def _perform(strokes: Strokes, rng: np.random.Generator) -> NDArray[np.float32]:
+    (x0, y0), (x1, y1) = strokes.start.T / PAGE, strokes.end.T / PAGE
+    return drag(x0, y0, x1, y1, *random_times(len(x0), rng))

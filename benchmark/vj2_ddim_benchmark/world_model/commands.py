@@ -1,0 +1,145 @@
+"""`vj2-ddim world`: collect touch screen data, train a world model on it, measure it, use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress as ProgressBars
+from rich.table import Table
+
+from vj2_ddim_benchmark.world.collect import (
+    collect_transitions,
+    load_transitions,
+    save_transitions,
+)
+from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.embed import embed_transitions
+from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.report import report_world_model
+from vj2_ddim_benchmark.world_model.train import Progress, train_world_model
+from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_training.data.trajectories import write_trajectories_h5
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True, help="The touch screen world and its learned world model."
+)
+
+Split = Annotated[str, typer.Option(help="train, validation or test: whose screens.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the report here.")]
+DEFAULTS = WorldModelConfig()
+
+
+@app.command()
+def collect(
+    out: Annotated[Path, typer.Option(help="The HDF5 file to write.")],
+    num_trajectories: Annotated[int, typer.Option(min=1)] = DEFAULTS.num_trajectories,
+    horizon: Annotated[int, typer.Option(min=1, help="Gestures in each.")] = DEFAULTS.horizon,
+    split: Split = "train",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Touch screens with scripted and random gestures and write what happened."""
+    with _progress() as progress:
+        done = 0
+
+        def count(added: int) -> None:
+            nonlocal done
+            done += added
+            progress("collect", done, num_trajectories * horizon)
+
+        transitions = collect_transitions(
+            num_trajectories, horizon=horizon, split=split, seed=seed, progress=count
+        )
+    save_transitions(out, transitions, {"split": split, "seed": seed})
+    typer.echo(f"{num_trajectories * horizon} transitions in {out}")
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
+    num_trajectories: Annotated[int | None, typer.Option(min=1)] = None,
+    horizon: Annotated[int | None, typer.Option(min=1, help="Gestures in each.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Annotated[str, typer.Option(help="cpu, or a torch device.")] = "cpu",
+    quick: Annotated[bool, typer.Option("--quick", help="Less data, fewer steps.")] = False,
+) -> None:
+    """Train a world model on screens it collects itself, and print how good it is."""
+    config = WorldModelConfig.quick() if quick else DEFAULTS
+    given = {
+        "num_trajectories": num_trajectories,
+        "horizon": horizon,
+        "num_epochs": epochs,
+        "seed": seed,
+    }
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    with _progress() as progress:
+        model = train_world_model(replace(config, **changes), out, progress, device=device)
+    _show(model.report)
+    typer.echo(f"world model in {out}")
+
+
+@app.command()
+def report(
+    checkpoint: Path,
+    split: Split = "validation",
+    num_problems: Annotated[int | None, typer.Option(min=1)] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure a world model anew, and print what it measured."""
+    model = WorldModel.load(checkpoint)
+    with _progress() as progress:
+        measured = report_world_model(
+            model, split=split, num_problems=num_problems, progress=progress
+        )
+    _show(measured)
+    if json_file is not None:
+        with atomic_path(json_file) as temporary:
+            temporary.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+
+
+@app.command()
+def embed(
+    checkpoint: Path,
+    transitions: Path,
+    out: Annotated[Path, typer.Option(help="The folder to write the trajectories to.")],
+) -> None:
+    """Encode collected screens into trajectories of latents, to train a denoiser on."""
+    embeddings, actions = embed_transitions(
+        WorldModel.load(checkpoint), load_transitions(transitions)
+    )
+    write_trajectories_h5(out, embeddings, actions)
+    typer.echo(f"{len(embeddings)} trajectories in {out}")
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """One bar a phase, made when the phase first reports."""
+    with ProgressBars(console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=total)
+            bars.update(tasks[phase], completed=done, total=total)
+
+        yield update
+
+
+def _show(measured: dict[str, Any]) -> None:
+    """A table of measures, one column a kind of widget."""
+    measures = measured["measures"]
+    title = f"{measured['num_problems']} problems of the {measured['split']} split"
+    table = Table("measure", *measures, title=title)
+    for name in measures["overall"]:
+        cells = [measures[kind].get(name) for kind in measures]
+        table.add_row(name, *("" if value is None else f"{value:.3f}" for value in cells))
+    Console().print(table)

@@ -1,0 +1,99 @@
+"""The predictor: latents and an action block in, the next latents out, as in VJ2-GUI."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vj2_ddim_benchmark.world_model.touch import TouchMap
+from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
+
+__all__ = ["Predictor"]
+
+NUM_CHANNELS = 3  # x, y, press
+
+
+class Predictor(nn.Module):
+    """Predicts the latents that follow each step's action block.
+
+    The screen's tokens, with a learned position and the touch as each of them sees it, go through
+    a pre-norm transformer whose output is added to the latents. Each step is predicted from its
+    own latents and its own block alone: the touch screen is Markov, so time is folded into the
+    batch. Differentiable in the latents and the actions.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_tokens: int = 64,
+        token_dim: int = 32,
+        action_block: int = 250,
+        width: int = 96,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        num_knots: int = 5,
+    ) -> None:
+        """Make an untrained predictor, which predicts no change.
+
+        Raises:
+            ConfigError: `num_tokens` is not a square, or the heads do not divide the width.
+        """
+        super().__init__()
+        grid = math.isqrt(num_tokens)
+        if grid**2 != num_tokens:
+            raise ConfigError(f"num_tokens must be a square number; found {num_tokens}")
+        if width % num_heads:
+            raise ConfigError(f"num_heads must divide width; found {num_heads} and {width}")
+        self.num_tokens, self.token_dim, self.action_block = num_tokens, token_dim, action_block
+        self.read = nn.Linear(token_dim, width)
+        self.position = nn.Parameter(0.02 * torch.randn(num_tokens, width))
+        self.touch = TouchMap(grid, width, num_knots=num_knots)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width,
+                num_heads,
+                dim_feedforward=4 * width,
+                dropout=0.0,
+                activation="gelu",
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.write = nn.Linear(width, token_dim)
+        nn.init.zeros_(self.write.weight)
+        nn.init.zeros_(self.write.bias)
+
+    def forward(self, z: Tensor, actions: Tensor) -> Tensor:
+        """Predict the latents after each step.
+
+        Args:
+            z: Latents `[B, T, N, D]`.
+            actions: One block a step, `[B, T, L * A]` or `[B, T, L, A]`, x and y in [0, 1].
+
+        Returns:
+            `[B, T, N, D]`; entry t is the prediction of the latents at t + 1.
+
+        Raises:
+            ContextError: The latents have another shape.
+            ActionError: The actions have another shape.
+        """
+        if z.ndim != 4 or z.shape[2:] != (self.num_tokens, self.token_dim):
+            raise ContextError(
+                f"latents must be [B, T, {self.num_tokens}, {self.token_dim}]; found "
+                f"{list(z.shape)}"
+            )
+        size = self.action_block * NUM_CHANNELS
+        if actions.shape[:2] != z.shape[:2] or actions.shape[2:].numel() != size:
+            raise ActionError(
+                f"actions must be [{z.shape[0]}, {z.shape[1]}, {size}] or [.., "
+                f"{self.action_block}, {NUM_CHANNELS}]; found {list(actions.shape)}"
+            )
+        touch = self.touch(actions.reshape(-1, self.action_block, NUM_CHANNELS))
+        hidden = self.read(z.flatten(0, 1)) + self.position + touch
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return z + self.write(self.norm(hidden)).reshape(z.shape)

@@ -1,0 +1,175 @@
+"""Training a world model: collect, fit the encoder, train the predictor, measure, save."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vj2_ddim_benchmark.world.collect import collect_transitions
+from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
+from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.predictor import Predictor
+from vj2_ddim_benchmark.world_model.report import report_world_model
+from vj2_ddim_plugin.errors import DataError
+
+__all__ = ["Progress", "prediction_loss", "train_predictor", "train_world_model"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a phase, how much of it is done, and how much there is."""
+
+NUM_ENCODER_FRAMES = 2000  # whitening is fitted to these; more change nothing
+CHANGED = 1e-3  # a token that moves more than this, anywhere, has changed
+
+
+def train_world_model(
+    config: WorldModelConfig,
+    out: Path | str,
+    progress: Progress | None = None,
+    *,
+    device: str = "cpu",
+) -> WorldModel:
+    """Make a world model and write it to a file.
+
+    Args:
+        config: What to make.
+        out: The checkpoint to create or replace.
+        progress: Told about every step.
+        device: Where to train.
+
+    Returns:
+        The model that was written, in evaluation mode.
+    """
+    report_progress = progress or (lambda phase, done, total: None)
+    began = time.perf_counter()
+    num_transitions = config.num_trajectories * config.horizon
+    collected = 0
+
+    def count(added: int) -> None:
+        nonlocal collected
+        collected += added
+        report_progress("collect", collected, num_transitions)
+
+    transitions = collect_transitions(
+        config.num_trajectories,
+        horizon=config.horizon,
+        split="train",
+        seed=config.seed,
+        size=config.screen_size,
+        progress=count,
+    )
+    first = transitions.frames.reshape(-1, *transitions.frames.shape[2:])
+    stride = max(1, len(first) // NUM_ENCODER_FRAMES)
+    encoder = PatchEncoder.fit(
+        first[::stride],
+        patch_size=config.patch_size,
+        token_dim=config.token_dim,
+        noise_floor=config.noise_floor,
+        layer_norm=config.layer_norm,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = WorldModel.create(config, encoder).to(device)
+    losses = train_predictor(
+        model.predictor,
+        torch.from_numpy(model.encode(transitions.frames)),
+        torch.from_numpy(transitions.actions),
+        config,
+        report_progress,
+    )
+    model.provenance = {
+        "version": version("vj2-ddim-plugin"),
+        "torch": torch.__version__,
+        "num_transitions": num_transitions,
+        "training_seconds": time.perf_counter() - began,
+        "loss_by_epoch": losses,
+    }
+    model.report = report_world_model(model, progress=report_progress)
+    model.save(out)
+    return model
+
+
+def train_predictor(
+    predictor: Predictor,
+    latents: Tensor,
+    actions: Tensor,
+    config: WorldModelConfig,
+    progress: Progress,
+) -> list[float]:
+    """Train on every transition of the trajectories, in batches drawn from the configured seed.
+
+    Args:
+        predictor: Trained in place, left in evaluation mode.
+        latents: `[n, T, N, D]`.
+        actions: `[n, T-1, L, 3]`.
+        config: Batches, epochs, learning rate, seed.
+        progress: Told about every gradient step.
+
+    Returns:
+        The mean loss of each epoch.
+
+    Raises:
+        DataError: There are fewer transitions than one batch holds.
+    """
+    num, horizon = actions.shape[:2]
+    batches = num * horizon // config.batch_size
+    if not batches:
+        raise DataError(
+            f"found {num * horizon} transitions and batch_size {config.batch_size}; collect more "
+            f"trajectories or use smaller batches"
+        )
+    device = predictor.position.device
+    generator = torch.Generator().manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(
+        predictor.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    total = config.num_epochs * batches
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=total, pct_start=0.1
+    )
+    predictor.train()
+    losses = np.zeros((config.num_epochs, batches))
+    for epoch in range(config.num_epochs):
+        order = torch.randperm(num * horizon, generator=generator)
+        for batch in range(batches):
+            chosen = order[batch * config.batch_size : (batch + 1) * config.batch_size]
+            row, step = chosen // horizon, chosen % horizon
+            z, target = latents[row, step].to(device), latents[row, step + 1].to(device)
+            prediction = predictor(z[:, None], actions[row, step][:, None].to(device))[:, 0]
+            loss = prediction_loss(prediction, z, target, config.change_weight)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(predictor.parameters(), config.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            losses[epoch, batch] = loss.item()
+            progress("train", epoch * batches + batch + 1, total)
+    predictor.eval()
+    return [float(value) for value in losses.mean(axis=1)]
+
+
+def prediction_loss(
+    prediction: Tensor, before: Tensor, after: Tensor, change_weight: float
+) -> Tensor:
+    """Smooth L1 distance of prediction and target, tokens that change weighing more.
+
+    Args:
+        prediction: Predicted latents `[n, N, D]`.
+        before: Latents before the action.
+        after: Latents after it, the target.
+        change_weight: A changed token weighs 1 plus this, another 1.
+
+    Returns:
+        A scalar.
+    """
+    changed = (after - before).abs().amax(dim=-1) > CHANGED
+    weight = 1 + change_weight * changed
+    error = functional.smooth_l1_loss(prediction, after, reduction="none", beta=0.5)
+    return (error.mean(dim=-1) * weight).mean()

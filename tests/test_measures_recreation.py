@@ -1,0 +1,179 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_training.data.generate import generate_gestures
+from vj2_ddim_training.measures.recreation import recreation_measures
+
+SPEC = ActionSpec(action_block=4, min_press_steps=1, max_press_steps=None, representation="held")
+FULL = ActionSpec()
+
+ORIGINAL = np.array(
+    [
+        [[0, 0, 0], [0.2, 0.4, 1], [0.4, 0.4, 1], [0, 0, 0]],
+        [[0.5, 0.5, 1], [0.5, 0.5, 1], [0, 0, 0], [0, 0, 0]],
+    ]
+)
+RECREATED = np.array(
+    [
+        [[0, 0, 0], [0.2, 0.4, 1], [0.4, 0.6, 1], [0.4, 0.6, 1]],
+        [[0, 0, 0], [0.5, 0.55, 1], [0, 0, 0], [0, 0, 0.4]],
+    ]
+)
+
+
+def test_hand_computed():
+    measures = recreation_measures(ORIGINAL, RECREATED, SPEC)
+    squared_coordinates = 0.2**2 + (0.4**2 + 0.6**2) + (0.5**2 + 0.5**2) + 0.05**2
+    squared_press = 1 + 1 + 0.4**2
+    expected = {
+        "mse": (squared_coordinates + squared_press) / 24,
+        "mae": (0.2 + 1.0 + 1.0 + 0.05 + 1 + 1 + 0.4) / 24,
+        "coord_mse": squared_coordinates / 16,
+        "press_mse": squared_press / 8,
+        "active_coord_mse": squared_coordinates / 10,  # 5 steps pressed by either
+        "press_accuracy": 6 / 8,
+        "press_recall": 7 / 8,  # the false press at the end of the first does not count
+        "temporal_iou": (2 / 3 + 1 / 2) / 2,
+        "spatial_accuracy": 2 / 4,
+        "gesture_type_accuracy": 1 / 2,
+    }
+    for name, value in expected.items():
+        assert measures[name] == pytest.approx(value, rel=1e-12), name
+    signal = [(0.2**2 + 3 * 0.4**2 + 2) / 12, (4 * 0.5**2 + 2) / 12]
+    noise = [(0.2**2 + 0.4**2 + 0.6**2 + 1) / 12, (2 * 0.5**2 + 0.05**2 + 1 + 0.4**2) / 12]
+    snr = [10 * math.log10(s / (n + 1e-8)) for s, n in zip(signal, noise, strict=True)]
+    assert measures["mean_snr_db"] == pytest.approx(sum(snr) / 2)
+
+
+def test_variance_and_smoothness_of_the_press_by_hand():
+    measures = recreation_measures(ORIGINAL, RECREATED, SPEC)
+    # presses 0110 and 1100 both have variance (4 * 0.25) / 3; recreated 0111 and 0, 1, 0, 0.4
+    first, second = 0.75 / 3, (1.16 - 4 * 0.35**2) / 3
+    assert measures["variance_ratio_p"] == pytest.approx((first + second) / (2 / 3), abs=1e-6)
+    # differences 1, 0, -1 and 0, -1, 0 against 1, 0, 0 and 1, -1, 0.4
+    mean = 0.4 / 3
+    found = (1 / 3 + (2.16 - 3 * mean**2) / 2) / 2
+    assert measures["smoothness_ratio_p"] == pytest.approx(found / ((1 + 1 / 3) / 2), abs=1e-6)
+
+
+def test_ratios_are_torchs_unbiased_variance():
+    rng = np.random.default_rng(0)
+    one, two = rng.random((5, 250, 3)), rng.random((5, 250, 3)) ** 2
+    measures = recreation_measures(one, two, FULL)
+    a, b = torch.from_numpy(one), torch.from_numpy(two)
+    variance = torch.var(b, dim=1).mean(0) / (torch.var(a, dim=1).mean(0) + 1e-8)
+    a, b = a[:, 1:] - a[:, :-1], b[:, 1:] - b[:, :-1]
+    smoothness = torch.var(b, dim=1).mean(0) / (torch.var(a, dim=1).mean(0) + 1e-8)
+    for index, name in enumerate("xyp"):
+        assert measures[f"variance_ratio_{name}"] == pytest.approx(variance[index].item())
+        assert measures[f"smoothness_ratio_{name}"] == pytest.approx(smoothness[index].item())
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), num=st.integers(1, 5))
+def test_recreating_exactly_is_perfect(seed, num):
+    actions = generate_gestures(num, rng=np.random.default_rng(seed))
+    measures = recreation_measures(actions, actions, FULL)
+    for name in ("mse", "mae", "coord_mse", "press_mse", "active_coord_mse"):
+        assert measures[name] == 0.0
+    for name in ("press_accuracy", "press_recall", "temporal_iou"):
+        assert measures[name] == 1.0
+    assert measures["spatial_accuracy"] == measures["gesture_type_accuracy"] == 1.0
+    for name in "xyp":
+        assert measures[f"variance_ratio_{name}"] == pytest.approx(1.0, abs=1e-4)
+    assert measures["mean_snr_db"] > 50
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_order_of_the_pairs_does_not_matter_but_the_pairing_does(seed):
+    rng = np.random.default_rng(seed)
+    original = generate_gestures(6, rng=rng)
+    recreated = original + 0.05 * rng.standard_normal(original.shape).astype(np.float32)
+    shuffle = rng.permutation(6)
+    straight = recreation_measures(original, recreated, FULL)
+    assert recreation_measures(original[shuffle], recreated[shuffle], FULL) == pytest.approx(
+        straight, rel=1e-9
+    )
+    mispaired = recreation_measures(original, np.roll(recreated, 1, axis=0), FULL)
+    assert mispaired["mse"] > straight["mse"]
+
+
+def test_all_zero_recreation_scores_0_db():
+    actions = generate_gestures(50, rng=np.random.default_rng(0))
+    measures = recreation_measures(actions, np.zeros_like(actions), FULL)
+    assert measures["mean_snr_db"] == pytest.approx(0.0, abs=1e-4)
+    assert measures["temporal_iou"] == measures["variance_ratio_x"] == 0.0
+
+
+def test_false_presses_lower_accuracy_but_not_recall():
+    original = np.zeros((1, 4, 3))
+    original[0, 0] = [0.5, 0.5, 1]
+    recreated = np.full((1, 4, 3), 0.6)
+    measures = recreation_measures(original, recreated, SPEC)
+    assert measures["press_accuracy"] == 0.25
+    assert measures["press_recall"] == 1.0
+    assert measures["spatial_accuracy"] == 0.0  # (0.1, 0.1) is farther than 0.1
+
+
+def test_without_any_press():
+    nothing = np.zeros((2, 4, 3))
+    measures = recreation_measures(nothing, nothing, SPEC)
+    assert measures["active_coord_mse"] == 0.0
+    assert measures["temporal_iou"] == measures["spatial_accuracy"] == 1.0
+    assert measures["press_recall"] == measures["gesture_type_accuracy"] == 1.0
+    assert math.isnan(measures["mean_snr_db"])
+    half = np.concatenate([nothing[:1], ORIGINAL[:1]])
+    assert recreation_measures(half, 0 * half, SPEC)["mean_snr_db"] == pytest.approx(0, abs=1e-6)
+
+
+def test_actions_that_are_not_touches_have_fewer_measures():
+    spec = ActionSpec(
+        action_block=4,
+        channels=("u",),
+        action_low=(-1,),
+        action_high=(1,),
+        press_channel=None,
+        representation="raw",
+    )
+    original = np.array([[[1.0], [-1.0], [1.0], [-1.0]]])
+    assert recreation_measures(original, original / 2, spec) == pytest.approx(
+        {
+            "mse": 0.25,
+            "mae": 0.5,
+            "coord_mse": 0.25,
+            "mean_snr_db": 10 * math.log10(4),
+            "variance_ratio_u": 0.25,
+            "smoothness_ratio_u": 0.25,
+        },
+        rel=1e-6,
+    )
+
+
+def test_one_step_has_no_variation():
+    spec = ActionSpec(
+        action_block=1,
+        channels=("u",),
+        action_low=(-1,),
+        action_high=(1,),
+        press_channel=None,
+        representation="raw",
+    )
+    measures = recreation_measures(np.ones((2, 1, 1)), np.zeros((2, 1, 1)), spec)
+    assert set(measures) == {"mse", "mae", "coord_mse", "mean_snr_db"}
+
+
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ActionError, match=r"expected \[n, 4, 3\]"):
+        recreation_measures(np.zeros((2, 5, 3)), np.zeros((2, 5, 3)), SPEC)
+    with pytest.raises(ActionError, match="equally many sequences"):
+        recreation_measures(np.zeros((2, 4, 3)), np.zeros((1, 4, 3)), SPEC)
+    with pytest.raises(ActionError, match="at least one"):
+        recreation_measures(np.zeros((0, 4, 3)), np.zeros((0, 4, 3)), SPEC)

@@ -1,0 +1,1 @@
+"""Condition encoders: what the denoiser is told, turned into tokens once a plan."""

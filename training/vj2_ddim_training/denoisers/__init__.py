@@ -1,0 +1,1 @@
+"""The networks: `minimal` (the original script's) and `dit` (the default)."""

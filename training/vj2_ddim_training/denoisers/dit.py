@@ -1,0 +1,117 @@
+"""`dit`: the default denoiser, a diffusion transformer over patches in time.
+
+Peebles & Xie 2023 ("Scalable Diffusion Models with Transformers"): patches of the diffused array
+become tokens, and adaLN-zero modulates every layer by the timestep and the pooled condition. Each
+token also attends to the condition tokens, so that it can read *where* on the screen to act.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_training.denoisers.layers import Attention, FeedForward, modulate
+from vj2_ddim_training.denoisers.minimal import sinusoidal_embedding
+
+__all__ = ["DiTDenoiser"]
+
+
+class _Block(nn.Module):
+    """Self-attention, attention to the condition, feed-forward; each gated by adaLN-zero."""
+
+    def __init__(self, width: int, num_heads: int, conditional: bool) -> None:
+        super().__init__()
+        self.attention = Attention(width, num_heads)
+        self.cross_attention = Attention(width, num_heads) if conditional else None
+        self.feed_forward = FeedForward(width)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(width, (9 if conditional else 6) * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, tokens: Tensor, signal: Tensor, condition: Tensor | None) -> Tensor:
+        """Tokens `[B, S, D]`, signal `[B, D]`, condition `[B, C, D]` or None."""
+        parts = self.modulation(signal).unflatten(-1, (-1, 3, tokens.shape[-1])).unbind(1)
+        shift, scale, gate = parts[0].unbind(1)
+        normed = modulate(self.norm(tokens), shift, scale)
+        tokens = tokens + gate.unsqueeze(1) * self.attention(normed, normed)
+        if self.cross_attention is not None and condition is not None:
+            shift, scale, gate = parts[2].unbind(1)
+            normed = modulate(self.norm(tokens), shift, scale)
+            tokens = tokens + gate.unsqueeze(1) * self.cross_attention(normed, condition)
+        shift, scale, gate = parts[1].unbind(1)
+        normed = modulate(self.norm(tokens), shift, scale)
+        return tokens + gate.unsqueeze(1) * self.feed_forward(normed)
+
+
+class DiTDenoiser(nn.Module):
+    """A denoiser of `[B, rows, channels]` arrays, with or without condition tokens.
+
+    Args:
+        rows: M, rows of the diffused array.
+        channels: C of the diffused array.
+        d_model: Width, even.
+        num_layers: Blocks.
+        nhead: Attention heads; must divide `d_model`.
+        patch_size: Rows in one token; must divide `rows`.
+        conditional: Whether `forward` gets condition tokens of width `d_model`.
+
+    Raises:
+        ConfigError: Sizes that do not divide one another.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        channels: int,
+        d_model: int = 128,
+        num_layers: int = 4,
+        nhead: int = 4,
+        patch_size: int = 1,
+        conditional: bool = False,
+    ) -> None:
+        super().__init__()
+        if patch_size < 1 or rows % patch_size:
+            raise ConfigError(
+                f"patch_size must divide the {rows} rows of the diffused array; found {patch_size}"
+            )
+        self.patch_size, self.d_model = patch_size, d_model
+        self.embed = nn.Linear(patch_size * channels, d_model)
+        self.position = nn.Parameter(0.02 * torch.randn(1, rows // patch_size, d_model))
+        self.embed_time = nn.Sequential(
+            nn.Linear(d_model, d_model), nn.SiLU(), nn.Linear(d_model, d_model)
+        )
+        self.pool_condition = nn.Linear(d_model, d_model) if conditional else None
+        self.blocks = nn.ModuleList(
+            _Block(d_model, nhead, conditional) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(d_model, elementwise_affine=False)
+        self.modulation = nn.Linear(d_model, 2 * d_model)
+        self.output = nn.Linear(d_model, patch_size * channels)
+        for layer in (self.modulation, self.output):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, sample: Tensor, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Predict the schedule's target.
+
+        Args:
+            sample: x_t `[B, rows, channels]`.
+            timesteps: `[B]`, integers.
+            condition: Condition tokens `[B, C, d_model]`, for a conditional denoiser.
+
+        Returns:
+            `[B, rows, channels]`.
+        """
+        patches = sample.unflatten(1, (-1, self.patch_size)).flatten(2)
+        tokens = self.embed(patches) + self.position
+        signal = self.embed_time(sinusoidal_embedding(timesteps, self.d_model))
+        if self.pool_condition is not None and condition is not None:
+            signal = signal + self.pool_condition(condition.mean(dim=1))
+        signal = nn.functional.silu(signal)
+        for block in self.blocks:
+            tokens = block(tokens, signal, condition)
+        shift, scale = self.modulation(signal).chunk(2, dim=-1)
+        patches = self.output(modulate(self.norm(tokens), shift, scale))
+        return patches.unflatten(-1, (self.patch_size, -1)).flatten(1, 2)

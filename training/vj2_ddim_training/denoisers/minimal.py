@@ -1,0 +1,103 @@
+"""`minimal`: the original script's transformer, weight for weight.
+
+A plain post-norm `nn.TransformerEncoder` over all L actions. It is unconditional, predicts epsilon
+and works on the actions as they are; the point of keeping it is that checkpoints of the original
+script open, evaluate and export.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vj2_ddim_plugin.errors import ConfigError
+
+__all__ = ["MinimalDenoiser", "sinusoidal_embedding"]
+
+
+def sinusoidal_embedding(timesteps: Tensor, width: int) -> Tensor:
+    """Timesteps `[B]` to `[B, width]`: sines, then cosines, of geometrically spaced frequencies."""
+    half = width // 2
+    exponent = torch.arange(half, device=timesteps.device) * (-math.log(10000.0) / (half - 1))
+    phase = timesteps[:, None].float() * torch.exp(exponent)[None, :]
+    return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
+
+
+class _PositionalEncoding(nn.Module):
+    """The sinusoidal table of Vaswani et al. 2017, section 3.5, as a stored buffer."""
+
+    pe: Tensor
+
+    def __init__(self, width: int, length: int) -> None:
+        super().__init__()
+        position = torch.arange(length).unsqueeze(1).float()
+        frequency = torch.exp(torch.arange(0, width, 2).float() * (-math.log(10000.0) / width))
+        table = torch.zeros(length, width)
+        table[:, 0::2] = torch.sin(position * frequency)
+        table[:, 1::2] = torch.cos(position * frequency)
+        self.register_buffer("pe", table.unsqueeze(0))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + self.pe[:, : tokens.shape[1]]
+
+
+class MinimalDenoiser(nn.Module):
+    """The original `MinimalDiffusionTransformer`: names of weights and arithmetic are its own.
+
+    Args:
+        rows: L, actions in a sequence.
+        channels: A.
+        d_model: Width, even.
+        num_layers: Transformer layers.
+        nhead: Attention heads; must divide `d_model`.
+        dim_feedforward: Width of the feed-forward layers.
+        dropout: Dropout rate while training.
+
+    Raises:
+        ConfigError: The head count does not divide the width, or the width is odd or below 4.
+    """
+
+    def __init__(
+        self,
+        rows: int,
+        channels: int,
+        d_model: int = 128,
+        num_layers: int = 4,
+        nhead: int = 4,
+        dim_feedforward: int = 256,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if nhead < 1 or d_model % nhead:
+            raise ConfigError(
+                f"nhead must divide d_model; found nhead {nhead} and d_model {d_model}"
+            )
+        if d_model % 2 or d_model < 4:
+            raise ConfigError(f"d_model must be even and at least 4; found {d_model}")
+        self.d_model = d_model
+        self.action_embedding = nn.Linear(channels, d_model)
+        self.pos_encoder = _PositionalEncoding(d_model, rows)
+        layer = nn.TransformerEncoderLayer(
+            d_model, nhead, dim_feedforward, dropout, activation="gelu", batch_first=True
+        )
+        self.transformer = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.output_projection = nn.Linear(d_model, channels)
+        self.layer_norm = nn.LayerNorm(d_model)
+
+    def forward(self, sample: Tensor, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Predict epsilon.
+
+        Args:
+            sample: x_t `[B, L, A]`.
+            timesteps: `[B]`, integers.
+            condition: Not used: this architecture is unconditional.
+
+        Returns:
+            `[B, L, A]`.
+        """
+        tokens = self.pos_encoder(self.action_embedding(sample))
+        tokens = tokens + sinusoidal_embedding(timesteps, self.d_model)[:, None, :]
+        output: Tensor = self.output_projection(self.transformer(self.layer_norm(tokens)))
+        return output

@@ -1,0 +1,116 @@
+"""What kind of gesture each block is: where it starts and ends, when, and which way it goes.
+
+Positions are scaled so that the spec's bounds are 0 and 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.interface import FloatArray
+
+__all__ = ["GESTURE_TYPES", "Gestures", "blocks_of", "find_gestures", "gesture_type"]
+__all__ += ["scaled_coordinates"]
+
+GESTURE_TYPES = ("click", "horizontal", "vertical", "diagonal", "none")
+CLICK_DISTANCE = 0.05  # a press that moves less is a click
+DOMINANCE = 2.0  # one axis outweighs the other when it moves more than this many times as far
+
+
+@dataclass(frozen=True)
+class Gestures:
+    """One gesture for each of m blocks; C coordinates.
+
+    Attributes:
+        start: `[m]` first pressed step; 0 where nothing is pressed.
+        stop: `[m]` one past the last pressed step; 0 where nothing is pressed.
+        start_point: `[m, C]` scaled position at the first pressed step.
+        end_point: `[m, C]` scaled position at the last pressed step.
+    """
+
+    start: IntArray
+    stop: IntArray
+    start_point: FloatArray
+    end_point: FloatArray
+
+    @property
+    def has_press(self) -> NDArray[np.bool_]:
+        """`[m]`, whether anything is pressed."""
+        return np.asarray(self.stop > self.start)
+
+
+def blocks_of(actions: FloatArray, spec: ActionSpec) -> FloatArray:
+    """`[n, L, A]` as one block a row, `[n * horizon, action_block, A]`.
+
+    Raises:
+        ActionError: The shape is not `[n, L, A]`.
+    """
+    if actions.ndim != 3 or actions.shape[1:] != (spec.length, spec.num_channels):
+        raise ActionError(
+            f"actions have shape {actions.shape}, expected [n, {spec.length}, {spec.num_channels}]"
+        )
+    return actions.reshape(-1, spec.action_block, spec.num_channels)
+
+
+def scaled_coordinates(actions: FloatArray, spec: ActionSpec) -> FloatArray:
+    """The coordinates of `[..., A]` in float64, scaled from the bounds to [0, 1]: `[..., C]`."""
+    index = spec.coordinate_indices
+    low, high = spec.low_array[index], spec.high_array[index]
+    return np.asarray((actions[..., index].astype(np.float64) - low) / (high - low))
+
+
+def find_gestures(actions: FloatArray, spec: ActionSpec) -> Gestures:
+    """Describe every block of `[n, L, A]`, m = n * horizon of them.
+
+    A block pressed more than once counts from its first pressed step to its last.
+
+    Raises:
+        ActionError: The shape is wrong, or the actions have no press channel.
+    """
+    blocks = blocks_of(actions, spec)
+    pressed = spec.pressed(blocks)
+    has_press = pressed.any(axis=1)
+    start = np.where(has_press, pressed.argmax(axis=1), 0)
+    stop = np.where(has_press, spec.action_block - pressed[:, ::-1].argmax(axis=1), 0)
+    rows = np.arange(len(blocks))
+    start_point = scaled_coordinates(blocks[rows, start], spec)
+    end_point = scaled_coordinates(blocks[rows, np.maximum(stop - 1, 0)], spec)
+    return Gestures(start, stop, start_point, end_point)
+
+
+def gesture_type(actions: FloatArray, spec: ActionSpec) -> NDArray[np.str_]:
+    """The type of each block: one of `GESTURE_TYPES`.
+
+    `click` if the press moved less than 0.05; else `horizontal` or `vertical` if one axis moved
+    more than twice as far as the other, and `diagonal` if neither did; `none` without a press.
+
+    Args:
+        actions: `[n, L, A]`.
+        spec: Must have two coordinates, the horizontal one first.
+
+    Returns:
+        `[n * horizon]` strings.
+
+    Raises:
+        ActionError: The shape is wrong, or the spec has no press channel or not two coordinates.
+    """
+    if len(spec.coordinate_indices) != 2:
+        raise ActionError(
+            f"gesture types need two coordinates beside the press; found {list(spec.channels)}"
+        )
+    gestures = find_gestures(actions, spec)
+    move = np.abs(gestures.end_point - gestures.start_point)
+    dx, dy = move[:, 0], move[:, 1]
+    conditions = [
+        ~gestures.has_press,
+        np.hypot(dx, dy) < CLICK_DISTANCE,
+        dx > DOMINANCE * dy,
+        dy > DOMINANCE * dx,
+    ]
+    return np.select(conditions, ["none", "click", "horizontal", "vertical"], "diagonal")
