@@ -86,9 +86,15 @@ def test_recreating_exactly_is_perfect(seed, num):
     for name in ("press_accuracy", "press_recall", "temporal_iou"):
         assert measures[name] == 1.0
     assert measures["spatial_accuracy"] == measures["gesture_type_accuracy"] == 1.0
+    assert measures["mean_snr_db"] > 30
+
+
+def test_recreating_exactly_keeps_the_variation():
+    actions = generate_gestures(100, rng=np.random.default_rng(0))
+    measures = recreation_measures(actions, actions, FULL)
     for name in "xyp":
-        assert measures[f"variance_ratio_{name}"] == pytest.approx(1.0, abs=1e-4)
-    assert measures["mean_snr_db"] > 50
+        assert measures[f"variance_ratio_{name}"] == pytest.approx(1.0, abs=1e-5)
+        assert measures[f"smoothness_ratio_{name}"] == pytest.approx(1.0, abs=1e-4)
 
 
 @settings(max_examples=20, deadline=None)

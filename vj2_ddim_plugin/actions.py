@@ -41,8 +41,8 @@ class ActionSpec:
         path_knots: A valid path is piecewise linear between this many knots, evenly spaced over
             the press (2: a straight line); None allows any path.
         representation: What is diffused: `raw`, `held` or `path` (see `representations.py`).
-        normalized: Whether the sampler works in [-1, 1]; False leaves the planner's units, as the
-            original script's checkpoints need.
+        normalized: Whether the sampler works in units of about 1 around 0; False leaves the
+            planner's units, as the original script's checkpoints need.
         rate_hz: Actions a second, for display only.
 
     Raises:
@@ -163,18 +163,23 @@ class ActionSpec:
         return rows * self.horizon, channels
 
     @cached_property
-    def host_bounds(self) -> tuple[FloatArray, FloatArray]:
-        """Lowest and highest value of the diffused array in the planner's units."""
-        low, high = REPRESENTATIONS[self.representation].bounds(self)
-        if low.ndim == 2:
-            low, high = np.tile(low, (self.horizon, 1)), np.tile(high, (self.horizon, 1))
-        return low, high
+    def _normalization(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Centre and scale of the diffused array in the planner's units, and its half range."""
+        representation = REPRESENTATIONS[self.representation]
+        (low, high), scale = representation.bounds(self), representation.scale(self)
+        parts = ((low + high) / 2, scale, (high - low) / 2)
+        if low.ndim == 1:  # one value a channel, the same at every step
+            return parts
+        centre, scale, reach = (np.tile(part, (self.horizon, 1)) for part in parts)
+        return centre, scale, reach
 
     @property
     def diffused_bounds(self) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest valid value of the array that is diffused, for clipping."""
-        low, high = self.host_bounds
-        return (-np.ones_like(low), np.ones_like(high)) if self.normalized else (low, high)
+        centre, scale, reach = self._normalization
+        if self.normalized:
+            return -reach / scale, reach / scale
+        return centre - reach, centre + reach
 
     def encode(self, actions: FloatArray) -> FloatArray:
         """Actions `[..., L, A]` in the planner's units to the diffused array `[..., M, C]`.
@@ -186,8 +191,8 @@ class ActionSpec:
         diffused = REPRESENTATIONS[self.representation].encode(blocks, self)
         diffused = diffused.reshape(*lead, *self.diffused_shape)
         if self.normalized:
-            low, high = self.host_bounds
-            diffused = 2.0 * (diffused - low) / (high - low) - 1.0
+            centre, scale, _ = self._normalization
+            diffused = (diffused - centre) / scale
         return diffused.astype(actions.dtype, copy=False)
 
     def decode(self, diffused: FloatArray) -> FloatArray:
@@ -199,8 +204,8 @@ class ActionSpec:
             )
         values = diffused
         if self.normalized:
-            low, high = self.host_bounds
-            values = low + (diffused + 1.0) * 0.5 * (high - low)
+            centre, scale, _ = self._normalization
+            values = centre + scale * diffused
         lead = diffused.shape[:-2]
         rows = self.diffused_shape[0] // self.horizon
         blocks = REPRESENTATIONS[self.representation].decode(

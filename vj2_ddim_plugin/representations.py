@@ -2,8 +2,10 @@
 
 - `raw`, `[T, A]`: the actions as they are. Inverts everything.
 - `held`, `[T, A]`: coordinates held where the finger is up. Inverts one press segment, or none.
-- `path`, `[K * C + 2, 1]`: K knots of the path, then press and release time. Inverts one press
-  segment whose path is piecewise linear between K even knots.
+- `path`, `[K * C + 2, 1]`: the first of K knots of the path, the displacements from knot to knot,
+  then press and release time. Inverts one press segment whose path is piecewise linear between K
+  even knots. Displacements rather than ends, because a tap is then a point in each channel (0), not
+  a diagonal that the denoiser has to learn.
 
 `raw` coordinates jump to 0 where the finger is up; a denoiser blurs that edge and a jitter of a few
 pixels turns a tap into a drag. `held` removes the edge. `path` removes the jitter: every sample
@@ -39,6 +41,10 @@ class Representation(Protocol):
         """Lowest and highest value of a diffused block, each broadcastable to `shape`."""
         ...
 
+    def scale(self, spec: ActionSpec) -> FloatArray:
+        """What is one unit of the sampler, in the planner's units, broadcastable to `shape`."""
+        ...
+
     def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
         """`[n, T, A]` actions to `[n, rows, channels]`."""
         ...
@@ -58,6 +64,10 @@ class Raw:
     def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
         """The action bounds, `[A]` each."""
         return spec.low_array, spec.high_array
+
+    def scale(self, spec: ActionSpec) -> FloatArray:
+        """Half of each channel's range."""
+        return (spec.high_array - spec.low_array) / 2
 
     def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
         """Return the actions unchanged."""
@@ -87,19 +97,28 @@ class Held(Raw):
 
 
 class Path:
-    """Knots of the path, evenly spaced in time over the press, then press and release time."""
+    """First knot and displacements, evenly spaced in time over the press; press, release time."""
 
     def shape(self, spec: ActionSpec) -> tuple[int, int]:
-        """`(K * C + 2, 1)`: `x0, y0, x1, y1, ..., press time, release time`."""
+        """`(K * C + 2, 1)`: `x0, y0, dx1, dy1, ..., press time, release time`."""
         return spec.required_path_knots * (spec.num_channels - 1) + 2, 1
 
     def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
-        """Coordinate bounds for the knots, [0, 1] (a share of the block) for the two times."""
-        knots = spec.required_path_knots
-        coordinates = spec.coordinate_indices
-        low = np.concatenate([np.tile(spec.low_array[coordinates], knots), [0.0, 0.0]])
-        high = np.concatenate([np.tile(spec.high_array[coordinates], knots), [1.0, 1.0]])
-        return low[:, None], high[:, None]
+        """Coordinate bounds, plus or minus their span, and [0, 1] (a share of the block)."""
+        low, high = (
+            spec.low_array[spec.coordinate_indices],
+            spec.high_array[spec.coordinate_indices],
+        )
+        span = np.tile(high - low, spec.required_path_knots - 1)
+        return (
+            np.concatenate([low, -span, [0.0, 0.0]])[:, None],
+            np.concatenate([high, span, [1.0, 1.0]])[:, None],
+        )
+
+    def scale(self, spec: ActionSpec) -> FloatArray:
+        """Half of each coordinate's range, for displacements too; half a block for the times."""
+        half = (spec.high_array - spec.low_array)[spec.coordinate_indices] / 2
+        return np.concatenate([np.tile(half, spec.required_path_knots), [0.5, 0.5]])[:, None]
 
     def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
         """Fit the knots of the longest press segment.
@@ -112,8 +131,9 @@ class Path:
         start, stop = longest_segment(pressed)
         coordinates = blocks[..., spec.coordinate_indices]
         knots = fit_knots(coordinates, start, stop, spec.required_path_knots)
+        steps = np.diff(knots, axis=1, prepend=0.0).reshape(len(blocks), -1)
         times = np.stack([start, stop], axis=1) / spec.action_block
-        return np.concatenate([knots.reshape(len(blocks), -1), times], axis=1)[..., None]
+        return np.concatenate([steps, times], axis=1)[..., None]
 
     def decode(self, diffused: FloatArray, spec: ActionSpec) -> FloatArray:
         """Draw the path between the rounded press and release times; at least one step long."""
@@ -121,11 +141,12 @@ class Path:
         length = spec.action_block
         start = np.clip(np.rint(flat[:, -2] * length), 0, length - 1).astype(np.int64)
         stop = np.clip(np.rint(flat[:, -1] * length), start + 1, length).astype(np.int64)
-        knots = flat[:, :-2].reshape(len(flat), spec.required_path_knots, -1)
+        steps = flat[:, :-2].reshape(len(flat), spec.required_path_knots, -1)
+        knots = np.cumsum(steps, axis=1)
         blocks = np.zeros((len(flat), length, spec.num_channels), diffused.dtype)
         blocks[..., spec.coordinate_indices] = interpolate_knots(knots, start, stop, length)
-        steps = np.arange(length)
-        blocks[..., spec.press_index] = (steps >= start[:, None]) & (steps < stop[:, None])
+        clock = np.arange(length)
+        blocks[..., spec.press_index] = (clock >= start[:, None]) & (clock < stop[:, None])
         return blocks
 
 

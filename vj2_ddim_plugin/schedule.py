@@ -103,7 +103,8 @@ class NoiseSchedule:
         """Betas of the cosine schedule, capped at 0.999 as in the paper."""
         share = np.arange(self.num_train_timesteps + 1) / self.num_train_timesteps
         signal = np.cos((share + 0.008) / 1.008 * np.pi / 2) ** 2
-        return np.minimum(1.0 - signal[1:] / signal[:-1], 0.999)
+        betas: FloatArray = np.minimum(1.0 - signal[1:] / signal[:-1], 0.999)
+        return betas
 
     def alpha_cumprod(self, timestep: int) -> float:
         """`alphas_cumprod[timestep]`; timestep -1 is the end of sampling."""

@@ -86,7 +86,7 @@ def train_world_model(
     )
     model.provenance = {
         "version": version("vj2-ddim-plugin"),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "num_transitions": num_transitions,
         "training_seconds": time.perf_counter() - began,
         "loss_by_epoch": losses,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures import IntArray
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_training.data.folders import require_replaceable
 
 __all__ = ["GESTURE_KINDS", "generate_gestures", "write_gestures"]
 
@@ -83,7 +83,6 @@ def write_gestures(
     sequences_per_file: int = 100,
     overwrite: bool = False,
     rng: np.random.Generator,
-    progress: Callable[[int], None] | None = None,
 ) -> list[Path]:
     """Write the sequences of `generate_gestures` as `batch_{i:06d}_actions.npy`, `[n * L, 3]`.
 
@@ -92,14 +91,13 @@ def write_gestures(
     Args:
         out_dir: Folder to make.
         num: Sequences in all.
-        kind: See `generate_gestures`, as for the next three.
-        min_duration_share: Shortest press.
-        max_duration_share: Longest press.
-        sequence_length: Steps L.
-        sequences_per_file: Sequences in each file; the last one may have fewer.
+        kind: See `generate_gestures`.
+        min_duration_share: Likewise.
+        max_duration_share: Likewise.
+        sequence_length: Likewise.
+        sequences_per_file: The last file may have fewer.
         overwrite: Replace a folder that holds such files and nothing else.
         rng: Source of randomness.
-        progress: Called after each file with the number of sequences in it.
 
     Returns:
         The files, in order.
@@ -110,17 +108,13 @@ def write_gestures(
     if sequences_per_file < 1:
         raise ConfigError(f"sequences_per_file must be at least 1; found {sequences_per_file}")
     out_dir = Path(out_dir).resolve()
-    _check_folder(out_dir, overwrite)
+    require_replaceable(out_dir, ("batch_*_actions.npy",), overwrite)
     gestures = _choose(num, kind, min_duration_share, max_duration_share, sequence_length, rng)
-    names = []
     with atomic_path(out_dir, folder=True) as temporary:
         for index, first in enumerate(range(0, num, sequences_per_file)):
             drawn = gestures.draw(slice(first, first + sequences_per_file), sequence_length)
-            names.append(f"batch_{index:06d}_actions.npy")
-            np.save(temporary / names[-1], drawn.reshape(-1, 3))
-            if progress is not None:
-                progress(len(drawn))
-    return [out_dir / name for name in names]
+            np.save(temporary / f"batch_{index:06d}_actions.npy", drawn.reshape(-1, 3))
+    return sorted(out_dir.iterdir())
 
 
 def _choose(
@@ -162,23 +156,4 @@ def _check_settings(
         raise ConfigError(
             f"need 0 <= min_duration_share <= max_duration_share <= 1; found {min_share} and "
             f"{max_share}. They are shares of the sequence: 0.02 is 2 %"
-        )
-
-
-def _check_folder(folder: Path, overwrite: bool) -> None:
-    """Refuse to lose what the folder holds."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; name a folder that does not exist yet")
-    found = sorted(folder.iterdir())
-    if found and not overwrite:
-        raise ConfigError(
-            f"{folder} is not empty ({len(found)} entries); name another folder, or pass overwrite"
-        )
-    strangers = [path for path in found if not path.match("batch_*_actions.npy")]
-    if strangers:
-        raise ConfigError(
-            f"{folder} holds {strangers[0].name}, which no data generation wrote, and overwriting "
-            f"replaces the whole folder; name another folder, or move that file away"
         )

@@ -26,23 +26,25 @@ class _Block(nn.Module):
         self.cross_attention = Attention(width, num_heads) if conditional else None
         self.feed_forward = FeedForward(width)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.modulation = nn.Linear(width, (9 if conditional else 6) * width)
+        self.num_parts = 9 if conditional else 6  # shift, scale and gate for each sublayer
+        self.modulation = nn.Linear(width, self.num_parts * width)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, tokens: Tensor, signal: Tensor, condition: Tensor | None) -> Tensor:
         """Tokens `[B, S, D]`, signal `[B, D]`, condition `[B, C, D]` or None."""
-        parts = self.modulation(signal).unflatten(-1, (-1, 3, tokens.shape[-1])).unbind(1)
-        shift, scale, gate = parts[0].unbind(1)
+        parts = self.modulation(signal).chunk(self.num_parts, dim=-1)
+        shift, scale, gate = parts[0:3]
         normed = modulate(self.norm(tokens), shift, scale)
         tokens = tokens + gate.unsqueeze(1) * self.attention(normed, normed)
         if self.cross_attention is not None and condition is not None:
-            shift, scale, gate = parts[2].unbind(1)
+            shift, scale, gate = parts[6:9]
             normed = modulate(self.norm(tokens), shift, scale)
             tokens = tokens + gate.unsqueeze(1) * self.cross_attention(normed, condition)
-        shift, scale, gate = parts[1].unbind(1)
+        shift, scale, gate = parts[3:6]
         normed = modulate(self.norm(tokens), shift, scale)
-        return tokens + gate.unsqueeze(1) * self.feed_forward(normed)
+        output: Tensor = tokens + gate.unsqueeze(1) * self.feed_forward(normed)
+        return output
 
 
 class DiTDenoiser(nn.Module):
@@ -83,9 +85,7 @@ class DiTDenoiser(nn.Module):
             nn.Linear(d_model, d_model), nn.SiLU(), nn.Linear(d_model, d_model)
         )
         self.pool_condition = nn.Linear(d_model, d_model) if conditional else None
-        self.blocks = nn.ModuleList(
-            _Block(d_model, nhead, conditional) for _ in range(num_layers)
-        )
+        self.blocks = nn.ModuleList(_Block(d_model, nhead, conditional) for _ in range(num_layers))
         self.norm = nn.LayerNorm(d_model, elementwise_affine=False)
         self.modulation = nn.Linear(d_model, 2 * d_model)
         self.output = nn.Linear(d_model, patch_size * channels)
@@ -104,7 +104,8 @@ class DiTDenoiser(nn.Module):
         Returns:
             `[B, rows, channels]`.
         """
-        patches = sample.unflatten(1, (-1, self.patch_size)).flatten(2)
+        rows, length, channels = sample.shape
+        patches = sample.reshape(rows, length // self.patch_size, self.patch_size * channels)
         tokens = self.embed(patches) + self.position
         signal = self.embed_time(sinusoidal_embedding(timesteps, self.d_model))
         if self.pool_condition is not None and condition is not None:
@@ -114,4 +115,5 @@ class DiTDenoiser(nn.Module):
             tokens = block(tokens, signal, condition)
         shift, scale = self.modulation(signal).chunk(2, dim=-1)
         patches = self.output(modulate(self.norm(tokens), shift, scale))
-        return patches.unflatten(-1, (self.patch_size, -1)).flatten(1, 2)
+        output: Tensor = patches.reshape(rows, length, channels)
+        return output

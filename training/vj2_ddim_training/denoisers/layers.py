@@ -57,7 +57,9 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int, ratio: int = 4) -> None:
         super().__init__(
-            nn.Linear(width, ratio * width), nn.GELU(approximate="tanh"), nn.Linear(ratio * width, width)
+            nn.Linear(width, ratio * width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(ratio * width, width),
         )
 
 

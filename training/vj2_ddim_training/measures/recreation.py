@@ -1,5 +1,18 @@
 """How well given sequences were recreated: the original script's names and formulas.
 
+- `mse`, `mae`: over all elements; `coord_mse`, `press_mse`: over those channels.
+- `active_coord_mse`: over the coordinates of steps that either one presses; 0 if none.
+- `press_accuracy`: share of steps where both agree on the press.
+- `press_recall`: the script's formula, share of steps where "either one presses" equals "the
+  recreation presses". False presses do not lower it.
+- `mean_snr_db`: mean over sequences of 10 log10(mean x0^2 / (mean error^2 + 1e-8)). Sequences that
+  are 0 throughout have no signal and are left out; NaN if all are.
+- `variance_ratio_*`, `smoothness_ratio_*`: see `variation_ratios`.
+- `temporal_iou`: mean over sequences of pressed by both / pressed by either; 1 if neither presses.
+- `spatial_accuracy`: share of the original's pressed steps whose recreated point is nearer than
+  0.1; 1 if there are none.
+- `gesture_type_accuracy`: share of blocks whose gesture type is the same.
+
 Everything is in the data's own units, except where a distance is compared with a threshold: there
 positions are scaled from the spec's bounds to [0, 1], which for touches changes nothing.
 """
@@ -34,19 +47,7 @@ def recreation_measures(
             two coordinates, so is `gesture_type_accuracy`.
 
     Returns:
-        - `mse`, `mae`: over all elements; `coord_mse`, `press_mse`: over those channels.
-        - `active_coord_mse`: over the coordinates of steps that either one presses; 0 if none.
-        - `press_accuracy`: share of steps where both agree on the press.
-        - `press_recall`: the script's formula, share of steps where "either one presses" equals
-          "the recreation presses". False presses do not lower it.
-        - `mean_snr_db`: mean over sequences of 10 log10(mean x0^2 / (mean error^2 + 1e-8)).
-          Sequences that are 0 throughout have no signal and are left out; NaN if all are.
-        - `variance_ratio_*`, `smoothness_ratio_*`: see `variation_ratios`.
-        - `temporal_iou`: mean over sequences of pressed by both / pressed by either; 1 if neither
-          presses.
-        - `spatial_accuracy`: share of the original's pressed steps whose recreated point is
-          nearer than 0.1; 1 if there are none.
-        - `gesture_type_accuracy`: share of blocks whose gesture type is the same.
+        One number for each measure in this module's docstring.
 
     Raises:
         ActionError: The arrays are empty or their shapes differ from the spec or each other.

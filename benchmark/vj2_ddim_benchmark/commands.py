@@ -1,0 +1,152 @@
+"""`vj2-ddim benchmark` and `vj2-ddim benchmark-tune`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress as Bars
+from rich.progress import TaskID
+
+from vj2_ddim_benchmark.planners.entry import BuildAssets
+from vj2_ddim_benchmark.planners.registry import entries_of
+from vj2_ddim_benchmark.protocol.competitors import build_competitors
+from vj2_ddim_benchmark.protocol.pictures import draw_pictures
+from vj2_ddim_benchmark.protocol.report import rich_table, write_report
+from vj2_ddim_benchmark.protocol.run import Progress, Race, read_cold
+from vj2_ddim_benchmark.protocol.setup import claim_folder, environment, use_threads
+from vj2_ddim_benchmark.protocol.summary import summarise, write_summary
+from vj2_ddim_benchmark.protocol.tune_planners import Judge, tune_planners
+from vj2_ddim_benchmark.protocol.tuning import TUNED_DIR, read_tuned
+from vj2_ddim_benchmark.world.problems import one_gesture_problems
+from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.files import sha256_of
+
+__all__ = ["benchmark", "benchmark_tune"]
+
+Planners = Annotated[
+    list[str] | None, typer.Option(help="Names, repeated or with commas between; all unless told.")
+]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of torch and of ONNX Runtime alike.")]
+Seed = Annotated[int, typer.Option(min=0)]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the rows here.")]
+
+
+def benchmark(
+    out: Annotated[Path, typer.Option(help="The run's folder; a run that was cut short resumes.")],
+    bundle: Annotated[Path | None, typer.Option(help="The exported denoiser.")] = None,
+    world_model: Annotated[Path | None, typer.Option(help="The world model's file.")] = None,
+    num_problems: Annotated[int | None, typer.Option(min=1, help="300; 60 if quick.")] = None,
+    split: Annotated[str, typer.Option(help="Whose screens: test, or validation.")] = "test",
+    seed: Seed = 0,
+    planners: Planners = None,
+    threads: Threads = 1,
+    budget_ms: Annotated[float | None, typer.Option(min=0, help="Deadline of a plan.")] = None,
+    tuned: Annotated[Path, typer.Option(help="The folder of the recorded sweeps.")] = TUNED_DIR,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer problems and planners.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Compare planners on unseen touch screens; what is not given is trained first."""
+    use_threads(threads)
+    entries = entries_of(_names(planners), quick=quick)
+    settings = {entry.name: read_tuned(tuned, entry) for entry in entries}
+    with _progress() as progress:
+        if world_model is None or bundle is None:
+            world_model, bundle = _build_assets(out, quick, progress, world_model, bundle)
+        model = WorldModel.load(world_model)
+        count = num_problems or (60 if quick else 300)
+        problems = one_gesture_problems(
+            count, split=split, seed=seed, size=model.config.screen_size
+        )
+        fixed = {
+            "split": split,
+            "seed": seed,
+            "num_problems": count,
+            "threads": threads,
+            "budget_ms": budget_ms,
+            "world_model_sha256": sha256_of(world_model),
+            "bundle_sha256": sha256_of(bundle / "bundle.json"),
+        }
+        noted = {**environment(), "tuned": settings, "world_model_report": model.report}
+        claim_folder(out, fixed, noted)
+        assets = BuildAssets(read_bundle(bundle).action_spec, bundle, threads, seed)
+        competitors = build_competitors(entries, assets, settings)
+        race = Race(model, problems, seed, budget_ms)
+        records = race.run(out, competitors, progress)
+        rows = summarise(records, read_cold(out))
+        write_summary(out / "summary.json", rows)
+        pictures = draw_pictures(out / "pictures", race, competitors, records, rows)
+        write_report(out / "report.md", rows, records, {**fixed, **noted}, pictures)
+    if json_file is not None:
+        write_summary(json_file, rows)
+    Console().print(rich_table(rows))
+    typer.echo(f"report, pictures and raw results in {out}")
+
+
+def benchmark_tune(
+    world_model: Annotated[Path, typer.Option(help="The world model's file.")],
+    out: Annotated[Path, typer.Option(help="The folder of the recorded sweeps.")] = TUNED_DIR,
+    num_problems: Annotated[int, typer.Option(min=1, help="Validation problems.")] = 100,
+    seed: Seed = 0,
+    planners: Planners = None,
+    threads: Threads = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Only planners of quick runs.")] = False,
+) -> None:
+    """Tune the planners that have settings to tune on validation screens, and record the sweep."""
+    use_threads(threads)
+    entries = [e for e in entries_of(_names(planners), quick=quick) if e.search_space]
+    model = WorldModel.load(world_model)
+    problems = one_gesture_problems(
+        num_problems, split="validation", seed=seed, size=model.config.screen_size
+    )
+    provenance = {
+        "split": "validation",
+        "seed": seed,
+        "num_problems": num_problems,
+        "world_model_sha256": sha256_of(world_model),
+        "date": time.strftime("%Y-%m-%d"),
+        **environment(),
+    }
+    judge = Judge(model, problems, seed)
+    with _progress() as progress:
+        assets = BuildAssets(ActionSpec(), None, threads, seed)
+        sweeps = tune_planners(out, entries, assets, judge, provenance, progress)
+    for name, sweep in sweeps.items():
+        best = max(trial.success for trial in sweep.trials)
+        edge = f"; at the edge of its range: {', '.join(sweep.at_edge)}" if sweep.at_edge else ""
+        typer.echo(f"{name}: {dict(sweep.winner)}, success {best:.1%}{edge}")
+
+
+def _names(planners: list[str] | None) -> list[str]:
+    return [name for words in planners or [] for name in words.split(",") if name]
+
+
+def _build_assets(
+    out: Path, quick: bool, progress: Progress, world_model: Path | None, bundle: Path | None
+) -> tuple[Path, Path]:
+    """Train and export what was not given."""
+    from vj2_ddim_benchmark.assets import build_assets
+
+    assets = build_assets(out, quick, progress)
+    return world_model or assets.world_model_path, bundle or assets.bundle_path
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """One bar a phase, made when the phase first reports."""
+    with Bars(console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def update(phase: str, done: int, total: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=total)
+            bars.update(tasks[phase], completed=done, total=total)
+
+        yield update

@@ -1,0 +1,36 @@
+"""The registry's entries for DDIM from a bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+
+__all__ = ["ddim"]
+
+
+def ddim(num_candidates: int, *, num_inference_steps: int = 10) -> Entry:
+    """DDIM samples from the bundle; a single one is not ranked and sees no world model."""
+
+    def build(assets: BuildAssets, settings: Settings, **changes: Any) -> DDIMOptimizer:  # noqa: ANN401
+        return DDIMOptimizer.from_bundle(
+            assets.required_bundle_path,
+            provider="cpu",
+            num_threads=assets.num_threads,
+            num_inference_steps=num_inference_steps,
+            num_candidates=num_candidates,
+            seed=assets.seed,
+            **settings,
+            **changes,
+        )
+
+    def build_unprojected(assets: BuildAssets, settings: Settings) -> DDIMOptimizer:
+        return build(assets, settings, project=False)
+
+    return Entry(
+        f"ddim-{num_candidates}",
+        build,
+        with_cost=num_candidates > 1,
+        build_unprojected=build_unprojected,
+    )

@@ -1,0 +1,70 @@
+"""What the benchmark knows about a planner: its name, how to build it, what of it is tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.interface import ActionOptimizer
+
+__all__ = ["BuildAssets", "Entry", "SearchSpace", "Settings"]
+
+Settings = Mapping[str, Any]
+SearchSpace = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class BuildAssets:
+    """What planners are built from.
+
+    Attributes:
+        action_spec: The same bounds and valid gestures for all.
+        bundle_path: The exported denoiser, or None where no planner needs one.
+        num_threads: Threads of one operator, the same for all.
+        seed: Seed of planners whose problems bring none.
+    """
+
+    action_spec: ActionSpec
+    bundle_path: Path | None = None
+    num_threads: int = 1
+    seed: int = 0
+
+    @property
+    def required_bundle_path(self) -> Path:
+        """`bundle_path`, for the planners that cannot do without.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if self.bundle_path is None:
+            raise ConfigError("this planner needs a bundle; pass --bundle")
+        return self.bundle_path
+
+
+Build = Callable[[BuildAssets, Settings], ActionOptimizer]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the registry.
+
+    Attributes:
+        name: What the report calls it; unique.
+        build: Makes the optimizer from the assets and its tuned settings.
+        search_space: The values to try of each tuned setting; empty when nothing is tuned.
+        with_cost: Whether it is given the planner's cost.
+        build_unprojected: Makes a twin that does not project its plans, for planners whose result
+            does not hold its plan before projection; it runs outside the measured time.
+        in_quick: Whether quick runs include it.
+    """
+
+    name: str
+    build: Build
+    search_space: SearchSpace = field(default_factory=dict)
+    with_cost: bool = True
+    build_unprojected: Build | None = None
+    in_quick: bool = True

@@ -1,0 +1,40 @@
+"""The registry of planners: one line each, in the order of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vj2_ddim_benchmark.planners.ddim import ddim
+from vj2_ddim_benchmark.planners.entry import Entry
+from vj2_ddim_benchmark.planners.gradient_descent import gradient_descent
+from vj2_ddim_benchmark.planners.random_gestures import random_gestures
+from vj2_ddim_plugin.errors import ConfigError
+
+__all__ = ["REGISTRY", "entries_of"]
+
+REGISTRY: tuple[Entry, ...] = (
+    ddim(16),
+    ddim(1),
+    gradient_descent("sgd", 10),
+    gradient_descent("sgd", 10, num_restarts=16),
+    gradient_descent("adam", 10),
+    gradient_descent("adam", 10, num_restarts=16),
+    gradient_descent("adam", 50, in_quick=False),
+    gradient_descent("adam", 200, in_quick=False),
+    random_gestures(16),
+)
+
+
+def entries_of(names: Sequence[str] | None = None, *, quick: bool = False) -> tuple[Entry, ...]:
+    """The entries of the given names, in the registry's order; without names, all (or the quick).
+
+    Raises:
+        ConfigError: A name is unknown.
+    """
+    if not names:
+        return tuple(entry for entry in REGISTRY if entry.in_quick or not quick)
+    known = [entry.name for entry in REGISTRY]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"planner {unknown[0]!r} is unknown; use one of {', '.join(known)}")
+    return tuple(entry for entry in REGISTRY if entry.name in names)

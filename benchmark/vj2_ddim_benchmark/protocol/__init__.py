@@ -1,0 +1,1 @@
+"""How planners are compared: the same problems, recorded settings, intervals with every figure."""

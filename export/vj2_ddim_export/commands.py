@@ -1,0 +1,37 @@
+"""`vj2-ddim export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from vj2_ddim_export.export import TOLERANCE, export_bundle
+
+__all__ = ["export"]
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, ours or the original script's .pth.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder.")],
+    nhead: Annotated[int, typer.Option(help="Head count of an original checkpoint, which does not hold it.")] = 0,
+    tolerance: Annotated[float, typer.Option(help="Largest relative error of the whole sampling loop.")] = TOLERANCE,
+    seed: Annotated[int, typer.Option(help="Of the inputs of the parity gate.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+) -> None:  # fmt: skip
+    """Turn a checkpoint into an ONNX bundle, and prove that the two agree."""
+    parity = export_bundle(
+        checkpoint,
+        out,
+        nhead=nhead or None,
+        tolerance=tolerance,
+        seed=seed,
+        overwrite=overwrite,
+    )
+    Console().print(
+        f"parity over {parity.num_inference_steps} DDIM steps at batches "
+        f"{', '.join(map(str, parity.batches))}: worst error {parity.worst_error:.2e} "
+        f"(tolerance {parity.tolerance:.0e}); the bundle is in {out}"
+    )

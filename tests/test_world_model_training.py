@@ -1,0 +1,177 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.embed import embed_transitions
+from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.predictor import Predictor
+from vj2_ddim_benchmark.world_model.train import (
+    prediction_loss,
+    train_predictor,
+    train_world_model,
+)
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError, DataError
+
+TINY = WorldModelConfig(
+    num_trajectories=12, horizon=2, width=16, num_layers=1, num_heads=2, token_dim=8,
+    num_epochs=1, batch_size=8, num_report_problems=3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("world") / "model.pt"
+    seen = []
+    model = train_world_model(TINY, path, lambda *call: seen.append(call))
+    return model, path, seen
+
+
+def touched_cells(num, rng):
+    """A toy world: a tap turns the touched one of 2 x 2 cells from 0 to 1."""
+    before = rng.integers(0, 2, (num, 4)).astype(np.float32)
+    places = rng.random((num, 2))
+    cell = 2 * (places[:, 1] > 0.5) + (places[:, 0] > 0.5)
+    after = before.copy()
+    after[np.arange(num), cell] = 1
+    actions = np.zeros((num, 1, 20, 3), np.float32)
+    actions[:, 0, 5:15, :2] = places[:, None]
+    actions[:, 0, 5:15, 2] = 1
+    latents = np.stack([before, after], axis=1)[..., None] * np.ones(3, np.float32)
+    return torch.from_numpy(latents), torch.from_numpy(actions)
+
+
+def test_training_learns_a_toy_world_and_beats_predicting_no_change():
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    predictor = Predictor(
+        num_tokens=4, token_dim=3, action_block=20, width=16, num_layers=1, num_heads=2
+    )
+    config = replace(TINY, num_epochs=15, batch_size=32, learning_rate=5e-3)
+    latents, actions = touched_cells(1000, rng)
+    losses = train_predictor(predictor, latents, actions, config, lambda *call: None)
+    latents, actions = touched_cells(300, rng)
+    with torch.no_grad():
+        predicted = predictor(latents[:, :1], actions)
+    error = (predicted - latents[:, 1:]).square().mean()
+    copied = (latents[:, :1] - latents[:, 1:]).square().mean()
+    assert losses[-1] < 0.2 * losses[0]
+    assert error < 0.2 * copied
+
+
+def test_the_loss_weighs_changed_tokens_more():
+    before = torch.zeros(1, 2, 4)
+    after = torch.stack([torch.zeros(4), torch.ones(4)])[None]
+    # smooth L1 with beta 0.5: an error of 1 costs 0.75; two tokens, the mean of the weighted
+    assert prediction_loss(before, before, after, 3.0).item() == pytest.approx(0.75 * 4 / 2)
+    wrong = torch.stack([torch.ones(4), torch.ones(4)])[None]
+    assert prediction_loss(wrong, before, after, 3.0).item() == pytest.approx(0.75 / 2)
+
+
+def test_fewer_transitions_than_a_batch_are_refused():
+    latents, actions = touched_cells(3, np.random.default_rng(0))
+    predictor = Predictor(num_tokens=4, token_dim=3, action_block=20, width=8, num_layers=1)
+    with pytest.raises(DataError, match="3 transitions and batch_size 8"):
+        train_predictor(predictor, latents, actions, TINY, lambda *call: None)
+
+
+def test_every_phase_reports_progress_to_its_end(trained):
+    _, _, seen = trained
+    last = {phase: (done, total) for phase, done, total in seen}
+    assert last == {"collect": (24, 24), "train": (3, 3), "report": (3, 3)}
+
+
+def test_a_checkpoint_opens_safely_and_comes_back_exactly(trained):
+    model, path, _ = trained
+    assert isinstance(torch.load(path, weights_only=True), dict)
+    loaded = WorldModel.load(path)
+    assert loaded.config == TINY
+    assert loaded.report == model.report
+    assert loaded.provenance == model.provenance
+    assert not loaded.training
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    latents = loaded.encode(frames)
+    np.testing.assert_array_equal(latents, model.encode(frames))
+    z, actions = torch.from_numpy(latents), torch.rand(2, 250, 3)
+    with torch.no_grad():
+        assert torch.equal(loaded.rollout(z, actions), model.rollout(z, actions))
+
+
+def test_the_same_seed_trains_the_same_model_and_leaves_the_global_generator(tmp_path, trained):
+    torch.manual_seed(123)
+    expected = torch.rand(1)
+    torch.manual_seed(123)
+    again = train_world_model(TINY, tmp_path / "again.pt")
+    assert torch.equal(torch.rand(1), expected)
+    for name, value in trained[0].state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    assert again.report == trained[0].report
+
+
+def test_the_report_covers_every_kind_of_widget(trained):
+    measures = trained[0].report["measures"]
+    assert set(measures) == {"overall", "switch", "keypad", "carousel"}
+    assert "best_tap_succeeds" not in measures["carousel"]
+    for values in measures.values():
+        assert 1 <= values["next_state_rank"] <= 101
+        assert 0 <= values["reference_below_random"] <= 1
+        assert 0 <= values["best_of_64_succeeds"] <= 1
+
+
+def test_embedding_keeps_trajectories_and_actions(trained):
+    from vj2_ddim_benchmark.world.collect import collect_transitions
+
+    transitions = collect_transitions(3, horizon=2, split="validation", seed=4)
+    embeddings, actions = embed_transitions(trained[0], transitions)
+    assert embeddings.shape == (3, 3, 64, 8)
+    np.testing.assert_array_equal(actions, transitions.actions)
+    alone = trained[0].encode(transitions.frames[1, 2])
+    np.testing.assert_allclose(embeddings[1, 2], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("field", ["config", "encoder", "predictor", "report", "provenance"])
+def test_a_missing_field_is_named(trained, tmp_path, field):
+    contents = torch.load(trained[1], weights_only=True)
+    del contents[field]
+    torch.save(contents, tmp_path / "broken.pt")
+    with pytest.raises(CheckpointError, match=rf"broken.pt.*'{field}'"):
+        WorldModel.load(tmp_path / "broken.pt")
+
+
+def test_a_missing_weight_array_or_setting_is_named(trained, tmp_path):
+    path = tmp_path / "broken.pt"
+    for field, key in [("config", "width"), ("encoder", "mean"), ("predictor", "position")]:
+        contents = torch.load(trained[1], weights_only=True)
+        del contents[field][key]
+        torch.save(contents, path)
+        with pytest.raises(CheckpointError, match=rf"broken.pt.*{key}"):
+            WorldModel.load(path)
+
+
+def test_files_of_another_kind_are_refused(trained, tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        WorldModel.load(tmp_path / "absent.pt")
+    (tmp_path / "text.pt").write_text("not a checkpoint")
+    with pytest.raises(CheckpointError, match="text.pt"):
+        WorldModel.load(tmp_path / "text.pt")
+    half = trained[1].read_bytes()
+    (tmp_path / "half.pt").write_bytes(half[: len(half) // 2])
+    with pytest.raises(CheckpointError, match="half.pt"):
+        WorldModel.load(tmp_path / "half.pt")
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"other.pt.*format"):
+        WorldModel.load(tmp_path / "other.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match="list.pt"):
+        WorldModel.load(tmp_path / "list.pt")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width": 0}, {"learning_rate": -1.0}, {"cost_kind": "cosine"}, {"patch_size": 7}],
+)
+def test_settings_that_cannot_work_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        replace(TINY, **change)

@@ -1,0 +1,175 @@
+"""Checkpoints: one file that says all there is to know, and those of the original script.
+
+`torch.load(weights_only=True)` opens both. Ours is a dict with the fields of `FIELDS`; a missing
+one raises, because defaults filled in silently are how evaluators measure the wrong model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
+from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_training.config import ModelConfig
+from vj2_ddim_training.diffusion_model import DiffusionModel
+
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+
+FORMAT = "vj2-ddim-checkpoint-1"
+FIELDS = (
+    "format",
+    "model",
+    "action_spec",
+    "schedule",
+    "input_shapes",
+    "weights",
+    "ema_weights",
+    "training",
+    "data_fingerprint",
+    "metrics",
+    "provenance",
+)
+
+
+@dataclass
+class Checkpoint:
+    """A trained model and its history.
+
+    Attributes:
+        model: With the EMA weights where there are some; these are what is used.
+        weights: The weights as trained, without averaging.
+        training: The training settings and, for resuming, the state of the optimizer.
+        data_fingerprint: Names the training data.
+        metrics: The last validation.
+        provenance: Versions, and how it was made.
+    """
+
+    model: DiffusionModel
+    weights: Mapping[str, Any]
+    training: dict[str, Any] = field(default_factory=dict)
+    data_fingerprint: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write atomically: a full disk or Ctrl-C leaves the file that was there before.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+    """
+    model = checkpoint.model
+    content = {
+        "format": FORMAT,
+        "model": model.config.to_dict(),
+        "action_spec": model.action_spec.to_dict(),
+        "schedule": model.schedule.to_dict(),
+        "input_shapes": {name: list(shape) for name, shape in model.condition.inputs.items()},
+        "weights": dict(checkpoint.weights),
+        "ema_weights": model.state_dict(),
+        "training": checkpoint.training,
+        "data_fingerprint": checkpoint.data_fingerprint,
+        "metrics": checkpoint.metrics,
+        "provenance": checkpoint.provenance,
+    }
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a short write
+        raise CheckpointError(
+            f"{path}: cannot be written ({error}). What was there before is untouched; free some "
+            f"space and go on with --resume"
+        ) from error
+
+
+def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
+    """Open one of our checkpoints, or one of the original script.
+
+    Args:
+        path: The file.
+        nhead: The head count; needed for the original script's files, which do not hold it.
+
+    Returns:
+        The model in evaluation mode, with its history.
+
+    Raises:
+        CheckpointError: The file is missing, broken, foreign, or lacks a field.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; 'vj2-ddim train' writes checkpoint.pt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip, and torch errors of many kinds
+        raise CheckpointError(
+            f"{path}: cannot be opened as a checkpoint ({type(error).__name__}: {error}). It may "
+            f"be truncated, or not a checkpoint at all"
+        ) from error
+    if isinstance(content, dict) and "model_state_dict" in content:
+        return _from_original(content, path, nhead)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: is neither a checkpoint of this project (format {FORMAT!r}) nor of the "
+            f"original script (key 'model_state_dict')"
+        )
+    missing = [name for name in FIELDS if name not in content]
+    if missing:
+        raise CheckpointError(f"{path}: lacks the fields {missing}. Train again")
+    try:
+        model = DiffusionModel(
+            ModelConfig.from_dict(content["model"]),
+            ActionSpec.from_dict(content["action_spec"]),
+            NoiseSchedule.from_dict(content["schedule"]),
+            {name: tuple(shape) for name, shape in content["input_shapes"].items()},
+        )
+        model.load_state_dict(content["ema_weights"])
+    except (VJ2DDIMError, RuntimeError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: its fields do not fit one another: {error}") from error
+    return Checkpoint(
+        model.eval(),
+        content["weights"],
+        content["training"],
+        content["data_fingerprint"],
+        content["metrics"],
+        content["provenance"],
+    )
+
+
+def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Checkpoint:
+    """A checkpoint of the original script: sizes are read off the shapes of its weights."""
+    if nhead is None:
+        raise CheckpointError(
+            f"{path} is a checkpoint of the original script, which does not record its head count: "
+            f"give it with --nhead (the script's default is 4)"
+        )
+    weights = content["model_state_dict"]
+    try:
+        d_model, channels = weights["action_embedding.weight"].shape
+        length = weights["pos_encoder.pe"].shape[1]
+        dim_feedforward = weights["transformer.layers.0.linear1.weight"].shape[0]
+        num_layers = len({key.split(".")[2] for key in weights if key.startswith("transformer.")})
+    except (KeyError, IndexError, AttributeError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: 'model_state_dict' lacks the weight {error}; it is not from the original "
+            f"script"
+        ) from error
+    if channels != 3:
+        raise CheckpointError(f"{path}: has {channels} action channels; expected 3 (x, y, press)")
+    config = ModelConfig("minimal", d_model, num_layers, nhead, 1, dim_feedforward, "none")
+    spec = ActionSpec(action_block=length, representation="raw", normalized=False)
+    try:
+        model = DiffusionModel(config, spec, NoiseSchedule())
+        model.denoiser.load_state_dict(weights)
+    except (RuntimeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    history = {"epoch": int(content.get("epoch", -1)), "loss": float(content.get("loss", "nan"))}
+    return Checkpoint(
+        model.eval(), weights, history, "unknown", {}, {"made_by": "the original script"}
+    )

@@ -1,0 +1,199 @@
+"""Trajectories of embeddings and action blocks, read one transition at a time.
+
+A transition is `(z_t, z_{t+H}) -> action blocks t ... t+H-1`, H being the spec's horizon: every
+trajectory gives its later states as goals for its earlier ones (hindsight).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_training.data.fingerprint import fingerprint_files
+from vj2_ddim_training.data.manifest import MANIFEST_NAME, read_manifest, split_names
+from vj2_ddim_training.data.trajectory_files import (
+    TrajectoryFile,
+    describe_file,
+    find_trajectory_files,
+    open_arrays,
+    readable,
+)
+from vj2_ddim_training.data.trajectory_writing import write_trajectories_h5
+from vj2_ddim_training.data.values import require_finite, require_in_range
+
+__all__ = ["Trajectories", "open_trajectories", "write_trajectories_h5"]
+
+Float32 = NDArray[np.float32]
+MAX_OPEN_FILES = 64
+
+
+def _file_cache() -> Callable[[tuple[Path, ...], int], tuple[Any, Any]]:
+    """`open_arrays` that keeps files open, by process: HDF5 handles must not be shared by two."""
+
+    @lru_cache(maxsize=MAX_OPEN_FILES)
+    def open_in_process(paths: tuple[Path, ...], process_id: int) -> tuple[Any, Any]:
+        return open_arrays(paths)
+
+    return open_in_process
+
+
+class Trajectories:
+    """All transitions of some files, numbered from 0: file by file, trajectory by trajectory.
+
+    Nothing but shapes is read before `gather`.
+
+    Args:
+        files: At least one.
+        spec: What the actions are.
+        layer_normed: Whether the embeddings were layer-normed; None where nobody recorded it.
+        allow_out_of_range: Accept actions outside the spec's bounds.
+
+    Raises:
+        DataError: The files' embeddings differ in shape.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[TrajectoryFile],
+        spec: ActionSpec,
+        *,
+        layer_normed: bool | None = None,
+        allow_out_of_range: bool = False,
+    ) -> None:
+        self.files = tuple(files)
+        self.spec = spec
+        self.layer_normed = layer_normed
+        self.allow_out_of_range = allow_out_of_range
+        self.embedding_shape = self.files[0].embedding_shape
+        for file in self.files:
+            if file.embedding_shape != self.embedding_shape:
+                raise DataError(
+                    f"{file.paths[0]}: embeddings are {file.embedding_shape} (N, D), but "
+                    f"{self.embedding_shape} in {self.files[0].paths[0].name}; keep them in "
+                    f"different folders"
+                )
+        counts = [f.num_trajectories * (f.num_steps - spec.horizon) for f in self.files]
+        self._offsets: IntArray = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._open = _file_cache()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the open files."""
+        return {name: value for name, value in vars(self).items() if name != "_open"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Files are opened anew."""
+        vars(self).update(state)
+        self._open = _file_cache()
+
+    @property
+    def num_transitions(self) -> int:
+        """Transitions in all."""
+        return int(self._offsets[-1])
+
+    def __len__(self) -> int:
+        """The same as `num_transitions`."""
+        return self.num_transitions
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """Names the exact files; reads all of them the first time."""
+        return fingerprint_files(path for file in self.files for path in file.paths)
+
+    def gather(self, indices: Sequence[int] | IntArray) -> tuple[Float32, Float32, Float32]:
+        """Read some transitions, in the order asked for.
+
+        Args:
+            indices: b numbers from 0 to `num_transitions - 1`.
+
+        Returns:
+            `z_t` `[b, N, D]`, `z_next` `[b, N, D]` and `actions` `[b, L, A]`, all float32.
+
+        Raises:
+            DataError: An index is out of range, a file cannot be read any more, or it holds NaN,
+                infinite or out-of-bounds values.
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        bad = chosen[(chosen < 0) | (chosen >= self.num_transitions)]
+        if len(bad):
+            raise DataError(f"transition {bad[0]} does not exist: there are {self.num_transitions}")
+        z_t = np.empty((len(chosen), *self.embedding_shape), np.float32)
+        z_next = np.empty_like(z_t)
+        actions = np.empty((len(chosen), self.spec.length, self.spec.num_channels), np.float32)
+        file_numbers = np.searchsorted(self._offsets, chosen, side="right") - 1
+        for number in np.unique(file_numbers):
+            rows = np.flatnonzero(file_numbers == number)
+            file = self.files[number]
+            self._read(file, chosen[rows] - self._offsets[number], rows, (z_t, z_next, actions))
+            for embeddings in (z_t, z_next):
+                require_finite(embeddings[rows], file.paths[0], "embedding value")
+            require_finite(actions[rows], file.paths[-1], "action value")
+            if not self.allow_out_of_range:
+                require_in_range(actions[rows], self.spec, file.paths[-1])
+        return z_t, z_next, actions
+
+    def _read(
+        self,
+        file: TrajectoryFile,
+        transitions: IntArray,
+        rows: IntArray,
+        into: tuple[Float32, Float32, Float32],
+    ) -> None:
+        """Copy transitions of one file into the given rows."""
+        z_t, z_next, actions = into
+        horizon = self.spec.horizon
+        embeddings, blocks = self._open(file.paths, os.getpid())
+        trajectories, steps = np.divmod(transitions, file.num_steps - horizon)
+        with readable(file.paths), np.errstate(over="ignore"):
+            for row, i, t in zip(rows, trajectories.tolist(), steps.tolist(), strict=True):
+                z_t[row] = embeddings[i, t]
+                z_next[row] = embeddings[i, t + horizon]
+                actions[row] = blocks[i, t : t + horizon].reshape(actions.shape[1:])
+
+
+def open_trajectories(
+    folder: Path | str,
+    spec: ActionSpec,
+    split: str | None = "train",
+    *,
+    allow_out_of_range: bool = False,
+) -> Trajectories:
+    """Open a folder of trajectories: pairs of `.npy`, `.npz`, or HDF5 with a manifest.
+
+    Args:
+        folder: Holds files of one format, and perhaps a `manifest.json` (HDF5 must have one).
+        spec: What the actions are.
+        split: `"train"`, `"validation"` or `"test"` of the manifest, or None for every file. A
+            folder without a manifest is all `"train"`.
+        allow_out_of_range: Accept actions outside the spec's bounds.
+
+    Raises:
+        DataError: There are no such files or split, or a file is broken or of a wrong shape.
+    """
+    folder = Path(folder)
+    name, files = find_trajectory_files(folder)
+    manifest = read_manifest(folder)
+    layer_normed = None
+    if manifest is not None:
+        layer_normed = manifest.get("layer_normed")
+        listed = set(split_names(manifest, folder, split))
+        files = [paths for paths in files if listed & {path.name for path in paths}]
+    elif split not in (None, "train") or (name == "h5" and split is not None):
+        raise DataError(
+            f"{folder / MANIFEST_NAME}: missing, so no file is known to belong to split {split!r}. "
+            f"Write one that lists file names by split, or open the folder with split=None"
+        )
+    if not files:
+        raise DataError(f"{folder / MANIFEST_NAME}: split {split!r} lists no trajectory files")
+    described = [describe_file(paths, spec) for paths in files]
+    return Trajectories(
+        described, spec, layer_normed=layer_normed, allow_out_of_range=allow_out_of_range
+    )

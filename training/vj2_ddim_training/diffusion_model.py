@@ -1,0 +1,140 @@
+"""`DiffusionModel`: a denoiser, its condition encoder, and what they were made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.bundle import ConditionSpec
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.model import EncodedContext
+from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_training.conditions.latents import LatentEncoder
+from vj2_ddim_training.conditions.sketch import SketchEncoder
+from vj2_ddim_training.config import ModelConfig
+from vj2_ddim_training.denoisers.dit import DiTDenoiser
+from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
+
+__all__ = ["DiffusionModel", "TorchSampler"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class DiffusionModel(nn.Module):
+    """Everything that has weights.
+
+    Args:
+        config: What to build.
+        action_spec: What it samples.
+        schedule: How that is noised.
+        input_shapes: Shape of each condition input without its batch axis; empty if unconditional.
+
+    Raises:
+        ConfigError: Sizes that do not fit one another.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        action_spec: ActionSpec,
+        schedule: NoiseSchedule,
+        input_shapes: Shapes | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.action_spec, self.schedule = config, action_spec, schedule
+        shapes = dict(input_shapes or {})
+        rows, channels = action_spec.diffused_shape
+        self.denoiser: nn.Module
+        self.condition_encoder: nn.Module | None = None
+        if config.architecture == "minimal":
+            self.denoiser = MinimalDenoiser(
+                rows, channels, config.d_model, config.num_layers, config.nhead,
+                config.dim_feedforward,
+            )  # fmt: skip
+        else:
+            self.denoiser = DiTDenoiser(
+                rows, channels, config.d_model, config.num_layers, config.nhead,
+                config.patch_size, conditional=config.condition != "none",
+            )  # fmt: skip
+        num_tokens = 0
+        if config.condition == "sketch":
+            encoder = SketchEncoder(shapes, config.d_model)
+            self.condition_encoder, num_tokens = encoder, encoder.num_tokens
+        elif config.condition == "latents":
+            self.condition_encoder = LatentEncoder(
+                shapes, config.d_model, config.condition_layers, config.nhead,
+                config.condition_tokens,
+            )  # fmt: skip
+            num_tokens = config.condition_tokens
+        if num_tokens:
+            self.null_condition = nn.Parameter(0.02 * torch.randn(1, num_tokens, config.d_model))
+        self.condition = ConditionSpec(
+            config.condition, shapes, num_tokens, config.d_model if num_tokens else 0
+        )
+
+    def encode(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """Condition tokens `[B, S, W]`, or None for an unconditional model."""
+        if self.condition_encoder is None:
+            return None
+        tokens: Tensor = self.condition_encoder(**inputs)
+        return tokens
+
+    def hide(self, condition: Tensor | None, hidden: Tensor) -> Tensor | None:
+        """Replace the tokens of the rows where `hidden` `[B]` is True by the null condition."""
+        if condition is None:
+            return None
+        return torch.where(hidden[:, None, None], self.null_condition, condition)
+
+    def forward(self, sample: Tensor, timesteps: Tensor, condition: Tensor | None) -> Tensor:
+        """The denoiser's output for `[B, M, C]` at timesteps `[B]`."""
+        output: Tensor = self.denoiser(sample, timesteps, condition)
+        return output
+
+
+class TorchSampler:
+    """A `DiffusionModel` as the plugin's `SamplerModel`: the same numpy sampler, torch underneath.
+
+    Args:
+        model: The model; it is put into evaluation mode.
+        conditional: False samples with the null condition, whatever the context.
+    """
+
+    def __init__(self, model: DiffusionModel, conditional: bool = True) -> None:
+        self.model = model.eval()
+        self.action_spec, self.schedule = model.action_spec, model.schedule
+        self.condition = model.condition
+        self.conditional = conditional
+        self.device = next(model.parameters()).device
+        self.provider = f"torch-{self.device.type}"
+
+    @torch.inference_mode()
+    def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
+        """Run the condition encoder; None for an unconditional model."""
+        if self.model.condition_encoder is None:
+            return None
+        tokens = self.model.encode(
+            {name: torch.as_tensor(array, device=self.device) for name, array in context.items()}
+        )
+        if tokens is None:
+            return None
+        null = self.model.null_condition.expand(len(tokens), -1, -1)
+        return EncodedContext(tokens.cpu().numpy(), null.cpu().numpy())
+
+    @torch.inference_mode()
+    def denoise(
+        self, sample: FloatArray, timestep: int, condition: FloatArray | None
+    ) -> FloatArray:
+        """Run the denoiser once; without `condition` a conditional model gets its null one."""
+        tokens: Tensor | None = None
+        if condition is not None and self.conditional:
+            tokens = torch.as_tensor(condition, device=self.device)
+        elif self.model.condition_encoder is not None:
+            tokens = self.model.null_condition.expand(len(sample), -1, -1)
+        timesteps = torch.full((len(sample),), timestep, device=self.device)
+        noisy = torch.as_tensor(np.asarray(sample, np.float32), device=self.device)
+        output: FloatArray = self.model(noisy, timesteps, tokens).cpu().numpy()
+        return output

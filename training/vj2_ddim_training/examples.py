@@ -1,0 +1,177 @@
+"""Training examples: the diffused array and its condition, from any of the data formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import ActionError, DataError
+from vj2_ddim_plugin.gestures import count_segments, longest_segment
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_training.data.flat import read_flat_actions
+from vj2_ddim_training.data.sketch import sketch_of
+from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
+
+__all__ = ["Batch", "Examples", "GestureExamples", "TransitionExamples", "infer_action_spec"]
+__all__ += ["open_examples"]
+
+IndexArray = NDArray[np.int64]
+KNOT_CHOICES = (2, 3, 5, 9)
+
+
+class Batch(NamedTuple):
+    """Examples: actions `[B, L, A]`, x_0 `[B, M, C]`, and condition inputs `[B, ...]`."""
+
+    actions: FloatArray
+    original: FloatArray
+    inputs: dict[str, FloatArray]
+
+
+class Examples(Protocol):
+    """A data set that can be asked for any rows."""
+
+    action_spec: ActionSpec
+    input_shapes: dict[str, tuple[int, ...]]
+    data_fingerprint: str
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        ...
+
+    def batch(self, indices: IndexArray) -> Batch:
+        """The examples at these indices."""
+        ...
+
+
+class GestureExamples:
+    """Gestures in memory, unconditional or with their sketch.
+
+    Args:
+        actions: `[n, L, A]` in the planner's units.
+        action_spec: What they are.
+        condition: `none` or `sketch`.
+        data_fingerprint: Names the data.
+    """
+
+    def __init__(
+        self, actions: FloatArray, action_spec: ActionSpec, condition: str, data_fingerprint: str
+    ) -> None:
+        self.action_spec, self.data_fingerprint = action_spec, data_fingerprint
+        self.actions = actions
+        self._original = action_spec.encode(actions)
+        self._inputs: dict[str, FloatArray] = {}
+        if condition == "sketch":
+            self._inputs["sketch"] = sketch_of(actions, action_spec)
+        self.input_shapes = {name: array.shape[1:] for name, array in self._inputs.items()}
+
+    def __len__(self) -> int:
+        """Number of gestures."""
+        return len(self.actions)
+
+    def batch(self, indices: IndexArray) -> Batch:
+        """The gestures at these indices."""
+        inputs = {name: array[indices] for name, array in self._inputs.items()}
+        return Batch(self.actions[indices], self._original[indices], inputs)
+
+
+class TransitionExamples:
+    """Transitions `(z_t, z_{t+1}) -> action`: every one is its own goal (hindsight).
+
+    Args:
+        trajectories: Open trajectory files.
+        action_spec: What the actions are.
+    """
+
+    def __init__(self, trajectories: Trajectories, action_spec: ActionSpec) -> None:
+        self._trajectories, self.action_spec = trajectories, action_spec
+        self.data_fingerprint = trajectories.data_fingerprint
+        shape = trajectories.embedding_shape
+        self.input_shapes: dict[str, tuple[int, ...]] = {"state": shape, "goal": shape}
+
+    def __len__(self) -> int:
+        """Number of transitions."""
+        return len(self._trajectories)
+
+    def batch(self, indices: IndexArray) -> Batch:
+        """The transitions at these indices."""
+        state, goal, actions = self._trajectories.gather(indices)
+        inputs: dict[str, FloatArray] = {"state": state, "goal": goal}
+        return Batch(actions, self.action_spec.encode(actions), inputs)
+
+
+def infer_action_spec(actions: FloatArray, representation: str, template: ActionSpec) -> ActionSpec:
+    """The spec that these actions keep: their press lengths, path knots and representation.
+
+    Args:
+        actions: `[n, L, A]` in the planner's units.
+        representation: `raw`, `held`, `path`, or `auto` for the best one that inverts exactly:
+            `path` for straight and piecewise linear gestures, else `held`, else `raw`.
+        template: Everything else.
+
+    Returns:
+        The template with what was found.
+
+    Raises:
+        ActionError: The named representation cannot hold these actions.
+    """
+    settings = template.to_dict()
+
+    def with_settings(**changes: object) -> ActionSpec:
+        return ActionSpec.from_dict({**settings, **changes})
+
+    if template.press_channel is None:
+        return with_settings(representation="raw", path_knots=None)
+    blocks = actions.reshape(-1, template.action_block, template.num_channels)
+    pressed = template.pressed(blocks)
+    start, stop = longest_segment(pressed)
+    lengths = stop - start
+    settings["min_press_steps"] = int(lengths.min())
+    settings["max_press_steps"] = max(int(lengths.max()), 1)
+    segments = count_segments(pressed)
+    for knots in KNOT_CHOICES if (segments == 1).all() else ():
+        if lengths.min() < knots:
+            break
+        spec = with_settings(representation="path", path_knots=knots)
+        if spec.is_valid(actions).all():
+            chosen = "path" if representation == "auto" else representation
+            return with_settings(representation=chosen, path_knots=knots)
+    if representation == "path":
+        raise ActionError(
+            f"representation 'path' cannot hold these actions exactly: their paths are not "
+            f"piecewise linear between up to {KNOT_CHOICES[-1]} knots, or a block has more or "
+            f"fewer than one press. Use '--representation auto' or 'held'"
+        )
+    chosen = "held" if (segments <= 1).all() else "raw"
+    return with_settings(
+        representation=chosen if representation == "auto" else representation, path_knots=None
+    )
+
+
+def open_examples(
+    folder: Path | str, action_spec: ActionSpec, condition: str, split: str = "train"
+) -> Examples:
+    """Open a data folder for training.
+
+    Args:
+        folder: Flat `*_actions.npy` files for `none` and `sketch`; trajectories for `latents`.
+        action_spec: What the actions are.
+        condition: `none`, `sketch` or `latents`.
+        split: Which split of a folder with a manifest.
+
+    Returns:
+        The examples.
+
+    Raises:
+        DataError: The folder cannot be read; the message names the file.
+    """
+    if condition == "latents":
+        return TransitionExamples(open_trajectories(folder, action_spec, split), action_spec)
+    flat = read_flat_actions(folder, action_spec)
+    try:
+        return GestureExamples(flat.actions, action_spec, condition, flat.data_fingerprint)
+    except ActionError as error:
+        raise DataError(f"{folder}: {error}") from error

@@ -1,0 +1,217 @@
+"""The training loop.
+
+Every step seeds its own randomness from (seed, step) and every epoch its order from (seed, epoch),
+so that a run resumed at any step is the run that was not interrupted, to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+import vj2_ddim_plugin
+from vj2_ddim_plugin.errors import CheckpointError
+from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vj2_ddim_training.config import TrainingConfig
+from vj2_ddim_training.devices import choose_device
+from vj2_ddim_training.diffusion_model import DiffusionModel
+from vj2_ddim_training.examples import Batch, Examples
+from vj2_ddim_training.loss import diffusion_loss
+from vj2_ddim_training.run_folder import RunFolder
+from vj2_ddim_training.validation import Validation
+
+__all__ = ["Progress", "Trainer"]
+
+Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last epoch
+
+
+@dataclass
+class Trainer:
+    """One training run.
+
+    Attributes:
+        model: What is trained; freshly built (its weights are drawn from `config.seed` there).
+        config: How.
+        train_set: Training examples.
+        validation: Measures the averaged weights.
+        folder: Where the checkpoint goes.
+        progress: Called after every step.
+    """
+
+    model: DiffusionModel
+    config: TrainingConfig
+    train_set: Examples
+    validation: Validation
+    folder: RunFolder
+    progress: Progress = lambda done, total, line: None
+
+    def __post_init__(self) -> None:
+        """Set up the optimizer, the schedule of the learning rate, and the average."""
+        config = self.config
+        self.device = choose_device(config.device)
+        self.model.to(self.device)
+        self.step = 0
+        self.steps_per_epoch = math.ceil(len(self.train_set) / config.batch_size)
+        self.total_steps = config.num_epochs * self.steps_per_epoch
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
+        warmup = max(1, round(config.warmup_share * self.total_steps))
+
+        def learning_rate(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            share = (step - warmup) / max(1, self.total_steps - warmup)
+            return 0.5 * (1.0 + math.cos(math.pi * share))
+
+        self.learning_rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, learning_rate)
+        self.average = AveragedModel(self.model, avg_fn=self._average_weights, use_buffers=True)
+        self.metrics: dict[str, Any] = {}
+
+    def _average_weights(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        """EMA whose decay grows from 0.1, so that short runs are not averaged with the start."""
+        if not average.is_floating_point():
+            return current
+        decay = min(self.config.ema_decay, (1 + float(count)) / (10 + float(count)))
+        return torch.lerp(current, average, decay)
+
+    def run(self) -> Checkpoint:
+        """Train to the end; on Ctrl-C, leave a checkpoint of the last whole step and re-raise.
+
+        Returns:
+            The checkpoint, which also lies in the folder.
+        """
+        try:
+            while self.step < self.total_steps:
+                loss = self._epoch()
+                self._validate(loss)
+                save_checkpoint(self.checkpoint(), self.folder.checkpoint)
+        except KeyboardInterrupt:
+            save_checkpoint(self.checkpoint(), self.folder.checkpoint)
+            raise
+        return self.checkpoint()
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs done."""
+        return self.step // self.steps_per_epoch
+
+    def _epoch(self) -> float:
+        """The rest of the current epoch; returns its mean loss."""
+        epoch = self.epoch
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.train_set))
+        self.model.train()
+        losses: list[float] = []
+        while self.step < (epoch + 1) * self.steps_per_epoch:
+            begin = (self.step - epoch * self.steps_per_epoch) * self.config.batch_size
+            losses.append(self._step(order[begin : begin + self.config.batch_size]))
+            self.progress(self.step, self.total_steps, f"loss {losses[-1]:.4f}")
+        return float(np.mean(losses))
+
+    def _step(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> float:
+        seed = int(np.random.SeedSequence((self.config.seed, self.step)).generate_state(1)[0])
+        torch.manual_seed(seed)  # dropout
+        generator = torch.Generator().manual_seed(seed)
+        original, inputs = self._to_device(self.train_set.batch(indices))
+        loss = diffusion_loss(
+            self.model, original, inputs, generator, self.config.condition_dropout
+        )
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        self.learning_rate.step()
+        self.average.update_parameters(self.model)
+        self.step += 1
+        return float(loss.detach())
+
+    def _to_device(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        def move(array: Any) -> Tensor:  # noqa: ANN401
+            return torch.as_tensor(np.asarray(array, np.float32)).to(self.device)
+
+        return move(batch.original), {name: move(array) for name, array in batch.inputs.items()}
+
+    def _validate(self, training_loss: float) -> None:
+        last = self.step >= self.total_steps
+        if last or self.epoch % self.config.evaluate_every == 0:
+            averaged: DiffusionModel = self.average.module  # type: ignore[assignment]
+            lr = self.learning_rate.get_last_lr()[0]
+            self.metrics = self.validation.measure(averaged, self.epoch, self.step, last)
+            self.validation.tracker.log(
+                self.epoch, self.step, {"loss": training_loss, "lr": lr, **self.metrics}
+            )
+
+    def checkpoint(self) -> Checkpoint:
+        """The run as it stands."""
+        state = {
+            "config": self.config.to_dict(),
+            "step": self.step,
+            "total_steps": self.total_steps,
+            "optimizer": self.optimizer.state_dict(),
+            "learning_rate": self.learning_rate.state_dict(),
+            "num_averaged": int(self.average.n_averaged),
+        }
+        averaged: DiffusionModel = self.average.module  # type: ignore[assignment]
+        provenance = {
+            "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "made_by": "vj2-ddim train",
+        }
+        return Checkpoint(
+            averaged,
+            self.model.state_dict(),
+            state,
+            self.train_set.data_fingerprint,
+            self.metrics,
+            provenance,
+        )
+
+    def resume(self) -> None:
+        """Take up the folder's checkpoint.
+
+        Raises:
+            CheckpointError: It was made with other settings or other data.
+        """
+        saved = load_checkpoint(self.folder.checkpoint)
+        self._require_same_run(saved)
+        self.model.load_state_dict(saved.weights)
+        self.average.module.load_state_dict(saved.model.state_dict())
+        state = saved.training
+        self.average.n_averaged.fill_(state["num_averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.learning_rate.load_state_dict(state["learning_rate"])
+        self.step, self.metrics = state["step"], saved.metrics
+
+    def _require_same_run(self, saved: Checkpoint) -> None:
+        here = {
+            **self.model.config.to_dict(),
+            **self.config.to_dict(),
+            "data": self.train_set.data_fingerprint,
+            "schedule": self.model.schedule.to_dict(),
+        }
+        there = {
+            **saved.model.config.to_dict(),
+            **saved.training.get("config", {}),
+            "data": saved.data_fingerprint,
+            "schedule": saved.model.schedule.to_dict(),
+        }
+        free = {"device", "num_threads", "wandb_mode", "wandb_project"}
+        different = {
+            key: (there.get(key), value)
+            for key, value in here.items()
+            if key not in free and there.get(key) != value
+        }
+        if different:
+            raise CheckpointError(
+                f"{self.folder.checkpoint} cannot be resumed, these settings differ (there, here): "
+                f"{different}. Use the same ones, or --overwrite"
+            )

@@ -1,0 +1,93 @@
+"""What happens after an epoch: the validation loss, the measures, now and then pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from vj2_ddim_plugin.ddim import add_noise, to_x0_and_epsilon
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
+from vj2_ddim_training.examples import Examples
+from vj2_ddim_training.loss import diffusion_loss
+from vj2_ddim_training.plots import plot_noise, plot_sequences
+from vj2_ddim_training.protocols import SHOWN_SHARE, Evaluation, evaluate, recreate_from
+from vj2_ddim_training.tracking import Tracker
+
+__all__ = ["Validation"]
+
+NUM_INFERENCE_STEPS = 10
+NUM_SHOWN = 2
+
+
+@dataclass
+class Validation:
+    """Measures the averaged weights on held-out data.
+
+    Attributes:
+        held_out: Validation examples.
+        training: Some training actions, for memorisation.
+        tracker: Where numbers and pictures go.
+        num_sequences: Validation sequences measured.
+        picture_every: Epochs between pictures.
+        seed: Of all noise, so that epochs are comparable.
+    """
+
+    held_out: Examples
+    training: FloatArray
+    tracker: Tracker
+    num_sequences: int
+    picture_every: int
+    seed: int
+
+    def measure(self, model: DiffusionModel, epoch: int, step: int, last: bool) -> dict[str, Any]:
+        """The validation loss, and `{protocol: {N: {measure: value}}}` at N = 10."""
+        model.eval()
+        evaluation = Evaluation(
+            self.held_out,
+            self.training,
+            self.num_sequences,
+            num_generated=self.num_sequences,
+            seed=self.seed,
+        )
+        numbers: dict[str, Any] = {"validation_loss": self._loss(model, evaluation)}
+        numbers |= evaluate(model, evaluation, [NUM_INFERENCE_STEPS])
+        if last or epoch % self.picture_every == 0:
+            self._pictures(model, evaluation, epoch, step)
+        return numbers
+
+    @torch.inference_mode()
+    def _loss(self, model: DiffusionModel, evaluation: Evaluation) -> float:
+        batch = evaluation.batch()
+        device = next(model.parameters()).device
+        inputs = {
+            name: torch.as_tensor(np.asarray(array), device=device)
+            for name, array in batch.inputs.items()
+        }
+        original = torch.as_tensor(np.asarray(batch.original), device=device)
+        generator = torch.Generator().manual_seed(self.seed)
+        return float(diffusion_loss(model, original, inputs, generator))
+
+    def _pictures(
+        self, model: DiffusionModel, evaluation: Evaluation, epoch: int, step: int
+    ) -> None:
+        """Original / noisy / recreated sequences, and true / predicted noise."""
+        count = min(NUM_SHOWN, len(self.held_out))
+        batch = self.held_out.batch(np.arange(count))
+        schedule, spec = model.schedule, model.action_spec
+        timestep = int(SHOWN_SHARE * schedule.num_train_timesteps)
+        noise = np.random.default_rng(self.seed).standard_normal(batch.original.shape, np.float32)
+        noisy = add_noise(batch.original, noise, timestep, schedule)
+        recreated = spec.project(
+            spec.decode(recreate_from(model, batch, SHOWN_SHARE, NUM_INFERENCE_STEPS, self.seed))
+        )
+        sampler = TorchSampler(model)
+        encoded = sampler.encode(batch.inputs)
+        output = sampler.denoise(noisy, timestep, None if encoded is None else encoded.condition)
+        _, predicted = to_x0_and_epsilon(output, noisy, timestep, schedule)
+        sequences = plot_sequences(batch.actions, noisy, recreated, spec, count)
+        self.tracker.picture("sequences", epoch, step, sequences)
+        self.tracker.picture("noise", epoch, step, plot_noise(noise, predicted, count))
