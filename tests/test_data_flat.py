@@ -21,14 +21,14 @@ def save(folder, name, array):
 
 
 def test_files_are_joined_in_sorted_order(tmp_path):
-    first, second = sequences(2, seed=1), sequences(3, seed=2)
-    save(tmp_path, "batch_000010_actions.npy", second.reshape(-1, 3))
-    save(tmp_path, "batch_000002_actions.npy", first.reshape(-1, 3))
+    parts = [sequences(1 + i % 3, seed=i) for i in range(12)]
+    for i in (7, 2, 11, 0, 9, 4, 1, 10, 3, 8, 6, 5):
+        save(tmp_path, f"batch_{i:06d}_actions.npy", parts[i].reshape(-1, 3))
     save(tmp_path, "states.npy", np.zeros(3))
     data = read_flat_actions(tmp_path, SHORT)
-    np.testing.assert_array_equal(data.actions, np.concatenate([first, second]))
+    np.testing.assert_array_equal(data.actions, np.concatenate(parts))
     assert data.actions.dtype == np.float32
-    assert [file.name[6:12] for file in data.files] == ["000002", "000010"]
+    assert [int(file.name[6:12]) for file in data.files] == list(range(12))
     assert not data.tail_rows
     assert not data.problems
 

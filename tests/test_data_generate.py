@@ -43,13 +43,11 @@ def test_durations_and_start_times_are_uniform():
     counts = np.bincount(durations, minlength=76)
     assert counts[:5].sum() == 0
     assert stats.chisquare(counts[5:76]).pvalue > 0.01
-    shortest = durations == 5
     many = find_gestures(
         generate(20_000, min_duration_share=0.9, max_duration_share=0.9, sequence_length=250), SPEC
     )
     assert ((many.stop - many.start) == 225).all()
     assert stats.chisquare(np.bincount(many.start, minlength=26)).pvalue > 0.01
-    assert shortest.any()
 
 
 def test_points_are_uniform_and_types_equally_likely():
@@ -61,6 +59,15 @@ def test_points_are_uniform_and_types_equally_likely():
     for points in (gestures.start_point, gestures.end_point):
         for axis in range(2):
             assert stats.kstest(points[:, axis], "uniform").pvalue > 0.01
+
+
+def test_short_swipes_reach_their_end():
+    two_steps = generate(5000, kind="swipe", min_duration_share=0.008, max_duration_share=0.008)
+    gestures = find_gestures(two_steps, SPEC)
+    assert ((gestures.stop - gestures.start) == 2).all()
+    for axis in range(2):
+        start, end = gestures.start_point[:, axis], gestures.end_point[:, axis]
+        assert stats.pearsonr(start, end).pvalue > 0.01  # independent
 
 
 def test_click_stays_and_swipe_moves_both_ways():

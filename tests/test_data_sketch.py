@@ -41,6 +41,11 @@ def test_coordinates_are_scaled_from_their_bounds():
     np.testing.assert_allclose(sketch[0], [0.5, 0.2, 1, 1, 0.2, 0.5], atol=1e-7)
 
 
+def test_coordinates_out_of_bounds_stay_in_the_unit_interval():
+    sketch = sketch_of(press(2, 5, (-0.2, 0.5), (1.2, 0.5))[None], SPEC)
+    np.testing.assert_allclose(sketch[0], [0, 0.5, 1, 0.5, 0.2, 0.5], atol=1e-7)
+
+
 def test_horizon_concatenates_blocks():
     spec = ActionSpec(action_block=10, horizon=2, min_press_steps=2, max_press_steps=None)
     first, second = press(0, 2, (0, 0), (1, 1)), press(4, 8, (1, 0), (0, 1))

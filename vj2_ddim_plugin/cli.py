@@ -45,9 +45,7 @@ COMMANDS = {
     "inspect": Command(
         "vj2_ddim_plugin.commands", "inspect", "cli", "Say all there is to know about a bundle."
     ),
-    "plan": Command(
-        "vj2_ddim_plugin.commands", "plan", "cli", "Plan from the shell with a bundle."
-    ),
+    "plan": Command("vj2_ddim_training.plan", "plan", "cli", "Plan from the shell with a bundle."),
     "world": Command(
         "vj2_ddim_benchmark.world_model.commands",
         "app",

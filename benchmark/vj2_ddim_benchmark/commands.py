@@ -15,18 +15,16 @@ from rich.progress import TaskID
 
 from vj2_ddim_benchmark.planners.entry import BuildAssets
 from vj2_ddim_benchmark.planners.registry import entries_of
-from vj2_ddim_benchmark.protocol.competitors import build_competitors
-from vj2_ddim_benchmark.protocol.pictures import draw_pictures
-from vj2_ddim_benchmark.protocol.report import rich_table, write_report
-from vj2_ddim_benchmark.protocol.run import Progress, Race, read_cold
-from vj2_ddim_benchmark.protocol.setup import claim_folder, environment, use_threads
-from vj2_ddim_benchmark.protocol.summary import summarise, write_summary
+from vj2_ddim_benchmark.protocol.benchmark import Benchmark
+from vj2_ddim_benchmark.protocol.report import rich_table
+from vj2_ddim_benchmark.protocol.run import Progress
+from vj2_ddim_benchmark.protocol.setup import environment, use_threads
+from vj2_ddim_benchmark.protocol.summary import write_summary
 from vj2_ddim_benchmark.protocol.tune_planners import Judge, tune_planners
-from vj2_ddim_benchmark.protocol.tuning import TUNED_DIR, read_tuned
+from vj2_ddim_benchmark.protocol.tuning import TUNED_DIR
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.files import sha256_of
 
 __all__ = ["benchmark", "benchmark_tune"]
@@ -54,36 +52,21 @@ def benchmark(
     json_file: JsonFile = None,
 ) -> None:
     """Compare planners on unseen touch screens; what is not given is trained first."""
-    use_threads(threads)
     entries = entries_of(_names(planners), quick=quick)
-    settings = {entry.name: read_tuned(tuned, entry) for entry in entries}
     with _progress() as progress:
         if world_model is None or bundle is None:
             world_model, bundle = _build_assets(out, quick, progress, world_model, bundle)
-        model = WorldModel.load(world_model)
-        count = num_problems or (60 if quick else 300)
-        problems = one_gesture_problems(
-            count, split=split, seed=seed, size=model.config.screen_size
+        settings = Benchmark(
+            world_model,
+            bundle,
+            num_problems or (60 if quick else 300),
+            split,
+            seed,
+            threads,
+            budget_ms,
+            tuned,
         )
-        fixed = {
-            "split": split,
-            "seed": seed,
-            "num_problems": count,
-            "threads": threads,
-            "budget_ms": budget_ms,
-            "world_model_sha256": sha256_of(world_model),
-            "bundle_sha256": sha256_of(bundle / "bundle.json"),
-        }
-        noted = {**environment(), "tuned": settings, "world_model_report": model.report}
-        claim_folder(out, fixed, noted)
-        assets = BuildAssets(read_bundle(bundle).action_spec, bundle, threads, seed)
-        competitors = build_competitors(entries, assets, settings)
-        race = Race(model, problems, seed, budget_ms)
-        records = race.run(out, competitors, progress)
-        rows = summarise(records, read_cold(out))
-        write_summary(out / "summary.json", rows)
-        pictures = draw_pictures(out / "pictures", race, competitors, records, rows)
-        write_report(out / "report.md", rows, records, {**fixed, **noted}, pictures)
+        rows = settings.run(out, entries, progress)
     if json_file is not None:
         write_summary(json_file, rows)
     Console().print(rich_table(rows))

@@ -84,6 +84,7 @@ class TrainingConfig:
         ema_decay: Decay of the weights' moving average, reached after a warm-up of its own.
         condition_dropout: Share of examples whose condition is hidden, so that the model also
             samples without one, and can be guided.
+        noises_per_example: Timesteps and noises drawn for each example of a step.
         seed: Of the weights, the order of the data, timesteps and noise.
         evaluate_every: Epochs between validations.
         picture_every: Epochs between pictures.
@@ -102,6 +103,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     condition_dropout: float = 0.2
+    noises_per_example: int = 1
     seed: int = 0
     evaluate_every: int = 1
     picture_every: int = 10
@@ -119,6 +121,7 @@ class TrainingConfig:
             ("evaluate_every", 1),
             ("picture_every", 1),
             ("num_validation", 1),
+            ("noises_per_example", 1),
             ("seed", 0),
         ):
             if getattr(self, name) < lowest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -21,6 +22,7 @@ __all__ += ["open_examples"]
 
 IndexArray = NDArray[np.int64]
 KNOT_CHOICES = (2, 3, 5, 9)
+MOST_BYTES_IN_MEMORY = 2**30
 
 
 class Batch(NamedTuple):
@@ -82,7 +84,7 @@ class TransitionExamples:
     """Transitions `(z_t, z_{t+1}) -> action`: every one is its own goal (hindsight).
 
     Args:
-        trajectories: Open trajectory files.
+        trajectories: Open trajectory files. Up to a gigabyte is read once and kept.
         action_spec: What the actions are.
     """
 
@@ -91,6 +93,9 @@ class TransitionExamples:
         self.data_fingerprint = trajectories.data_fingerprint
         shape = trajectories.embedding_shape
         self.input_shapes: dict[str, tuple[int, ...]] = {"state": shape, "goal": shape}
+        self._kept: Batch | None = None
+        if len(trajectories) * 2 * math.prod(shape) * 4 <= MOST_BYTES_IN_MEMORY:
+            self._kept = self._read(np.arange(len(trajectories)))
 
     def __len__(self) -> int:
         """Number of transitions."""
@@ -98,9 +103,15 @@ class TransitionExamples:
 
     def batch(self, indices: IndexArray) -> Batch:
         """The transitions at these indices."""
+        if self._kept is None:
+            return self._read(indices)
+        actions, original, inputs = self._kept
+        kept = {name: array[indices] for name, array in inputs.items()}
+        return Batch(actions[indices], original[indices], kept)
+
+    def _read(self, indices: IndexArray) -> Batch:
         state, goal, actions = self._trajectories.gather(indices)
-        inputs: dict[str, FloatArray] = {"state": state, "goal": goal}
-        return Batch(actions, self.action_spec.encode(actions), inputs)
+        return Batch(actions, self.action_spec.encode(actions), {"state": state, "goal": goal})
 
 
 def infer_action_spec(actions: FloatArray, representation: str, template: ActionSpec) -> ActionSpec:

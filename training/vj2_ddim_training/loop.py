@@ -122,7 +122,12 @@ class Trainer:
         generator = torch.Generator().manual_seed(seed)
         original, inputs = self._to_device(self.train_set.batch(indices))
         loss = diffusion_loss(
-            self.model, original, inputs, generator, self.config.condition_dropout
+            self.model,
+            original,
+            inputs,
+            generator,
+            self.config.condition_dropout,
+            self.config.noises_per_example,
         )
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

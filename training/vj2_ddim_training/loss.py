@@ -40,6 +40,7 @@ def diffusion_loss(
     inputs: Mapping[str, Tensor],
     generator: torch.Generator,
     condition_dropout: float = 0.0,
+    noises_per_example: int = 1,
 ) -> Tensor:
     """Mean squared error at uniformly drawn timesteps.
 
@@ -49,10 +50,13 @@ def diffusion_loss(
         inputs: Condition inputs, `[B, ...]` each.
         generator: A CPU generator; all randomness comes from it.
         condition_dropout: Share of rows whose condition is hidden.
+        noises_per_example: Timesteps and noises drawn for each example; its condition is encoded
+            once for all of them, which is what makes latents cheap to train on.
 
     Returns:
         A scalar.
     """
+    original = original.repeat_interleave(noises_per_example, dim=0)
     rows, device = len(original), original.device
     timesteps = torch.randint(model.schedule.num_train_timesteps, (rows,), generator=generator)
     noise = torch.randn(original.shape, generator=generator).to(device)
@@ -60,6 +64,8 @@ def diffusion_loss(
     alphas = torch.as_tensor(model.schedule.alphas_cumprod, dtype=torch.float32)
     alpha = alphas[timesteps][:, None, None].to(device)
     noisy = alpha.sqrt() * original + (1.0 - alpha).sqrt() * noise
-    condition = model.hide(model.encode(inputs), hidden)
-    output = model(noisy, timesteps.to(device), condition)
+    condition = model.encode(inputs)
+    if condition is not None:
+        condition = condition.repeat_interleave(noises_per_example, dim=0)
+    output = model(noisy, timesteps.to(device), model.hide(condition, hidden))
     return functional.mse_loss(output, target_of(original, noise, alpha, model.schedule))

@@ -57,7 +57,8 @@ def tap_costs(cost: CostFn, grid: int = GRID) -> FloatArray:
     centres = (np.arange(grid) + 0.5) / grid
     y, x = np.meshgrid(centres, centres, indexing="ij")
     taps = tap(x.ravel(), y.ravel(), TAP_START, TAP_STEPS)
-    return cost(taps[None])[0].reshape(grid, grid)
+    costs: FloatArray = cost(taps[None])[0].reshape(grid, grid)
+    return costs
 
 
 def descent_path(optimizer: GradientDescentOptimizer, problem: PlanningProblem) -> FloatArray:

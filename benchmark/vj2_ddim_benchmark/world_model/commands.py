@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress as ProgressBars
@@ -29,9 +30,7 @@ from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
 __all__ = ["app"]
 
-app = typer.Typer(
-    no_args_is_help=True, help="The touch screen world and its learned world model."
-)
+app = typer.Typer(no_args_is_help=True, help="The touch screen world and its learned world model.")
 
 Split = Annotated[str, typer.Option(help="train, validation or test: whose screens.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the report here.")]
@@ -109,14 +108,26 @@ def report(
 @app.command()
 def embed(
     checkpoint: Path,
-    transitions: Path,
+    transitions: Annotated[Path, typer.Argument(help="Collected screens to train on.")],
     out: Annotated[Path, typer.Option(help="The folder to write the trajectories to.")],
+    validation: Annotated[Path | None, typer.Option(help="Screens to validate on.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Screens to test on.")] = None,
 ) -> None:
     """Encode collected screens into trajectories of latents, to train a denoiser on."""
-    embeddings, actions = embed_transitions(
-        WorldModel.load(checkpoint), load_transitions(transitions)
-    )
-    write_trajectories_h5(out, embeddings, actions)
+    model = WorldModel.load(checkpoint)
+    files = {"train": transitions, "validation": validation, "test": test}
+    parts = {
+        split: embed_transitions(model, load_transitions(path))
+        for split, path in files.items()
+        if path is not None
+    }
+    embeddings, actions = (np.concatenate(arrays) for arrays in zip(*parts.values(), strict=True))
+    ends = np.cumsum([len(part[1]) for part in parts.values()])
+    splits = {
+        split: range(end - len(part[1]), end)
+        for (split, part), end in zip(parts.items(), ends.tolist(), strict=True)
+    }
+    write_trajectories_h5(out, embeddings, actions, splits, layer_normed=model.config.layer_norm)
     typer.echo(f"{len(embeddings)} trajectories in {out}")
 
 

@@ -79,9 +79,9 @@ class LatentCost:
         starts = z_start.repeat_interleave(num_candidates, dim=0)
         goals = z_goal.repeat_interleave(num_candidates, dim=0)
         chunks = zip(
-            starts.split(self.rows_per_chunk),
-            goals.split(self.rows_per_chunk),
-            actions.flatten(0, 1).split(self.rows_per_chunk),
+            torch.split(starts, self.rows_per_chunk),
+            torch.split(goals, self.rows_per_chunk),
+            torch.split(actions.flatten(0, 1), self.rows_per_chunk),
             strict=True,
         )
         kind = self.world_model.config.cost_kind

@@ -33,7 +33,9 @@ class PatchEncoder(nn.Module):
     mean: Tensor
     projection: Tensor
 
-    def __init__(self, mean: Tensor, projection: Tensor, *, patch_size: int, layer_norm: bool):
+    def __init__(
+        self, mean: Tensor, projection: Tensor, *, patch_size: int, layer_norm: bool
+    ) -> None:
         """Hold a fitted encoder; use `fit` to make one."""
         super().__init__()
         if mean.shape != (patch_size**2 * 3,) or projection.shape[:-1] != mean.shape:
@@ -107,7 +109,9 @@ class PatchEncoder(nn.Module):
         """
         lead = frames.shape[:-3]
         flat = torch.from_numpy(_checked(frames.reshape(-1, *frames.shape[-3:])))
-        chunks = [self(chunk.to(self.mean.device)).cpu() for chunk in flat.split(FRAMES_PER_CHUNK)]
+        chunks = [
+            self(chunk.to(self.mean.device)).cpu() for chunk in torch.split(flat, FRAMES_PER_CHUNK)
+        ]
         latents: NDArray[np.float32] = torch.cat(chunks).numpy()
         return latents.reshape(*lead, *latents.shape[1:])
 

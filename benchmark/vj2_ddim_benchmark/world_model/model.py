@@ -91,7 +91,7 @@ class WorldModel(nn.Module):
                 f"actions must be [n, multiple of {block}, {NUM_CHANNELS}]; found "
                 f"{list(actions.shape)}"
             )
-        for step in actions.split(block, dim=1):
+        for step in torch.split(actions, block, dim=1):
             z = self.predictor(z[:, None], step[:, None])[:, 0]
         return z
 
@@ -139,14 +139,14 @@ class WorldModel(nn.Module):
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path}: no such file; train a world model with `vj2-ddim world train`"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path}: not a file torch can open ({error})") from error
-    found = contents.get("format") if isinstance(contents, dict) else type(contents).__name__
+    found = contents.get("format") if type(contents) is dict else type(contents).__name__
     if found != FORMAT:
         raise CheckpointError(f"{path}: found format {found!r}, expected {FORMAT!r}")
     for name in FIELDS:

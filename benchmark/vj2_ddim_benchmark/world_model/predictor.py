@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vj2_ddim_benchmark.world_model.touch import TouchMap
+from vj2_ddim_benchmark.world_model.glimpse import Glimpse
+from vj2_ddim_benchmark.world_model.touch import TouchMap, press_knots
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 
 __all__ = ["Predictor"]
@@ -18,8 +19,9 @@ NUM_CHANNELS = 3  # x, y, press
 class Predictor(nn.Module):
     """Predicts the latents that follow each step's action block.
 
-    The screen's tokens, with a learned position and the touch as each of them sees it, go through
-    a pre-norm transformer whose output is added to the latents. Each step is predicted from its
+    The screen's tokens, with a learned position, the touch as each of them sees it and a glimpse
+    of what lies where the touch begins and ends, go through a pre-norm transformer whose output is
+    added to the latents. What a touch adds vanishes smoothly with its press. Each step is predicted from its
     own latents and its own block alone: the touch screen is Markov, so time is folded into the
     batch. Differentiable in the latents and the actions.
     """
@@ -49,7 +51,12 @@ class Predictor(nn.Module):
         self.num_tokens, self.token_dim, self.action_block = num_tokens, token_dim, action_block
         self.read = nn.Linear(token_dim, width)
         self.position = nn.Parameter(0.02 * torch.randn(num_tokens, width))
+        self.num_knots = num_knots
         self.touch = TouchMap(grid, width, num_knots=num_knots)
+        self.glimpse = Glimpse(grid, token_dim, width, num_positions=2)
+        self.mix = nn.Sequential(
+            nn.GELU(), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
                 width,
@@ -92,8 +99,19 @@ class Predictor(nn.Module):
                 f"actions must be [{z.shape[0]}, {z.shape[1]}, {size}] or [.., "
                 f"{self.action_block}, {NUM_CHANNELS}]; found {list(actions.shape)}"
             )
-        touch = self.touch(actions.reshape(-1, self.action_block, NUM_CHANNELS))
-        hidden = self.read(z.flatten(0, 1)) + self.position + touch
+        blocks = actions.reshape(-1, self.action_block, NUM_CHANNELS)
+        hidden = self._see(z.flatten(0, 1), blocks)
         for layer in self.layers:
             hidden = layer(hidden)
-        return z + self.write(self.norm(hidden)).reshape(z.shape)
+        predicted: Tensor = z + self.write(self.norm(hidden)).reshape(z.shape)
+        return predicted
+
+    def _see(self, z: Tensor, blocks: Tensor) -> Tensor:
+        """Latents `[n, N, D]` and blocks `[n, L, A]` to the transformer's input `[n, N, width]`."""
+        positions, steps = press_knots(blocks, self.num_knots)
+        tokens = self.read(z) + self.position
+        seen = self.touch(positions, steps / self.action_block)
+        seen = seen + self.glimpse(z, positions[:, [0, -1]])[:, None] + tokens
+        present = -torch.expm1(-steps)[:, None, None]
+        hidden: Tensor = tokens + self.mix(seen) * present
+        return hidden

@@ -109,7 +109,9 @@ def _prediction(
     latent = _distance(model, screens[1:], target)
     varied = len(np.unique(truth)) > 1
     return {
-        "prediction_error": float(((predicted - target) ** 2).sum() / ((state - target) ** 2).sum()),
+        "prediction_error": float(
+            ((predicted - target) ** 2).sum() / ((state - target) ** 2).sum()
+        ),
         "next_state_rank": float(rank),
         "next_state_first": float(rank == 1),
         "cost_correlation": float(spearmanr(latent, truth).statistic) if varied else np.nan,
@@ -143,9 +145,7 @@ def _best_tap(cost: LatentCost, start: TouchScreen, goal: TouchScreen) -> float:
     return float(_reaches(start, goal, taps[best : best + 1])[0])
 
 
-def _other_screens(
-    start: TouchScreen, goal: TouchScreen, rng: np.random.Generator
-) -> TouchScreen:
+def _other_screens(start: TouchScreen, goal: TouchScreen, rng: np.random.Generator) -> TouchScreen:
     """The start screen and others of its layout, in random states, none of them the goal."""
     low = np.minimum(start.state, 0)
     states = rng.integers(

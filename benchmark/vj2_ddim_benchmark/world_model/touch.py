@@ -1,6 +1,6 @@
 """What a touch says to the predictor: where the finger was, as its press went by, and how long.
 
-Everything is a smooth function of x, y and press, so an optimizer can follow gradients to all three.
+All of it varies smoothly with x, y and press: an optimizer can follow gradients to all three.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 __all__ = ["TouchMap", "press_knots"]
 
 EPSILON = 1e-3  # steps of press below which a position means nothing
+NUM_WAVES = 5  # wavelengths of 1, 2, 4, 8 and 16 patches
 
 
 def press_knots(actions: Tensor, num_knots: int) -> tuple[Tensor, Tensor]:
@@ -39,38 +40,36 @@ def press_knots(actions: Tensor, num_knots: int) -> tuple[Tensor, Tensor]:
 
 
 class TouchMap(nn.Module):
-    """Actions `[n, L, 3]` to one feature vector a screen token, `[n, N, width]`.
+    """Knots and press steps to one feature vector a screen token, `[n, N, width]`.
 
-    Each token learns where the finger was relative to its own centre, in sines and cosines of
-    wavelengths 1, 2, 4... patches; what a tap does to a widget can so be learned once for all
-    places. Features vanish smoothly with the press.
+    Each token learns where the finger was relative to its own centre, how far it went and how long
+    it stayed, in sines and cosines of several wavelengths; what a tap does to a widget can so be
+    learned once for all places.
     """
-
-    def __init__(self, grid: int, width: int, *, num_knots: int = 5, num_waves: int = 5) -> None:
-        """Make a map over `grid` x `grid` tokens."""
-        super().__init__()
-        self.grid, self.num_knots = grid, num_knots
-        self.register_buffer("waves", 2 * math.pi / 2.0 ** torch.arange(num_waves))
-        self.columns = nn.Linear(num_knots * num_waves * 2, width)
-        self.rows = nn.Linear(num_knots * num_waves * 2, width)
-        self.duration = nn.Linear(num_waves * 2 + 1, width)
-        self.mix = nn.Sequential(nn.GELU(), nn.Linear(width, width))
 
     waves: Tensor
 
-    def forward(self, actions: Tensor) -> Tensor:
-        """The touch as each token sees it."""
-        positions, steps = press_knots(actions, self.num_knots)
-        centres = torch.arange(self.grid, device=actions.device, dtype=actions.dtype) + 0.5
-        offsets = positions.transpose(-1, -2)[:, :, None] * self.grid - centres[:, None]
-        features = self._wave_features(offsets).flatten(-2)  # [n, 2, grid, K * waves * 2]
-        columns, rows = self.columns(features[:, 0]), self.rows(features[:, 1])
-        share = steps / actions.shape[-2]
-        duration = torch.cat([self._wave_features(share * 8), share[:, None] * 8], dim=-1)
-        touch = rows[:, :, None] + columns[:, None] + self.duration(duration)[:, None, None]
-        present = -torch.expm1(-steps)[:, None, None]
-        return self.mix(touch.flatten(1, 2)) * present
+    def __init__(self, grid: int, width: int, *, num_knots: int) -> None:
+        """Make a map over `grid` x `grid` tokens."""
+        super().__init__()
+        self.grid = grid
+        self.register_buffer("waves", 2 * math.pi / 2.0 ** torch.arange(NUM_WAVES))
+        self.columns = nn.Linear(num_knots * NUM_WAVES * 2, width)
+        self.rows = nn.Linear(num_knots * NUM_WAVES * 2, width)
+        self.stroke = nn.Linear(3 * NUM_WAVES * 2, width)
+
+    def forward(self, positions: Tensor, share: Tensor) -> Tensor:
+        """Positions `[n, K, 2]` and the share `[n]` of the block that is pressed to features."""
+        centres = torch.arange(self.grid, device=positions.device, dtype=positions.dtype) + 0.5
+        offsets = positions.transpose(1, 2)[:, :, None] * self.grid - centres[:, None]
+        places = self._wave_features(offsets)  # [n, 2, grid, K * waves * 2]
+        columns, rows = self.columns(places[:, 0]), self.rows(places[:, 1])
+        travel = (positions[:, -1] - positions[:, 0]) * self.grid
+        stroke = self._wave_features(torch.cat([travel, share[:, None] * self.grid], dim=1))
+        touch: Tensor = rows[:, :, None] + columns[:, None] + self.stroke(stroke)[:, None, None]
+        return touch.flatten(1, 2)
 
     def _wave_features(self, values: Tensor) -> Tensor:
+        """`[..., K]` to `[..., K * waves * 2]`."""
         angles = values[..., None] * self.waves
-        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)

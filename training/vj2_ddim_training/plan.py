@@ -1,0 +1,80 @@
+"""`vj2-ddim plan`: plans from the shell, with a picture. Needs no torch, only the `cli` extra."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_training.plots import plot_plan, save_figure
+
+__all__ = ["plan"]
+
+console = Console()
+
+
+def plan(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    conditions: Annotated[Path | None, typer.Option(help="An .npz with the bundle's context arrays, [B, ...] each; not needed for an unconditional bundle.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the actions go: an .npy of [B, L, A].")] = Path("plan.npy"),
+    picture: Annotated[Path | None, typer.Option(help="Also draw the plans.")] = None,
+    num_plans: Annotated[int, typer.Option(help="B, for an unconditional bundle.")] = 1,
+    num_inference_steps: Annotated[int, typer.Option(help="DDIM steps N.")] = 10,
+    eta: Annotated[float, typer.Option(help="0 is DDIM, 1 is DDPM.")] = 0.0,
+    guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is off.")] = 1.0,
+    provider: Annotated[str, typer.Option(help="auto, cpu or cuda; by name it is strict.")] = "auto",
+    project: Annotated[bool, typer.Option(help="Project the plan onto valid gestures.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write times and counts.")] = None,
+) -> None:  # fmt: skip
+    """Sample one plan a condition. There is no world model here, so nothing is ranked."""
+    optimizer = DDIMOptimizer.from_bundle(
+        bundle,
+        provider=provider,
+        num_inference_steps=num_inference_steps,
+        eta=eta,
+        guidance_scale=guidance_scale,
+        project=project,
+        seed=seed,
+    )
+    context = {} if conditions is None else _read_conditions(conditions)
+    result = optimizer.optimize(PlanningProblem(context, batch_size=None if context else num_plans))
+    with atomic_path(out) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, result.actions)
+    if picture is not None:
+        save_figure(plot_plan(result.actions, optimizer.action_spec), picture)
+    summary = {
+        "plans": len(result.actions),
+        "provider": result.provider,
+        "wall_time_ms": {name: 1e3 * seconds for name, seconds in result.wall_time_s.items()},
+        "num_denoiser_evaluations": result.num_denoiser_evaluations,
+        "projection_distance": [float(value) for value in result.projection_distance],
+    }
+    if json_file is not None:
+        with atomic_path(json_file) as temporary:
+            temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    total = result.wall_time_s["total"]
+    console.print(
+        f"{len(result.actions)} plans {result.actions.shape[1:]} in {1e3 * total:.1f} ms on "
+        f"{result.provider}, written to {out}"
+    )
+
+
+def _read_conditions(path: Path) -> dict[str, FloatArray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        raise ContextError(
+            f"{path}: cannot be read as an .npz of condition arrays ({error}). Write it with "
+            f"numpy.savez(path, name=array, ...)"
+        ) from error

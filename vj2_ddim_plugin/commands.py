@@ -1,0 +1,59 @@
+"""`vj2-ddim inspect`: what a bundle holds, without torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vj2_ddim_plugin.bundle import Bundle, read_bundle
+from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.model import BundleModel
+
+__all__ = ["inspect"]
+
+console = Console()
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write it as JSON.")] = None,
+) -> None:
+    """Say all there is to know about a bundle: what it samples, from what, and how exactly."""
+    read = read_bundle(bundle)
+    model = BundleModel(read, "auto")
+    description = {**_describe(read), "runs on": model.provider}
+    table = Table(title=str(bundle), title_justify="left", show_header=False)
+    for name, value in description.items():
+        table.add_row(name, str(value))
+    console.print(table)
+    if json_file is not None:
+        with atomic_path(json_file) as temporary:
+            temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+
+
+def _describe(bundle: Bundle) -> dict[str, object]:
+    spec, schedule, condition = bundle.action_spec, bundle.schedule, bundle.condition
+    sizes = {name: (bundle.folder / name).stat().st_size for name in bundle.graphs}
+    inputs = {name: list(shape) for name, shape in condition.inputs.items()}
+    return {
+        "actions": f"[{spec.length}, {spec.num_channels}] ({', '.join(spec.channels)}), "
+        f"{spec.horizon} block(s) of {spec.action_block} at {spec.rate_hz:g} Hz",
+        "bounds": f"{spec.action_low} to {spec.action_high}",
+        "press": f"{spec.press_channel}, {spec.min_press_steps} to {spec.longest_press} steps, "
+        f"path of {spec.path_knots} knots",
+        "representation": f"{spec.representation}, diffused as {list(spec.diffused_shape)}",
+        "condition": f"{condition.kind} {inputs or ''}",
+        "schedule": f"{schedule.beta_schedule}, {schedule.num_train_timesteps} timesteps, predicts "
+        f"{schedule.prediction_type}, spacing {schedule.timestep_spacing}",
+        "graphs": {
+            name: f"{sizes[name]:,} bytes, sha256 {digest}"
+            for name, digest in bundle.graphs.items()
+        },
+        "parity": dict(bundle.parity),
+        "provenance": dict(bundle.provenance),
+    }
