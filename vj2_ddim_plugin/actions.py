@@ -237,16 +237,6 @@ class ActionSpec:
         projected = project_blocks(blocks, self).reshape(*lead, self.length, self.num_channels)
         return projected.astype(actions.dtype, copy=False)
 
-    def require_one_segment(self, counts: NDArray[np.integer[Any]]) -> None:
-        """Raise `ActionError` unless every block has exactly one press segment."""
-        bad = np.flatnonzero(counts != 1)
-        if len(bad):
-            raise ActionError(
-                f"representation {self.representation!r} needs exactly one press segment a block; "
-                f"block {bad[0]} has {counts[bad[0]]} ({len(bad)} of {len(counts)} blocks differ). "
-                f"Use representation 'raw' or 'held', or drop these blocks"
-            )
-
     def _blocks(self, actions: FloatArray) -> tuple[FloatArray, tuple[int, ...]]:
         """One block a row, `[n, T, A]`, and the leading shape; flattened actions are accepted."""
         expected = (self.length, self.num_channels)

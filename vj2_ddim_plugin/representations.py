@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from vj2_ddim_plugin.gestures import count_segments, fit_knots, interpolate_knots, longest_segment
+from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures import (
+    IntArray,
+    count_segments,
+    fit_knots,
+    interpolate_knots,
+    longest_segment,
+)
 from vj2_ddim_plugin.interface import FloatArray
 
 if TYPE_CHECKING:
@@ -127,7 +134,7 @@ class Path:
             ActionError: A block has no press, or more than one press segment.
         """
         pressed = spec.pressed(blocks)
-        spec.require_one_segment(count_segments(pressed))
+        _require_one_segment(count_segments(pressed))
         start, stop = longest_segment(pressed)
         coordinates = blocks[..., spec.coordinate_indices]
         knots = fit_knots(coordinates, start, stop, spec.required_path_knots)
@@ -148,6 +155,16 @@ class Path:
         clock = np.arange(length)
         blocks[..., spec.press_index] = (clock >= start[:, None]) & (clock < stop[:, None])
         return blocks
+
+
+def _require_one_segment(counts: IntArray) -> None:
+    bad = np.flatnonzero(counts != 1)
+    if len(bad):
+        raise ActionError(
+            f"representation 'path' needs exactly one press segment a block; block {bad[0]} has "
+            f"{counts[bad[0]]} ({len(bad)} of {len(counts)} blocks differ). Use representation "
+            f"'raw' or 'held', or drop these blocks"
+        )
 
 
 REPRESENTATIONS: dict[str, Representation] = {"raw": Raw(), "held": Held(), "path": Path()}

@@ -124,7 +124,11 @@ def build_assets(
                 save_dir=run,
                 model=settings.model,
                 training=replace(settings.training, num_threads=threads),
-                schedule=NoiseSchedule(beta_schedule="cosine", prediction_type="v_prediction"),
+                schedule=NoiseSchedule(
+                    beta_schedule="cosine",
+                    prediction_type="v_prediction",
+                    timestep_spacing="trailing",
+                ),
                 resume=(run / "checkpoint.pt").exists(),
             ),
             progress=lambda done, total, line: told("train the denoiser", done, total),

@@ -21,7 +21,7 @@ from vj2_ddim_benchmark.protocol.run import Progress
 from vj2_ddim_benchmark.protocol.setup import environment, use_threads
 from vj2_ddim_benchmark.protocol.summary import write_summary
 from vj2_ddim_benchmark.protocol.tune_planners import Judge, tune_planners
-from vj2_ddim_benchmark.protocol.tuning import TUNED_DIR
+from vj2_ddim_benchmark.protocol.tuning import TUNED_DIR, read_tuned
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.actions import ActionSpec
@@ -53,6 +53,8 @@ def benchmark(
 ) -> None:
     """Compare planners on unseen touch screens; what is not given is trained first."""
     entries = entries_of(_names(planners), quick=quick)
+    for entry in entries:
+        read_tuned(tuned, entry)  # a planner that is not tuned is better found out before training
     with _progress() as progress:
         if world_model is None or bundle is None:
             world_model, bundle = _build_assets(out, quick, progress, world_model, bundle)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
+from vj2_ddim_plugin.errors import CheckpointError, VJ2DDIMError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.config import ModelConfig
@@ -130,7 +130,7 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
             {name: tuple(shape) for name, shape in content["input_shapes"].items()},
         )
         model.load_state_dict(content["ema_weights"])
-    except (VJ2DDIMError, RuntimeError, TypeError, KeyError) as error:
+    except (VJ2DDIMError, RuntimeError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: its fields do not fit one another: {error}") from error
     return Checkpoint(
         model.eval(),
@@ -163,13 +163,20 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
     if channels != 3:
         raise CheckpointError(f"{path}: has {channels} action channels; expected 3 (x, y, press)")
     config = ModelConfig("minimal", d_model, num_layers, nhead, 1, dim_feedforward, "none")
-    spec = ActionSpec(action_block=length, representation="raw", normalized=False)
+    usual = ActionSpec()  # the data's press lengths, which the script does not record either
     try:
+        spec = ActionSpec(
+            action_block=length,
+            min_press_steps=min(usual.min_press_steps, length),
+            max_press_steps=min(usual.longest_press, length),
+            representation="raw",
+            normalized=False,
+        )
         model = DiffusionModel(config, spec, NoiseSchedule())
         model.denoiser.load_state_dict(weights)
-    except (RuntimeError, ConfigError) as error:
+    except (RuntimeError, VJ2DDIMError) as error:
         raise CheckpointError(f"{path}: {error}") from error
-    history = {"epoch": int(content.get("epoch", -1)), "loss": float(content.get("loss", "nan"))}
+    history = {name: content.get(name) for name in ("epoch", "loss")}
     return Checkpoint(
         model.eval(), weights, history, "unknown", {}, {"made_by": "the original script"}
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -23,6 +23,7 @@ from vj2_ddim_training.examples import open_examples
 from vj2_ddim_training.protocols import Evaluation, Results
 from vj2_ddim_training.protocols import evaluate as evaluate_model
 from vj2_ddim_training.run import RunSettings, train_run
+from vj2_ddim_training.strict_json import strict_json
 
 __all__ = ["evaluate", "train"]
 
@@ -32,13 +33,11 @@ COLUMNS = {  # heading: measure
     "mse": "mse",
     "press": "press_accuracy",
     "iou": "temporal_iou",
-    "spatial": "spatial_accuracy",
+    "space": "spatial_accuracy",
     "type": "gesture_type_accuracy",
-    "type tv": "gesture_type_distance",
-    "var x": "variance_ratio_x",
-    "smooth x": "smoothness_ratio_x",
+    "tv": "gesture_type_distance",
     "valid": "validity_before_projection",
-    "degen.": "degenerate",
+    "degen": "degenerate",
 }
 
 
@@ -59,6 +58,7 @@ def train(
     representation: Annotated[str, typer.Option(help="raw, held, path; auto is the best that inverts exactly.")] = "auto",
     prediction_type: Annotated[str, typer.Option(help="epsilon, sample, v_prediction; auto fits the architecture.")] = "auto",
     beta_schedule: Annotated[str, typer.Option(help="linear, cosine, zero_terminal_snr; auto fits the architecture.")] = "auto",
+    timestep_spacing: Annotated[str, typer.Option(help="linspace, leading, trailing; auto fits the architecture.")] = "auto",
     patch_size: Annotated[int, typer.Option(help="Rows of the diffused array in one token; 0 chooses.")] = 0,
     sequence_length: Annotated[int, typer.Option(help="Actions in one sequence.")] = 250,
     condition_dropout: Annotated[float, typer.Option(help="Share of examples trained without their condition.")] = 0.2,
@@ -107,6 +107,7 @@ def train(
         schedule=NoiseSchedule(
             beta_schedule=_choose(beta_schedule, "linear" if minimal else "cosine"),
             prediction_type=_choose(prediction_type, "epsilon" if minimal else "v_prediction"),
+            timestep_spacing=_choose(timestep_spacing, "linspace" if minimal else "trailing"),
         ),
         representation=_choose(representation, "raw" if minimal else "auto"),
         sequence_length=sequence_length,
@@ -154,7 +155,7 @@ def evaluate(
     results = evaluate_model(
         model, evaluation, steps, report=lambda line: console.print(f"[dim]measuring {line}[/dim]")
     )
-    console.print(_table(results))
+    _print_table(results)
     if json_file is not None:
         _write_json(results, json_file)
 
@@ -176,7 +177,7 @@ def _progress() -> Progress:
 
 def _report(checkpoint: Checkpoint, save_dir: Path) -> None:
     measured = {key: value for key, value in checkpoint.metrics.items() if isinstance(value, dict)}
-    console.print(_table(measured))
+    _print_table(measured)
     spec: ActionSpec = checkpoint.model.action_spec
     parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
     console.print(
@@ -185,14 +186,23 @@ def _report(checkpoint: Checkpoint, save_dir: Path) -> None:
     )
 
 
+def _print_table(results: Results) -> None:
+    """Print at full width: a narrow terminal wraps lines, but no digit is cut off."""
+    table = _table(results)
+    natural = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    Console(width=max(natural, console.width)).print(table)
+
+
 def _table(results: Results) -> Table:
-    table = Table()
-    for heading in ("protocol", "N", *COLUMNS):
-        table.add_column(heading, justify="left" if heading == "protocol" else "right")
+    """The measures that matter most; --json has all of them."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("protocol", no_wrap=True)
+    for heading in ("N", *COLUMNS):
+        table.add_column(heading, justify="right", no_wrap=True)
     for protocol, by_steps in results.items():
         for num_inference_steps, measures in by_steps.items():
             cells = (
-                f"{measures[name]:.4g}" if name in measures else "" for name in COLUMNS.values()
+                f"{measures[name]:.3g}" if name in measures else "" for name in COLUMNS.values()
             )
             table.add_row(protocol, num_inference_steps, *cells)
     return table
@@ -201,6 +211,6 @@ def _table(results: Results) -> Table:
 def _write_json(results: Results, path: Path) -> None:
     try:
         with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(strict_json(results, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error})") from error

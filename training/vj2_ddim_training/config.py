@@ -46,6 +46,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
+        for name in ("d_model", "num_layers", "nhead", "patch_size", "dim_feedforward"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1; found {getattr(self, name)}")
+        if self.condition_layers < 0 or self.condition_tokens < 1:
+            raise ConfigError(
+                f"need condition_layers >= 0 and condition_tokens >= 1; found "
+                f"{self.condition_layers} and {self.condition_tokens}"
+            )
         if self.architecture not in ARCHITECTURES:
             raise ConfigError(
                 f"architecture {self.architecture!r} is unknown; use {' or '.join(ARCHITECTURES)}"
@@ -128,12 +136,16 @@ class TrainingConfig:
                 raise ConfigError(f"{name} must be at least {lowest}; found {getattr(self, name)}")
         for name, low, high in (
             ("lr", 0.0, float("inf")),
+            ("weight_decay", 0.0, float("inf")),
+            ("clip_norm", 1e-9, float("inf")),
             ("warmup_share", 0.0, 1.0),
             ("ema_decay", 0.0, 1.0),
             ("condition_dropout", 0.0, 1.0),
         ):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} must be in [{low}, {high}]; found {getattr(self, name)}")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise ConfigError(f"num_threads must be at least 1; found {self.num_threads}")
         if self.wandb_mode not in ("offline", "online", "disabled"):
             raise ConfigError(
                 f"wandb mode {self.wandb_mode!r} is unknown; use offline, online or disabled"

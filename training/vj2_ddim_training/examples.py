@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -13,6 +14,7 @@ from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError, DataError
 from vj2_ddim_plugin.gestures import count_segments, longest_segment
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.projection import PATH_TOLERANCE
 from vj2_ddim_training.data.flat import read_flat_actions
 from vj2_ddim_training.data.sketch import sketch_of
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
@@ -23,6 +25,8 @@ __all__ += ["open_examples"]
 IndexArray = NDArray[np.int64]
 KNOT_CHOICES = (2, 3, 5, 9)
 MOST_BYTES_IN_MEMORY = 2**30
+
+logger = logging.getLogger(__name__)
 
 
 class Batch(NamedTuple):
@@ -156,7 +160,15 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
             f"piecewise linear between up to {KNOT_CHOICES[-1]} knots, or a block has more or "
             f"fewer than one press. Use '--representation auto' or 'held'"
         )
-    chosen = "held" if (segments <= 1).all() else "raw"
+    held = with_settings(representation="held", path_knots=None)
+    drift = np.abs(held.decode(held.encode(actions)) - actions)
+    inverts = (drift / (held.high_array - held.low_array)).max() <= PATH_TOLERANCE
+    if representation == "held" and not inverts:
+        raise ActionError(
+            "representation 'held' cannot hold these actions exactly: a block has several presses, "
+            "or values other than 0 where the finger is up. Use '--representation auto' or 'raw'"
+        )
+    chosen = "held" if inverts else "raw"
     return with_settings(
         representation=chosen if representation == "auto" else representation, path_knots=None
     )
@@ -165,7 +177,7 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
 def open_examples(
     folder: Path | str, action_spec: ActionSpec, condition: str, split: str = "train"
 ) -> Examples:
-    """Open a data folder for training.
+    """Open a data folder for training; what was left out of it is logged as a warning.
 
     Args:
         folder: Flat `*_actions.npy` files for `none` and `sketch`; trajectories for `latents`.
@@ -182,6 +194,8 @@ def open_examples(
     if condition == "latents":
         return TransitionExamples(open_trajectories(folder, action_spec, split), action_spec)
     flat = read_flat_actions(folder, action_spec)
+    for problem in flat.problems:
+        logger.warning("%s: %s", folder, problem)
     try:
         return GestureExamples(flat.actions, action_spec, condition, flat.data_fingerprint)
     except ActionError as error:

@@ -24,13 +24,15 @@ from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.devices import choose_device
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import Batch, Examples
+from vj2_ddim_training.interrupts import hold_interrupts
 from vj2_ddim_training.loss import diffusion_loss
 from vj2_ddim_training.run_folder import RunFolder
 from vj2_ddim_training.validation import Validation
 
 __all__ = ["Progress", "Trainer"]
 
-Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last epoch
+Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last step
+RESUMED = ("step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
 
 
 @dataclass
@@ -58,7 +60,8 @@ class Trainer:
         config = self.config
         self.device = choose_device(config.device)
         self.model.to(self.device)
-        self.step = 0
+        self.step = self.epoch = 0  # whole ones done; an epoch is done when it was validated
+        self.losses: list[float] = []  # of the current epoch
         self.steps_per_epoch = math.ceil(len(self.train_set) / config.batch_size)
         self.total_steps = config.num_epochs * self.steps_per_epoch
         self.optimizer = torch.optim.AdamW(
@@ -90,36 +93,31 @@ class Trainer:
             The checkpoint, which also lies in the folder.
         """
         try:
-            while self.step < self.total_steps:
-                loss = self._epoch()
-                self._validate(loss)
+            while self.epoch < self.config.num_epochs:
+                self._train_epoch()
+                self._validate()
                 save_checkpoint(self.checkpoint(), self.folder.checkpoint)
         except KeyboardInterrupt:
             save_checkpoint(self.checkpoint(), self.folder.checkpoint)
             raise
         return self.checkpoint()
 
-    @property
-    def epoch(self) -> int:
-        """Whole epochs done."""
-        return self.step // self.steps_per_epoch
-
-    def _epoch(self) -> float:
-        """The rest of the current epoch; returns its mean loss."""
-        epoch = self.epoch
-        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self.train_set))
+    def _train_epoch(self) -> None:
+        """The rest of the current epoch."""
+        order = np.random.default_rng((self.config.seed, self.epoch)).permutation(
+            len(self.train_set)
+        )
         self.model.train()
-        losses: list[float] = []
-        while self.step < (epoch + 1) * self.steps_per_epoch:
-            begin = (self.step - epoch * self.steps_per_epoch) * self.config.batch_size
-            losses.append(self._step(order[begin : begin + self.config.batch_size]))
-            self.progress(self.step, self.total_steps, f"loss {losses[-1]:.4f}")
-        return float(np.mean(losses))
+        first = self.epoch * self.steps_per_epoch
+        while self.step < first + self.steps_per_epoch:
+            begin = (self.step - first) * self.config.batch_size
+            self._step(order[begin : begin + self.config.batch_size])
+            self.progress(self.step, self.total_steps, f"loss {self.losses[-1]:.4f}")
 
-    def _step(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> float:
-        seed = int(np.random.SeedSequence((self.config.seed, self.step)).generate_state(1)[0])
-        torch.manual_seed(seed)  # dropout
-        generator = torch.Generator().manual_seed(seed)
+    def _step(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+        noise, dropout = np.random.SeedSequence((self.config.seed, self.step)).generate_state(2)
+        torch.manual_seed(int(dropout))
+        generator = torch.Generator().manual_seed(int(noise))
         original, inputs = self._to_device(self.train_set.batch(indices))
         loss = diffusion_loss(
             self.model,
@@ -132,11 +130,12 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        self.optimizer.step()
-        self.learning_rate.step()
-        self.average.update_parameters(self.model)
-        self.step += 1
-        return float(loss.detach())
+        with hold_interrupts():
+            self.optimizer.step()
+            self.learning_rate.step()
+            self.average.update_parameters(self.model)
+            self.losses.append(float(loss.detach()))
+            self.step += 1
 
     def _to_device(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         def move(array: Any) -> Tensor:  # noqa: ANN401
@@ -144,22 +143,23 @@ class Trainer:
 
         return move(batch.original), {name: move(array) for name, array in batch.inputs.items()}
 
-    def _validate(self, training_loss: float) -> None:
-        last = self.step >= self.total_steps
-        if last or self.epoch % self.config.evaluate_every == 0:
+    def _validate(self) -> None:
+        epoch, last = self.epoch + 1, self.step >= self.total_steps
+        numbers = {"loss": float(np.mean(self.losses)), "lr": self.learning_rate.get_last_lr()[0]}
+        if last or epoch % self.config.evaluate_every == 0:
             averaged: DiffusionModel = self.average.module  # type: ignore[assignment]
-            lr = self.learning_rate.get_last_lr()[0]
-            self.metrics = self.validation.measure(averaged, self.epoch, self.step, last)
-            self.validation.tracker.log(
-                self.epoch, self.step, {"loss": training_loss, "lr": lr, **self.metrics}
-            )
+            self.metrics = self.validation.measure(averaged, epoch, self.step, last)
+            numbers |= self.metrics
+        self.validation.tracker.log(epoch, self.step, numbers)
+        self.epoch, self.losses = epoch, []
 
     def checkpoint(self) -> Checkpoint:
         """The run as it stands."""
         state = {
             "config": self.config.to_dict(),
             "step": self.step,
-            "total_steps": self.total_steps,
+            "epoch": self.epoch,
+            "losses": self.losses,
             "optimizer": self.optimizer.state_dict(),
             "learning_rate": self.learning_rate.state_dict(),
             "num_averaged": int(self.average.n_averaged),
@@ -184,9 +184,15 @@ class Trainer:
         """Take up the folder's checkpoint.
 
         Raises:
-            CheckpointError: It was made with other settings or other data.
+            CheckpointError: It was made with other settings or other data, or cannot be resumed.
         """
         saved = load_checkpoint(self.folder.checkpoint)
+        missing = [name for name in RESUMED if name not in saved.training]
+        if missing:
+            raise CheckpointError(
+                f"{self.folder.checkpoint} cannot be resumed, its training state lacks {missing}. "
+                f"Train anew with --overwrite"
+            )
         self._require_same_run(saved)
         self.model.load_state_dict(saved.weights)
         self.average.module.load_state_dict(saved.model.state_dict())
@@ -194,7 +200,9 @@ class Trainer:
         self.average.n_averaged.fill_(state["num_averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.learning_rate.load_state_dict(state["learning_rate"])
-        self.step, self.metrics = state["step"], saved.metrics
+        self.step, self.epoch, self.metrics = state["step"], state["epoch"], saved.metrics
+        self.losses = list(state["losses"])
+        self.validation.tracker.forget_after(self.epoch)
 
     def _require_same_run(self, saved: Checkpoint) -> None:
         here = {
@@ -202,12 +210,14 @@ class Trainer:
             **self.config.to_dict(),
             "data": self.train_set.data_fingerprint,
             "schedule": self.model.schedule.to_dict(),
+            "action_spec": self.model.action_spec.to_dict(),
         }
         there = {
             **saved.model.config.to_dict(),
             **saved.training.get("config", {}),
             "data": saved.data_fingerprint,
             "schedule": saved.model.schedule.to_dict(),
+            "action_spec": saved.model.action_spec.to_dict(),
         }
         free = {"device", "num_threads", "wandb_mode", "wandb_project"}
         different = {

@@ -46,6 +46,10 @@ def plan(
         project=project,
         seed=seed,
     )
+    inputs = optimizer.model.condition.inputs
+    if inputs and conditions is None:
+        shapes = ", ".join(f"{name} [B, {', '.join(map(str, inputs[name]))}]" for name in inputs)
+        raise ContextError(f"{bundle} plans from a condition: give {shapes} with --conditions")
     context = {} if conditions is None else _read_conditions(conditions)
     result = optimizer.optimize(PlanningProblem(context, batch_size=None if context else num_plans))
     with atomic_path(out) as temporary, open(temporary, "wb") as stream:
@@ -71,9 +75,13 @@ def plan(
 
 def _read_conditions(path: Path) -> dict[str, FloatArray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+        with open(path, "rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array without a name")
+            with archive:
+                return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise ContextError(
             f"{path}: cannot be read as an .npz of condition arrays ({error}). Write it with "
             f"numpy.savez(path, name=array, ...)"

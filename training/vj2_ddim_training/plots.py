@@ -77,25 +77,29 @@ def plot_noise(true_noise: FloatArray, predicted_noise: FloatArray, max_samples:
     return figure
 
 
-def plot_plan(actions: FloatArray, spec: ActionSpec) -> Figure:
-    """One plan over time, and its path on the screen when it is a touch.
+def plot_plan(actions: FloatArray, spec: ActionSpec, max_samples: int = 4) -> Figure:
+    """Plans over time, one a row, and their paths on the screen when they are touches.
 
     Args:
-        actions: `[L, A]`, in the planner's units.
+        actions: `[n, L, A]`, in the planner's units.
         spec: Names and bounds the channels.
+        max_samples: Rows at most.
+
+    Raises:
+        ActionError: The shape is not that of plans.
     """
-    if actions.shape != (spec.length, spec.num_channels):
+    if actions.ndim != 3 or actions.shape[1:] != (spec.length, spec.num_channels):
         raise ActionError(
-            f"a plan has shape {actions.shape}, expected ({spec.length}, {spec.num_channels})"
+            f"plans have shape {actions.shape}, expected [n, {spec.length}, {spec.num_channels}]"
         )
+    num = _num_samples(max_samples, actions)
     on_screen = spec.press_channel is not None and len(spec.coordinate_indices) == 2
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(1, 2 if on_screen else 1, squeeze=False)[0]
-    _draw_channels(axes[0], actions, spec)
-    axes[0].set_title("over time")
-    if on_screen:
-        draw_paths(axes[1], actions[None], spec)
-        axes[1].set_title("on the screen")
+    figure = Figure(figsize=(9, 3.2 * num), layout="constrained")
+    axes = figure.subplots(num, 2 if on_screen else 1, squeeze=False)
+    for row, plan in zip(axes, actions[:num], strict=True):
+        _draw_channels(row[0], plan, spec)
+        if on_screen:
+            draw_paths(row[1], plan[None], spec)
     return figure
 
 
@@ -129,7 +133,7 @@ def save_figure(figure: Figure, path: Path | str) -> None:
 
 def _num_samples(max_samples: int, *arrays: FloatArray) -> int:
     """How many rows to draw."""
-    num = min(max_samples, *(len(array) for array in arrays))
+    num = min([max_samples, *(len(array) for array in arrays)])
     if num < 1:
         raise ActionError(
             f"nothing to draw: max_samples is {max_samples} and the arrays have "

@@ -80,7 +80,9 @@ def evaluate(
         if model.condition_encoder is not None:
             measured["conditional"] = _conditional(model, evaluation, batch, num_inference_steps)
         for share in NOISE_SHARES:
-            recreated = recreate_from(model, batch, share, num_inference_steps, evaluation.seed)
+            recreated = recreate_from(
+                model, batch, share, num_inference_steps, evaluation.seed, evaluation.clip
+            )
             measured[f"denoise@{share}"] = _compare(model, batch, recreated)
         measured |= _inversion(model, batch, num_inference_steps)
         measured["generate"] = _generate(model, evaluation, batch, num_inference_steps)
@@ -90,7 +92,12 @@ def evaluate(
 
 
 def recreate_from(
-    model: DiffusionModel, batch: Batch, share: float, num_inference_steps: int, seed: int
+    model: DiffusionModel,
+    batch: Batch,
+    share: float,
+    num_inference_steps: int,
+    seed: int,
+    clip: bool = True,
 ) -> FloatArray:
     """Noise the data to `share` of the schedule and denoise it, as the diffused array.
 
@@ -105,7 +112,7 @@ def recreate_from(
         model.schedule,
         min(num_inference_steps, start + 1),
         start_timestep=start,
-        clip=model.action_spec.diffused_bounds,
+        clip=model.action_spec.diffused_bounds if clip else None,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from vj2_ddim_training.checkpoint import Checkpoint
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.flat import read_flat_actions
 from vj2_ddim_training.data.trajectories import open_trajectories
+from vj2_ddim_training.devices import choose_device
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import infer_action_spec, open_examples
 from vj2_ddim_training.loop import Progress, Trainer
@@ -26,8 +26,6 @@ from vj2_ddim_training.validation import Validation
 __all__ = ["RunSettings", "train_run"]
 
 NUM_LOOKED_AT = 5000  # actions that decide the representation, and that memorisation compares with
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +75,7 @@ def train_run(
         VJ2DDIMError: Bad data, settings that do not fit, or a folder already in use.
     """
     config = settings.training
+    choose_device(config.device)  # before anything is read or replaced
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     template = ActionSpec(
@@ -121,10 +120,7 @@ def train_run(
 def _some_actions(settings: RunSettings, template: ActionSpec) -> FloatArray:
     """Training actions `[n, L, A]`: all gestures, or the first transitions."""
     if settings.model.condition != "latents":
-        flat = read_flat_actions(settings.data_dir, template)
-        for problem in flat.problems:
-            logger.warning("%s", problem)
-        return flat.actions
+        return read_flat_actions(settings.data_dir, template).actions
     trajectories = open_trajectories(settings.data_dir, template, "train")
     count = min(NUM_LOOKED_AT, len(trajectories))
     actions: FloatArray = trajectories.gather(np.arange(count))[2]

@@ -50,6 +50,11 @@ class RunFolder:
             ConfigError: Another run holds the folder, an earlier one's results would be lost, or
                 there is nothing to resume.
         """
+        if resume and overwrite:
+            raise ConfigError(
+                f"{self.folder}: --resume goes on with the run that is there, --overwrite replaces "
+                f"it; give one of them"
+            )
         if resume and not self.checkpoint.is_file():
             raise ConfigError(f"{self.checkpoint}: nothing to resume; leave out --resume")
         if self.checkpoint.exists() and not (resume or overwrite):
@@ -57,7 +62,12 @@ class RunFolder:
                 f"{self.folder} already holds a run. Go on with --resume, replace it with "
                 f"--overwrite, or give another --save-dir"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.folder} cannot hold a run ({error}); give another --save-dir"
+            ) from error
         self._take_lock()
         try:
             if overwrite:
@@ -78,7 +88,8 @@ class RunFolder:
                 if owner.isdigit() and _is_running(int(owner)):
                     raise ConfigError(
                         f"{self.folder} is in use by the running process {owner}. Give another "
-                        f"--save-dir, or wait for it to finish"
+                        f"--save-dir, or wait for it to finish; if that process is no training run, "
+                        f"delete {self._lock}"
                     ) from None
                 self._lock.unlink(missing_ok=True)  # left by a run that was killed
         raise ConfigError(f"{self._lock} cannot be taken; another run is starting in this folder")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_training.plots import save_figure
 from vj2_ddim_training.run_folder import RunFolder
+from vj2_ddim_training.strict_json import strict_json
 
 __all__ = ["Tracker"]
 
@@ -52,9 +55,18 @@ class Tracker:
         """One epoch's numbers; nested ones become `a/b/c` for Weights & Biases."""
         record = {"epoch": epoch, "step": step, **numbers}
         with open(self._folder.metrics, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+            stream.write(strict_json(record) + "\n")
         if self._wandb is not None:
             self._wandb.log(_flatten(record), step=step)
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop the lines of later epochs, written by a run that died before its checkpoint."""
+        if not self._folder.metrics.exists():
+            return
+        lines = self._folder.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if _epoch_of(line) <= epoch]
+        with atomic_path(self._folder.metrics) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
 
     def picture(self, name: str, epoch: int, step: int, figure: Figure) -> None:
         """One picture, as a file and for Weights & Biases."""
@@ -69,6 +81,14 @@ class Tracker:
         """Finish the Weights & Biases run."""
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _epoch_of(line: str) -> float:
+    """The epoch of one line of metrics; a line cut off in the middle belongs to none."""
+    try:
+        return float(json.loads(line)["epoch"])
+    except ValueError:
+        return math.inf
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -25,7 +25,7 @@ from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 __all__ = ["LEARNING_RATES", "GradientDescentOptimizer", "GradientDescentPlan", "gradient_descent"]
 
 LEARNING_RATES = {
-    "sgd": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4),
+    "sgd": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5),
     "adam": (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
 }
 """What the sweep tries: wide enough that the best is not at an edge."""
@@ -117,7 +117,7 @@ class GradientDescentOptimizer:
         descended = time.perf_counter()
         iterates = descent.best.numpy()
         candidates = np.concatenate([start.numpy(), iterates], axis=1)
-        projected = self.action_spec.project(candidates) if self.project else candidates
+        projected = self._projected(candidates)
         cost = checked_cost(problem.cost, projected)
         rows, chosen = np.arange(len(cost)), cost.argmin(axis=1)
         moved = np.abs(projected - candidates).max(axis=(2, 3))
@@ -155,6 +155,14 @@ class GradientDescentOptimizer:
         """Lowest and highest action, `[A]` each."""
         low, high = self.action_spec.low_array, self.action_spec.high_array
         return torch.as_tensor(low, dtype=self.dtype), torch.as_tensor(high, dtype=self.dtype)
+
+    def _projected(self, candidates: FloatArray) -> FloatArray:
+        """Onto valid gestures; valid ones stay exactly as they are, without rounding."""
+        if not self.project:
+            return candidates
+        valid = self.action_spec.is_valid(candidates)[..., None, None]
+        projected: FloatArray = np.where(valid, candidates, self.action_spec.project(candidates))
+        return projected
 
     def _starts(self, num: int, rng: np.random.Generator) -> FloatArray:
         return starts(self.start, num, self.action_spec, self.draw_gestures, rng)

@@ -19,22 +19,24 @@ class WorldModelConfig:
     Attributes:
         num_trajectories: Training trajectories to collect.
         horizon: Action blocks in each.
+        scripted_share: Share of gestures aimed at a widget; the others go anywhere.
         screen_size: Width and height of the screen, in pixels.
         patch_size: Side of the encoder's patches, in pixels.
         token_dim: D, the numbers in a token.
         noise_floor: Regularisation of the whitening (see `PatchEncoder.fit`).
         layer_norm: Whether tokens are layer-normalised, as VJ2-GUI does.
         action_block: Actions in one step.
-        width: Width of the predictor's transformer.
-        num_layers: Its layers.
-        num_heads: Its heads.
+        width: Width of the predictor's hidden tokens.
+        num_layers: Its layers over the whole screen, each between two over neighbours.
+        num_heads: Attention heads in each.
         num_knots: Positions along the press that the predictor sees.
         num_epochs: Passes over the transitions.
         batch_size: Transitions in one gradient step.
         learning_rate: Peak of the one-cycle schedule (cosine up, cosine down to zero).
         weight_decay: AdamW's.
         max_grad_norm: Gradients are clipped to this norm.
-        change_weight: A token that changes weighs this much more in the loss than one that stays.
+        change_weight: Weight in the loss of the tokens that change, beside the whole screen.
+        unchanged_share: Share of the transitions that change nothing that training looks at.
         cost_kind: Distance of prediction to goal: `"mse"` or `"l1"`, the mean over all numbers.
         num_report_problems: Validation problems in the report.
         seed: Of the data, the weights and the order of the batches.
@@ -43,31 +45,33 @@ class WorldModelConfig:
         ConfigError: On construction, for a number out of range or an unknown name.
     """
 
-    num_trajectories: int = 6000
+    num_trajectories: int = 12000
     horizon: int = 4
+    scripted_share: float = 0.7
     screen_size: int = 64
     patch_size: int = 8
     token_dim: int = 32
-    noise_floor: float = 0.01
+    noise_floor: float = 0.5
     layer_norm: bool = False
     action_block: int = 250
     width: int = 64
-    num_layers: int = 3
+    num_layers: int = 2
     num_heads: int = 4
     num_knots: int = 5
-    num_epochs: int = 6
-    batch_size: int = 128
+    num_epochs: int = 5
+    batch_size: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
-    change_weight: float = 10.0
+    change_weight: float = 1.0
+    unchanged_share: float = 0.3
     cost_kind: str = "mse"
-    num_report_problems: int = 300
+    num_report_problems: int = 240
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse numbers that cannot work."""
-        zero_allowed = ("noise_floor", "weight_decay", "change_weight", "seed")
+        zero_allowed = ("noise_floor", "weight_decay", "change_weight", "unchanged_share", "seed")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, bool | str):
@@ -87,7 +91,7 @@ class WorldModelConfig:
     @classmethod
     def quick(cls) -> WorldModelConfig:
         """Trains in under a minute, for demonstrations."""
-        return cls(num_trajectories=2000, num_epochs=4, batch_size=64, num_report_problems=60)
+        return cls(num_trajectories=5000, num_epochs=2, num_report_problems=60)
 
     @property
     def num_tokens(self) -> int:

@@ -61,6 +61,7 @@ class WorldModel(nn.Module):
             num_heads=config.num_heads,
             num_knots=config.num_knots,
         )
+        predictor.glimpse.see_colours(encoder)
         return cls(config, encoder, predictor)
 
     @property
@@ -129,9 +130,10 @@ class WorldModel(nn.Module):
             model = cls.create(config, encoder)
             model.predictor.load_state_dict(contents["predictor"])
         except (ConfigError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
             raise CheckpointError(
                 f"{path}: the configuration and the arrays of this world model do not fit "
-                f"({error}); train it again"
+                f"({reason}); train it again"
             ) from error
         model.report, model.provenance = contents["report"], contents["provenance"]
         return model.to(device).eval()

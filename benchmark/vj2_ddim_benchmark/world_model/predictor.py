@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vj2_ddim_benchmark.world_model.glimpse import Glimpse
+from vj2_ddim_benchmark.world_model.layers import NeighbourLayer, screen_layer
 from vj2_ddim_benchmark.world_model.touch import TouchMap, press_knots
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 
@@ -20,10 +21,10 @@ class Predictor(nn.Module):
     """Predicts the latents that follow each step's action block.
 
     The screen's tokens, with a learned position, the touch as each of them sees it and a glimpse
-    of what lies where the touch begins and ends, go through a pre-norm transformer whose output is
-    added to the latents. What a touch adds vanishes smoothly with its press. Each step is predicted from its
-    own latents and its own block alone: the touch screen is Markov, so time is folded into the
-    batch. Differentiable in the latents and the actions.
+    of what lies where it begins and ends, go through alternating layers over neighbours and over
+    the whole screen; their output is added to the latents. What a touch adds vanishes smoothly
+    with its press. Each step is predicted from its own latents and its own block alone: the touch
+    screen is Markov, so time is folded into the batch. Differentiable in latents and actions.
     """
 
     def __init__(
@@ -32,8 +33,8 @@ class Predictor(nn.Module):
         num_tokens: int = 64,
         token_dim: int = 32,
         action_block: int = 250,
-        width: int = 96,
-        num_layers: int = 4,
+        width: int = 64,
+        num_layers: int = 2,
         num_heads: int = 4,
         num_knots: int = 5,
     ) -> None:
@@ -55,20 +56,12 @@ class Predictor(nn.Module):
         self.touch = TouchMap(grid, width, num_knots=num_knots)
         self.glimpse = Glimpse(grid, token_dim, width, num_positions=2)
         self.mix = nn.Sequential(
-            nn.GELU(), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
-        self.layers = nn.ModuleList(
-            nn.TransformerEncoderLayer(
-                width,
-                num_heads,
-                dim_feedforward=4 * width,
-                dropout=0.0,
-                activation="gelu",
-                batch_first=True,
-                norm_first=True,
-            )
-            for _ in range(num_layers)
-        )
+        layers: list[nn.Module] = [NeighbourLayer(grid, width)]
+        for _ in range(num_layers):
+            layers += [screen_layer(width, num_heads), NeighbourLayer(grid, width)]
+        self.layers = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(width)
         self.write = nn.Linear(width, token_dim)
         nn.init.zeros_(self.write.weight)
@@ -100,18 +93,16 @@ class Predictor(nn.Module):
                 f"{self.action_block}, {NUM_CHANNELS}]; found {list(actions.shape)}"
             )
         blocks = actions.reshape(-1, self.action_block, NUM_CHANNELS)
-        hidden = self._see(z.flatten(0, 1), blocks)
-        for layer in self.layers:
-            hidden = layer(hidden)
+        hidden = self.layers(self._see(z.flatten(0, 1), blocks))
         predicted: Tensor = z + self.write(self.norm(hidden)).reshape(z.shape)
         return predicted
 
     def _see(self, z: Tensor, blocks: Tensor) -> Tensor:
         """Latents `[n, N, D]` and blocks `[n, L, A]` to the transformer's input `[n, N, width]`."""
         positions, steps = press_knots(blocks, self.num_knots)
-        tokens = self.read(z) + self.position
-        seen = self.touch(positions, steps / self.action_block)
-        seen = seen + self.glimpse(z, positions[:, [0, -1]])[:, None] + tokens
+        touch = self.touch(positions, steps / self.action_block)
+        touch = touch + self.glimpse(z, positions[:, [0, -1]])
         present = -torch.expm1(-steps)[:, None, None]
-        hidden: Tensor = tokens + self.mix(seen) * present
+        seen = self.read(z) + self.position + touch * present
+        hidden: Tensor = seen + self.mix(seen)
         return hidden

@@ -57,6 +57,7 @@ class TouchMap(nn.Module):
         self.columns = nn.Linear(num_knots * NUM_WAVES * 2, width)
         self.rows = nn.Linear(num_knots * NUM_WAVES * 2, width)
         self.stroke = nn.Linear(3 * NUM_WAVES * 2, width)
+        self.mix = nn.Sequential(nn.GELU(), nn.Linear(width, width))
 
     def forward(self, positions: Tensor, share: Tensor) -> Tensor:
         """Positions `[n, K, 2]` and the share `[n]` of the block that is pressed to features."""
@@ -66,8 +67,9 @@ class TouchMap(nn.Module):
         columns, rows = self.columns(places[:, 0]), self.rows(places[:, 1])
         travel = (positions[:, -1] - positions[:, 0]) * self.grid
         stroke = self._wave_features(torch.cat([travel, share[:, None] * self.grid], dim=1))
-        touch: Tensor = rows[:, :, None] + columns[:, None] + self.stroke(stroke)[:, None, None]
-        return touch.flatten(1, 2)
+        touch = rows[:, :, None] + columns[:, None] + self.stroke(stroke)[:, None, None]
+        features: Tensor = self.mix(touch).flatten(1, 2)
+        return features
 
     def _wave_features(self, values: Tensor) -> Tensor:
         """`[..., K]` to `[..., K * waves * 2]`."""

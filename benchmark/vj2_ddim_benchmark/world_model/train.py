@@ -25,8 +25,9 @@ __all__ = ["Progress", "prediction_loss", "train_predictor", "train_world_model"
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase, how much of it is done, and how much there is."""
 
+BETA = 0.5  # errors below it are squared
 NUM_ENCODER_FRAMES = 2000  # whitening is fitted to these; more change nothing
-CHANGED = 1e-3  # a token that moves more than this, anywhere, has changed
+CHANGED = 1e-4  # a token that moves more than this, anywhere, has changed
 
 
 def train_world_model(
@@ -62,6 +63,7 @@ def train_world_model(
         horizon=config.horizon,
         split="train",
         seed=config.seed,
+        scripted_share=config.scripted_share,
         size=config.screen_size,
         progress=count,
     )
@@ -103,7 +105,7 @@ def train_predictor(
     config: WorldModelConfig,
     progress: Progress,
 ) -> list[float]:
-    """Train on every transition of the trajectories, in batches drawn from the configured seed.
+    """Train on the trajectories' transitions, in batches drawn from the configured seed.
 
     Args:
         predictor: Trained in place, left in evaluation mode.
@@ -118,15 +120,15 @@ def train_predictor(
     Raises:
         DataError: There are fewer transitions than one batch holds.
     """
-    num, horizon = actions.shape[:2]
-    batches = num * horizon // config.batch_size
+    device, batch_size = predictor.position.device, config.batch_size
+    generator = torch.Generator().manual_seed(config.seed)
+    chosen = _choose(latents, config.unchanged_share, generator)
+    batches = len(chosen) // batch_size
     if not batches:
         raise DataError(
-            f"found {num * horizon} transitions and batch_size {config.batch_size}; collect more "
-            f"trajectories or use smaller batches"
+            f"found {len(chosen)} transitions to train on and batch_size {batch_size}; collect "
+            f"more trajectories or use smaller batches"
         )
-    device = predictor.position.device
-    generator = torch.Generator().manual_seed(config.seed)
     optimizer = torch.optim.AdamW(
         predictor.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
@@ -137,10 +139,9 @@ def train_predictor(
     predictor.train()
     losses = np.zeros((config.num_epochs, batches))
     for epoch in range(config.num_epochs):
-        order = torch.randperm(num * horizon, generator=generator)
+        order = chosen[torch.randperm(len(chosen), generator=generator)]
         for batch in range(batches):
-            chosen = order[batch * config.batch_size : (batch + 1) * config.batch_size]
-            row, step = chosen // horizon, chosen % horizon
+            row, step = order[batch * batch_size : (batch + 1) * batch_size].unbind(dim=1)
             z, target = latents[row, step].to(device), latents[row, step + 1].to(device)
             prediction = predictor(z[:, None], actions[row, step][:, None].to(device))[:, 0]
             loss = prediction_loss(prediction, z, target, config.change_weight)
@@ -158,18 +159,33 @@ def train_predictor(
 def prediction_loss(
     prediction: Tensor, before: Tensor, after: Tensor, change_weight: float
 ) -> Tensor:
-    """Smooth L1 distance of prediction and target, tokens that change weighing more.
+    """Smooth L1 distance of prediction and target over all tokens, and over those that change.
+
+    The tokens that change count as one, however many they are, so that a switch weighs as much as
+    a page.
 
     Args:
         prediction: Predicted latents `[n, N, D]`.
         before: Latents before the action.
         after: Latents after it, the target.
-        change_weight: A changed token weighs 1 plus this, another 1.
+        change_weight: Weight of the tokens that change.
 
     Returns:
         A scalar.
     """
-    changed = (after - before).abs().amax(dim=-1) > CHANGED
-    weight = 1 + change_weight * changed
-    error = functional.smooth_l1_loss(prediction, after, reduction="none", beta=0.5)
-    return (error.mean(dim=-1) * weight).mean()
+    changed = _changed(before, after)
+    error = functional.smooth_l1_loss(prediction, after, reduction="none", beta=BETA).mean(dim=-1)
+    of_changed = (error * changed).sum(dim=-1) / changed.sum(dim=-1).clamp(min=1)
+    return (error.mean(dim=-1) + change_weight * of_changed).mean()
+
+
+def _changed(before: Tensor, after: Tensor) -> Tensor:
+    """Which tokens of `[..., D]` change."""
+    return (after - before).abs().amax(dim=-1) > CHANGED
+
+
+def _choose(latents: Tensor, unchanged_share: float, generator: torch.Generator) -> Tensor:
+    """`[m, 2]` row and step of every transition that changes the screen, and a share of others."""
+    changed = _changed(latents[:, :-1], latents[:, 1:]).any(dim=-1)
+    kept = torch.rand(changed.shape, generator=generator) < unchanged_share
+    return (changed | kept).nonzero()

@@ -58,6 +58,6 @@ class LatentEncoder(nn.Module):
         tokens = self.embed(torch.cat([state, goal, goal - state], dim=-1)) + self.position
         for layer in self.layers:
             tokens = layer(tokens)
-        queries = self.queries.expand(len(state), -1, -1)
+        queries = self.queries.expand(state.shape[0], -1, -1)  # len() would be a constant in ONNX
         gathered: Tensor = self.gather(queries, self.norm(tokens))
         return gathered + queries

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.denoisers.layers import Attention, FeedForward, modulate
-from vj2_ddim_training.denoisers.minimal import sinusoidal_embedding
+from vj2_ddim_training.denoisers.minimal import require_embeddable, sinusoidal_embedding
 
 __all__ = ["DiTDenoiser"]
 
@@ -53,14 +53,14 @@ class DiTDenoiser(nn.Module):
     Args:
         rows: M, rows of the diffused array.
         channels: C of the diffused array.
-        d_model: Width, even.
+        d_model: Width, even and at least 4.
         num_layers: Blocks.
         nhead: Attention heads; must divide `d_model`.
         patch_size: Rows in one token; must divide `rows`.
         conditional: Whether `forward` gets condition tokens of width `d_model`.
 
     Raises:
-        ConfigError: Sizes that do not divide one another.
+        ConfigError: Sizes that do not divide one another, or an odd width.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class DiTDenoiser(nn.Module):
             raise ConfigError(
                 f"patch_size must divide the {rows} rows of the diffused array; found {patch_size}"
             )
+        require_embeddable(d_model)
         self.patch_size, self.d_model = patch_size, d_model
         self.embed = nn.Linear(patch_size * channels, d_model)
         self.position = nn.Parameter(0.02 * torch.randn(1, rows // patch_size, d_model))

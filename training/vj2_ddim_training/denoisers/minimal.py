@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from vj2_ddim_plugin.errors import ConfigError
 
-__all__ = ["MinimalDenoiser", "sinusoidal_embedding"]
+__all__ = ["MinimalDenoiser", "require_embeddable", "sinusoidal_embedding"]
+
+
+def require_embeddable(width: int) -> None:
+    """Raise `ConfigError` for a width that `sinusoidal_embedding` cannot fill."""
+    if width % 2 or width < 4:
+        raise ConfigError(f"d_model must be even and at least 4; found {width}")
 
 
 def sinusoidal_embedding(timesteps: Tensor, width: int) -> Tensor:
@@ -74,8 +80,7 @@ class MinimalDenoiser(nn.Module):
             raise ConfigError(
                 f"nhead must divide d_model; found nhead {nhead} and d_model {d_model}"
             )
-        if d_model % 2 or d_model < 4:
-            raise ConfigError(f"d_model must be even and at least 4; found {d_model}")
+        require_embeddable(d_model)
         self.d_model = d_model
         self.action_embedding = nn.Linear(channels, d_model)
         self.pos_encoder = _PositionalEncoding(d_model, rows)

@@ -72,6 +72,8 @@ def generation_measures(
         return measures
     if len(spec.coordinate_indices) == 2:
         measures["gesture_type_distance"] = _type_distance(generated, reference, spec)
+        measures["gesture_type_distance_to_training"] = _type_distance(generated, training, spec)
+        measures["gesture_type_distance_of_training"] = _type_distance(training, reference, spec)
     return measures | _press_measures(generated, reference, training, spec)
 
 
