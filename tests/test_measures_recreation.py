@@ -95,6 +95,8 @@ def test_recreating_exactly_keeps_the_variation():
     for name in "xyp":
         assert measures[f"variance_ratio_{name}"] == pytest.approx(1.0, abs=1e-5)
         assert measures[f"smoothness_ratio_{name}"] == pytest.approx(1.0, abs=1e-4)
+    signal = np.mean(actions.astype(np.float64) ** 2, axis=(1, 2))
+    assert measures["mean_snr_db"] == pytest.approx(np.mean(10 * np.log10(signal)) + 80)
 
 
 @settings(max_examples=20, deadline=None)

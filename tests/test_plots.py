@@ -54,7 +54,7 @@ def test_noise_shows_truth_prediction_and_difference():
 
 
 def test_plan_over_time_and_on_the_screen():
-    figure = plot_plan(ACTIONS[0], SPEC)
+    figure = plot_plan(ACTIONS[:1], SPEC)
     time, screen = figure.axes
     assert [line.get_label() for line in time.lines] == ["x", "y", "press"]
     assert time.lines[0].get_xdata()[-1] == pytest.approx(249 / 500)
@@ -64,32 +64,32 @@ def test_plan_over_time_and_on_the_screen():
 
 
 def test_plans_without_a_press_or_a_screen(tmp_path):
-    save_figure(plot_plan(np.zeros((250, 3)), SPEC), tmp_path / "a.png")
+    save_figure(plot_plan(np.zeros((1, 250, 3)), SPEC), tmp_path / "a.png")
     spec = ActionSpec(press_channel=None, representation="raw")
-    assert len(plot_plan(ACTIONS[0], spec).axes) == 1
-    with pytest.raises(ActionError, match="a plan has shape"):
-        plot_plan(ACTIONS, SPEC)
+    assert len(plot_plan(ACTIONS[:1], spec).axes) == 1
+    with pytest.raises(ActionError, match="plans have shape"):
+        plot_plan(ACTIONS[0], SPEC)
 
 
 @pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml")])
 def test_figures_are_saved_by_suffix_and_replaced(tmp_path, suffix, magic):
     target = tmp_path / "new" / f"plan{suffix}"
     for _ in range(2):
-        save_figure(plot_plan(ACTIONS[0], SPEC), target)
+        save_figure(plot_plan(ACTIONS[:1], SPEC), target)
     assert target.read_bytes().startswith(magic)
     assert list(target.parent.iterdir()) == [target]
 
 
 def test_unknown_suffix_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="nonsense"):
-        save_figure(plot_plan(ACTIONS[0], SPEC), tmp_path / "plan.nonsense")
+        save_figure(plot_plan(ACTIONS[:1], SPEC), tmp_path / "plan.nonsense")
     assert not list(tmp_path.iterdir())
 
 
 def test_neither_pyplot_nor_torch_is_imported(tmp_path):
     code = (
         "import sys, numpy as np, vj2_ddim_training.plots as p, vj2_ddim_plugin.actions as a\n"
-        "p.save_figure(p.plot_plan(np.zeros((250, 3)), a.ActionSpec()), sys.argv[1])\n"
+        "p.save_figure(p.plot_plan(np.zeros((1, 250, 3)), a.ActionSpec()), sys.argv[1])\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "plan.png")], check=True)

@@ -17,7 +17,7 @@ from vj2_ddim_plugin.errors import CheckpointError, ConfigError, DataError
 
 TINY = WorldModelConfig(
     num_trajectories=12, horizon=2, width=16, num_layers=1, num_heads=2, token_dim=8,
-    num_epochs=1, batch_size=8, num_report_problems=3,
+    num_epochs=1, batch_size=8, unchanged_share=1.0, num_report_problems=3,
 )  # fmt: skip
 
 
@@ -49,8 +49,8 @@ def test_training_learns_a_toy_world_and_beats_predicting_no_change():
     predictor = Predictor(
         num_tokens=4, token_dim=3, action_block=20, width=16, num_layers=1, num_heads=2
     )
-    config = replace(TINY, num_epochs=10, batch_size=32, learning_rate=5e-3)
-    latents, actions = touched_cells(1000, rng)
+    config = replace(TINY, num_epochs=8, batch_size=32, learning_rate=1e-2)
+    latents, actions = touched_cells(500, rng)
     losses = train_predictor(predictor, latents, actions, config, lambda *call: None)
     latents, actions = touched_cells(300, rng)
     with torch.no_grad():
@@ -61,19 +61,37 @@ def test_training_learns_a_toy_world_and_beats_predicting_no_change():
     assert error < 0.2 * copied
 
 
-def test_the_loss_weighs_changed_tokens_more():
-    before = torch.zeros(1, 2, 4)
-    after = torch.stack([torch.zeros(4), torch.ones(4)])[None]
-    # smooth L1 with beta 0.5: an error of 1 costs 0.75; two tokens, the mean of the weighted
-    assert prediction_loss(before, before, after, 3.0).item() == pytest.approx(0.75 * 4 / 2)
-    wrong = torch.stack([torch.ones(4), torch.ones(4)])[None]
-    assert prediction_loss(wrong, before, after, 3.0).item() == pytest.approx(0.75 / 2)
+def test_the_loss_counts_the_tokens_that_change_as_one():
+    before = torch.zeros(1, 4, 3)
+    after = before.clone()
+    after[0, :2] = 1
+    # smooth L1 with beta 0.5: an error of 1 costs 0.75
+    missed = prediction_loss(before, before, after, 2.0)
+    assert missed.item() == pytest.approx(0.75 * 2 / 4 + 2 * 0.75)
+    half_missed = after.clone()
+    half_missed[0, 1] = 0
+    assert prediction_loss(half_missed, before, after, 2.0).item() == pytest.approx(
+        0.75 / 4 + 2 * 0.75 / 2
+    )
+    invented = after.clone()
+    invented[0, 3] = 1
+    assert prediction_loss(invented, before, after, 2.0).item() == pytest.approx(0.75 / 4)
+
+
+def test_unchanged_transitions_are_left_out_when_told():
+    latents, actions = touched_cells(40, np.random.default_rng(0))
+    latents[:, 1] = latents[:, 0]
+    predictor = Predictor(num_tokens=4, token_dim=3, action_block=20, width=8, num_layers=1)
+    with pytest.raises(DataError, match="found 0 transitions"):
+        train_predictor(
+            predictor, latents, actions, replace(TINY, unchanged_share=0.0), lambda *call: None
+        )
 
 
 def test_fewer_transitions_than_a_batch_are_refused():
     latents, actions = touched_cells(3, np.random.default_rng(0))
     predictor = Predictor(num_tokens=4, token_dim=3, action_block=20, width=8, num_layers=1)
-    with pytest.raises(DataError, match="3 transitions and batch_size 8"):
+    with pytest.raises(DataError, match=r"3 transitions.* batch_size 8"):
         train_predictor(predictor, latents, actions, TINY, lambda *call: None)
 
 

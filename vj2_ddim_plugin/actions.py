@@ -1,8 +1,6 @@
 """`ActionSpec`: what an action sequence is, how it is diffused, and what makes it a valid gesture.
 
-The spec travels inside the checkpoint and the bundle, so nothing else in the project knows a
-length, a channel count or a bound. `encode` and `decode` go between the planner's units and the
-normalized array that the sampler works on; `project` moves any actions onto valid gestures.
+It travels inside the checkpoint and the bundle: nothing else knows a length, a channel or a bound.
 """
 
 from __future__ import annotations
@@ -66,22 +64,18 @@ class ActionSpec:
         """Refuse fields that contradict one another."""
         for name in ("channels", "action_low", "action_high"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not len(self.channels) == len(self.action_low) == len(self.action_high):
-            raise ActionError(
-                f"channels, action_low and action_high must be equally long; found "
-                f"{len(self.channels)}, {len(self.action_low)} and {len(self.action_high)}"
-            )
+        lengths = [len(self.channels), len(self.action_low), len(self.action_high)]
+        if len(set(lengths)) > 1:
+            raise ActionError(f"channels, action_low, action_high differ in length: {lengths}")
         bounds = np.array([self.action_low, self.action_high], float)
         if not (np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()):
             raise ActionError(
                 f"action_low must be below action_high and both finite; found "
                 f"{self.action_low} and {self.action_high}"
             )
-        if self.action_block < 1 or self.horizon < 1:
-            raise ActionError(
-                f"action_block and horizon must be at least 1; found {self.action_block} and "
-                f"{self.horizon}"
-            )
+        for name in ("action_block", "horizon"):
+            if getattr(self, name) < 1:
+                raise ActionError(f"{name} must be at least 1; found {getattr(self, name)}")
         if self.representation not in REPRESENTATIONS:
             raise ActionError(
                 f"representation {self.representation!r} is unknown; use one of "
@@ -108,8 +102,8 @@ class ActionSpec:
             raise ActionError(f"path_knots must be at least 2, or None; found {self.path_knots}")
         if self.representation == "path" and self.min_press_steps < self.required_path_knots:
             raise ActionError(
-                f"representation 'path' with {self.path_knots} knots needs presses of at least as "
-                f"many steps; found min_press_steps {self.min_press_steps}. Use 'held'"
+                f"representation 'path' with {self.path_knots} knots needs presses as long; found "
+                f"min_press_steps {self.min_press_steps}. Use 'held'"
             )
 
     @property
@@ -148,12 +142,12 @@ class ActionSpec:
 
     @cached_property
     def low_array(self) -> FloatArray:
-        """`action_low` as an array `[A]`."""
+        """`action_low`, `[A]`."""
         return np.array(self.action_low)
 
     @cached_property
     def high_array(self) -> FloatArray:
-        """`action_high` as an array `[A]`."""
+        """`action_high`, `[A]`."""
         return np.array(self.action_high)
 
     @property

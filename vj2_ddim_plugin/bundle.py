@@ -67,17 +67,23 @@ class ConditionSpec:
         """The inverse of `to_dict`.
 
         Raises:
-            BundleError: A field is missing, or an input is not float32.
+            BundleError: A field is missing or unknown, or an input is not float32.
         """
+        unknown = set(values) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise BundleError(f"condition spec has unknown fields {sorted(unknown)}")
         try:
             for name, entry in values["inputs"].items():
                 if entry["dtype"] != "float32":
                     raise BundleError(
                         f"condition input {name!r} has dtype {entry['dtype']!r}; expected 'float32'"
                     )
-            shapes = {name: tuple(entry["shape"]) for name, entry in values["inputs"].items()}
+            shapes = {
+                name: tuple(int(size) for size in entry["shape"])
+                for name, entry in values["inputs"].items()
+            }
             return cls(values["kind"], shapes, int(values["num_tokens"]), int(values["width"]))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"condition spec lacks or mistypes a field: {error}") from error
 
 
@@ -155,13 +161,15 @@ def read_bundle(folder: Path | str) -> Bundle:
         action_spec = ActionSpec.from_dict(manifest["action_spec"])
         schedule = NoiseSchedule.from_dict(manifest["schedule"])
         condition = ConditionSpec.from_dict(manifest["condition"])
-    except (VJ2DDIMError, TypeError) as error:
+    except (VJ2DDIMError, TypeError, ValueError) as error:
         raise BundleError(f"{folder / MANIFEST}: {error}. Export the checkpoint again") from error
     _check_graphs(folder, manifest["graphs"], conditional=bool(condition.inputs))
-    if condition.inputs and (condition.num_tokens < 1 or condition.width < 1):
+    conditional = [bool(condition.inputs), condition.num_tokens > 0, condition.width > 0]
+    if set(conditional) != {condition.kind != "none"}:
         raise BundleError(
-            f"{folder / MANIFEST}: condition has inputs {sorted(condition.inputs)} but "
-            f"{condition.num_tokens} tokens of width {condition.width}. Export the checkpoint again"
+            f"{folder / MANIFEST}: condition is of kind {condition.kind!r} but has inputs "
+            f"{sorted(condition.inputs)} and {condition.num_tokens} tokens of width "
+            f"{condition.width}. Export the checkpoint again"
         )
     error_found = manifest["parity"].get("worst_error")
     if not isinstance(error_found, float) or not math.isfinite(error_found):
@@ -225,5 +233,5 @@ def _check_graphs(folder: Path, graphs: Mapping[str, str], *, conditional: bool)
         if found != recorded:
             raise BundleError(
                 f"{path} was changed: its sha256 is {found[:12]}..., the manifest says "
-                f"{recorded[:12]}.... Copy the bundle anew, or export again"
+                f"{str(recorded)[:12]}.... Copy the bundle anew, or export again"
             )

@@ -11,7 +11,7 @@ from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
 
-__all__ = ["checked_batch", "checked_context", "checked_cost", "padded_warm_start"]
+__all__ = ["checked_batch", "checked_context", "checked_cost", "checked_seed", "padded_warm_start"]
 
 
 def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[str, FloatArray]:
@@ -63,6 +63,14 @@ def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -
     return batch
 
 
+def checked_seed(problem: PlanningProblem, default: int) -> int:
+    """The problem's own seed, or `default`; raises `ContextError` for a negative one."""
+    seed = default if problem.seed is None else problem.seed
+    if seed < 0:
+        raise ContextError(f"seed must be at least 0, or None; found {seed}")
+    return seed
+
+
 def padded_warm_start(init_action: FloatArray | None, spec: ActionSpec, batch: int) -> FloatArray:
     """The warm start as candidates `[B, 1, L, A]`; `[B, 0, L, A]` when there is none.
 
@@ -91,20 +99,34 @@ def padded_warm_start(init_action: FloatArray | None, spec: ActionSpec, batch: i
     return np.concatenate([actions, rest], axis=1)[:, None]
 
 
-def checked_cost(cost: CostFn, candidates: FloatArray) -> FloatArray:
+def checked_cost(
+    cost: CostFn, candidates: FloatArray, best_so_far: FloatArray | None = None
+) -> FloatArray:
     """The planner's cost of `[B, K, L, A]` as `[B, K]`, NaN counted as infinitely bad.
+
+    Args:
+        cost: The planner's cost; it is given a copy, so it cannot change the candidates.
+        candidates: `[B, K, L, A]`.
+        best_so_far: `[B]`, lowest cost of earlier candidates; where it is finite, none of these
+            has to be.
+
+    Returns:
+        `[B, K]`.
 
     Raises:
         ContextError: The shape is wrong, or a problem has no candidate of finite cost.
     """
-    values = np.asarray(cost(candidates), np.float64)
+    values = np.asarray(cost(candidates.copy()), np.float64)
     if values.shape != candidates.shape[:2]:
         raise ContextError(
             f"cost returned shape {values.shape} for candidates {candidates.shape}; expected "
             f"[B, K] = {candidates.shape[:2]}"
         )
     values = np.where(np.isfinite(values), values, np.inf)
-    hopeless = np.flatnonzero(np.isinf(values).all(axis=1))
+    best = values.min(axis=1)
+    if best_so_far is not None:
+        best = np.minimum(best, best_so_far)
+    hopeless = np.flatnonzero(np.isinf(best))
     if len(hopeless):
         raise ContextError(
             f"cost is NaN or infinite for every candidate of problem {hopeless[0]}; nothing can be "

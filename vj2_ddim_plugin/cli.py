@@ -16,7 +16,7 @@ from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["COMMANDS", "build_app", "main"]
+__all__ = ["COMMANDS", "Command", "build_app", "main"]
 
 
 @dataclass(frozen=True)
@@ -89,22 +89,21 @@ def build_app() -> typer.Typer:
     from typer.core import TyperGroup
 
     class LazyGroup(TyperGroup):
-        """Replaces the stand-in of a subcommand by the real one when it is asked for."""
+        """Replaces the stand-in of a subcommand by the real one when it is to run."""
 
-        def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401
-            """Import the subcommand, unless only its line of help is wanted."""
-            stand_in = super().get_command(ctx, cmd_name)
-            asked_for_help_only = cmd_name not in sys.argv and cmd_name not in ctx.args
-            if stand_in is None or asked_for_help_only:
-                return stand_in
-            target = _load(cmd_name)
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+            """Import the subcommand; its line of help needs no import."""
+            name, stand_in, rest = super().resolve_command(ctx, args)
+            if name is None or stand_in is None:
+                return name, stand_in, rest
+            target = _load(name)
             if not isinstance(target, typer.Typer):
                 wrapper = typer.Typer(add_completion=False)
-                wrapper.command(name=cmd_name)(target)
+                wrapper.command(name=name)(target)
                 target = wrapper
             command = typer.main.get_command(target)
-            command.name = cmd_name
-            return command
+            command.name = name
+            return name, command, rest
 
     app = typer.Typer(
         cls=LazyGroup,

@@ -95,14 +95,26 @@ class BundleModel:
         return self._denoiser.run(feeds)[0]
 
     def _check_inputs(self) -> None:
-        conditional = self._condition is not None
-        expected = ["sample", "timestep", "condition"] if conditional else ["sample", "timestep"]
+        expected: dict[str, tuple[int, ...]] = {"timestep": ()}
+        expected["sample"] = self.action_spec.diffused_shape
         graphs = [(self.bundle.denoiser_path.name, self._denoiser, expected)]
         if self._condition is not None:
-            graphs.append(("condition.onnx", self._condition, list(self.condition.inputs)))
+            expected["condition"] = (self.condition.num_tokens, self.condition.width)
+            graphs.append(("condition.onnx", self._condition, dict(self.condition.inputs)))
         for name, graph, inputs in graphs:
-            if sorted(graph.input_names) != sorted(inputs):
+            found = {key: tuple(shape[1:]) for key, shape in graph.input_shapes.items()}
+            if set(found) != set(inputs) or not all(
+                _fits(found[key], inputs[key]) for key in found
+            ):
                 raise BundleError(
-                    f"{self.bundle.folder / name}: inputs are {sorted(graph.input_names)}, the "
-                    f"manifest says {sorted(inputs)}. Export the checkpoint again"
+                    f"{self.bundle.folder / name}: inputs are {found} (without the batch axis), "
+                    f"the manifest says {inputs}. Export the checkpoint again"
                 )
+
+
+def _fits(found: tuple[Any, ...], expected: tuple[int, ...]) -> bool:
+    """Whether a graph's shape, whose free axes have names, allows the manifest's."""
+    return len(found) == len(expected) and all(
+        not isinstance(size, int) or size == wanted
+        for size, wanted in zip(found, expected, strict=True)
+    )

@@ -27,20 +27,21 @@ if TYPE_CHECKING:
 
 __all__ = ["project_blocks", "valid_blocks"]
 
-BOUND_TOLERANCE = 1e-6  # in the planner's units
+BOUND_TOLERANCE = 1e-6  # as a share of each channel's largest bound: float32 rounds so much
 PATH_TOLERANCE = 1e-4  # how far, as a share of the bounds, a valid path may leave its knots
 
 
 def valid_blocks(blocks: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
     """Whether each block of `[n, T, A]` keeps every rule of the spec, as `[n]`."""
-    inside = (blocks >= spec.low_array - BOUND_TOLERANCE) & (
-        blocks <= spec.high_array + BOUND_TOLERANCE
-    )
+    slack = BOUND_TOLERANCE * np.maximum(np.abs(spec.low_array), np.abs(spec.high_array))
+    inside = (blocks >= spec.low_array - slack) & (blocks <= spec.high_array + slack)
     if spec.press_channel is None:
         return np.asarray(inside.all(axis=(1, 2)))
+    finite = np.asarray(np.isfinite(blocks).all(axis=(1, 2)))
+    blocks = np.where(finite[:, None, None], blocks, 0.0)
     pressed = spec.pressed(blocks)
-    valid = np.where(pressed[..., None], inside, True).all(axis=(1, 2))
-    valid &= np.abs(blocks - spec.release(blocks)).max(axis=(1, 2)) <= BOUND_TOLERANCE
+    valid = finite & np.where(pressed[..., None], inside, True).all(axis=(1, 2))
+    valid &= (np.abs(blocks - spec.release(blocks)) <= slack).all(axis=(1, 2))
     start, stop = longest_segment(pressed)
     valid &= (stop - start >= spec.min_press_steps) & (stop - start <= spec.longest_press)
     valid &= count_segments(pressed) <= 1
@@ -83,11 +84,17 @@ def _press_in_range(blocks: FloatArray, spec: ActionSpec) -> tuple[IntArray, Int
 
 
 def _fit_path(blocks: FloatArray, start: IntArray, stop: IntArray, spec: ActionSpec) -> FloatArray:
-    """The blocks with their paths replaced by the least-squares ones, zero where released."""
-    fitted = np.zeros_like(blocks)
+    """The blocks with their paths replaced by the least-squares ones, zero where released.
+
+    A press of fewer steps than knots has no path to fit: it is clipped to the bounds.
+    """
+    clipped = np.clip(blocks, spec.low_array, spec.high_array)
+    short = (stop - start < spec.required_path_knots)[:, None, None]
+    fitted = np.where(short & spec.pressed(blocks)[..., None], clipped, 0.0).astype(blocks.dtype)
     coordinates = spec.coordinate_indices
     knots = fit_knots(blocks[..., coordinates], start, stop, spec.required_path_knots)
     knots = np.clip(knots, spec.low_array[coordinates], spec.high_array[coordinates])
-    fitted[..., coordinates] = interpolate_knots(knots, start, stop, spec.action_block)
+    path = interpolate_knots(knots, start, stop, spec.action_block)
+    fitted[..., coordinates] = np.where(short, fitted[..., coordinates], path)
     fitted[..., spec.press_index] = blocks[..., spec.press_index]
     return fitted

@@ -128,7 +128,7 @@ class NoiseSchedule:
             num_inference_steps: Steps N.
             spacing: Overrides `timestep_spacing`.
             start_timestep: Start here instead of at T-1; the spacing is that of a schedule with
-                `start_timestep + 1` timesteps.
+                `start_timestep + 1` timesteps (`leading` is shifted, to begin at the start).
 
         Returns:
             N pairs of descending timesteps.
@@ -154,6 +154,8 @@ class NoiseSchedule:
         elif spacing == "leading":
             stride = available // num_inference_steps
             visited = np.arange(num_inference_steps, dtype=np.float64)[::-1] * stride
+            if start_timestep is not None:  # a given sample is denoised at its own noise level
+                visited += start_timestep - visited[0]
         else:
             visited = np.rint(np.linspace(available, 0, num_inference_steps, endpoint=False)) - 1
         descending = [int(timestep) for timestep in visited]

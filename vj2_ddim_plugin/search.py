@@ -9,7 +9,13 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from vj2_ddim_plugin.checks import checked_batch, checked_context, checked_cost, padded_warm_start
+from vj2_ddim_plugin.checks import (
+    checked_batch,
+    checked_context,
+    checked_cost,
+    checked_seed,
+    padded_warm_start,
+)
 from vj2_ddim_plugin.ddim import Denoiser, add_noise, classifier_free_guidance, ddim_steps
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
@@ -88,7 +94,7 @@ class CandidateSearch:
         self._started = time.perf_counter()
         self._model, self._settings, self._problem = model, settings, problem
         self._spec = model.action_spec
-        self._rng = np.random.default_rng(settings.seed if problem.seed is None else problem.seed)
+        self._rng = np.random.default_rng(checked_seed(problem, settings.seed))
         self._seconds = dict.fromkeys(("condition", "denoise", "cost", "project"), 0.0)
         self._denoiser_evaluations = self._cost_evaluations = 0
         self._stopped = "finished"
@@ -208,7 +214,8 @@ class CandidateSearch:
         if self._problem.cost is None:
             return
         unranked = self._pool[:, self._cost.shape[1] :]
-        cost = self._timed("cost", checked_cost, self._problem.cost, unranked)
+        best_so_far = self._cost.min(axis=1, initial=np.inf)
+        cost = self._timed("cost", checked_cost, self._problem.cost, unranked, best_so_far)
         self._cost_evaluations += cost.size
         self._cost = np.concatenate([self._cost, cost], axis=1)
         self._history.append(self._cost.min(axis=1))

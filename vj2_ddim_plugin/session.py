@@ -99,7 +99,9 @@ class OnnxGraph:
             )
         if len(requested) > 1 and self.provider == PROVIDERS["cpu"]:
             logger.info("CUDA is not usable here, running on the CPU: %s", why_cuda_cannot_load())
-        self.input_names: Sequence[str] = [entry.name for entry in self._session.get_inputs()]
+        inputs = self._session.get_inputs()
+        self.input_names: Sequence[str] = [entry.name for entry in inputs]
+        self.input_shapes: Mapping[str, Sequence[Any]] = {e.name: e.shape for e in inputs}
         self.output_names: Sequence[str] = [entry.name for entry in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:

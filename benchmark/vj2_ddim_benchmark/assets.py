@@ -67,14 +67,14 @@ class AssetSettings:
             world_model=WorldModelConfig(),
             num_trajectories=8000,
             num_validation_trajectories=200,
-            scripted_share=0.85,
+            scripted_share=0.95,
             model=ModelConfig(
-                d_model=96, num_layers=3, condition="latents", condition_layers=2,
+                d_model=96, num_layers=3, condition="latents", condition_layers=1,
                 condition_tokens=16,
             ),
             training=TrainingConfig(
-                num_epochs=16, batch_size=128, lr=1e-3, condition_dropout=0.1,
-                noises_per_example=4, evaluate_every=4, wandb_mode="disabled",
+                num_epochs=6, batch_size=128, lr=1e-3, condition_dropout=0.1,
+                noises_per_example=4, evaluate_every=2, wandb_mode="disabled",
             ),
         )  # fmt: skip
 
@@ -87,7 +87,7 @@ class AssetSettings:
             world_model=WorldModelConfig.quick(),
             num_trajectories=3000,
             num_validation_trajectories=50,
-            training=replace(full.training, num_epochs=8, evaluate_every=8),
+            training=replace(full.training, evaluate_every=6),
         )
 
 

@@ -12,11 +12,11 @@ import torch
 import vj2_ddim_plugin
 from vj2_ddim_export.graphs import OPSET, export_condition, export_denoiser
 from vj2_ddim_export.parity import Parity, measure_parity
-from vj2_ddim_plugin.bundle import CONDITION, DENOISER, read_bundle, write_manifest
-from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.bundle import CONDITION, DENOISER, MANIFEST, read_bundle, write_manifest
 from vj2_ddim_plugin.files import atomic_path, sha256_of
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_training.checkpoint import load_checkpoint
+from vj2_ddim_training.data.folders import require_replaceable
 from vj2_ddim_training.diffusion_model import TorchSampler
 
 __all__ = ["TOLERANCE", "export_bundle"]
@@ -42,18 +42,17 @@ def export_bundle(
         nhead: The head count, for the original script's checkpoints.
         tolerance: Largest relative error of the whole sampling loop.
         seed: Of the inputs of the parity gate.
-        overwrite: Replace a bundle that is there.
+        overwrite: Replace a bundle that is there; a folder that holds anything else is not.
 
     Returns:
         The measured parity, which is also in `bundle.json`.
 
     Raises:
         CheckpointError: The checkpoint cannot be opened.
-        ConfigError: `out` exists.
+        ConfigError: `out` holds something that would be lost.
         ParityError: The bundle does not agree with the checkpoint; nothing is written.
     """
-    if out.exists() and not overwrite:
-        raise ConfigError(f"{out} exists. Replace it with --overwrite, or give another --out")
+    require_replaceable(out, (MANIFEST, DENOISER, CONDITION), overwrite)
     loaded = load_checkpoint(checkpoint, nhead)
     model = loaded.model
     provenance = {

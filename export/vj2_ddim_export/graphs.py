@@ -7,7 +7,9 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -88,6 +90,20 @@ def _export(
             external_data=False,
             verbose=False,
         )
+    graph = onnx.load(path)
+    _forget_where_it_was_made(graph)
+    onnx.save(graph, path)
+
+
+def _forget_where_it_was_made(message: Any) -> None:  # noqa: ANN401
+    """Clear stack traces and other notes, which hold the exporting machine's paths."""
+    for name in ("metadata_props", "doc_string"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                _forget_where_it_was_made(inner)
 
 
 def export_denoiser(model: DiffusionModel, path: Path) -> None:

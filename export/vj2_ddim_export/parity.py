@@ -55,8 +55,8 @@ def measure_parity(
         What was measured.
 
     Raises:
-        ParityError: The outputs differ in shape, are not finite, or differ by more than the
-            tolerance.
+        ParityError: The bundle fails to run, or its outputs differ in shape, are not finite, or
+            differ by more than the tolerance.
     """
     rng = np.random.default_rng(seed)
     worst = 0.0
@@ -67,7 +67,12 @@ def measure_parity(
             for name, shape in reference.condition.inputs.items()
         }
         expected = _sample(reference, noise, context)
-        found = _sample(exported, noise, context)
+        try:
+            found = _sample(exported, noise, context)
+        except Exception as failure:  # ONNX Runtime raises a dozen private types
+            raise ParityError(
+                f"batch {batch}: the bundle cannot run ({failure}). Nothing was written"
+            ) from failure
         if found.shape != expected.shape:
             raise ParityError(
                 f"batch {batch}: the bundle samples shape {found.shape}, the checkpoint "

@@ -141,6 +141,8 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write {protocol: {num_inference_steps: {measure: value}}}.")] = None,
 ) -> None:  # fmt: skip
     """Measure recreation and generation, by protocol, for several numbers of denoiser steps."""
+    if num_threads < 0:
+        raise ConfigError(f"num_threads must be at least 0; found {num_threads}")
     if num_threads:
         torch.set_num_threads(num_threads)
     loaded = load_checkpoint(checkpoint, nhead or None)

@@ -93,6 +93,7 @@ class TrainingConfig:
         condition_dropout: Share of examples whose condition is hidden, so that the model also
             samples without one, and can be guided.
         noises_per_example: Timesteps and noises drawn for each example of a step.
+        auxiliary_weight: Weight of regressing x_0 from the condition tokens (`latents`).
         seed: Of the weights, the order of the data, timesteps and noise.
         evaluate_every: Epochs between validations.
         picture_every: Epochs between pictures.
@@ -112,6 +113,7 @@ class TrainingConfig:
     ema_decay: float = 0.999
     condition_dropout: float = 0.2
     noises_per_example: int = 1
+    auxiliary_weight: float = 0.5
     seed: int = 0
     evaluate_every: int = 1
     picture_every: int = 10
@@ -138,6 +140,7 @@ class TrainingConfig:
             ("lr", 0.0, float("inf")),
             ("weight_decay", 0.0, float("inf")),
             ("clip_norm", 1e-9, float("inf")),
+            ("auxiliary_weight", 0.0, float("inf")),
             ("warmup_share", 0.0, 1.0),
             ("ema_decay", 0.0, 1.0),
             ("condition_dropout", 0.0, 1.0),

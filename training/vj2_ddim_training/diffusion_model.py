@@ -70,6 +70,8 @@ class DiffusionModel(nn.Module):
                 config.condition_tokens,
             )  # fmt: skip
             num_tokens = config.condition_tokens
+        if config.condition == "latents":  # trains the tokens; the plugin never sees it
+            self.auxiliary_head = nn.Linear(config.d_model, rows * channels)
         if num_tokens:
             self.null_condition = nn.Parameter(0.02 * torch.randn(1, num_tokens, config.d_model))
         self.condition = ConditionSpec(
@@ -82,6 +84,11 @@ class DiffusionModel(nn.Module):
             return None
         tokens: Tensor = self.condition_encoder(**inputs)
         return tokens
+
+    def guess(self, condition: Tensor) -> Tensor:
+        """x_0 `[B, M, C]` regressed from the first condition token, see `diffusion_loss`."""
+        guess: Tensor = self.auxiliary_head(condition[:, 0])
+        return guess.reshape(-1, *self.action_spec.diffused_shape)
 
     def hide(self, condition: Tensor | None, hidden: Tensor) -> Tensor | None:
         """Replace the tokens of the rows where `hidden` `[B]` is True by the null condition."""

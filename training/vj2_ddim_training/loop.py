@@ -126,6 +126,7 @@ class Trainer:
             generator,
             self.config.condition_dropout,
             self.config.noises_per_example,
+            self.config.auxiliary_weight,
         )
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -41,6 +41,7 @@ def diffusion_loss(
     generator: torch.Generator,
     condition_dropout: float = 0.0,
     noises_per_example: int = 1,
+    auxiliary_weight: float = 0.0,
 ) -> Tensor:
     """Mean squared error at uniformly drawn timesteps.
 
@@ -52,6 +53,8 @@ def diffusion_loss(
         condition_dropout: Share of rows whose condition is hidden.
         noises_per_example: Timesteps and noises drawn for each example; its condition is encoded
             once for all of them, which is what makes latents cheap to train on.
+        auxiliary_weight: For latents, the weight of a second loss: x_0 regressed from the first
+            condition token, so that the encoder learns early where on the screen to look.
 
     Returns:
         A scalar.
@@ -65,7 +68,11 @@ def diffusion_loss(
     alpha = alphas[timesteps][:, None, None].to(device)
     noisy = alpha.sqrt() * original + (1.0 - alpha).sqrt() * noise
     condition = model.encode(inputs)
+    auxiliary = original.new_zeros(())
     if condition is not None:
+        if model.config.condition == "latents" and auxiliary_weight > 0.0:
+            auxiliary = functional.mse_loss(model.guess(condition), original[::noises_per_example])
         condition = condition.repeat_interleave(noises_per_example, dim=0)
     output = model(noisy, timesteps.to(device), model.hide(condition, hidden))
-    return functional.mse_loss(output, target_of(original, noise, alpha, model.schedule))
+    loss = functional.mse_loss(output, target_of(original, noise, alpha, model.schedule))
+    return loss + auxiliary_weight * auxiliary

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vj2_ddim_plugin.ddim import Denoiser, add_noise, ddim_invert, ddim_sample
+from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
@@ -40,6 +41,9 @@ class Evaluation:
         num_generated: Sequences to generate.
         seed: Of all noise.
         clip: Whether x0 is clipped to the action bounds while sampling.
+
+    Raises:
+        ConfigError: A number is out of range.
     """
 
     held_out: Examples
@@ -48,6 +52,16 @@ class Evaluation:
     num_generated: int = 1000
     seed: int = 0
     clip: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse numbers out of range."""
+        for name, value, lowest in (
+            ("num_sequences", 1 if self.num_sequences is None else self.num_sequences, 1),
+            ("num_generated", self.num_generated, 1),
+            ("seed", self.seed, 0),
+        ):
+            if value < lowest:
+                raise ConfigError(f"{name} must be at least {lowest}; found {value}")
 
     def batch(self) -> Batch:
         """The held-out examples in use."""

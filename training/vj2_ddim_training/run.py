@@ -9,9 +9,11 @@ import numpy as np
 import torch
 
 from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.checkpoint import Checkpoint
+from vj2_ddim_training.conditions.latents import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.flat import read_flat_actions
 from vj2_ddim_training.data.trajectories import open_trajectories
@@ -25,7 +27,7 @@ from vj2_ddim_training.validation import Validation
 
 __all__ = ["RunSettings", "train_run"]
 
-NUM_LOOKED_AT = 5000  # actions that decide the representation, and that memorisation compares with
+NUM_LOOKED_AT = 5000  # examples that decide the representation and the latents' statistics
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,8 @@ def train_run(
         VJ2DDIMError: Bad data, settings that do not fit, or a folder already in use.
     """
     config = settings.training
+    if settings.sequence_length < 1:
+        raise ConfigError(f"sequence_length must be at least 1; found {settings.sequence_length}")
     choose_device(config.device)  # before anything is read or replaced
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
@@ -94,6 +98,9 @@ def train_run(
     model_config = replace(settings.model, patch_size=_patch_size(settings, spec))
     torch.manual_seed(config.seed)
     model = DiffusionModel(model_config, spec, settings.schedule, train_set.input_shapes)
+    if isinstance(model.condition_encoder, LatentEncoder):
+        looked_at = train_set.batch(np.arange(min(NUM_LOOKED_AT, len(train_set))))
+        model.condition_encoder.set_statistics(torch.from_numpy(looked_at.inputs["state"]))
     folder = RunFolder(settings.save_dir)
     with folder.claim(resume=settings.resume, overwrite=settings.overwrite):
         everything = {**model_config.to_dict(), **config.to_dict(), **settings.schedule.to_dict()}

@@ -88,8 +88,8 @@ class RunFolder:
                 if owner.isdigit() and _is_running(int(owner)):
                     raise ConfigError(
                         f"{self.folder} is in use by the running process {owner}. Give another "
-                        f"--save-dir, or wait for it to finish; if that process is no training run, "
-                        f"delete {self._lock}"
+                        f"--save-dir, or wait for it to finish; if it is no training run, delete "
+                        f"{self._lock}"
                     ) from None
                 self._lock.unlink(missing_ok=True)  # left by a run that was killed
         raise ConfigError(f"{self._lock} cannot be taken; another run is starting in this folder")

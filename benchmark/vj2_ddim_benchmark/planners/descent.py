@@ -53,8 +53,7 @@ def descend(
 ) -> Descent:
     """Take `num_iterations` steps of SGD or Adam, clamping to the bounds after each.
 
-    Costs of different rows are summed before the backward pass, so each row follows its own
-    gradient and a row's result does not depend on its batch.
+    Each row follows its own gradient, so a row's result does not depend on its batch.
 
     Args:
         cost: What to descend.
@@ -77,19 +76,14 @@ def descend(
         raise ConfigError(f"method {method!r} is unknown; use one of {', '.join(METHODS)}")
     actions = start.detach().clone().requires_grad_()
     optimizer = METHODS[method]([actions], lr=lr)
-    best, best_cost = start.detach().clone(), torch.full(start.shape[:2], torch.inf).to(start)
-    history: list[Tensor] = []
-    stopped = "finished"
+    best, stopped = _BestSoFar(start), "finished"
     for iteration in range(num_iterations + 1):
         if watch is not None:
             watch(actions.detach().clone())
         last = iteration == num_iterations
         with torch.set_grad_enabled(not last):
             value = cost(actions)
-        better = value.detach() < best_cost  # False for NaN
-        best_cost = torch.where(better, value.detach(), best_cost)
-        best = torch.where(better[:, :, None, None], actions.detach(), best)
-        history.append(best_cost.amin(dim=1))
+        best.update(actions.detach(), value.detach())
         if last:
             break
         if out_of_time():
@@ -100,5 +94,23 @@ def descend(
         optimizer.step()
         with torch.no_grad():
             actions.clamp_(*bounds)
-    evaluations = len(history) * best_cost.numel()
-    return Descent(best, best_cost, torch.stack(history), evaluations, stopped)
+    return best.descent(stopped)
+
+
+class _BestSoFar:
+    """The best iterate of each row, and the history of the best costs."""
+
+    def __init__(self, start: Tensor) -> None:
+        self.best = start.detach().clone()
+        self.cost = torch.full(start.shape[:2], torch.inf).to(start)
+        self.history: list[Tensor] = []
+
+    def update(self, actions: Tensor, value: Tensor) -> None:
+        better = value < self.cost  # False for NaN
+        self.cost = torch.where(better, value, self.cost)
+        self.best = torch.where(better[:, :, None, None], actions, self.best)
+        self.history.append(self.cost.amin(dim=1))
+
+    def descent(self, stopped: str) -> Descent:
+        evaluations = len(self.history) * self.cost.numel()
+        return Descent(self.best, self.cost, torch.stack(self.history), evaluations, stopped)

@@ -122,18 +122,13 @@ class GradientDescentOptimizer:
         rows, chosen = np.arange(len(cost)), cost.argmin(axis=1)
         moved = np.abs(projected - candidates).max(axis=(2, 3))
         lowest = descent.best_cost.argmin(dim=1).numpy()
-        ended = time.perf_counter()
         return GradientDescentPlan(
             actions=projected[rows, chosen],
             cost=cost[rows, chosen],
             history=descent.history.numpy(),
             num_cost_evaluations=descent.num_cost_evaluations + cost.size,
             num_denoiser_evaluations=0,
-            wall_time_s={
-                "descend": descended - begun,
-                "finish": ended - descended,
-                "total": ended - begun,
-            },
+            wall_time_s=_phases(begun, descended),
             provider="torch",
             stopped_because=descent.stopped_because,
             projection_distance=moved[rows, chosen],
@@ -181,6 +176,12 @@ class GradientDescentOptimizer:
             num_iterations=self.num_iterations,
             out_of_time=out_of_time,
         )
+
+
+def _phases(begun: float, descended: float) -> dict[str, float]:
+    """Wall time by phase, up to now."""
+    ended = time.perf_counter()
+    return {"descend": descended - begun, "finish": ended - descended, "total": ended - begun}
 
 
 def gradient_descent(

@@ -93,8 +93,8 @@ def draw_landscape(
     asked = planning_problem(race.world_model, *frames, seed=seed, make_cost=race.make_cost)
     if asked.cost is None:
         return
-    figure = Figure(figsize=(12.5, 4.6), layout="constrained")
-    start, goal, landscape = figure.subplots(1, 3, width_ratios=(1, 1, 1.2))
+    figure = Figure(figsize=(12.5, 4.4), layout="compressed")
+    start, goal, landscape = figure.subplots(1, 3, width_ratios=(1, 1, 1))
     canvas = Canvas(landscape)
     for axes, frame, title in ((start, frames[0], "the screen"), (goal, frames[1], "the goal")):
         Canvas(axes).screen(frame[0], title)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from vj2_ddim_benchmark.planners.gradient_descent import GradientDescentOptimizer
 from vj2_ddim_benchmark.protocol.competitors import Competitor
@@ -95,6 +96,9 @@ def draw_success_against_time(path: Path, rows: Sequence[Row]) -> None:
         ylabel="goals reached (%), 95 % interval",
         title="One-gesture goals on unseen screens",
     )
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
     with atomic_path(path) as temporary:

@@ -104,8 +104,8 @@ def _parse(path: Path, text: str) -> list[Record]:
     for number, line in enumerate(text.split("\n")[:-1], start=1):  # the rest was cut short
         try:
             values = json.loads(line)
-            if set(values) != names:
-                raise ValueError(f"it has the fields {sorted(values)}")
+            if not isinstance(values, dict) or set(values) != names:
+                raise ValueError(f"it must have the fields {sorted(names)}")
         except ValueError as error:
             raise DataError(
                 f"{path}, line {number}: not a record of this version ({error}); use another "

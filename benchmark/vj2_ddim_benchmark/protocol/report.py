@@ -82,10 +82,21 @@ def write_report(
         "## Pictures",
         *(f"![{image.stem}]({image.relative_to(path.parent)})" for image in pictures),
         "## How it was run",
-        _markdown(("setting", "value"), [[str(k), str(v)] for k, v in setup.items()]),
+        _markdown(("setting", "value"), _flat(setup)),
     ]
     with atomic_path(path) as temporary:
         temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
+    """Nested settings as rows, their names joined by dots."""
+    rows = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}.")
+        else:
+            rows.append([prefix + name, f"{value:.4g}" if isinstance(value, float) else str(value)])
+    return rows
 
 
 def _by_kind(rows: Sequence[Row]) -> str:
@@ -103,7 +114,7 @@ def _cells(row: Row) -> list[str]:
         f"{row['success']:.1%}",
         f"{row['success_low']:.1%} to {row['success_high']:.1%}",
         "" if before is None else f"{before:.1%}",
-        f"{row['final_cost']:.4f}",
+        f"{row['final_cost']:.3g}",
         f"{row['p50_ms']:.1f}",
         f"{row['p95_ms']:.1f}",
         "" if cold is None else f"{cold:.1f}",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vj2_ddim_benchmark.planners.host import Frames, MakeCost, plan, planning_problem
 from vj2_ddim_benchmark.protocol.competitors import Competitor
@@ -172,9 +173,7 @@ class Race:
         size = self.problems.start.size
         problems = one_gesture_problems(NUM_WARM_UP, split="train", seed=self.seed, size=size)
         start, goal = problems.start.render(), problems.goal.render()
-        shared = planning_problem(self.world_model, start, goal, make_cost=self.make_cost)
-        if shared.cost is not None:  # the world model is everybody's: nobody pays for its first use
-            shared.cost(problems.actions[:, None])
+        self._use_shared_parts(start, goal, problems.actions)
         cold = read_cold(out)
         for competitor in competitors:
             first_plan, _ = (
@@ -192,6 +191,13 @@ class Race:
             )
         with atomic_path(out / COLD) as temporary:
             temporary.write_text(json.dumps(cold, indent=2) + "\n", encoding="utf-8")
+
+    def _use_shared_parts(self, start: Frames, goal: Frames, actions: FloatArray) -> None:
+        """The first use of the world model and of torch.optim is slow; nobody pays for it."""
+        shared = planning_problem(self.world_model, start, goal, make_cost=self.make_cost)
+        if shared.cost is not None:
+            shared.cost(actions[:, None])
+        torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).zero_grad()
 
 
 def _in_turn(competitors: Sequence[Competitor], problem: int) -> list[Competitor]:

@@ -19,7 +19,6 @@ class WorldModelConfig:
     Attributes:
         num_trajectories: Training trajectories to collect.
         horizon: Action blocks in each.
-        scripted_share: Share of gestures aimed at a widget; the others go anywhere.
         screen_size: Width and height of the screen, in pixels.
         patch_size: Side of the encoder's patches, in pixels.
         token_dim: D, the numbers in a token.
@@ -47,7 +46,6 @@ class WorldModelConfig:
 
     num_trajectories: int = 12000
     horizon: int = 4
-    scripted_share: float = 0.7
     screen_size: int = 64
     patch_size: int = 8
     token_dim: int = 32
@@ -91,7 +89,7 @@ class WorldModelConfig:
     @classmethod
     def quick(cls) -> WorldModelConfig:
         """Trains in under a minute, for demonstrations."""
-        return cls(num_trajectories=5000, num_epochs=2, num_report_problems=60)
+        return cls(num_trajectories=5000, num_epochs=2, learning_rate=4e-3, num_report_problems=60)
 
     @property
     def num_tokens(self) -> int:

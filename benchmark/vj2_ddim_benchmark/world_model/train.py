@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vj2_ddim_benchmark.world.collect import collect_transitions
+from vj2_ddim_benchmark.world.collect import Transitions, collect_transitions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -48,52 +49,23 @@ def train_world_model(
     Returns:
         The model that was written, in evaluation mode.
     """
-    report_progress = progress or (lambda phase, done, total: None)
+    progress = progress or (lambda phase, done, total: None)
     began = time.perf_counter()
-    num_transitions = config.num_trajectories * config.horizon
-    collected = 0
-
-    def count(added: int) -> None:
-        nonlocal collected
-        collected += added
-        report_progress("collect", collected, num_transitions)
-
-    transitions = collect_transitions(
-        config.num_trajectories,
-        horizon=config.horizon,
-        split="train",
-        seed=config.seed,
-        scripted_share=config.scripted_share,
-        size=config.screen_size,
-        progress=count,
-    )
-    first = transitions.frames.reshape(-1, *transitions.frames.shape[2:])
-    stride = max(1, len(first) // NUM_ENCODER_FRAMES)
-    encoder = PatchEncoder.fit(
-        first[::stride],
-        patch_size=config.patch_size,
-        token_dim=config.token_dim,
-        noise_floor=config.noise_floor,
-        layer_norm=config.layer_norm,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        model = WorldModel.create(config, encoder).to(device)
+    transitions = _collect(config, progress)
+    model = _untrained(config, transitions.frames).to(device)
+    latents, actions = model.encode(transitions.frames), transitions.actions
+    del transitions  # the frames are large
     losses = train_predictor(
-        model.predictor,
-        torch.from_numpy(model.encode(transitions.frames)),
-        torch.from_numpy(transitions.actions),
-        config,
-        report_progress,
+        model.predictor, torch.from_numpy(latents), torch.from_numpy(actions), config, progress
     )
     model.provenance = {
         "version": version("vj2-ddim-plugin"),
         "torch": str(torch.__version__),
-        "num_transitions": num_transitions,
+        "num_transitions": actions.shape[0] * actions.shape[1],
         "training_seconds": time.perf_counter() - began,
         "loss_by_epoch": losses,
     }
-    model.report = report_world_model(model, progress=report_progress)
+    model.report = report_world_model(model, progress=progress)
     model.save(out)
     return model
 
@@ -120,40 +92,39 @@ def train_predictor(
     Raises:
         DataError: There are fewer transitions than one batch holds.
     """
-    device, batch_size = predictor.position.device, config.batch_size
+    device = predictor.position.device
     generator = torch.Generator().manual_seed(config.seed)
-    chosen = _choose(latents, config.unchanged_share, generator)
-    batches = len(chosen) // batch_size
-    if not batches:
-        raise DataError(
-            f"found {len(chosen)} transitions to train on and batch_size {batch_size}; collect "
-            f"more trajectories or use smaller batches"
-        )
-    optimizer = torch.optim.AdamW(
-        predictor.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    total = config.num_epochs * batches
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=total, pct_start=0.1
-    )
+    chosen = _choose(latents, config, generator)
+    total = config.num_epochs * (len(chosen) // config.batch_size)
+    rate = config.learning_rate
+    optimizer = torch.optim.AdamW(predictor.parameters(), rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total, pct_start=0.1)
     predictor.train()
-    losses = np.zeros((config.num_epochs, batches))
-    for epoch in range(config.num_epochs):
-        order = chosen[torch.randperm(len(chosen), generator=generator)]
-        for batch in range(batches):
-            row, step = order[batch * batch_size : (batch + 1) * batch_size].unbind(dim=1)
-            z, target = latents[row, step].to(device), latents[row, step + 1].to(device)
-            prediction = predictor(z[:, None], actions[row, step][:, None].to(device))[:, 0]
-            loss = prediction_loss(prediction, z, target, config.change_weight)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(predictor.parameters(), config.max_grad_norm)
-            optimizer.step()
-            schedule.step()
-            losses[epoch, batch] = loss.item()
-            progress("train", epoch * batches + batch + 1, total)
+    losses = []
+    for row, step in _batches(chosen, config.batch_size, config.num_epochs, generator):
+        z, target = latents[row, step].to(device), latents[row, step + 1].to(device)
+        prediction = predictor(z[:, None], actions[row, step][:, None].to(device))[:, 0]
+        loss = prediction_loss(prediction, z, target, config.change_weight)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(predictor.parameters(), config.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        progress("train", len(losses), total)
     predictor.eval()
-    return [float(value) for value in losses.mean(axis=1)]
+    return [float(value) for value in np.reshape(losses, (config.num_epochs, -1)).mean(axis=1)]
+
+
+def _batches(
+    chosen: Tensor, batch_size: int, num_epochs: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows and steps of whole batches, each epoch in a new order."""
+    for _ in range(num_epochs):
+        order = chosen[torch.randperm(len(chosen), generator=generator)]
+        for batch in range(len(chosen) // batch_size):
+            row, step = order[batch * batch_size : (batch + 1) * batch_size].unbind(dim=1)
+            yield row, step
 
 
 def prediction_loss(
@@ -184,8 +155,47 @@ def _changed(before: Tensor, after: Tensor) -> Tensor:
     return (after - before).abs().amax(dim=-1) > CHANGED
 
 
-def _choose(latents: Tensor, unchanged_share: float, generator: torch.Generator) -> Tensor:
+def _choose(latents: Tensor, config: WorldModelConfig, generator: torch.Generator) -> Tensor:
     """`[m, 2]` row and step of every transition that changes the screen, and a share of others."""
     changed = _changed(latents[:, :-1], latents[:, 1:]).any(dim=-1)
-    kept = torch.rand(changed.shape, generator=generator) < unchanged_share
-    return (changed | kept).nonzero()
+    kept = torch.rand(changed.shape, generator=generator) < config.unchanged_share
+    chosen = (changed | kept).nonzero()
+    if len(chosen) < config.batch_size:
+        raise DataError(
+            f"found {len(chosen)} transitions to train on and batch_size {config.batch_size}; "
+            f"collect more trajectories or use smaller batches"
+        )
+    return chosen
+
+
+def _collect(config: WorldModelConfig, progress: Progress) -> Transitions:
+    collected = 0
+
+    def count(added: int) -> None:
+        nonlocal collected
+        collected += added
+        progress("collect", collected, config.num_trajectories * config.horizon)
+
+    return collect_transitions(
+        config.num_trajectories,
+        horizon=config.horizon,
+        split="train",
+        seed=config.seed,
+        size=config.screen_size,
+        progress=count,
+    )
+
+
+def _untrained(config: WorldModelConfig, frames: NDArray[np.uint8]) -> WorldModel:
+    """An encoder fitted to some of the frames `[n, T, H, W, 3]`, and an untrained predictor."""
+    flat = frames.reshape(-1, *frames.shape[2:])
+    encoder = PatchEncoder.fit(
+        flat[:: max(1, len(flat) // NUM_ENCODER_FRAMES)],
+        patch_size=config.patch_size,
+        token_dim=config.token_dim,
+        noise_floor=config.noise_floor,
+        layer_norm=config.layer_norm,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return WorldModel.create(config, encoder)

@@ -1,19 +1,37 @@
 """State and goal latents as a condition.
 
 Each patch becomes one token that sees its state, its goal and their difference, so that start can
-be told from goal; a position embedding keeps *where*. Two layers mix the patches, then a few
-learned queries gather what the denoiser needs, so that its cost does not grow with the patches.
+be told from goal, and *where* it lies: a learned embedding, and on a square grid its coordinates as
+well, from which a place can be read off linearly. A few layers mix the patches, then learned
+queries gather what the denoiser needs, so that its cost does not grow with the patches. A maximum
+over the patches is added to what they gather: attention starts out as an average, in which the one
+patch that matters is lost, and takes many times longer to find it.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_training.denoisers.layers import Attention, TransformerLayer
+from vj2_ddim_training.denoisers.layers import Attention, TransformerLayer, fourier_features
 
 __all__ = ["LatentEncoder"]
+
+
+NUM_FREQUENCIES = 4
+
+
+def _grid_features(num_patches: int) -> Tensor:
+    """`[N, F]`: the centre of each patch of a square grid, and its Fourier features; else none."""
+    side = math.isqrt(num_patches)
+    if side * side != num_patches:
+        return torch.zeros(num_patches, 0)
+    centres = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    return fourier_features(torch.stack([x.flatten(), y.flatten()], dim=-1), NUM_FREQUENCIES)
 
 
 class LatentEncoder(nn.Module):
@@ -29,6 +47,10 @@ class LatentEncoder(nn.Module):
     Raises:
         ConfigError: State and goal differ in shape.
     """
+
+    grid: Tensor
+    latent_mean: Tensor
+    latent_std: Tensor
 
     def __init__(
         self,
@@ -46,18 +68,35 @@ class LatentEncoder(nn.Module):
             )
         num_patches, latent_width = input_shapes["state"]
         self.num_tokens = num_tokens
-        self.embed = nn.Linear(3 * latent_width, width)
+        self.register_buffer("grid", _grid_features(num_patches), persistent=False)
+        self.register_buffer("latent_mean", torch.zeros(latent_width))
+        self.register_buffer("latent_std", torch.ones(latent_width))
+        self.embed = nn.Linear(3 * latent_width + 1 + self.grid.shape[-1], width)
         self.position = nn.Parameter(0.02 * torch.randn(1, num_patches, width))
         self.layers = nn.ModuleList(TransformerLayer(width, nhead) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
-        self.queries = nn.Parameter(0.02 * torch.randn(1, num_tokens, width))
+        self.queries = nn.Parameter(torch.randn(1, num_tokens, width))
         self.gather = Attention(width, nhead)
+        self.pool = nn.Linear(width, width)
+
+    def set_statistics(self, latents: Tensor) -> None:
+        """Take mean and standard deviation from `[n, N, D]` training latents; they are saved."""
+        self.latent_mean.copy_(latents.mean(dim=(0, 1)))
+        self.latent_std.copy_(latents.std(dim=(0, 1)).clamp_min(1e-6))
 
     def forward(self, state: Tensor, goal: Tensor) -> Tensor:
         """Encode two `[B, N, D]` latents as `[B, num_tokens, width]` tokens."""
-        tokens = self.embed(torch.cat([state, goal, goal - state], dim=-1)) + self.position
+        state = (state - self.latent_mean) / self.latent_std
+        goal = (goal - self.latent_mean) / self.latent_std
+        change = goal - state
+        energy = torch.log1p(change.square().mean(dim=-1, keepdim=True))
+        grid = self.grid.expand(state.shape[0], -1, -1)
+        patches = torch.cat([state, goal, change, energy, grid], dim=-1)
+        tokens = self.embed(patches) + self.position
         for layer in self.layers:
             tokens = layer(tokens)
+        tokens = self.norm(tokens)
         queries = self.queries.expand(state.shape[0], -1, -1)  # len() would be a constant in ONNX
-        gathered: Tensor = self.gather(queries, self.norm(tokens))
-        return gathered + queries
+        gathered: Tensor = self.gather(queries, tokens)
+        largest: Tensor = self.pool(tokens).amax(dim=1, keepdim=True)
+        return gathered + largest

@@ -1,0 +1,55 @@
+import json
+
+import h5py
+import pytest
+from typer.testing import CliRunner
+
+from vj2_ddim_benchmark.world_model import commands
+from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_plugin.errors import CheckpointError
+
+
+def run(*arguments):
+    result = CliRunner().invoke(
+        commands.app, [str(argument) for argument in arguments], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_collect_train_report_embed_work_one_after_another(tmp_path, monkeypatch):
+    tiny = WorldModelConfig(
+        width=16, num_layers=1, num_heads=2, token_dim=8, batch_size=8, num_report_problems=3
+    )
+    monkeypatch.setattr(WorldModelConfig, "quick", classmethod(lambda cls: tiny))
+    model, screens, latents = tmp_path / "w.pt", tmp_path / "s.h5", tmp_path / "latents"
+
+    output = run(
+        "train", "--out", model, "--quick", "--num-trajectories", 6, "--horizon", 2, "--epochs", 1
+    )
+    assert "prediction_error" in output
+    assert WorldModel.load(model).config.num_trajectories == 6
+
+    run("collect", "--out", screens, "--num-trajectories", 4, "--horizon", 2, "--split", "test")
+    with h5py.File(screens) as file:
+        assert file["frames"].shape == (4, 3, 64, 64, 3)
+        assert file.attrs["split"] == "test"
+
+    run("report", model, "--num-problems", 3, "--json", tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["num_problems"] == 3
+    assert 0 <= report["measures"]["overall"]["best_of_64_succeeds"] <= 1
+
+    run("embed", model, screens, "--validation", screens, "--out", latents)
+    manifest = json.loads((latents / "manifest.json").read_text())
+    assert manifest["layer_normed"] == tiny.layer_norm
+    for split in ("train", "validation"):
+        with h5py.File(latents / manifest["splits"][split][0]) as file:
+            assert file["embeddings"].shape == (4, 3, 64, 8)
+            assert file["actions"].shape == (4, 2, 250, 3)
+
+
+def test_errors_are_left_to_the_main_command(tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        run("report", tmp_path / "absent.pt")
