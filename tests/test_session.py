@@ -23,7 +23,7 @@ class FakeSession:
     failure = None
     made = []
 
-    def __init__(self, path, options=None, providers=None):
+    def __init__(self, path, options=None, providers=None, **others):
         self.made.append((path, options, providers))
         if self.failure is not None:
             raise self.failure
@@ -39,10 +39,12 @@ class FakeSession:
 
 
 @pytest.fixture
-def fake(monkeypatch):
+def fake(monkeypatch, tmp_path):
     class Fake(FakeSession):
         made = []
 
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.onnx").write_bytes(b"graph")
     monkeypatch.setattr(onnxruntime, "InferenceSession", Fake)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
     return Fake

@@ -44,7 +44,7 @@ class ActionSpec:
         rate_hz: Actions a second, for display only.
 
     Raises:
-        ActionError: On construction, when the fields contradict one another.
+        ActionError: On construction, for fields that contradict one another.
     """
 
     action_block: int = 250
@@ -64,15 +64,14 @@ class ActionSpec:
         """Refuse fields that contradict one another."""
         for name in ("channels", "action_low", "action_high"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        lengths = [len(self.channels), len(self.action_low), len(self.action_high)]
-        if len(set(lengths)) > 1:
-            raise ActionError(f"channels, action_low, action_high differ in length: {lengths}")
+        sized = (self.channels, set(self.channels), self.action_low, self.action_high)
+        if len({len(values) for values in sized}) > 1:
+            raise ActionError(
+                f"channels, action_low, action_high repeat or differ in length: {sized}"
+            )
         bounds = np.array([self.action_low, self.action_high], float)
         if not (np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()):
-            raise ActionError(
-                f"action_low must be below action_high and both finite; found "
-                f"{self.action_low} and {self.action_high}"
-            )
+            raise ActionError(f"need finite action_low < action_high; found {bounds.tolist()}")
         for name in ("action_block", "horizon"):
             if getattr(self, name) < 1:
                 raise ActionError(f"{name} must be at least 1; found {getattr(self, name)}")
@@ -86,17 +85,17 @@ class ActionSpec:
     def _check_gesture_rules(self) -> None:
         if self.press_channel is None:
             if self.representation != "raw":
-                raise ActionError(
-                    f"representation {self.representation!r} needs a press_channel; name one, or "
-                    f"use representation 'raw'"
-                )
+                found = self.representation
+                raise ActionError(f"representation {found!r} needs a press_channel; or use 'raw'")
             return
         if self.press_channel not in self.channels:
             raise ActionError(f"press_channel {self.press_channel!r} is not in {self.channels}")
+        if self.low_array[self.press_index] > 0 or self.high_array[self.press_index] < 1:
+            raise ActionError("the action_low and action_high of press_channel must hold 0 and 1")
         if not 0 <= self.min_press_steps <= self.longest_press <= self.action_block:
+            found = f"{self.min_press_steps}, {self.max_press_steps}, {self.action_block}"
             raise ActionError(
-                f"need 0 <= min_press_steps <= max_press_steps <= action_block; found "
-                f"{self.min_press_steps}, {self.max_press_steps} and {self.action_block}"
+                f"need 0 <= min_press_steps <= max_press_steps <= action_block; found {found}"
             )
         if self.path_knots is not None and self.path_knots < 2:
             raise ActionError(f"path_knots must be at least 2, or None; found {self.path_knots}")

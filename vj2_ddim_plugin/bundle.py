@@ -25,6 +25,7 @@ from vj2_ddim_plugin.schedule import NoiseSchedule
 __all__ = ["SCHEMA_VERSION", "Bundle", "ConditionSpec", "read_bundle", "write_manifest"]
 
 SCHEMA_VERSION = 1
+KINDS = ("none", "sketch", "latents")
 MANIFEST = "bundle.json"
 DENOISER = "denoiser.onnx"
 CONDITION = "condition.onnx"
@@ -73,16 +74,21 @@ class ConditionSpec:
         if unknown:
             raise BundleError(f"condition spec has unknown fields {sorted(unknown)}")
         try:
+            kind, sizes = values["kind"], [values["num_tokens"], values["width"]]
+            if kind not in KINDS:
+                raise BundleError(f"condition kind {kind!r} is unknown; use one of {KINDS}")
+            if any(type(size) is not int for size in sizes):
+                raise BundleError(f"condition num_tokens and width must be integers; found {sizes}")
             for name, entry in values["inputs"].items():
                 if entry["dtype"] != "float32":
                     raise BundleError(
                         f"condition input {name!r} has dtype {entry['dtype']!r}; expected 'float32'"
                     )
-            shapes = {
-                name: tuple(int(size) for size in entry["shape"])
-                for name, entry in values["inputs"].items()
-            }
-            return cls(values["kind"], shapes, int(values["num_tokens"]), int(values["width"]))
+                shape = entry["shape"]
+                if not isinstance(shape, list) or any(type(n) is not int or n < 1 for n in shape):
+                    raise BundleError(f"condition inputs: {name!r} has no such shape: {shape!r}")
+            shapes = {name: tuple(entry["shape"]) for name, entry in values["inputs"].items()}
+            return cls(kind, shapes, *sizes)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(f"condition spec lacks or mistypes a field: {error}") from error
 
@@ -172,7 +178,7 @@ def read_bundle(folder: Path | str) -> Bundle:
             f"{condition.width}. Export the checkpoint again"
         )
     error_found = manifest["parity"].get("worst_error")
-    if not isinstance(error_found, float) or not math.isfinite(error_found):
+    if not isinstance(error_found, float) or not 0 <= error_found < math.inf:
         raise BundleError(
             f"{folder / MANIFEST}: field 'parity' has no finite 'worst_error'; found "
             f"{error_found!r}. Export the checkpoint again"
@@ -200,7 +206,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not JSON: {error}. Export the checkpoint again") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version != SCHEMA_VERSION:
         raise BundleError(
             f"{path}: schema_version is {version!r}, this plugin reads {SCHEMA_VERSION}. Export "
             f"the checkpoint again with this version of the project"

@@ -8,10 +8,17 @@ import numpy as np
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import ConditionSpec
-from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.errors import BundleError, ContextError
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
 
-__all__ = ["checked_batch", "checked_context", "checked_cost", "checked_seed", "padded_warm_start"]
+__all__ = [
+    "checked_batch",
+    "checked_context",
+    "checked_cost",
+    "checked_output",
+    "checked_seed",
+    "padded_warm_start",
+]
 
 
 def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[str, FloatArray]:
@@ -28,7 +35,7 @@ def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[
         )
     arrays: dict[str, FloatArray] = {}
     for name, shape in condition.inputs.items():
-        array = np.ascontiguousarray(problem.context[name], np.float32)
+        array = np.ascontiguousarray(_numbers(f"context {name!r}", problem.context[name]))
         if array.shape[1:] != tuple(shape) or array.ndim != len(shape) + 1:
             raise ContextError(
                 f"context {name!r} has shape {array.shape}; expected [B, "
@@ -44,6 +51,14 @@ def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[
     return arrays
 
 
+def _numbers(name: str, values: object) -> FloatArray:
+    """As float32, or a `ContextError` for what is no array of numbers."""
+    try:
+        return np.asarray(values, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ContextError(f"{name} is not an array of numbers: {error}") from error
+
+
 def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -> int:
     """B, from the context, the warm start, or `batch_size`, all of which must agree.
 
@@ -52,7 +67,7 @@ def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -
     """
     sizes = {name: len(array) for name, array in context.items()}
     if problem.init_action is not None:
-        sizes["init_action"] = len(problem.init_action)
+        sizes["init_action"] = len(np.atleast_1d(_numbers("init_action", problem.init_action)))
     if problem.batch_size is not None:
         sizes["batch_size"] = problem.batch_size
     if len(set(sizes.values())) > 1:
@@ -133,3 +148,18 @@ def checked_cost(
             f"ranked. Check the world model"
         )
     return values
+
+
+def checked_output(output: FloatArray, sample: FloatArray) -> FloatArray:
+    """The denoiser's output, of the sample's shape and finite: clipping would hide the rest.
+
+    Raises:
+        BundleError: It is not.
+    """
+    if output.shape != sample.shape or not np.isfinite(output).all():
+        raise BundleError(
+            f"the denoiser returned shape {output.shape} with "
+            f"{int(np.sum(~np.isfinite(output)))} values that are NaN or infinite, for a sample of "
+            f"shape {sample.shape}. Check the weights, or export the checkpoint again"
+        )
+    return output

@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
             f"vj2-ddim needs {error.name!r}, which is not installed. Run: "
             f"pip install 'vj2-ddim-plugin[cli]'"
         )
-    except VJ2DDIMError as error:
+    except (VJ2DDIMError, OSError) as error:  # OSError: a full disk, a folder without permission
         sys.stderr.write(f"vj2-ddim: error: {error}\n")
         sys.exit(1)
 

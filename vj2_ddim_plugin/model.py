@@ -101,7 +101,14 @@ class BundleModel:
         if self._condition is not None:
             expected["condition"] = (self.condition.num_tokens, self.condition.width)
             graphs.append(("condition.onnx", self._condition, dict(self.condition.inputs)))
+        outputs = {self.bundle.denoiser_path.name: ["model_output"]}
+        outputs["condition.onnx"] = ["condition", "null_condition"]
         for name, graph, inputs in graphs:
+            if list(graph.output_names) != outputs[name]:
+                raise BundleError(
+                    f"{self.bundle.folder / name}: outputs are {list(graph.output_names)}, "
+                    f"expected {outputs[name]}. Export the checkpoint again"
+                )
             found = {key: tuple(shape[1:]) for key, shape in graph.input_shapes.items()}
             if set(found) != set(inputs) or not all(
                 _fits(found[key], inputs[key]) for key in found

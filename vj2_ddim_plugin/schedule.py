@@ -150,7 +150,9 @@ class NoiseSchedule:
                 f"{num_inference_steps}"
             )
         if spacing == "linspace":
-            visited = np.linspace(available - 1, 0, num_inference_steps)
+            distance = np.arange(num_inference_steps, dtype=np.float64) * (available - 1)
+            # a rounded quotient just below a whole number would be truncated to the one before
+            visited = available - 1 + np.floor_divide(-distance, max(num_inference_steps - 1, 1))
         elif spacing == "leading":
             stride = available // num_inference_steps
             visited = np.arange(num_inference_steps, dtype=np.float64)[::-1] * stride

@@ -13,6 +13,7 @@ from vj2_ddim_plugin.checks import (
     checked_batch,
     checked_context,
     checked_cost,
+    checked_output,
     checked_seed,
     padded_warm_start,
 )
@@ -166,7 +167,7 @@ class CandidateSearch:
         """Denoise `[B, K, M, C]`, decode, project, and rank what comes out."""
         count = noisy.shape[1]
         rows = np.ascontiguousarray(noisy.reshape(-1, *noisy.shape[2:]))
-        final = rows
+        final, remaining = rows, len(pairs)
         for step in ddim_steps(
             self._denoiser(count),
             rows,
@@ -177,7 +178,8 @@ class CandidateSearch:
             draw_noise=lambda: self._draw(count).reshape(rows.shape),
         ):
             final = step.pred_original_sample
-            if self.out_of_time():
+            remaining -= 1
+            if remaining and self.out_of_time():
                 break
         candidates, moved = self._timed("project", self._to_actions, final.reshape(noisy.shape))
         self._pool = np.concatenate([self._pool, candidates], axis=1)
@@ -192,7 +194,8 @@ class CandidateSearch:
 
             def denoiser(sample: FloatArray, timestep: int) -> FloatArray:
                 self._denoiser_evaluations += len(sample)
-                return self._timed("denoise", self._model.denoise, sample, timestep, repeated)
+                output = self._timed("denoise", self._model.denoise, sample, timestep, repeated)
+                return checked_output(output, sample)
 
             return denoiser
 

@@ -51,6 +51,23 @@ def why_cuda_cannot_load() -> str:
     return ""
 
 
+def _create(path: Path, options: Any, requested: list[Any], may_fall_back: bool) -> Any:  # noqa: ANN401
+    """A session. ONNX Runtime's own way to fall back prints; weights beside the file are refused.
+
+    From bytes, because those are what was hashed: a path would also read unhashed files beside it.
+    """
+    graph = Path(path).read_bytes()
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=requested, enable_fallback=0)
+    except Exception as error:
+        if not may_fall_back or len(requested) == 1:
+            raise
+        logger.info("CUDA is not usable here, running on the CPU: %s", error)
+        return onnxruntime.InferenceSession(
+            graph, options, providers=requested[1:], enable_fallback=0
+        )
+
+
 class OnnxGraph:
     """One ONNX graph, ready to run.
 
@@ -82,7 +99,7 @@ class OnnxGraph:
             options.intra_op_num_threads = num_threads
         onnxruntime.set_default_logger_severity(4)  # a failed CUDA load is reported by us, below
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=requested)
+            self._session = _create(path, options, requested, provider == "auto")
         except Exception as error:  # ONNX Runtime raises a dozen private types
             if provider == "cuda":
                 raise ProviderError(f"CUDA was asked for and failed: {error}") from error
