@@ -20,7 +20,6 @@ REGISTRY: tuple[Entry, ...] = (
     gradient_descent("adam", 10),
     gradient_descent("adam", 10, num_restarts=16),
     gradient_descent("adam", 50, in_quick=False),
-    gradient_descent("adam", 200, in_quick=False),
     random_gestures(16),
 )
 
