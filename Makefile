@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY ?= passive
 .PHONY: demo test format lint types tests clean
 
 demo: $(VENV)/.benchmark
-	$(BIN)/vj2-ddim benchmark --quick --threads 2 --out $(DEMO)
+	$(BIN)/vj2-ddim benchmark --quick --out $(DEMO)
 
 test: lint types tests
 

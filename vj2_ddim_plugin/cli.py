@@ -58,6 +58,12 @@ COMMANDS = {
         "benchmark",
         "Compare planners on unseen touch screens.",
     ),
+    "latency": Command(
+        "vj2_ddim_benchmark.commands",
+        "latency",
+        "benchmark",
+        "Time one plan against the original script's torch sampler.",
+    ),
     "benchmark-tune": Command(
         "vj2_ddim_benchmark.commands",
         "benchmark_tune",

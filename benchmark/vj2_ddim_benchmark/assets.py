@@ -85,9 +85,9 @@ class AssetSettings:
         return replace(
             full,
             world_model=WorldModelConfig.quick(),
-            num_trajectories=3000,
+            num_trajectories=2500,
             num_validation_trajectories=50,
-            training=replace(full.training, evaluate_every=6),
+            training=replace(full.training, num_epochs=5, evaluate_every=5),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import TaskID
 
+from vj2_ddim_benchmark.latency import measure_latency
 from vj2_ddim_benchmark.planners.entry import BuildAssets
 from vj2_ddim_benchmark.planners.registry import entries_of
 from vj2_ddim_benchmark.protocol.benchmark import Benchmark
@@ -25,9 +27,9 @@ from vj2_ddim_benchmark.protocol.tuning import TUNED_DIR, read_tuned
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.files import atomic_path, sha256_of
 
-__all__ = ["benchmark", "benchmark_tune"]
+__all__ = ["benchmark", "benchmark_tune", "latency"]
 
 Planners = Annotated[
     list[str] | None, typer.Option(help="Names, repeated or with commas between; all unless told.")
@@ -107,6 +109,27 @@ def benchmark_tune(
         best = max(trial.success for trial in sweep.trials)
         edge = f"; at the edge of its range: {', '.join(sweep.at_edge)}" if sweep.at_edge else ""
         typer.echo(f"{name}: {dict(sweep.winner)}, success {best:.1%}{edge}")
+
+
+def latency(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to time.")],
+    num_plans: Annotated[int, typer.Option(min=1, help="Plans of each.")] = 200,
+    num_inference_steps: Annotated[int, typer.Option(min=1, help="DDIM steps of both.")] = 10,
+    threads: Threads = 1,
+    json_file: JsonFile = None,
+) -> None:
+    """Time one plan at batch 1, in turns with the original script's torch sampler."""
+    measured = measure_latency(bundle, num_plans, num_inference_steps, threads)
+    for name in ("plugin", "original"):
+        times = measured[name]
+        typer.echo(f"{name}: p50 {times['p50_ms']:.2f} ms, p95 {times['p95_ms']:.2f} ms")
+    typer.echo(
+        f"the original takes {measured['ratio_p50']:.1f} times as long; the plugin's whole call is "
+        f"{measured['overhead']:.2f} times its ONNX Runtime calls"
+    )
+    if json_file is not None:
+        with atomic_path(json_file) as temporary:
+            temporary.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
 def _names(planners: list[str] | None) -> list[str]:

@@ -30,14 +30,15 @@ class Judge:
         world_model: Encodes pictures and makes the cost.
         problems: What to solve.
         seed: Seed of the first batch; the next ones count on.
-        batch_size: Problems planned for at once; a batch shares its random starts.
+        batch_size: Problems planned for at once; a batch shares its random starts, so that one at a
+            time, as in the race, is the fairest to planners that start from random gestures.
         make_cost: The cost, from the world model and the two latents.
     """
 
     world_model: Any
     problems: Problems
     seed: int = 0
-    batch_size: int = 10
+    batch_size: int = 1
     make_cost: MakeCost = LatentCost
 
     def __call__(self, optimizer: ActionOptimizer) -> tuple[float, float]:

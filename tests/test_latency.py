@@ -1,0 +1,23 @@
+"""The latency measurement times both samplers and counts what it says it counts."""
+
+import numpy as np
+import torch
+from test_bundle import make_bundle
+
+from vj2_ddim_benchmark.latency import measure_latency
+
+
+def test_both_samplers_are_timed(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        bundle = make_bundle(tmp_path / "bundle", conditional=False)
+        measured = measure_latency(bundle, num_plans=3, num_inference_steps=2, threads=1)
+    finally:
+        torch.set_num_threads(before)
+    for name in ("plugin", "original"):
+        assert 0 < measured[name]["p50_ms"] <= measured[name]["p95_ms"]
+    ratio = measured["original"]["p50_ms"] / measured["plugin"]["p50_ms"]
+    np.testing.assert_allclose(measured["ratio_p50"], ratio)
+    assert measured["overhead"] >= 1.0
+    assert measured["num_plans"] == 3
+    assert measured["environment"]["torch_threads"] == 1
