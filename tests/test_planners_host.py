@@ -133,6 +133,18 @@ def test_random_gestures_keeps_a_warm_start_that_is_best():
     np.testing.assert_array_equal(result.actions, target)
 
 
+def test_random_gestures_of_a_problem_do_not_depend_on_its_batch():
+    wanted = np.random.default_rng(1).uniform(0, 1, (3, 1, 250, 3))
+    planner = RandomGesturesOptimizer(SPEC, num_candidates=20)
+    together = planner.optimize(PlanningProblem(cost=QuadraticCost(wanted), batch_size=3, seed=3))
+    for row in range(3):
+        alone = QuadraticCost(wanted[row : row + 1])
+        result = planner.optimize(PlanningProblem(cost=alone, batch_size=1, seed=3))
+        np.testing.assert_array_equal(result.actions[0], together.actions[row])
+        np.testing.assert_allclose(result.cost[0], together.cost[row])
+    assert np.abs(together.actions[0] - together.actions[1]).max() > 0  # each its own argmin
+
+
 def test_names_are_unique():
     names = [entry.name for entry in REGISTRY]
     assert len(set(names)) == len(names)

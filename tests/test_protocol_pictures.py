@@ -152,6 +152,8 @@ def test_tuning_from_the_shell(tmp_path, world_model):
         2,
         "--planners",
         planners,
+        "--threads",
+        1,
     )
     assert result.exit_code == 0, result.output
     written = json.loads((tmp_path / "gradient-descent-sgd-10.json").read_text())

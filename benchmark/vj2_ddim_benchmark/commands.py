@@ -1,4 +1,4 @@
-"""`vj2-ddim benchmark` and `vj2-ddim benchmark-tune`."""
+"""`vj2-ddim benchmark`, `vj2-ddim benchmark-tune` and `vj2-ddim latency`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import Progress as Bars
 from rich.progress import TaskID
+from rich.table import Table
 
 from vj2_ddim_benchmark.latency import measure_latency
 from vj2_ddim_benchmark.planners.entry import BuildAssets
@@ -47,7 +48,7 @@ def benchmark(
     split: Annotated[str, typer.Option(help="Whose screens: test, or validation.")] = "test",
     seed: Seed = 0,
     planners: Planners = None,
-    threads: Threads = 1,
+    threads: Threads = 2,
     budget_ms: Annotated[float | None, typer.Option(min=0, help="Deadline of a plan.")] = None,
     tuned: Annotated[Path, typer.Option(help="The folder of the recorded sweeps.")] = TUNED_DIR,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer problems and planners.")] = False,
@@ -59,16 +60,17 @@ def benchmark(
         read_tuned(tuned, entry)  # a planner that is not tuned is better found out before training
     with _progress() as progress:
         if world_model is None or bundle is None:
-            world_model, bundle = _build_assets(out, quick, progress, world_model, bundle)
+            made = _build_assets(out, quick, progress, threads)
+            world_model, bundle = world_model or made[0], bundle or made[1]
         settings = Benchmark(
             world_model,
             bundle,
-            num_problems or (60 if quick else 300),
-            split,
-            seed,
-            threads,
-            budget_ms,
-            tuned,
+            num_problems=num_problems or (60 if quick else 300),
+            split=split,
+            seed=seed,
+            threads=threads,
+            budget_ms=budget_ms,
+            tuned=tuned,
         )
         rows = settings.run(out, entries, progress)
     if json_file is not None:
@@ -83,7 +85,7 @@ def benchmark_tune(
     num_problems: Annotated[int, typer.Option(min=1, help="Validation problems.")] = 100,
     seed: Seed = 0,
     planners: Planners = None,
-    threads: Threads = 1,
+    threads: Threads = 2,
     quick: Annotated[bool, typer.Option("--quick", help="Only planners of quick runs.")] = False,
 ) -> None:
     """Tune the planners that have settings to tune on validation screens, and record the sweep."""
@@ -115,14 +117,12 @@ def latency(
     bundle: Annotated[Path, typer.Argument(help="The bundle to time.")],
     num_plans: Annotated[int, typer.Option(min=1, help="Plans of each.")] = 200,
     num_inference_steps: Annotated[int, typer.Option(min=1, help="DDIM steps of both.")] = 10,
-    threads: Threads = 1,
+    threads: Threads = 2,
     json_file: JsonFile = None,
 ) -> None:
     """Time one plan at batch 1, in turns with the original script's torch sampler."""
     measured = measure_latency(bundle, num_plans, num_inference_steps, threads)
-    for name in ("plugin", "original"):
-        times = measured[name]
-        typer.echo(f"{name}: p50 {times['p50_ms']:.2f} ms, p95 {times['p95_ms']:.2f} ms")
+    Console().print(_latency_table(measured))
     typer.echo(
         f"the original takes {measured['ratio_p50']:.1f} times as long; the plugin's whole call is "
         f"{measured['overhead']:.2f} times its ONNX Runtime calls"
@@ -132,18 +132,28 @@ def latency(
             temporary.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
 
 
+def _latency_table(measured: dict[str, Any]) -> Table:
+    """One row a sampler."""
+    plans, steps = measured["num_plans"], measured["num_inference_steps"]
+    table = Table("sampler", title=f"one plan of {steps} steps, {plans} times")
+    for column in ("p50 ms", "p95 ms"):
+        table.add_column(column, justify="right")
+    for name in ("plugin", "original"):
+        times = measured[name]
+        table.add_row(name, f"{times['p50_ms']:.2f}", f"{times['p95_ms']:.2f}")
+    return table
+
+
 def _names(planners: list[str] | None) -> list[str]:
     return [name for words in planners or [] for name in words.split(",") if name]
 
 
-def _build_assets(
-    out: Path, quick: bool, progress: Progress, world_model: Path | None, bundle: Path | None
-) -> tuple[Path, Path]:
-    """Train and export what was not given."""
+def _build_assets(out: Path, quick: bool, progress: Progress, threads: int) -> tuple[Path, Path]:
+    """Train and export what is not there yet; the world model and the bundle."""
     from vj2_ddim_benchmark.assets import build_assets
 
-    assets = build_assets(out, quick, progress)
-    return world_model or assets.world_model_path, bundle or assets.bundle_path
+    assets = build_assets(out, quick, progress, threads)
+    return assets.world_model_path, assets.bundle_path
 
 
 @contextmanager
