@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vj2_ddim_plugin.bundle import Bundle, read_bundle
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.model import BundleModel
 
 __all__ = ["inspect"]
@@ -32,8 +31,7 @@ def inspect(
         table.add_row(name, str(value))
     console.print(table)
     if json_file is not None:
-        with atomic_path(json_file) as temporary:
-            temporary.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, description)
 
 
 def _describe(bundle: Bundle) -> dict[str, object]:

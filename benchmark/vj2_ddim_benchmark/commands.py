@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from vj2_ddim_benchmark.protocol.tuning import TUNED_DIR, read_tuned
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.files import atomic_path, sha256_of
+from vj2_ddim_plugin.files import sha256_of, write_json
 
 __all__ = ["benchmark", "benchmark_tune", "latency"]
 
@@ -128,8 +127,7 @@ def latency(
         f"{measured['overhead']:.2f} times its ONNX Runtime calls"
     )
     if json_file is not None:
-        with atomic_path(json_file) as temporary:
-            temporary.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, measured)
 
 
 def _latency_table(measured: dict[str, Any]) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +11,7 @@ import typer
 from rich.console import Console
 
 from vj2_ddim_plugin.errors import ContextError
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import atomic_path, write_json
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.plots import plot_plan, save_figure
@@ -64,8 +63,7 @@ def plan(
         "projection_distance": [float(value) for value in result.projection_distance],
     }
     if json_file is not None:
-        with atomic_path(json_file) as temporary:
-            temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, summary)
     total = result.wall_time_s["total"]
     console.print(
         f"{len(result.actions)} plans {result.actions.shape[1:]} in {1e3 * total:.1f} ms on "

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from vj2_ddim_plugin.errors import ConfigError, DataError
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import write_json
 
 __all__ = ["SETUP", "claim_folder", "environment", "use_threads"]
 
@@ -68,6 +68,4 @@ def claim_folder(out: Path, fixed: Mapping[str, Any], noted: Mapping[str, Any]) 
                 f"{out} holds results of another run: its {name} is {found.get(name)!r}, here it "
                 f"is {plain[name]!r}; use another folder, or the same settings to resume"
             )
-    with atomic_path(path) as temporary:
-        contents = {"fixed": plain, "noted": dict(noted)}
-        temporary.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    write_json(path, {"fixed": plain, "noted": dict(noted)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 from vj2_ddim_benchmark.protocol.records import Record
 from vj2_ddim_benchmark.protocol.statistics import percentile, wilson_interval
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import write_json
 
 __all__ = ["TASK", "Row", "summarise", "write_summary"]
 
@@ -87,5 +86,4 @@ def _row(
 
 def write_summary(path: Path, rows: Sequence[Row]) -> None:
     """Write the rows as JSON."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(list(rows), indent=2) + "\n", encoding="utf-8")
+    write_json(path, list(rows))

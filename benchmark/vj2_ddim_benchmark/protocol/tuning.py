@@ -17,7 +17,7 @@ from typing import Any
 
 from vj2_ddim_benchmark.planners.entry import Entry, SearchSpace, Settings
 from vj2_ddim_plugin.errors import ConfigError, DataError
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import write_json
 
 __all__ = ["TUNED_DIR", "Sweep", "Trial", "read_tuned", "sweep", "write_sweep"]
 
@@ -94,8 +94,7 @@ def write_sweep(
     """Write a sweep and how it was made (seeds, problems, versions); returns the file."""
     path = Path(folder) / f"{planner}.json"
     contents = {"planner": planner, **asdict(result), "provenance": provenance}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+    write_json(path, contents)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,7 +24,7 @@ from vj2_ddim_benchmark.world_model.embed import embed_transitions
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.report import report_world_model
 from vj2_ddim_benchmark.world_model.train import Progress, train_world_model
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import write_json
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
 __all__ = ["app"]
@@ -101,8 +100,7 @@ def report(
         )
     _show(measured)
     if json_file is not None:
-        with atomic_path(json_file) as temporary:
-            temporary.write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, measured)
 
 
 @app.command()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.records import from_plain, to_plain
 
 __all__ = ["COST_KINDS", "WorldModelConfig"]
 
@@ -98,19 +99,13 @@ class WorldModelConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain types, for a checkpoint."""
-        return asdict(self)
+        return to_plain(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> WorldModelConfig:
         """The inverse of `to_dict`; every field must be there and no other.
 
         Raises:
-            ConfigError: A field is missing or unknown, or out of range.
+            ConfigError: A field is missing, unknown, mistyped or out of range.
         """
-        names = {field.name for field in fields(cls)}
-        if names != set(values):
-            raise ConfigError(
-                f"a world model's configuration lacks {sorted(names - set(values))} and has the "
-                f"unknown fields {sorted(set(values) - names)}"
-            )
-        return cls(**values)
+        return from_plain(cls, values, ConfigError)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import write_json
 from vj2_ddim_training.data.describe import DataDescription, describe_data
 from vj2_ddim_training.data.generate import GESTURE_KINDS, write_gestures
 from vj2_ddim_training.data.picture import plot_description
@@ -79,8 +78,7 @@ def inspect(
     console = Console()
     console.print(_table(description))
     if json_file is not None:
-        with atomic_path(json_file) as temporary:
-            temporary.write_text(json.dumps(description.to_dict(), indent=2) + "\n")
+        write_json(json_file, description.to_dict())
     if picture is not None:
         save_figure(plot_description(description, spec), picture)
     if description.problems:
