@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.ddim import (
     add_noise,
-    classifier_free_guidance,
+    clip_to,
     ddim_invert,
     ddim_sample,
     ddim_step,
@@ -20,6 +20,7 @@ from vj2_ddim_plugin.ddim import (
     to_x0_and_epsilon,
 )
 from vj2_ddim_plugin.errors import ScheduleError
+from vj2_ddim_plugin.guidance import classifier_free_guidance
 from vj2_ddim_plugin.schedule import BETA_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
 from vj2_ddim_plugin.testing import GaussianModel
 
@@ -93,7 +94,7 @@ def test_every_step_equals_that_of_diffusers(spacing, beta_schedule, prediction_
             prev_timestep,
             schedule,
             eta=eta,
-            clip=BOUNDS if clip else None,
+            correct=clip_to(BOUNDS) if clip else None,
             noise=noise if eta else None,
         )
         np.testing.assert_allclose(step.prev_sample, wanted.prev_sample, rtol=1e-9, atol=1e-9)
@@ -179,7 +180,7 @@ def test_after_clipping_the_step_stays_on_the_line_through_x0_and_the_sample(pre
     schedule = make_schedule(prediction_type)
     bounds = (np.array([-0.2, -0.1]), np.array([0.3, 0.4]))
     sample = normal(2)
-    step = ddim_step(normal(1), sample, 300, 200, schedule, clip=bounds)
+    step = ddim_step(normal(1), sample, 300, 200, schedule, correct=clip_to(bounds))
     free = ddim_step(normal(1), sample, 300, 200, schedule)
     assert (step.pred_original_sample >= bounds[0]).all()
     assert (step.pred_original_sample <= bounds[1]).all()
@@ -193,7 +194,8 @@ def test_after_clipping_the_step_stays_on_the_line_through_x0_and_the_sample(pre
 def test_clipping_that_does_not_bite_changes_nothing():
     schedule, wide = make_schedule("v_prediction"), (np.full(2, -1e9), np.full(2, 1e9))
     clipped, free = (
-        ddim_step(normal(1), normal(2), 300, 200, schedule, clip=clip) for clip in (wide, None)
+        ddim_step(normal(1), normal(2), 300, 200, schedule, correct=correct)
+        for correct in (clip_to(wide), None)
     )
     np.testing.assert_allclose(clipped.prev_sample, free.prev_sample, rtol=1e-9)
 
@@ -267,7 +269,9 @@ def test_ancestral_samples_have_the_mean_and_std_of_the_data():
 
 def test_the_prediction_types_agree_to_rounding():
     runs = [
-        ddim_sample(make_denoiser(schedule), normal(), schedule, 30, eta=0.0, clip=BOUNDS)
+        ddim_sample(
+            make_denoiser(schedule), normal(), schedule, 30, eta=0.0, correct=clip_to(BOUNDS)
+        )
         for schedule in map(make_schedule, PREDICTION_TYPES)
     ]
     for other in runs[1:]:
@@ -393,7 +397,7 @@ def test_float32_stays_float32(eta, prediction_type):
         schedule,
         5,
         eta=eta,
-        clip=BOUNDS,
+        correct=clip_to(BOUNDS),
         draw_noise=lambda: normal(1, dtype=np.float32),
     )
     inverted = ddim_invert(denoiser, normal(dtype=np.float32), schedule, 5)
@@ -403,7 +407,7 @@ def test_float32_stays_float32(eta, prediction_type):
 
 def test_the_samplers_leave_their_input_alone():
     schedule, noise = make_schedule(), normal()
-    ddim_sample(make_denoiser(schedule), noise, schedule, 5, clip=BOUNDS)
+    ddim_sample(make_denoiser(schedule), noise, schedule, 5, correct=clip_to(BOUNDS))
     ddim_invert(make_denoiser(schedule), noise, schedule, 5)
     np.testing.assert_array_equal(noise, normal())
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.interface import PlanConstraints, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.testing import GaussianModel
@@ -97,3 +97,17 @@ def test_the_global_random_state_is_neither_read_nor_written(optimizer):
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
     np.random.seed(2)  # noqa: NPY002
     assert_same(first, plan(optimizer))
+
+
+def test_known_beginnings_warm_starts_and_constraints_leave_a_plan_its_own(optimizer):
+    """Each problem has its own; what the others bring must not matter."""
+    warm = np.zeros((5, 12, 3), np.float32)
+    for row in range(5):
+        warm[row, row : row + 4] = (0.1 * row, 0.5, 1.0)
+    fields = {"init_action": warm, "frozen_action": warm[:, :3]}
+    constraints = PlanConstraints(forbidden=[(0.6, 0.0, 0.8, 1.0)])
+    together = plan(optimizer, constraints=constraints, **fields)
+    for row in range(5):
+        own = {name: array[row : row + 1] for name, array in fields.items()}
+        alone = plan(optimizer, MEANS[row : row + 1], constraints=constraints, **own)
+        np.testing.assert_array_equal(alone.actions[0], together.actions[row])

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from test_bundle import make_bundle
 
+from vj2_ddim_plugin import session
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import BundleError, ContextError, ProviderError, VJ2DDIMError
@@ -50,6 +51,7 @@ def test_a_cuda_that_refuses_to_start_is_not_printed(tmp_path, monkeypatch, capf
             raise RuntimeError("CUDA driver version is insufficient")
         return original(self, providers, *rest)
 
+    monkeypatch.setattr(session, "why_not", lambda provider: "")  # the driver is there
     monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", create)
     monkeypatch.setattr(
         onnxruntime,
@@ -132,7 +134,12 @@ def test_linspace_truncates_the_exact_quotient():
 
 
 # 7. A plan that was sampled to its last step says it was cut short.
-def test_a_deadline_that_passes_after_the_last_step_cut_nothing_short(monkeypatch):
+@pytest.mark.parametrize(
+    ("deadline", "steps", "stopped"), [(4.5, 4, "finished"), (3.5, 3, "deadline")]
+)
+def test_a_step_that_is_not_expected_to_end_in_time_is_not_begun(
+    monkeypatch, deadline, steps, stopped
+):
     from vj2_ddim_plugin import search
 
     spec = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)
@@ -148,10 +155,10 @@ def test_a_deadline_that_passes_after_the_last_step_cut_nothing_short(monkeypatc
             return super().denoise(sample, timestep, condition)
 
     result = DDIMOptimizer(Slow(spec, SCHEDULE), num_inference_steps=4).optimize(
-        PlanningProblem(deadline_s=3.5)
+        PlanningProblem(deadline_s=deadline)
     )
-    assert result.num_denoiser_evaluations == 4
-    assert result.stopped_because == "finished"
+    assert result.num_denoiser_evaluations == steps
+    assert result.stopped_because == stopped
 
 
 # 8. A denoiser whose output has another shape is broadcast into plans; a condition graph without

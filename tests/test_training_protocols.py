@@ -178,7 +178,7 @@ def test_clipping_is_on_or_off_for_all_but_inversion(clip, monkeypatch):
     sample = protocols.ddim_sample
 
     def record(*arguments, **settings):
-        clipped.append(settings.get("clip") is not None)
+        clipped.append(settings.get("correct") is not None)
         return sample(*arguments, **settings)
 
     monkeypatch.setattr(protocols, "ddim_sample", record)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.normalization import Normalization
 from vj2_ddim_plugin.projection import project_blocks, valid_blocks
 from vj2_ddim_plugin.records import from_plain, to_plain
 from vj2_ddim_plugin.representations import REPRESENTATIONS
@@ -156,23 +157,13 @@ class ActionSpec:
         return rows * self.horizon, channels
 
     @cached_property
-    def _normalization(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Centre and scale of the diffused array in the planner's units, and its half range."""
-        representation = REPRESENTATIONS[self.representation]
-        (low, high), scale = representation.bounds(self), representation.scale(self)
-        parts = ((low + high) / 2, scale, (high - low) / 2)
-        if low.ndim == 1:  # one value a channel, the same at every step
-            return parts
-        centre, scale, reach = (np.tile(part, (self.horizon, 1)) for part in parts)
-        return centre, scale, reach
+    def _normalization(self) -> Normalization:
+        return Normalization.of(self)
 
     @property
     def diffused_bounds(self) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest valid value of the array that is diffused, for clipping."""
-        centre, scale, reach = self._normalization
-        if self.normalized:
-            return -reach / scale, reach / scale
-        return centre - reach, centre + reach
+        return self._normalization.bounds
 
     def encode(self, actions: FloatArray) -> FloatArray:
         """Actions `[..., L, A]` in the planner's units to the diffused array `[..., M, C]`.
@@ -181,32 +172,35 @@ class ActionSpec:
             ActionError: The shape is wrong, or the representation cannot hold these gestures.
         """
         blocks, lead = self._blocks(actions)
-        diffused = REPRESENTATIONS[self.representation].encode(blocks, self)
-        diffused = diffused.reshape(*lead, *self.diffused_shape)
-        if self.normalized:
-            centre, scale, _ = self._normalization
-            diffused = (diffused - centre) / scale
+        values = REPRESENTATIONS[self.representation].encode(blocks, self)
+        diffused = self._normalization.normalize(values.reshape(*lead, *self.diffused_shape))
         return diffused.astype(actions.dtype, copy=False)
 
     def decode(self, diffused: FloatArray) -> FloatArray:
         """The inverse of `encode` on valid gestures: `[..., M, C]` to actions `[..., L, A]`."""
+        values = self._diffused_blocks(diffused)
+        blocks = REPRESENTATIONS[self.representation].decode(values, self)
+        shape = (*diffused.shape[:-2], self.length, self.num_channels)
+        return blocks.reshape(shape).astype(diffused.dtype, copy=False)
+
+    def decodes_to_valid(self, diffused: FloatArray) -> NDArray[np.bool_]:
+        """Whether each of `[..., M, C]` surely decodes to a valid gesture, as `[...]`.
+
+        Read off the array itself, where that is quicker than drawing the gesture; False is "maybe".
+        """
+        values = self._diffused_blocks(diffused)
+        valid = REPRESENTATIONS[self.representation].decodes_to_valid(values, self)
+        return np.asarray(valid.reshape(*diffused.shape[:-2], self.horizon).all(axis=-1))
+
+    def _diffused_blocks(self, diffused: FloatArray) -> FloatArray:
+        """One block a row, `[n, rows, channels]`, in the planner's units."""
         if diffused.shape[-2:] != self.diffused_shape:
             raise ActionError(
                 f"diffused array ends in {diffused.shape[-2:]}, expected {self.diffused_shape} for "
                 f"representation {self.representation!r}"
             )
-        values = diffused
-        if self.normalized:
-            centre, scale, _ = self._normalization
-            values = centre + scale * diffused
-        lead = diffused.shape[:-2]
-        rows = self.diffused_shape[0] // self.horizon
-        blocks = REPRESENTATIONS[self.representation].decode(
-            values.reshape(-1, rows, self.diffused_shape[1]), self
-        )
-        return blocks.reshape(*lead, self.length, self.num_channels).astype(
-            diffused.dtype, copy=False
-        )
+        rows, channels = self.diffused_shape
+        return self._normalization.unnormalize(diffused).reshape(-1, rows // self.horizon, channels)
 
     def pressed(self, actions: FloatArray) -> NDArray[np.bool_]:
         """Where the finger is down: press above one half."""

@@ -8,16 +8,19 @@ import numpy as np
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import ConditionSpec
-from vj2_ddim_plugin.errors import BundleError, ContextError
+from vj2_ddim_plugin.errors import BundleError, ContextError, CostError
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
 
 __all__ = [
+    "checked_actions",
     "checked_batch",
     "checked_context",
     "checked_cost",
     "checked_output",
     "checked_seed",
+    "cost_of",
     "padded_warm_start",
+    "require_finite_cost",
 ]
 
 
@@ -60,14 +63,16 @@ def _numbers(name: str, values: object) -> FloatArray:
 
 
 def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -> int:
-    """B, from the context, the warm start, or `batch_size`, all of which must agree.
+    """B, from the problem's arrays or `batch_size`, all of which must agree.
 
     Raises:
         ContextError: They disagree, or B is 0.
     """
     sizes = {name: len(array) for name, array in context.items()}
-    if problem.init_action is not None:
-        sizes["init_action"] = len(np.atleast_1d(_numbers("init_action", problem.init_action)))
+    for name in ("init_action", "frozen_action"):
+        actions = getattr(problem, name)
+        if actions is not None:
+            sizes[name] = len(np.atleast_1d(_numbers(name, actions)))
     if problem.batch_size is not None:
         sizes["batch_size"] = problem.batch_size
     if len(set(sizes.values())) > 1:
@@ -96,58 +101,70 @@ def padded_warm_start(init_action: FloatArray | None, spec: ActionSpec, batch: i
     """
     if init_action is None:
         return np.zeros((batch, 0, spec.length, spec.num_channels), np.float32)
-    actions = np.asarray(init_action, np.float32)
-    if (
-        actions.ndim != 3
-        or actions.shape[2] != spec.num_channels
-        or not 1 <= actions.shape[1] <= spec.length
-    ):
-        raise ContextError(
-            f"init_action has shape {actions.shape}; expected [B, 1 to {spec.length}, "
-            f"{spec.num_channels}]"
-        )
-    if not np.isfinite(actions).all():
-        raise ContextError("init_action has values that are NaN or infinite; pass None instead")
+    actions = checked_actions("init_action", init_action, spec, spec.length)
     rest = np.repeat(actions[:, -1:], spec.length - actions.shape[1], axis=1)
     if spec.press_channel is not None:
         rest = np.zeros_like(rest)
     return np.concatenate([actions, rest], axis=1)[:, None]
 
 
-def checked_cost(
-    cost: CostFn, candidates: FloatArray, best_so_far: FloatArray | None = None
-) -> FloatArray:
-    """The planner's cost of `[B, K, L, A]` as `[B, K]`, NaN counted as infinitely bad.
-
-    Args:
-        cost: The planner's cost; it is given a copy, so it cannot change the candidates.
-        candidates: `[B, K, L, A]`.
-        best_so_far: `[B]`, lowest cost of earlier candidates; where it is finite, none of these
-            has to be.
-
-    Returns:
-        `[B, K]`.
+def checked_actions(name: str, actions: object, spec: ActionSpec, longest: int) -> FloatArray:
+    """Actions `[B, 1 to longest, A]` as finite float32.
 
     Raises:
-        ContextError: The shape is wrong, or a problem has no candidate of finite cost.
+        ContextError: They are of another shape or not finite.
     """
-    values = np.asarray(cost(candidates.copy()), np.float64)
-    if values.shape != candidates.shape[:2]:
+    array = _numbers(name, actions)
+    if array.ndim != 3 or array.shape[2] != spec.num_channels or not 1 <= array.shape[1] <= longest:
         raise ContextError(
+            f"{name} has shape {array.shape}; expected [B, 1 to {longest}, {spec.num_channels}]"
+        )
+    if not np.isfinite(array).all():
+        raise ContextError(f"{name} has values that are NaN or infinite; pass None instead")
+    return array
+
+
+def cost_of(cost: CostFn, candidates: FloatArray) -> FloatArray:
+    """The planner's cost of `[B, K, L, A]` as `[B, K]`, NaN counted as infinitely bad.
+
+    It is given a copy, so it cannot change the candidates.
+
+    Raises:
+        CostError: It raised, or its shape is wrong.
+    """
+    try:
+        values = np.asarray(cost(candidates.copy()), np.float64)
+    except Exception as error:
+        raise CostError(
+            f"cost raised {type(error).__name__} for candidates {candidates.shape}: {error}"
+        ) from error
+    if values.shape != candidates.shape[:2]:
+        raise CostError(
             f"cost returned shape {values.shape} for candidates {candidates.shape}; expected "
             f"[B, K] = {candidates.shape[:2]}"
         )
-    values = np.where(np.isfinite(values), values, np.inf)
-    best = values.min(axis=1)
-    if best_so_far is not None:
-        best = np.minimum(best, best_so_far)
-    hopeless = np.flatnonzero(np.isinf(best))
+    return np.where(np.isfinite(values), values, np.inf)
+
+
+def checked_cost(cost: CostFn, candidates: FloatArray) -> FloatArray:
+    """`cost_of` candidates of which every problem has one of finite cost.
+
+    Raises:
+        CostError: It raised, its shape is wrong, or it is finite for no candidate of a problem.
+    """
+    values = cost_of(cost, candidates)
+    require_finite_cost(values.min(axis=1))
+    return values
+
+
+def require_finite_cost(best: FloatArray) -> None:
+    """Raise `CostError` where the best cost of a problem, `[B]`, is not finite."""
+    hopeless = np.flatnonzero(~np.isfinite(best))
     if len(hopeless):
-        raise ContextError(
+        raise CostError(
             f"cost is NaN or infinite for every candidate of problem {hopeless[0]}; nothing can be "
             f"ranked. Check the world model"
         )
-    return values
 
 
 def checked_output(output: FloatArray, sample: FloatArray) -> FloatArray:

@@ -45,6 +45,18 @@ COMMANDS = {
     "inspect": Command(
         "vj2_ddim_plugin.commands", "inspect", "cli", "Say all there is to know about a bundle."
     ),
+    "doctor": Command(
+        "vj2_ddim_plugin.commands",
+        "doctor",
+        "cli",
+        "Say what this machine can do, and why CUDA did not load.",
+    ),
+    "adapters": Command(
+        "vj2_ddim_plugin.adapters.commands",
+        "adapters",
+        "cli",
+        "List the host planners this can stand in for.",
+    ),
     "plan": Command("vj2_ddim_training.plan", "plan", "cli", "Plan from the shell with a bundle."),
     "world": Command(
         "vj2_ddim_benchmark.world_model.commands",
@@ -63,6 +75,12 @@ COMMANDS = {
         "latency",
         "benchmark",
         "Time one plan against the original script's torch sampler.",
+    ),
+    "pressure": Command(
+        "vj2_ddim_benchmark.pressure_commands",
+        "pressure",
+        "benchmark",
+        "Measure overhead, deadlines under load, memory and threads.",
     ),
     "benchmark-tune": Command(
         "vj2_ddim_benchmark.commands",

@@ -1,4 +1,4 @@
-"""`vj2-ddim inspect`: what a bundle holds, without torch."""
+"""`vj2-ddim inspect` and `vj2-ddim doctor`: what a bundle holds and a machine can do, no torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from vj2_ddim_plugin.bundle import Bundle, read_bundle
+from vj2_ddim_plugin.doctor import RUNS, examine
+from vj2_ddim_plugin.errors import ConfigError, ProviderError
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.providers import PROVIDERS
 
-__all__ = ["inspect"]
+__all__ = ["doctor", "inspect"]
 
 console = Console()
 
@@ -32,6 +36,31 @@ def inspect(
     console.print(table)
     if json_file is not None:
         write_json(json_file, description)
+
+
+def doctor(
+    bundle: Annotated[Path | None, typer.Option(help="Time one plan of this bundle.")] = None,
+    require: Annotated[
+        list[str] | None, typer.Option(help="Fail unless this provider runs; may be repeated.")
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write it as JSON.")] = None,
+) -> None:
+    """Say what this machine can do: which providers really run, and why the others do not."""
+    unknown = sorted(set(require or ()) - set(PROVIDERS))
+    if unknown:
+        raise ConfigError(f"--require {unknown[0]} is unknown; use one of {', '.join(PROVIDERS)}")
+    findings = examine(bundle)
+    table = Table(show_header=False, show_lines=True)
+    for section, value in findings.items():
+        lines = value.items() if isinstance(value, dict) else [("", value)]
+        text = Text("\n".join(f"{name}: {found}" if name else f"{found}" for name, found in lines))
+        table.add_row(section, text)
+    console.print(table)
+    if json_file is not None:
+        write_json(json_file, findings)
+    for name in require or ():
+        if findings["providers"][name] != RUNS:
+            raise ProviderError(f"--require {name}: it {findings['providers'][name]}")
 
 
 def _describe(bundle: Bundle) -> dict[str, object]:

@@ -18,19 +18,23 @@ from vj2_ddim_plugin.schedule import NoiseSchedule, TimestepPairs
 
 __all__ = [
     "Bounds",
+    "Correction",
     "Denoiser",
     "Step",
     "add_noise",
-    "classifier_free_guidance",
+    "clip_to",
     "ddim_invert",
     "ddim_sample",
     "ddim_step",
     "ddim_steps",
+    "to_x0",
     "to_x0_and_epsilon",
 ]
 
 Denoiser = Callable[[FloatArray, int], FloatArray]
 Bounds = tuple[FloatArray, FloatArray]
+Correction = Callable[[FloatArray], FloatArray]
+"""What is done to every predicted x0: clipping, or making it continue what was already sent."""
 DrawNoise = Callable[[], FloatArray]
 
 
@@ -50,20 +54,46 @@ def add_noise(
     return noisy
 
 
-def to_x0_and_epsilon(
+def to_x0(
     model_output: FloatArray, sample: FloatArray, timestep: int, schedule: NoiseSchedule
-) -> tuple[FloatArray, FloatArray]:
-    """Turn any prediction type into `(pred_original_sample, epsilon)`.
+) -> FloatArray:
+    """The x0 that a model output of any prediction type stands for.
 
     DDIM eq. 9 for epsilon; Salimans & Ho 2022, appendix D, for v.
     """
     alpha = schedule.alpha_cumprod(timestep)
     signal, noise = math.sqrt(alpha), math.sqrt(1.0 - alpha)
     if schedule.prediction_type == "epsilon":
-        return (sample - noise * model_output) / signal, model_output
+        return (sample - noise * model_output) / signal
     if schedule.prediction_type == "sample":
-        return model_output, (sample - signal * model_output) / noise
-    return signal * sample - noise * model_output, signal * model_output + noise * sample
+        return model_output
+    return signal * sample - noise * model_output
+
+
+def to_x0_and_epsilon(
+    model_output: FloatArray, sample: FloatArray, timestep: int, schedule: NoiseSchedule
+) -> tuple[FloatArray, FloatArray]:
+    """Turn any prediction type into `(pred_original_sample, epsilon)`, see `to_x0`."""
+    alpha = schedule.alpha_cumprod(timestep)
+    signal, noise = math.sqrt(alpha), math.sqrt(1.0 - alpha)
+    x0 = to_x0(model_output, sample, timestep, schedule)
+    if schedule.prediction_type == "epsilon":
+        return x0, model_output
+    if schedule.prediction_type == "sample":
+        return x0, (sample - signal * x0) / noise
+    return x0, signal * model_output + noise * sample
+
+
+def clip_to(bounds: Bounds) -> Correction:
+    """Clipping of x0 to its lowest and highest valid value, broadcastable to the sample."""
+    low, high = (np.asarray(bound) for bound in bounds)
+
+    def clip(original: FloatArray) -> FloatArray:
+        # np.clip costs ten times as much on an array this small
+        clipped = np.minimum(np.maximum(original, low), high)
+        return clipped.astype(original.dtype, copy=False)
+
+    return clip
 
 
 def ddim_step(
@@ -74,10 +104,13 @@ def ddim_step(
     schedule: NoiseSchedule,
     *,
     eta: float = 0.0,
-    clip: Bounds | None = None,
+    correct: Correction | None = None,
     noise: FloatArray | None = None,
 ) -> Step:
     """One step from `timestep` to `prev_timestep`: DDIM eq. 12, with the sigma of eq. 16.
+
+    Epsilon is always derived from the (corrected) x0, so that the step stays on the line between x0
+    and x_t; it is then a sum of known multiples of the two.
 
     Args:
         model_output: The denoiser's output, of the sample's shape.
@@ -86,8 +119,7 @@ def ddim_step(
         prev_timestep: The timestep to arrive at; -1 is the end.
         schedule: The noise schedule.
         eta: 0 is DDIM, 1 is DDPM.
-        clip: Bounds of x0. Where they bite, epsilon is derived anew from the clipped x0, so that
-            the step stays on the line between x0 and x_t.
+        correct: Applied to the predicted x0, for example `clip_to(bounds)`.
         noise: Standard normal noise of the sample's shape; needed when `eta` is above 0.
 
     Returns:
@@ -99,19 +131,13 @@ def ddim_step(
     if not 0.0 <= eta <= 1.0:
         raise ScheduleError(f"eta must be in [0, 1] (0 is DDIM, 1 is DDPM); found {eta}")
     if eta > 0.0 and noise is None:
-        raise ScheduleError(
-            "eta above 0 adds noise at every step: pass noise of the sample's shape"
-        )
+        raise ScheduleError("eta above 0 adds noise at every step: pass noise like the sample")
     alpha, alpha_prev = schedule.alpha_cumprod(timestep), schedule.alpha_cumprod(prev_timestep)
-    x0, epsilon = to_x0_and_epsilon(model_output, sample, timestep, schedule)
-    if clip is not None:
-        x0 = np.clip(x0, *clip).astype(sample.dtype, copy=False)
-        epsilon = (sample - math.sqrt(alpha) * x0) / math.sqrt(1.0 - alpha)
-    sigma = (
-        eta * math.sqrt((1.0 - alpha_prev) / (1.0 - alpha)) * math.sqrt(1.0 - alpha / alpha_prev)
-    )
-    direction = math.sqrt(max(1.0 - alpha_prev - sigma**2, 0.0))
-    prev_sample = math.sqrt(alpha_prev) * x0 + direction * epsilon
+    x0 = to_x0(model_output, sample, timestep, schedule)
+    x0 = x0 if correct is None else correct(x0)
+    sigma = eta * math.sqrt((1.0 - alpha_prev) / (1.0 - alpha) * (1.0 - alpha / alpha_prev))
+    of_sample = math.sqrt(max(1.0 - alpha_prev - sigma**2, 0.0) / (1.0 - alpha))
+    prev_sample = (math.sqrt(alpha_prev) - of_sample * math.sqrt(alpha)) * x0 + of_sample * sample
     if noise is not None:
         prev_sample = prev_sample + sigma * noise
     return Step(prev_sample, x0)
@@ -124,21 +150,15 @@ def ddim_steps(
     schedule: NoiseSchedule,
     *,
     eta: float = 0.0,
-    clip: Bounds | None = None,
+    correct: Correction | None = None,
     draw_noise: DrawNoise | None = None,
 ) -> Iterator[Step]:
     """Sampling, one `Step` at a time, so that a caller with a deadline can stop in between."""
     for timestep, prev_timestep in pairs:
         noise = draw_noise() if draw_noise is not None and eta > 0.0 else None
+        output = denoiser(sample, timestep)
         step = ddim_step(
-            denoiser(sample, timestep),
-            sample,
-            timestep,
-            prev_timestep,
-            schedule,
-            eta=eta,
-            clip=clip,
-            noise=noise,
+            output, sample, timestep, prev_timestep, schedule, eta=eta, correct=correct, noise=noise
         )
         sample = step.prev_sample
         yield step
@@ -153,7 +173,7 @@ def ddim_sample(
     spacing: str | None = None,
     start_timestep: int | None = None,
     eta: float = 0.0,
-    clip: Bounds | None = None,
+    correct: Correction | None = None,
     draw_noise: DrawNoise | None = None,
 ) -> FloatArray:
     """From noise (or from x at `start_timestep`) to data in N steps.
@@ -166,7 +186,7 @@ def ddim_sample(
         spacing: Overrides the schedule's timestep spacing.
         start_timestep: The timestep of `sample`, if not the last one.
         eta: 0 is DDIM, 1 is DDPM.
-        clip: Bounds of x0, see `ddim_step`.
+        correct: Applied to every predicted x0, see `ddim_step`.
         draw_noise: Standard normal noise of the sample's shape, called once a step if `eta` > 0.
 
     Returns:
@@ -177,7 +197,7 @@ def ddim_sample(
     """
     pairs = schedule.timesteps(num_inference_steps, spacing=spacing, start_timestep=start_timestep)
     for step in ddim_steps(
-        denoiser, sample, pairs, schedule, eta=eta, clip=clip, draw_noise=draw_noise
+        denoiser, sample, pairs, schedule, eta=eta, correct=correct, draw_noise=draw_noise
     ):
         sample = step.prev_sample
     return sample
@@ -229,20 +249,3 @@ def ddim_invert(
             guess = shrink * sample + gain * epsilon
         sample = guess
     return sample
-
-
-def classifier_free_guidance(
-    conditional: Denoiser, unconditional: Denoiser, guidance_scale: float
-) -> Denoiser:
-    """`uncond + s * (cond - uncond)` (Ho & Salimans 2022, with their w equal to s - 1).
-
-    At a scale of 1 this is the conditional denoiser itself, and the unconditional one is not asked.
-    """
-    if guidance_scale == 1.0:
-        return conditional
-
-    def guided(sample: FloatArray, timestep: int) -> FloatArray:
-        without = unconditional(sample, timestep)
-        return without + guidance_scale * (conditional(sample, timestep) - without)
-
-    return guided

@@ -7,6 +7,8 @@ VJ2DDIMError
 ├── DataError            a data file that is missing, broken or of the wrong shape
 ├── ActionError          actions that do not fit their ActionSpec
 ├── ContextError         a planning problem whose context, cost or init_action is wrong
+│   ├── ConstraintError  constraints that contradict one another, or that no candidate keeps
+│   └── CostError        a cost that raised, or that ranks nothing
 ├── CheckpointError      a checkpoint that cannot be opened or does not say what it holds
 ├── BundleError          a bundle whose manifest or graphs are missing, changed or inconsistent
 ├── ParityError          an exported bundle that does not agree with its checkpoint
@@ -23,7 +25,9 @@ __all__ = [
     "BundleError",
     "CheckpointError",
     "ConfigError",
+    "ConstraintError",
     "ContextError",
+    "CostError",
     "DataError",
     "ParityError",
     "ProviderError",
@@ -54,6 +58,14 @@ class ActionError(VJ2DDIMError, ValueError):
 
 class ContextError(VJ2DDIMError, ValueError):
     """A `PlanningProblem` whose context, cost, or init_action does not fit the optimizer."""
+
+
+class ConstraintError(ContextError):
+    """Constraints that contradict one another, or that no candidate of a plan keeps."""
+
+
+class CostError(ContextError):
+    """A cost that raised, returned a wrong shape, or is finite for no candidate."""
 
 
 class CheckpointError(VJ2DDIMError, ValueError):

@@ -6,14 +6,21 @@ Shapes: B problems, K candidates each, L actions a plan, A channels an action. L
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ActionOptimizer", "CostFn", "FloatArray", "PlanResult", "PlanningProblem"]
+__all__ = [
+    "ActionOptimizer",
+    "CostFn",
+    "FloatArray",
+    "PlanConstraints",
+    "PlanResult",
+    "PlanningProblem",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -34,6 +41,25 @@ class CostFn(Protocol):
 
 
 @dataclass(frozen=True)
+class PlanConstraints:
+    """What every returned plan keeps, in the planner's units; None or empty where nothing is asked.
+
+    Attributes:
+        action_low: `[A]`, lower bounds tighter than the optimizer's own.
+        action_high: `[A]`, upper bounds tighter than the optimizer's own.
+        fixed: `[L, A]` or `[B, L, A]`, entries that are given; NaN where the plan is free. They win
+            over the rules of a valid gesture.
+        forbidden: Rectangles `(x_low, y_low, x_high, y_high)`, edges included, that the finger may
+            not touch or cross while it is down.
+    """
+
+    action_low: FloatArray | None = None
+    action_high: FloatArray | None = None
+    fixed: FloatArray | None = None
+    forbidden: Sequence[tuple[float, float, float, float]] = ()
+
+
+@dataclass(frozen=True)
 class PlanningProblem:
     """What a planner asks of its optimizer, for B problems at once.
 
@@ -45,8 +71,10 @@ class PlanningProblem:
             beginning.
         deadline_s: Seconds the optimizer may take; at the deadline it returns its best so far.
         seed: Seed of this problem's randomness, or None for the optimizer's own.
-        batch_size: B, needed only when there is neither a context nor an init_action to read it
-            from.
+        batch_size: B, needed only when no array of the problem says it.
+        frozen_action: `[B, n, A]` with n < L, actions that were already sent: every plan begins
+            with exactly these and goes on from them. None when nothing was sent.
+        constraints: What every plan must keep besides, or None.
     """
 
     context: Mapping[str, FloatArray] = field(default_factory=dict)
@@ -55,6 +83,8 @@ class PlanningProblem:
     deadline_s: float | None = None
     seed: int | None = None
     batch_size: int | None = None
+    frozen_action: FloatArray | None = None
+    constraints: PlanConstraints | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +102,9 @@ class PlanResult:
         stopped_because: `"finished"` or `"deadline"`.
         projection_distance: `[B]`, the largest change that projection onto valid gestures made to
             the returned plan, in the planner's units; 0 where it changed nothing.
+        planned_by: `"optimizer"`, or, when it failed, the link of its chain that answered:
+            `"previous"` (the warm start) or `"host"` (another optimizer).
+        failures: What went wrong on the way to this plan, one line each; empty when nothing did.
     """
 
     actions: FloatArray
@@ -83,6 +116,8 @@ class PlanResult:
     provider: str
     stopped_because: str
     projection_distance: FloatArray
+    planned_by: str = "optimizer"
+    failures: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -11,7 +11,9 @@ import numpy as np
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import Bundle, ConditionSpec, read_bundle
 from vj2_ddim_plugin.errors import BundleError
+from vj2_ddim_plugin.independence import Feeds, IndependentRows
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.providers import SessionSettings
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.session import OnnxGraph
 
@@ -31,7 +33,11 @@ class SamplerModel(Protocol):
     action_spec: ActionSpec
     schedule: NoiseSchedule
     condition: ConditionSpec
-    provider: str
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs, or the name of another engine."""
+        ...
 
     def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
         """Encode named arrays `[B, ...]`, once a plan; None for an unconditional model."""
@@ -40,21 +46,35 @@ class SamplerModel(Protocol):
     def denoise(
         self, sample: FloatArray, timestep: int, condition: FloatArray | None
     ) -> FloatArray:
-        """One denoiser call: `[n, M, C]` at one timestep, with tokens `[n, S, W]`."""
+        """One denoiser call: `[n, M, C]` at one timestep, with tokens `[n, S, W]`.
+
+        The tokens are the same array in all calls of a loop, and are not changed in place.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what the model holds. Closing twice is fine."""
         ...
 
 
 class BundleModel:
-    """A bundle, loaded into ONNX Runtime.
+    """A bundle, loaded into ONNX Runtime; a context manager that closes it.
+
+    Threads may share it; it can be pickled into another process (its folder need not exist there)
+    and survives a fork. On the CPU, what a row gives does not depend on the rows beside it.
 
     Args:
         bundle: The bundle's folder, or its manifest already read.
-        provider: `auto`, `cpu` or `cuda`, see `OnnxGraph`.
+        provider: `auto`, `cpu`, `cuda` or `tensorrt`; by name it is strict.
         num_threads: Threads of one operator; None leaves ONNX Runtime's choice.
-        provider_options: Passed to CUDA as they are.
+        provider_options: Passed to the GPU's provider as they are.
+        allow_tf32: See `SessionSettings`, as for the next two.
+        memory_limit_bytes: Of the GPU, for each of the two graphs.
+        cuda_graph: Whether a GPU records and replays the two graphs.
 
     Raises:
         BundleError: The bundle is incomplete, changed, or its graphs do not fit its manifest.
+        ConfigError: A setting is unknown or out of range.
         ProviderError: The provider asked for is not the one that runs.
     """
 
@@ -64,59 +84,91 @@ class BundleModel:
         provider: str = "auto",
         num_threads: int | None = None,
         provider_options: Mapping[str, Any] | None = None,
+        *,
+        allow_tf32: bool = False,
+        memory_limit_bytes: int | None = None,
+        cuda_graph: bool = False,
     ) -> None:
+        settings = SessionSettings(
+            provider, num_threads, provider_options, allow_tf32, memory_limit_bytes, cuda_graph
+        )
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         self.action_spec, self.schedule = self.bundle.action_spec, self.bundle.schedule
         self.condition = self.bundle.condition
+        inputs = {"sample": self.action_spec.diffused_shape, "timestep": ()}
+        if self.condition.inputs:
+            inputs["condition"] = (self.condition.num_tokens, self.condition.width)
+        self._denoiser = self._load(self.bundle.denoiser_path, settings, inputs, ["model_output"])
+        self._condition: IndependentRows | None = None
+        if (path := self.bundle.condition_path) is not None:
+            self._condition = self._load(
+                path, settings, self.condition.inputs, ["condition", "null_condition"]
+            )
 
-        def load(path: Path) -> OnnxGraph:
-            return OnnxGraph(path, provider, num_threads, provider_options)
-
-        self._denoiser = load(self.bundle.denoiser_path)
-        path = self.bundle.condition_path
-        self._condition = None if path is None else load(path)
-        self.provider = self._denoiser.provider
-        self._check_inputs()
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs."""
+        return self._denoiser.graph.provider
 
     def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
-        """Run `condition.onnx`; None for an unconditional bundle."""
+        """Run `condition.onnx`; None for an unconditional bundle.
+
+        Raises:
+            ProviderError: The run failed, or the model was closed.
+        """
         if self._condition is None:
             return None
-        condition, null_condition = self._condition.run(context)
+        condition, null_condition = self._condition.run(dict(context))
         return EncodedContext(condition, null_condition)
 
     def denoise(
         self, sample: FloatArray, timestep: int, condition: FloatArray | None
     ) -> FloatArray:
-        """Run `denoiser.onnx` once."""
-        feeds = {"sample": sample, "timestep": np.full(len(sample), timestep, np.int64)}
+        """Run `denoiser.onnx` once.
+
+        Raises:
+            ProviderError: The run failed, or the model was closed.
+        """
+        feeds: Feeds = {"sample": sample, "timestep": np.full(len(sample), timestep, np.int64)}
         if condition is not None:
             feeds["condition"] = condition
         return self._denoiser.run(feeds)[0]
 
-    def _check_inputs(self) -> None:
-        expected: dict[str, tuple[int, ...]] = {"timestep": ()}
-        expected["sample"] = self.action_spec.diffused_shape
-        graphs = [(self.bundle.denoiser_path.name, self._denoiser, expected)]
+    def close(self) -> None:
+        """Free both sessions. Closing twice is fine; running afterwards is a `ProviderError`."""
+        self._denoiser.graph.close()
         if self._condition is not None:
-            expected["condition"] = (self.condition.num_tokens, self.condition.width)
-            graphs.append(("condition.onnx", self._condition, dict(self.condition.inputs)))
-        outputs = {self.bundle.denoiser_path.name: ["model_output"]}
-        outputs["condition.onnx"] = ["condition", "null_condition"]
-        for name, graph, inputs in graphs:
-            if list(graph.output_names) != outputs[name]:
-                raise BundleError(
-                    f"{self.bundle.folder / name}: outputs are {list(graph.output_names)}, "
-                    f"expected {outputs[name]}. Export the checkpoint again"
-                )
-            found = {key: tuple(shape[1:]) for key, shape in graph.input_shapes.items()}
-            if set(found) != set(inputs) or not all(
-                _fits(found[key], inputs[key]) for key in found
-            ):
-                raise BundleError(
-                    f"{self.bundle.folder / name}: inputs are {found} (without the batch axis), "
-                    f"the manifest says {inputs}. Export the checkpoint again"
-                )
+            self._condition.graph.close()
+
+    def __enter__(self) -> BundleModel:
+        """The model itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _load(
+        self,
+        path: Path,
+        settings: SessionSettings,
+        inputs: Mapping[str, tuple[int, ...]],
+        outputs: list[str],
+    ) -> IndependentRows:
+        """A graph whose inputs and outputs are those that the manifest says."""
+        graph = OnnxGraph(path, settings, constant=["condition"])
+        if list(graph.output_names) != outputs:
+            raise BundleError(
+                f"{path}: outputs are {list(graph.output_names)}, expected {outputs}. Export the "
+                f"checkpoint again"
+            )
+        found = {key: tuple(shape[1:]) for key, shape in graph.input_shapes.items()}
+        if set(found) != set(inputs) or not all(_fits(found[key], inputs[key]) for key in found):
+            raise BundleError(
+                f"{path}: inputs are {found} (without the batch axis), the manifest says "
+                f"{dict(inputs)}. Export the checkpoint again"
+            )
+        return IndependentRows(graph, inputs, self.schedule.num_train_timesteps)
 
 
 def _fits(found: tuple[Any, ...], expected: tuple[int, ...]) -> bool:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vj2_ddim_plugin.deadline import Pace
+from vj2_ddim_plugin.failure import Fallback, checked_chain, plan_or_fall_back
 from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
 from vj2_ddim_plugin.model import BundleModel, SamplerModel
-from vj2_ddim_plugin.search import CandidateSearch, SearchSettings
+from vj2_ddim_plugin.search import CandidateSearch
+from vj2_ddim_plugin.settings import SearchSettings
 
 __all__ = ["DDIMOptimizer"]
 
@@ -19,7 +23,9 @@ class DDIMOptimizer:
     """An `ActionOptimizer` that samples plans from a diffusion model.
 
     Every problem of a batch gets the same starting noise, drawn from the seed alone, so that a plan
-    does not depend on what else is in its batch, and the same seed gives the same plan.
+    does not depend on what else is in its batch, and the same seed gives the same plan. (Under a
+    deadline it also depends on the time there is.) One optimizer may plan in many threads at once,
+    and can be pickled into worker processes.
 
     Args:
         model: The trained model; `from_bundle` loads one.
@@ -27,11 +33,16 @@ class DDIMOptimizer:
         num_candidates: Samples K that the planner's cost ranks; without a cost, one is drawn.
         eta: 0 is DDIM, 1 is DDPM.
         guidance_scale: Classifier-free guidance, `uncond + s * (cond - uncond)`; 1 is off.
-        num_refinements: Rounds that re-noise the best candidates and denoise them again.
+        num_refinements: Rounds that re-noise the best candidates and denoise them again; None goes
+            on until the deadline, which every problem must then have.
         refinement_strength: How far to re-noise, as a share of the schedule.
+        warm_start_share: Share of the candidates that, where a problem has a warm start, begin at
+            the warm start re-noised by `refinement_strength` instead of at pure noise.
         project: Whether candidates are projected onto valid gestures before they are ranked.
         timestep_spacing: Overrides the schedule's spacing.
         seed: Used where a problem brings none.
+        on_failure: What to ask, in this order, when a plan fails: `"previous"` (the warm start) or
+            an optimizer, for example the host's own. Empty: the error is raised.
 
     Raises:
         ConfigError: A setting is out of range, or guidance is asked of an unconditional model.
@@ -46,11 +57,13 @@ class DDIMOptimizer:
         num_candidates: int = 16,
         eta: float = 0.0,
         guidance_scale: float = 1.0,
-        num_refinements: int = 0,
+        num_refinements: int | None = 0,
         refinement_strength: float = 0.4,
+        warm_start_share: float = 0.25,
         project: bool = True,
         timestep_spacing: str | None = None,
         seed: int = 0,
+        on_failure: Sequence[Fallback] = (),
     ) -> None:
         self.model, self.action_spec = model, model.action_spec
         self.settings = SearchSettings(
@@ -60,11 +73,14 @@ class DDIMOptimizer:
             guidance_scale=guidance_scale,
             num_refinements=num_refinements,
             refinement_strength=refinement_strength,
+            warm_start_share=warm_start_share,
             project=project,
             timestep_spacing=timestep_spacing,
             seed=seed,
         )
         self.settings.check(model)
+        self.on_failure = checked_chain(on_failure)
+        self._pace = Pace()
 
     @classmethod
     def from_bundle(
@@ -74,15 +90,21 @@ class DDIMOptimizer:
         provider: str = "auto",
         num_threads: int | None = None,
         provider_options: Mapping[str, Any] | None = None,
+        allow_tf32: bool = False,
+        memory_limit_bytes: int | None = None,
+        cuda_graph: bool = False,
         **settings: Any,  # noqa: ANN401
     ) -> DDIMOptimizer:
         """Load a bundle.
 
         Args:
             path: The bundle's folder.
-            provider: `auto`, `cpu` or `cuda`; by name it is strict.
+            provider: `auto`, `cpu`, `cuda` or `tensorrt`; by name it is strict.
             num_threads: Threads of one operator; None leaves ONNX Runtime's choice.
-            provider_options: Passed to CUDA as they are.
+            provider_options: Passed to the GPU's provider as they are.
+            allow_tf32: Whether a GPU may multiply in TF32; the loop amplifies its error.
+            memory_limit_bytes: Of the GPU, for each of the two graphs.
+            cuda_graph: Whether a GPU records and replays the denoiser.
             **settings: Any keyword of the constructor.
 
         Returns:
@@ -92,36 +114,67 @@ class DDIMOptimizer:
             BundleError: The bundle is incomplete, changed or inconsistent.
             ProviderError: The provider asked for is not the one that runs.
         """
-        optimizer = cls(BundleModel(path, provider, num_threads, provider_options), **settings)
+        model = BundleModel(
+            path,
+            provider,
+            num_threads,
+            provider_options,
+            allow_tf32=allow_tf32,
+            memory_limit_bytes=memory_limit_bytes,
+            cuda_graph=cuda_graph,
+        )
+        optimizer = cls(model, **settings)
         optimizer.warm_up()
         return optimizer
 
     def warm_up(self, batch_size: int = 1) -> None:
-        """Plan once with and once without a cost, so that the first real plan is not slow."""
+        """Plan with and without a cost, refinement included: the first real plan is not slow then.
+
+        Also measures how long a denoising step takes, which a deadline has to know.
+        """
         context = {
             name: np.zeros((batch_size, *shape), np.float32)
             for name, shape in self.model.condition.inputs.items()
         }
-        for cost in (None, lambda candidates: np.zeros(candidates.shape[:2])):
-            self.optimize(PlanningProblem(context, cost=cost, batch_size=batch_size))
+        refinements = 0 if self.settings.num_refinements == 0 else 1
+        settings = replace(self.settings, num_refinements=refinements)
+        for pace in (Pace(), self._pace):  # the first time is not what later ones take
+            for cost in (None, lambda candidates: np.zeros(candidates.shape[:2])):
+                problem = PlanningProblem(context, cost, batch_size=batch_size)
+                CandidateSearch(self.model, settings, problem, pace).run()
+        self._pace.forget("cost")
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:
         """Plan.
 
         Args:
             problem: See `PlanningProblem`. `init_action` becomes candidate 0, so with a cost the
-                plan is never worse than it.
+                plan is never worse than it (than what the constraints leave of it). `deadline_s` is
+                kept by beginning nothing that is not expected to end in time: fewer steps, fewer
+                candidates, no more rounds; where not even one candidate could be ranked, the plan
+                is the warm start, or else the first sample, with cost NaN.
 
         Returns:
             The best candidate of each row; without a cost, the sample.
 
         Raises:
-            ContextError: The context, cost or init_action does not fit this optimizer.
+            ContextError: The problem does not fit this optimizer, its cost failed, or its
+                constraints cannot be kept; unless `on_failure` has an answer.
+            ProviderError: The execution provider failed while running, likewise.
         """
-        search = CandidateSearch(self.model, self.settings, problem)
-        search.sample()
-        for _ in range(self.settings.num_refinements if problem.cost is not None else 0):
-            if search.out_of_time():
-                break
-            search.refine()
-        return search.result()
+        return plan_or_fall_back(self._plan, problem, self.action_spec, self.on_failure)
+
+    def _plan(self, problem: PlanningProblem) -> PlanResult:
+        return CandidateSearch(self.model, self.settings, problem, self._pace).run()
+
+    def close(self) -> None:
+        """Free the model; planning afterwards is an error. Closing twice is fine."""
+        self.model.close()
+
+    def __enter__(self) -> DDIMOptimizer:
+        """For `with`: closed at its end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()

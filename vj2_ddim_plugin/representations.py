@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.gestures import (
@@ -60,6 +61,10 @@ class Representation(Protocol):
         """The inverse of `encode` on valid gestures."""
         ...
 
+    def decodes_to_valid(self, diffused: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
+        """Whether each block surely decodes to a valid gesture, `[n]`; False where unknown."""
+        ...
+
 
 class Raw:
     """The actions themselves. The original script's representation."""
@@ -83,6 +88,10 @@ class Raw:
     def decode(self, diffused: FloatArray, spec: ActionSpec) -> FloatArray:
         """Return the diffused array unchanged."""
         return diffused
+
+    def decodes_to_valid(self, diffused: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
+        """Unknown before it is decoded."""
+        return np.zeros(len(diffused), bool)
 
 
 class Held(Raw):
@@ -144,17 +153,31 @@ class Path:
 
     def decode(self, diffused: FloatArray, spec: ActionSpec) -> FloatArray:
         """Draw the path between the rounded press and release times; at least one step long."""
-        flat = diffused[..., 0]
+        knots, start, stop = _path(diffused, spec)
         length = spec.action_block
-        start = np.clip(np.rint(flat[:, -2] * length), 0, length - 1).astype(np.int64)
-        stop = np.clip(np.rint(flat[:, -1] * length), start + 1, length).astype(np.int64)
-        steps = flat[:, :-2].reshape(len(flat), spec.required_path_knots, -1)
-        knots = np.cumsum(steps, axis=1)
-        blocks = np.zeros((len(flat), length, spec.num_channels), diffused.dtype)
+        blocks = np.zeros((len(diffused), length, spec.num_channels), diffused.dtype)
         blocks[..., spec.coordinate_indices] = interpolate_knots(knots, start, stop, length)
         clock = np.arange(length)
         blocks[..., spec.press_index] = (clock >= start[:, None]) & (clock < stop[:, None])
         return blocks
+
+    def decodes_to_valid(self, diffused: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
+        """A valid length, and knots in bounds: the lines between them are then in bounds too."""
+        knots, start, stop = _path(diffused, spec)
+        low, high = spec.low_array, spec.high_array
+        inside = (knots >= low[spec.coordinate_indices]) & (knots <= high[spec.coordinate_indices])
+        length = stop - start
+        fits = (length >= spec.min_press_steps) & (length <= spec.longest_press)
+        return np.asarray(inside.all(axis=(1, 2)) & fits)
+
+
+def _path(diffused: FloatArray, spec: ActionSpec) -> tuple[FloatArray, IntArray, IntArray]:
+    """Knots `[n, K, C]`, first step and one past the last step of each press."""
+    flat, length = diffused[..., 0], spec.action_block
+    start = np.minimum(np.maximum(np.rint(flat[:, -2] * length), 0), length - 1).astype(np.int64)
+    stop = np.minimum(np.maximum(np.rint(flat[:, -1] * length), start + 1), length)
+    steps = flat[:, :-2].reshape(len(flat), spec.required_path_knots, -1)
+    return np.cumsum(steps, axis=1), start, stop.astype(np.int64)
 
 
 def _require_one_segment(counts: IntArray) -> None:

@@ -1,10 +1,9 @@
-"""One planning call: a growing pool of candidates, their costs, and the accounts."""
+"""One planning call: draw candidates, rank them, refine the best, and keep the accounts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -12,69 +11,28 @@ import numpy as np
 from vj2_ddim_plugin.checks import (
     checked_batch,
     checked_context,
-    checked_cost,
     checked_output,
     checked_seed,
+    cost_of,
     padded_warm_start,
+    require_finite_cost,
 )
-from vj2_ddim_plugin.ddim import Denoiser, add_noise, classifier_free_guidance, ddim_steps
-from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.constraints import Rules
+from vj2_ddim_plugin.ddim import Denoiser, Step, add_noise, clip_to, ddim_steps
+from vj2_ddim_plugin.deadline import Deadline, Pace
+from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.guidance import classifier_free_guidance
+from vj2_ddim_plugin.inpainting import inpainting_steps
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.model import SamplerModel
-from vj2_ddim_plugin.schedule import NoiseSchedule, TimestepPairs
+from vj2_ddim_plugin.pool import Candidates, Pool
+from vj2_ddim_plugin.schedule import TimestepPairs
+from vj2_ddim_plugin.settings import SearchSettings
 
-__all__ = ["CandidateSearch", "SearchSettings"]
+__all__ = ["CandidateSearch"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """The settings of `DDIMOptimizer`, which documents them."""
-
-    num_inference_steps: int
-    num_candidates: int
-    eta: float
-    guidance_scale: float
-    num_refinements: int
-    refinement_strength: float
-    project: bool
-    timestep_spacing: str | None
-    seed: int
-
-    def check(self, model: SamplerModel) -> None:
-        """Raise `ConfigError` for a setting that cannot work with this model."""
-        for name, lowest in (("num_candidates", 1), ("num_refinements", 0), ("seed", 0)):
-            if getattr(self, name) < lowest:
-                raise ConfigError(f"{name} must be at least {lowest}; found {getattr(self, name)}")
-        if not 0.0 <= self.eta <= 1.0 or not 0.0 < self.refinement_strength < 1.0:
-            raise ConfigError(
-                f"eta must be in [0, 1] and refinement_strength in (0, 1); found {self.eta} and "
-                f"{self.refinement_strength}"
-            )
-        if self.guidance_scale != 1.0 and not model.condition.inputs:
-            raise ConfigError(
-                f"guidance_scale {self.guidance_scale} needs a conditional model; this one is "
-                f"unconditional. Leave it at 1.0"
-            )
-        self.pairs(model.schedule)
-        self.refine_pairs(model.schedule)
-
-    def pairs(self, schedule: NoiseSchedule) -> TimestepPairs:
-        """Timesteps from pure noise."""
-        return schedule.timesteps(self.num_inference_steps, spacing=self.timestep_spacing)
-
-    def middle(self, schedule: NoiseSchedule) -> int:
-        """The timestep that refinement re-noises to."""
-        return int(self.refinement_strength * schedule.num_train_timesteps)
-
-    def refine_pairs(self, schedule: NoiseSchedule) -> TimestepPairs:
-        """Timesteps from the middle; as many steps as its share of the whole run."""
-        steps = max(1, round(self.refinement_strength * self.num_inference_steps))
-        return schedule.timesteps(
-            steps, spacing=self.timestep_spacing, start_timestep=self.middle(schedule)
-        )
 
 
 class CandidateSearch:
@@ -84,72 +42,93 @@ class CandidateSearch:
         model: The trained model.
         settings: How to search.
         problem: What to search for.
+        pace: What operations took in earlier calls; this one adds to it.
 
     Raises:
         ContextError: The problem does not fit the model.
     """
 
     def __init__(
-        self, model: SamplerModel, settings: SearchSettings, problem: PlanningProblem
+        self, model: SamplerModel, settings: SearchSettings, problem: PlanningProblem, pace: Pace
     ) -> None:
-        self._started = time.perf_counter()
+        self._clock, self._pace = Deadline(problem.deadline_s, pace), pace
         self._model, self._settings, self._problem = model, settings, problem
-        self._spec = model.action_spec
+        self._spec, self._cost = model.action_spec, problem.cost
         self._rng = np.random.default_rng(checked_seed(problem, settings.seed))
         self._seconds = dict.fromkeys(("condition", "denoise", "cost", "project"), 0.0)
         self._denoiser_evaluations = self._cost_evaluations = 0
-        self._stopped = "finished"
+        self._history: list[FloatArray] = []
+        if settings.num_refinements is None and not self._clock.is_set:
+            raise ContextError(
+                "num_refinements None refines until the deadline, and this problem has no "
+                "deadline_s; set one of the two"
+            )
         context = checked_context(problem, model.condition)
         self._batch = checked_batch(problem, context)
-        # The pool [B, K', L, A] starts with the warm start, if there is one; then the cost of each
-        # candidate, and how far projection moved it, both [B, K'].
-        self._pool = padded_warm_start(problem.init_action, self._spec, self._batch)
-        self._moved = np.zeros(self._pool.shape[:2])
-        self._cost = np.zeros((self._batch, 0))
-        self._history: list[FloatArray] = []
+        self._rules = Rules(problem, self._spec, self._batch)
+        self._step_name = "inpaint" if self._rules.part_is_known else "denoise"
+        self._clip = clip_to(self._spec.diffused_bounds)
+        warm_start = padded_warm_start(problem.init_action, self._spec, self._batch)
+        self._warm_start = self._rules.enforce(warm_start)
+        self._pool = Pool(self._warm_start, self._rules.kept(self._warm_start))
         self._encoded = self._timed("condition", model.encode, context)
 
-    def out_of_time(self) -> bool:
-        """Whether the deadline has passed; it is remembered as the reason to stop."""
-        deadline = self._problem.deadline_s
-        if deadline is not None and time.perf_counter() - self._started >= deadline:
-            self._stopped = "deadline"
-        return self._stopped == "deadline"
+    def run(self) -> PlanResult:
+        """Sample, refine as often as asked and possible, and choose."""
+        self._sample()
+        limit = self._settings.num_refinements
+        rounds = 0
+        while self._cost is not None and (limit is None or rounds < limit) and self._refine():
+            rounds += 1
+        return self._result()
 
-    def sample(self) -> None:
-        """Add candidates from pure noise."""
-        count = self._settings.num_candidates if self._problem.cost is not None else 1
-        self._denoise_into_pool(self._draw(count), self._settings.pairs(self._model.schedule))
+    def _sample(self) -> None:
+        """Candidates from pure noise and, beside a warm start, some from its neighbourhood."""
+        ranked = self._cost is not None
+        wanted = self._settings.num_candidates if ranked else 1
+        self._count, self._steps = self._clock.affordable(
+            self._step_name,
+            wanted,
+            self._settings.num_inference_steps,
+            self._batch,
+            ranked=ranked,
+        )
+        share = self._settings.warm_start_share if self._warm_start.shape[1] else 0.0
+        near = int(share * self._count)
+        pairs = self._settings.pairs(self._model.schedule, self._steps)
+        self._denoise_into_pool(self._draw(self._count - near), pairs)
+        if near:
+            self._denoise_near(np.repeat(self._warm_start, near, axis=1))
+        self._rank()
 
-    def refine(self) -> None:
-        """Re-noise the best quarter to a middle timestep, and add what it denoises to."""
-        count, schedule = self._settings.num_candidates, self._model.schedule
-        best = np.argsort(self._cost, axis=1, kind="stable")[:, : max(1, count // 4)]
-        chosen = best[:, np.arange(count) % best.shape[1]]
-        elites = self._pool[np.arange(self._batch)[:, None], chosen]
-        original = self._spec.encode(self._spec.project(elites))
-        noisy = add_noise(original, self._draw(count), self._settings.middle(schedule), schedule)
-        self._denoise_into_pool(noisy, self._settings.refine_pairs(schedule))
+    def _refine(self) -> bool:
+        """One more round around the best quarter, if there is time for it; whether there was."""
+        rows, schedule = self._batch * self._count, self._model.schedule
+        steps = len(self._settings.middle_pairs(schedule, self._steps))
+        if self._pool.num_ranked == 0 or not self._clock.allows(
+            (self._step_name, rows, steps), ("project", rows, 1), ("cost", self._batch, 1)
+        ):
+            return False
+        self._denoise_near(self._pool.elites(self._count))
+        self._rank()
+        return True
 
-    def result(self) -> PlanResult:
+    def _result(self) -> PlanResult:
         """The best of the pool, one a row."""
+        self._pool.require_kept()
         rows = np.arange(self._batch)
-        if self._problem.cost is None:
-            best = np.full(self._batch, self._pool.shape[1] - 1)
-            cost, history = np.full(self._batch, np.nan), np.zeros((0, self._batch))
-        else:
-            best = np.argmin(self._cost, axis=1)
-            cost, history = self._cost[rows, best], np.stack(self._history)
+        best = self._pool.choice(prefer_last=self._cost is None)
+        ranked = self._pool.num_ranked > 0
         return PlanResult(
-            actions=np.ascontiguousarray(self._pool[rows, best]),
-            cost=cost,
-            history=history,
+            actions=np.ascontiguousarray(self._pool.actions[rows, best]),
+            cost=self._pool.best_cost() if ranked else np.full(self._batch, np.nan),
+            history=np.stack(self._history) if ranked else np.zeros((0, self._batch)),
             num_cost_evaluations=self._cost_evaluations,
             num_denoiser_evaluations=self._denoiser_evaluations,
-            wall_time_s={**self._seconds, "total": time.perf_counter() - self._started},
+            wall_time_s={**self._seconds, "total": time.perf_counter() - self._clock.started},
             provider=self._model.provider,
-            stopped_because=self._stopped,
-            projection_distance=self._moved[rows, best],
+            stopped_because="deadline" if self._clock.missed else "finished",
+            projection_distance=self._pool.moved[rows, best],
         )
 
     def _timed(self, phase: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -163,34 +142,56 @@ class CandidateSearch:
         noise = self._rng.standard_normal((count, *self._spec.diffused_shape), np.float32)
         return np.broadcast_to(noise, (self._batch, *noise.shape))
 
+    def _denoise_near(self, actions: FloatArray) -> None:
+        """Re-noise `[B, K, L, A]` to a middle timestep, and add what that denoises to."""
+        schedule, settings = self._model.schedule, self._settings
+        original = self._spec.encode(self._spec.project(actions))
+        noise = self._draw(actions.shape[1])
+        noisy = add_noise(original, noise, settings.middle(schedule), schedule)
+        self._denoise_into_pool(noisy, settings.middle_pairs(schedule, self._steps))
+
     def _denoise_into_pool(self, noisy: FloatArray, pairs: TimestepPairs) -> None:
-        """Denoise `[B, K, M, C]`, decode, project, and rank what comes out."""
-        count = noisy.shape[1]
-        rows = np.ascontiguousarray(noisy.reshape(-1, *noisy.shape[2:]))
-        final, remaining = rows, len(pairs)
-        for step in ddim_steps(
-            self._denoiser(count),
-            rows,
-            pairs,
-            self._model.schedule,
-            eta=self._settings.eta,
-            clip=self._spec.diffused_bounds,
-            draw_noise=lambda: self._draw(count).reshape(rows.shape),
-        ):
-            final = step.pred_original_sample
-            remaining -= 1
-            if remaining and self.out_of_time():
+        """Denoise `[B, K, M, C]`, decode, project, and add what comes out."""
+        count, rows = noisy.shape[1], noisy.shape[0] * noisy.shape[1]
+        sample = np.ascontiguousarray(noisy.reshape(rows, *noisy.shape[2:]))
+        final, begun = sample, time.perf_counter()
+        for index, step in enumerate(self._steps_from(sample, count, pairs), start=1):
+            final, now = step.pred_original_sample, time.perf_counter()
+            self._pace.record(self._step_name, rows, now - begun)
+            begun = now
+            one_more = (self._step_name, rows, 1), ("project", rows, 1)
+            if index < len(pairs) and not self._clock.allows(*one_more):
                 break
-        candidates, moved = self._timed("project", self._to_actions, final.reshape(noisy.shape))
-        self._pool = np.concatenate([self._pool, candidates], axis=1)
-        self._moved = np.concatenate([self._moved, moved], axis=1)
-        self._rank()
+        diffused = final.reshape(noisy.shape)
+        self._pool.add(self._timed("project", self._to_actions, diffused))
+        self._pace.record("project", rows, time.perf_counter() - begun)
+
+    def _steps_from(self, sample: FloatArray, count: int, pairs: TimestepPairs) -> Iterator[Step]:
+        """DDIM from a sample; by inpainting where part of the plan is known."""
+        denoiser, schedule, eta = self._denoiser(count), self._model.schedule, self._settings.eta
+
+        def draw_noise() -> FloatArray:
+            return self._draw(count).reshape(sample.shape)
+
+        if self._rules.part_is_known:
+            return inpainting_steps(
+                denoiser,
+                sample,
+                pairs,
+                schedule,
+                correct=self._with_known_part,
+                draw_noise=draw_noise,
+                eta=eta,
+            )
+        return ddim_steps(
+            denoiser, sample, pairs, schedule, eta=eta, correct=self._clip, draw_noise=draw_noise
+        )
 
     def _denoiser(self, count: int) -> Denoiser:
         """The guided denoiser for `count` candidates a problem, counted and timed."""
 
         def with_tokens(tokens: FloatArray | None) -> Denoiser:
-            repeated = None if tokens is None else np.repeat(tokens, count, axis=0)
+            repeated = tokens if tokens is None or count == 1 else np.repeat(tokens, count, axis=0)
 
             def denoiser(sample: FloatArray, timestep: int) -> FloatArray:
                 self._denoiser_evaluations += len(sample)
@@ -204,21 +205,46 @@ class CandidateSearch:
         conditional, unconditional = map(with_tokens, self._encoded)
         return classifier_free_guidance(conditional, unconditional, self._settings.guidance_scale)
 
-    def _to_actions(self, diffused: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Actions `[B, K, L, A]` in the planner's units, and how far projection moved them."""
-        decoded = self._spec.decode(diffused)
-        if not self._settings.project:
-            return decoded, np.zeros(decoded.shape[:2])
-        projected = self._spec.project(decoded)
-        return projected, np.abs(projected - decoded).max(axis=(2, 3))
+    def _with_known_part(self, diffused: FloatArray) -> FloatArray:
+        """Predicted x0 `[rows, M, C]` with the part of the plan that is known put into it."""
+        clipped = self._clip(diffused)
+        shape = (self._batch, -1, *clipped.shape[1:])
+        actions = self._to_actions(clipped.reshape(shape)).actions
+        held = self._rules.encodable(actions).reshape(-1)
+        actions = actions.reshape(-1, *actions.shape[2:])
+        if held.any():
+            clipped[held] = self._spec.encode(actions[held])
+        return clipped
+
+    def _to_actions(self, diffused: FloatArray) -> Candidates:
+        """Candidates in the planner's units, projected and brought to keep the rules."""
+        actions = decoded = self._spec.decode(diffused)
+        invalid = ~self._spec.decodes_to_valid(diffused)
+        if self._settings.project and invalid.any():
+            actions = decoded.copy()
+            actions[invalid] = self._spec.project(decoded[invalid])
+        actions = self._rules.enforce(actions)
+        if actions is decoded:
+            return Candidates(decoded, np.zeros(decoded.shape[:2]), self._rules.kept(decoded))
+        distance = np.abs(actions - decoded).max(axis=(2, 3))
+        return Candidates(actions, distance, self._rules.kept(actions))
 
     def _rank(self) -> None:
-        """Ask for the cost of the candidates that have none yet."""
-        if self._problem.cost is None:
+        """Ask for the cost of the candidates that have none yet, while there is time."""
+        cost, pool = self._cost, self._pool
+        if cost is None:
             return
-        unranked = self._pool[:, self._cost.shape[1] :]
-        best_so_far = self._cost.min(axis=1, initial=np.inf)
-        cost = self._timed("cost", checked_cost, self._problem.cost, unranked, best_so_far)
-        self._cost_evaluations += cost.size
-        self._cost = np.concatenate([self._cost, cost], axis=1)
-        self._history.append(self._cost.min(axis=1))
+        while pool.num_unranked:
+            size = self._clock.largest_slice("cost", pool.num_unranked, self._batch)
+            if not self._clock.allows(("cost", size * self._batch, 1)):
+                break
+            unranked = pool.actions[:, pool.num_ranked : pool.num_ranked + size]
+            begun = time.perf_counter()
+            pool.rank(self._timed("cost", cost_of, cost, unranked))
+            self._pace.record("cost", size * self._batch, time.perf_counter() - begun)
+            self._cost_evaluations += size * self._batch
+        pool.drop_unranked()
+        if pool.num_ranked:
+            pool.require_kept()
+            require_finite_cost(pool.best_cost())
+            self._history.append(pool.best_cost())

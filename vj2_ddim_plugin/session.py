@@ -1,127 +1,216 @@
-"""ONNX Runtime, and nothing else: which provider really runs, with how many threads.
+"""ONNX Runtime, and nothing else: one graph on the provider that really runs.
 
 ONNX Runtime lists CUDA as available on machines without a GPU and falls back to the CPU in silence.
-So a session is made first and asked afterwards; a provider asked for by name and not running is an
-error. CUDA code here is written for real and tested as far as a CPU allows; it was not measured.
+So the driver is asked before and the session afterwards; a provider asked for by name and not
+running is an error. The GPU code was tested as far as a CPU allows, and not measured.
 """
 
 from __future__ import annotations
 
-import ctypes
 import logging
+import os
+import threading
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnxruntime
 
-from vj2_ddim_plugin.errors import BundleError, ConfigError, ProviderError
+from vj2_ddim_plugin import drivers
+from vj2_ddim_plugin.binding import BoundRuns
+from vj2_ddim_plugin.errors import BundleError, ProviderError
+from vj2_ddim_plugin.providers import PROVIDERS, SessionSettings
 
-__all__ = ["PROVIDERS", "OnnxGraph", "why_cuda_cannot_load"]
+__all__ = ["OnnxGraph", "available_providers", "why_not"]
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+Arrays = list[np.ndarray[Any, Any]]
 
 logger = logging.getLogger(__name__)
 
 
-def _requested(provider: str, options: Mapping[str, Any] | None) -> list[Any]:
-    """The provider list for a session, best first, TF32 off unless the options turn it on."""
-    if provider != "auto" and provider not in PROVIDERS:
-        raise ConfigError(
-            f"provider {provider!r} is unknown; use 'auto', {', '.join(map(repr, PROVIDERS))}"
-        )
-    cpu = PROVIDERS["cpu"]
-    available = onnxruntime.get_available_providers()
-    if provider == "cpu" or (provider == "auto" and PROVIDERS["cuda"] not in available):
-        return [cpu]
-    return [(PROVIDERS["cuda"], {"use_tf32": "0", **(options or {})}), cpu]
+class _Process:
+    """What a forked process must not share with its parent."""
+
+    opening = threading.Lock()
+    forks = 0  # on the way here from the first process; a session lives in one of them alone
+    abandoned: ClassVar[list[Any]] = []  # sessions of parents: to free one joins threads not here
+
+    @classmethod
+    def forked(cls) -> None:
+        cls.opening, cls.forks = threading.Lock(), cls.forks + 1
 
 
-def why_cuda_cannot_load() -> str:
-    """What keeps the CUDA provider from loading, in one line; empty when its library loads."""
-    if PROVIDERS["cuda"] not in onnxruntime.get_available_providers():
-        return "this ONNX Runtime was built without CUDA; install onnxruntime-gpu in its place"
-    folder = Path(onnxruntime.__file__).parent / "capi"
-    for library in sorted(folder.glob("*onnxruntime_providers_cuda*")):
-        try:
-            ctypes.CDLL(str(library))
-        except OSError as error:
-            return str(error)
-    return ""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.forked)
 
 
-def _create(path: Path, options: Any, requested: list[Any], may_fall_back: bool) -> Any:  # noqa: ANN401
-    """A session. ONNX Runtime's own way to fall back prints; weights beside the file are refused.
+def available_providers() -> list[str]:
+    """The providers ONNX Runtime was built with, by its own names; not those that run."""
+    return list(onnxruntime.get_available_providers())
 
-    From bytes, because those are what was hashed: a path would also read unhashed files beside it.
-    """
-    graph = Path(path).read_bytes()
-    try:
-        return onnxruntime.InferenceSession(graph, options, providers=requested, enable_fallback=0)
-    except Exception as error:
-        if not may_fall_back or len(requested) == 1:
-            raise
-        logger.info("CUDA is not usable here, running on the CPU: %s", error)
-        return onnxruntime.InferenceSession(
-            graph, options, providers=requested[1:], enable_fallback=0
-        )
+
+def why_not(provider: str) -> str:
+    """What keeps `cuda` or `tensorrt` from running here, in one line; empty if nothing is known."""
+    return drivers.why_not(
+        provider, available_providers(), Path(onnxruntime.__file__).parent / "capi"
+    )
 
 
 class OnnxGraph:
-    """One ONNX graph, ready to run.
+    """One ONNX graph, ready to run; a context manager that closes it.
+
+    Threads may share it. It can be pickled into another process, with the graph inside, and goes on
+    working after a fork, where the session is made anew (a forked process that used CUDA before
+    cannot: spawn it). Nothing is printed.
 
     Args:
-        path: The `.onnx` file.
-        provider: `auto` takes CUDA if it really runs, else the CPU; `cpu` and `cuda` are strict.
-        num_threads: Threads of one operator; None leaves ONNX Runtime's choice.
-        provider_options: Passed to CUDA as they are, for example `{"gpu_mem_limit": "2147483648"}`.
+        source: The `.onnx` file, or its bytes. Weights beside it are refused, since only this file
+            was hashed.
+        settings: How to run it, or the name of a provider.
+        constant: Inputs whose arrays are never changed in place, see `BoundRuns`.
 
     Raises:
         BundleError: ONNX Runtime cannot load the file.
-        ConfigError: The provider is unknown.
+        ConfigError: A setting is unknown or out of range.
         ProviderError: The provider asked for is not the one that runs.
     """
 
     def __init__(
         self,
-        path: Path,
-        provider: str = "auto",
-        num_threads: int | None = None,
-        provider_options: Mapping[str, Any] | None = None,
+        source: Path | str | bytes,
+        settings: SessionSettings | str = "auto",
+        constant: Sequence[str] = (),
     ) -> None:
-        requested = _requested(provider, provider_options)
+        self.settings = (
+            settings if isinstance(settings, SessionSettings) else SessionSettings(settings)
+        )
+        if isinstance(source, bytes):
+            self._name, self._graph = "a graph in memory", source
+        else:
+            self._name, self._graph = str(source), Path(source).read_bytes()
+        self._constant, self._closed = tuple(constant), False
+        self._run: Any = None
+        self._open()
+
+    def run(self, feeds: dict[str, np.ndarray[Any, Any]]) -> Arrays:
+        """Run once: arrays by input name in, arrays in output order out.
+
+        Raises:
+            ProviderError: The run failed, whatever ONNX Runtime's reason; or the graph was closed.
+        """
+        run = self._run if self._forks == _Process.forks else None  # read in this order
+        if run is None:
+            run = self._reopen()
+        try:
+            outputs: Arrays = run(feeds)
+        except Exception as error:  # ONNX Runtime raises a dozen private types
+            raise ProviderError(
+                f"{self._name} failed while running on {self.provider}: {error}"
+            ) from error
+        return outputs
+
+    def close(self) -> None:
+        """Free the session, its threads and its device memory. Closing twice is fine."""
+        with _Process.opening:
+            self._abandon_if_forked()
+            self._closed, self._run = True, None
+
+    def __enter__(self) -> OnnxGraph:
+        """The graph itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close it."""
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the session: the graph and how to run it."""
+        state = self.__dict__.copy()
+        del state["_run"], state["_forks"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A session of this process, as strict as the first."""
+        self.__dict__.update(state, _run=None, _forks=_Process.forks)
+        if not self._closed:
+            self._open()
+
+    def _reopen(self) -> Any:  # noqa: ANN401
+        """The session of this process, made now if another one made it; an error if closed."""
+        with _Process.opening:
+            if self._closed:
+                raise ProviderError(
+                    f"{self._name} was closed and cannot run any more. Load the bundle again, for "
+                    f"example with DDIMOptimizer.from_bundle"
+                )
+            if self._forks != _Process.forks:
+                self._abandon_if_forked()
+                self._open()
+            return self._run
+
+    def _abandon_if_forked(self) -> None:
+        if self._forks != _Process.forks and self._run is not None:
+            _Process.abandoned.append(self._run)
+
+    def _open(self) -> None:
+        session = self._session()
+        self.provider: str = session.get_providers()[0]
+        inputs = session.get_inputs()
+        self.input_names: Sequence[str] = [entry.name for entry in inputs]
+        self.input_shapes: Mapping[str, Sequence[Any]] = {e.name: e.shape for e in inputs}
+        self.output_names: Sequence[str] = [entry.name for entry in session.get_outputs()]
+        if self.provider == PROVIDERS["cpu"]:
+            self._run = partial(session.run, self.output_names)
+        else:
+            place = onnxruntime.OrtValue.ortvalue_from_numpy
+            to_device = partial(place, device_type="cuda", device_id=self.settings.device_id)
+            self._run = BoundRuns(session, to_device, self._run_options, self._constant).run
+        self._forks = _Process.forks
+
+    def _session(self) -> Any:  # noqa: ANN401
+        """A session on the provider asked for, or on the CPU where that is allowed."""
+        wanted = self.settings.wanted
+        if wanted != "cpu":
+            reason = why_not(wanted)
+            if not reason:
+                try:
+                    session = self._create(wanted)
+                except Exception as error:
+                    reason = str(error)
+                else:
+                    if session.get_providers()[0] == PROVIDERS[wanted]:
+                        return session
+                    reason = why_not(wanted) or "ONNX Runtime left it out and does not say why"
+            if self.settings.provider != "auto":
+                raise ProviderError(
+                    f"provider {wanted!r} was asked for and cannot run. Cause: {reason}. Install "
+                    f"the driver and libraries that onnxruntime-gpu {onnxruntime.__version__} "
+                    f"needs, or use provider 'auto' or 'cpu'; 'vj2-ddim doctor' tells more"
+                )
+            if PROVIDERS[wanted] in available_providers():
+                logger.info("%s is not usable here, running on the CPU: %s", wanted, reason)
+        try:
+            return self._create("cpu")
+        except Exception as error:
+            raise BundleError(f"{self._name}: ONNX Runtime cannot load it: {error}") from error
+
+    def _create(self, provider: str) -> Any:  # noqa: ANN401
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         # Spinning threads of two runtimes on few cores slow each other down many times over.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if num_threads is not None:
-            options.intra_op_num_threads = num_threads
-        onnxruntime.set_default_logger_severity(4)  # a failed CUDA load is reported by us, below
-        try:
-            self._session = _create(path, options, requested, provider == "auto")
-        except Exception as error:  # ONNX Runtime raises a dozen private types
-            if provider == "cuda":
-                raise ProviderError(f"CUDA was asked for and failed: {error}") from error
-            raise BundleError(f"{path}: ONNX Runtime cannot load it: {error}") from error
-        finally:
-            onnxruntime.set_default_logger_severity(2)
-        self.provider: str = self._session.get_providers()[0]
-        if provider == "cuda" and self.provider != PROVIDERS["cuda"]:
-            raise ProviderError(
-                f"provider 'cuda' was asked for, but {self.provider} is running. Cause: "
-                f"{why_cuda_cannot_load() or 'no usable GPU was found'}. Install the CUDA and "
-                f"cuDNN versions that onnxruntime-gpu {onnxruntime.__version__} needs, or use "
-                f"provider 'auto' or 'cpu'"
-            )
-        if len(requested) > 1 and self.provider == PROVIDERS["cpu"]:
-            logger.info("CUDA is not usable here, running on the CPU: %s", why_cuda_cannot_load())
-        inputs = self._session.get_inputs()
-        self.input_names: Sequence[str] = [entry.name for entry in inputs]
-        self.input_shapes: Mapping[str, Sequence[Any]] = {e.name: e.shape for e in inputs}
-        self.output_names: Sequence[str] = [entry.name for entry in self._session.get_outputs()]
+        if self.settings.num_threads is not None:
+            options.intra_op_num_threads = self.settings.num_threads
+        requested = self.settings.requested(provider)
+        return onnxruntime.InferenceSession(  # its own way to fall back prints
+            self._graph, options, providers=requested, enable_fallback=0
+        )
 
-    def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> list[np.ndarray[Any, Any]]:
-        """Run once: arrays by input name in, arrays in output order out."""
-        outputs: list[np.ndarray[Any, Any]] = self._session.run(None, dict(feeds))
-        return outputs
+    def _run_options(self, graph_id: int) -> Any:  # noqa: ANN401
+        if not self.settings.cuda_graph:
+            return None
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(graph_id))
+        return options

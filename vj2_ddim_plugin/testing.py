@@ -55,6 +55,9 @@ class GaussianModel:
         shift = context["mean"][:, :, None]
         return EncodedContext(shift, np.zeros_like(shift))
 
+    def close(self) -> None:
+        """Nothing to free."""
+
     def denoise(
         self, sample: FloatArray, timestep: int, condition: FloatArray | None
     ) -> FloatArray:

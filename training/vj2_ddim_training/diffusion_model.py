@@ -145,3 +145,6 @@ class TorchSampler:
         noisy = torch.as_tensor(np.asarray(sample, np.float32), device=self.device)
         output: FloatArray = self.model(noisy, timesteps, tokens).cpu().numpy()
         return output
+
+    def close(self) -> None:
+        """Nothing to free that garbage collection does not."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vj2_ddim_plugin.ddim import Denoiser, add_noise, ddim_invert, ddim_sample
+from vj2_ddim_plugin.ddim import Denoiser, add_noise, clip_to, ddim_invert, ddim_sample
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
@@ -126,7 +126,7 @@ def recreate_from(
         model.schedule,
         min(num_inference_steps, start + 1),
         start_timestep=start,
-        clip=model.action_spec.diffused_bounds if clip else None,
+        correct=clip_to(model.action_spec.diffused_bounds) if clip else None,
     )
 
 
@@ -163,7 +163,7 @@ def _conditional(
         _noise(batch.original.shape, evaluation.seed),
         model.schedule,
         num_inference_steps,
-        clip=model.action_spec.diffused_bounds if evaluation.clip else None,
+        correct=clip_to(model.action_spec.diffused_bounds) if evaluation.clip else None,
     )
     return _compare(model, batch, diffused)
 
@@ -204,7 +204,7 @@ def _generate(
         _noise(shape, evaluation.seed + 1),
         model.schedule,
         num_inference_steps,
-        clip=spec.diffused_bounds if evaluation.clip else None,
+        correct=clip_to(spec.diffused_bounds) if evaluation.clip else None,
     )
     decoded = spec.decode(diffused)
     training = batch.actions if evaluation.training is None else evaluation.training

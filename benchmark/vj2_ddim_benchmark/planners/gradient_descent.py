@@ -31,7 +31,7 @@ LEARNING_RATES = {
 """What the sweep tries: wide enough that the best is not at an edge."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GradientDescentPlan(PlanResult):
     """A plan, and the iterate it was projected from.
 

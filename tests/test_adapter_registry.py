@@ -1,0 +1,165 @@
+"""Adapters are found by name; one that is broken is reported, and nothing heavy is imported."""
+
+import inspect
+import json
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_imports import HOOK, run
+from tiny import vj2_ddim
+
+from vj2_ddim_plugin.adapters import hosts
+from vj2_ddim_plugin.adapters.registry import GROUP, Adapter, find_adapters, load_adapter
+from vj2_ddim_plugin.errors import ConfigError
+
+OURS = {"vj2_gui", "stable_worldmodel", "dino_wm", "jepa_wms", "vjepa2"}
+PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+THIRD_PARTY = """
+from vj2_ddim_plugin.adapters.registry import Adapter
+
+GOOD = Adapter("Gym", "its planner", "metres", "Gym('bundle')", "third_party:Planner", ())
+ABSENT = Adapter("Gym", "it", "metres", "Gym()", "third_party:Planner", ("no_such_module",))
+GONE = Adapter("Gym", "it", "metres", "Gym()", "third_party:Moved", ())
+NOT_ONE = {"host": "Gym"}
+
+class Planner:
+    pass
+"""
+ENTRIES = {
+    "good": "third_party:GOOD",
+    "absent": "third_party:ABSENT",
+    "gone": "third_party:GONE",
+    "missing": "third_party:NOWHERE",
+    "not-one": "third_party:NOT_ONE",
+    "raises": "third_party_broken:ADAPTER",
+    "vj2_gui": "third_party:GOOD",
+}
+
+
+@pytest.fixture
+def third_party(tmp_path, monkeypatch):
+    """An installed package with entry points, some of them broken, one named like ours."""
+    (tmp_path / "third_party.py").write_text(THIRD_PARTY)
+    (tmp_path / "third_party_broken.py").write_text("1 / 0")
+    info = tmp_path / "third_party-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
+    lines = [f"[{GROUP}]", *(f"{name} = {value}" for name, value in ENTRIES.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name in ("third_party", "third_party_broken"):
+        sys.modules.pop(name, None)
+
+
+def test_ours_are_installed_under_their_names():
+    declared = tomllib.loads(PYPROJECT.read_text())["project"]["entry-points"][GROUP]
+    assert set(declared) == OURS
+    found = find_adapters()
+    assert set(found) >= OURS
+    described = {getattr(hosts, name) for name in hosts.__all__}
+    assert {found[name].adapter for name in OURS} == described
+
+
+@pytest.mark.parametrize("name", hosts.__all__)
+def test_each_of_ours_says_all_and_leads_to_a_planner(name):
+    adapter = getattr(hosts, name)
+    for text in (adapter.host, adapter.replaces, adapter.units, adapter.usage):
+        assert text
+        assert "\n" not in text
+    if not adapter.missing:
+        planner = adapter.load()
+        assert inspect.isclass(planner)
+        assert planner.__name__ in adapter.usage
+        assert planner.__doc__
+
+
+@pytest.mark.parametrize("name", sorted(OURS))
+def test_each_of_ours_has_its_page(name):
+    text = (PYPROJECT.parent / "docs" / "adapters.md").read_text()
+    adapter = getattr(hosts, name.upper())
+    assert f"| `{name}` | {adapter.host} |" in text
+    assert f"\n## {adapter.host}\n" in text
+    assert adapter.target.partition(":")[2] in text
+
+
+def test_a_third_partys_adapter_is_found_and_loaded(third_party):
+    found = find_adapters()["good"]
+    assert (found.adapter.host, found.error) == ("Gym", "")
+    assert load_adapter("good").__name__ == "Planner"
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("missing", "AttributeError: .*NOWHERE"),
+        ("raises", "ZeroDivisionError: division by zero"),
+        ("not-one", "it is of type dict, not Adapter"),
+    ],
+)
+def test_a_broken_one_is_reported_and_the_others_stand(third_party, name, error):
+    found = find_adapters()
+    assert set(found) >= set(ENTRIES)
+    assert found[name].adapter is None
+    with pytest.raises(ConfigError, match=rf"{name!r} \({ENTRIES[name]}\) is broken: {error}"):
+        load_adapter(name)
+    assert found["good"].adapter is not None
+
+
+def test_what_cannot_be_loaded_says_why(third_party):
+    with pytest.raises(ConfigError, match="needs no_such_module, which is not installed"):
+        load_adapter("absent")
+    with pytest.raises(ConfigError, match=r"no planner at 'third_party:Moved'"):
+        load_adapter("gone")
+    with pytest.raises(ConfigError, match=r"there is no adapter 'nothing'; found are .*good"):
+        load_adapter("nothing")
+
+
+def test_a_name_of_ours_cannot_be_taken(third_party):
+    assert find_adapters()["vj2_gui"].adapter == hosts.VJ2_GUI
+
+
+def test_nothing_is_imported_to_know_what_is_missing():
+    adapter = Adapter("X", "it", "units", "use", "colorsys:rgb_to_hsv", ("colorsys", "nowhere"))
+    sys.modules.pop("colorsys", None)
+    assert adapter.missing == ("nowhere",)
+    assert "colorsys" not in sys.modules
+    assert adapter.host_is_here  # a repository; nothing says it is not
+    assert replace(adapter, package="numpy").host_is_here
+    assert not replace(adapter, package="nowhere").host_is_here
+
+
+ADAPTERS_ALONE = """
+import importlib, pkgutil
+from vj2_ddim_plugin import adapters
+for module in pkgutil.iter_modules(adapters.__path__):
+    if module.name != "commands":
+        importlib.import_module(f"vj2_ddim_plugin.adapters.{module.name}")
+from vj2_ddim_plugin.adapters.registry import find_adapters
+find_adapters()
+print(len([name for name in sys.modules if name.startswith("vj2_ddim_plugin.adapters.")]))
+"""
+
+
+def test_the_adapters_import_numpy_and_onnxruntime_alone():
+    done = run(HOOK + ADAPTERS_ALONE)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 8
+
+
+def test_the_command_lists_them(third_party, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert vj2_ddim("adapters", "--json", tmp_path / "adapters.json") == 0
+    printed = capsys.readouterr().out
+    rows = json.loads((tmp_path / "adapters.json").read_text())
+    assert set(rows) >= OURS | set(ENTRIES)
+    for name in rows:
+        assert name in printed
+    assert rows["vj2_gui"]["here"] == "yes"
+    assert rows["absent"]["here"] == "needs no_such_module"
+    assert rows["raises"]["here"] == "broken: ZeroDivisionError: division by zero"
+    assert "[0, 1]" in printed  # brackets are text, not markup
+    assert rows["dino_wm"]["target"].endswith("dino_wm:DINOWMPlanner")

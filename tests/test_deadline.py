@@ -1,0 +1,203 @@
+"""Deadlines on a simulated clock, so that nothing here depends on the machine's speed."""
+
+import pickle
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.deadline import FINISH_S, SLICE_S, Deadline, Pace
+from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
+
+SPEC = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)
+SCHEDULE = NoiseSchedule(num_train_timesteps=100, prediction_type="sample")
+TARGET = np.full((10, 3), 0.5)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that only moves when something is said to take time."""
+    now = {"s": 0.0}
+    monkeypatch.setattr(time, "perf_counter", lambda: now["s"])
+    return now
+
+
+class TimedModel(GaussianModel):
+    """Takes a fixed time for a call and more for each row."""
+
+    def __init__(self, clock, per_call, per_row):
+        super().__init__(SPEC, SCHEDULE, 0.0, 0.5)
+        self.clock, self.per_call, self.per_row = clock, per_call, per_row
+
+    def denoise(self, sample, timestep, condition):
+        self.clock["s"] += self.per_call + self.per_row * len(sample)
+        return super().denoise(sample, timestep, condition)
+
+
+class TimedCost(QuadraticCost):
+    def __init__(self, clock, per_row):
+        super().__init__(TARGET)
+        self.clock, self.per_row, self.seen = clock, per_row, []
+
+    def __call__(self, candidates):
+        self.clock["s"] += self.per_row * candidates.shape[0] * candidates.shape[1]
+        self.seen.append(candidates.shape[1])
+        return super().__call__(candidates)
+
+
+def test_pace_follows_what_is_measured_with_caution():
+    pace = Pace()
+    assert pace.expected("denoise", 4) == 0.0
+    pace.record("denoise", 4, 1.0)
+    assert pace.expected("denoise", 4) > 1.0
+    for _ in range(200):
+        pace.record("denoise", 4, 0.5)
+    assert pace.expected("denoise", 4) == pytest.approx(0.5, rel=1e-3)
+    pace.record("denoise", 4, 5.0)  # one disturbance
+    assert 0.9 < pace.expected("denoise", 4) < 3.0
+
+
+def test_pace_expects_more_of_what_varies():
+    steady, shaky = Pace(), Pace()
+    for turn in range(200):
+        steady.record("cost", 1, 1.0)
+        shaky.record("cost", 1, 0.5 + turn % 2)
+    assert steady.expected("cost", 1) == pytest.approx(1.0, rel=1e-3)
+    assert shaky.expected("cost", 1) == pytest.approx(1.0 + 2 * 0.5, rel=0.1)
+
+
+def test_an_operation_that_is_not_begun_is_doubted_less_but_not_thought_faster():
+    pace = Pace()
+    for turn in range(100):
+        pace.record("cost", 1, 1.0 + turn % 2)
+    for _ in range(100):
+        pace.relax("cost", 1)
+    assert pace.expected("cost", 1) == pytest.approx(1.5, rel=0.1)
+
+
+def test_pace_of_another_number_of_rows_is_never_guessed_too_low_by_proportion():
+    pace = Pace()
+    for _ in range(200):
+        pace.record("denoise", 4, 1.0)
+    assert pace.expected("denoise", 8) == pytest.approx(2.0)
+    assert pace.expected("denoise", 2) == pytest.approx(1.0)  # fewer rows may cost as much
+
+
+def test_pace_pickles_empty_and_forgets_on_request():
+    pace = Pace()
+    pace.record("cost", 1, 1.0)
+    assert pickle.loads(pickle.dumps(pace)).expected("cost", 1) == 0.0
+    pace.forget("cost")
+    assert not pace.known("cost")
+
+
+def test_without_a_deadline_everything_is_allowed(clock):
+    deadline = Deadline(None, Pace())
+    clock["s"] = 1e9
+    assert deadline.allows(("denoise", 1, 1))
+    assert deadline.largest_slice("cost", 16, 1) == 16
+    assert deadline.affordable("denoise", 16, 10, 1, ranked=True) == (16, 10)
+
+
+def test_affordable_keeps_half_for_ranking_and_prefers_steps_to_candidates(clock):
+    pace = Pace()
+    for rows in (1, 2, 4, 8, 16) * 200:
+        pace.record("denoise", rows, 0.001 * rows)
+    deadline = Deadline(0.100 + FINISH_S, pace)
+    # 50 ms for 16 ms a step of 16: three steps, too few; eight candidates take 8 ms: six steps
+    assert deadline.affordable("denoise", 16, 10, 1, ranked=True) == (8, 6)
+    assert deadline.missed
+    assert Deadline(10.0, pace).affordable("denoise", 16, 10, 1, ranked=True) == (16, 10)
+
+
+def test_slices_of_the_cost_are_short(clock):
+    pace = Pace()
+    deadline = Deadline(1.0, pace)
+    assert deadline.largest_slice("cost", 16, 1) == 1  # never seen: try one
+    for _ in range(200):
+        pace.record("cost", 1, SLICE_S / 4.1)
+    assert deadline.largest_slice("cost", 16, 1) == 4
+    for _ in range(200):
+        pace.record("cost", 1, SLICE_S * 4)
+    assert deadline.largest_slice("cost", 16, 1) == 1
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    per_call=st.floats(1e-4, 5e-3),
+    per_row=st.floats(1e-6, 1e-3),
+    cost_per_row=st.floats(1e-5, 5e-3),
+    deadline_s=st.floats(0.02, 0.2),
+    refinements=st.sampled_from([0, 3, None]),
+)
+def test_a_deadline_is_kept_to_within_one_operation(
+    clock, per_call, per_row, cost_per_row, deadline_s, refinements
+):
+    model, cost = TimedModel(clock, per_call, per_row), TimedCost(clock, cost_per_row)
+    optimizer = DDIMOptimizer(model, num_candidates=16, num_refinements=refinements)
+    optimizer.warm_up()
+    problem = PlanningProblem(cost=cost, deadline_s=deadline_s)
+    for _ in range(3):
+        begun = clock["s"]
+        result = optimizer.optimize(problem)
+        longest = max(per_call + 16 * per_row, SLICE_S, cost_per_row)
+        assert clock["s"] - begun <= deadline_s + longest
+        assert np.isfinite(result.actions).all()
+        assert (np.diff(result.history, axis=0) <= 0).all()
+        if result.num_cost_evaluations:
+            np.testing.assert_allclose(
+                result.cost, QuadraticCost(TARGET)(result.actions[:, None])[:, 0], rtol=1e-6
+            )
+
+
+def test_refining_without_end_uses_the_time_there_is(clock):
+    optimizer = DDIMOptimizer(
+        TimedModel(clock, 1e-3, 0.0), num_candidates=8, num_refinements=None, seed=1
+    )
+    optimizer.warm_up()
+    costs = []
+    for deadline_s in (0.03, 0.1, 0.5):
+        problem = PlanningProblem(cost=TimedCost(clock, 1e-5), deadline_s=deadline_s)
+        begun = clock["s"]
+        result = optimizer.optimize(problem)
+        assert 0.5 * deadline_s < clock["s"] - begun <= deadline_s + SLICE_S
+        assert result.stopped_because == "deadline"
+        costs.append(result.cost[0])
+    assert costs[0] >= costs[1] >= costs[2]
+    assert costs[2] < costs[0]
+
+
+def test_refining_without_end_needs_a_deadline():
+    optimizer = DDIMOptimizer(GaussianModel(SPEC, SCHEDULE), num_refinements=None)
+    with pytest.raises(ContextError, match="no deadline_s"):
+        optimizer.optimize(PlanningProblem(cost=QuadraticCost(TARGET)))
+
+
+def test_where_nothing_can_be_ranked_the_warm_start_is_the_plan(clock):
+    optimizer = DDIMOptimizer(TimedModel(clock, 1.0, 0.0), num_candidates=4)
+    warm = np.zeros((1, 10, 3), np.float32)
+    warm[0, 2:6] = (0.25, 0.75, 1.0)
+    problem = PlanningProblem(cost=QuadraticCost(TARGET), init_action=warm, deadline_s=0.5)
+    result = optimizer.optimize(problem)
+    np.testing.assert_array_equal(result.actions, warm)
+    assert np.isnan(result.cost).all()
+    assert result.history.shape == (0, 1)
+    assert result.stopped_because == "deadline"
+
+
+def test_candidates_there_is_no_time_to_rank_are_dropped(clock):
+    optimizer = DDIMOptimizer(TimedModel(clock, 1e-4, 0.0), num_candidates=16)
+    optimizer.warm_up()
+    cost = TimedCost(clock, 0.01)
+    result = optimizer.optimize(PlanningProblem(cost=cost, deadline_s=0.1))
+    assert 1 <= result.num_cost_evaluations < 16
+    assert sum(cost.seen) == result.num_cost_evaluations
+    np.testing.assert_allclose(result.cost, QuadraticCost(TARGET)(result.actions[:, None])[:, 0])

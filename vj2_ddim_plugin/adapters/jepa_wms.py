@@ -1,0 +1,209 @@
+"""jepa-wms: in place of the planner of its `GC_Agent`.
+
+Plans in jepa-wms' units: what its world model takes, `frameskip` actions packed into one step,
+normalized wherever its evaluation has a preprocessor (it denormalizes what it executes).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from vj2_ddim_plugin.adapters.checks import check_fit
+from vj2_ddim_plugin.adapters.host_planner import HostPlanner
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["JEPAWMsPlanner", "PlanningResult"]
+
+MAX_NORM_DIMS = ((0, 1, 2), (6,))  # of the host's planners, used only with `max_norms`
+
+logger = logging.getLogger(__name__)
+
+
+class PlanningResult(NamedTuple):
+    """The host's result, field for field.
+
+    Attributes:
+        actions: `[T, A]`, the first `num_act_stepped` of the plan.
+        losses: `[it, 1]`, best cost after each round.
+        prev_elite_losses_mean: `[it, 1]`, the same: there are no elites.
+        prev_elite_losses_std: `[it, 1]`, zeros.
+        info: Not used by the host.
+        plan_metrics: Not used by the host.
+        pred_frames_over_iterations: The plan's decoded frames, alone in a list, if asked for.
+        predicted_best_encs_over_iterations: The plan's predicted latents, alone in a list.
+    """
+
+    actions: Tensor
+    losses: Tensor
+    prev_elite_losses_mean: Tensor
+    prev_elite_losses_std: Tensor
+    info: dict[str, Any] | None = None
+    plan_metrics: dict[str, Any] | None = None
+    pred_frames_over_iterations: list[Any] | None = None
+    predicted_best_encs_over_iterations: list[Any] | None = None
+
+
+class JEPAWMsPlanner(HostPlanner):
+    """A planner for `GC_Agent`, which is given the agent's own planner configuration.
+
+    Args:
+        optimizer: A bundle's folder, or any `ActionOptimizer` with an `action_spec`.
+        unroll: `(z_init, actions [T, n, A]) -> latents [T + tau, n, ...]`.
+        action_dim: A, numbers the world model takes a step.
+        horizon: Steps to plan; None is all the optimizer makes.
+        num_act_stepped: Steps to hand back; None is all that are planned.
+        iterations: Rows of `losses`, padded with the last, so that the host can stack them; None
+            is as many as there were rounds.
+        max_norms: The largest size of each group of `max_norm_dims`; plans are clipped to it, and
+            what is ranked is what is clipped.
+        max_norm_dims: Groups of channels.
+        decode_each_iteration: Whether the result holds decoded frames.
+        decode_unroll: Decodes latents to frames.
+        warm_start: Whether what was not executed of the last plan is candidate 0 of the next;
+            `set_objective` forgets it.
+        deadline_s: Seconds one plan may take, or None.
+        seed: Of each plan's randomness; None leaves the optimizer's own.
+        rows_per_chunk: Candidates in one unroll of the world model.
+        settings: Of `DDIMOptimizer.from_bundle`, for example `num_candidates`.
+        **unused: Settings of the planner that this one replaces, so that they may stay.
+
+    Raises:
+        ActionError: The sizes do not fit the optimizer's `ActionSpec`.
+    """
+
+    host = "jepa-wms"
+
+    def __init__(
+        self,
+        optimizer: ActionOptimizer | Path | str,
+        unroll: Callable[..., Any],
+        action_dim: int,
+        *,
+        horizon: int | None = None,
+        num_act_stepped: int | None = None,
+        iterations: int | None = None,
+        max_norms: Sequence[float] | None = None,
+        max_norm_dims: Sequence[Sequence[int]] = MAX_NORM_DIMS,
+        decode_each_iteration: bool = False,
+        decode_unroll: Callable[[Any], Any] | None = None,
+        warm_start: bool = False,
+        deadline_s: float | None = None,
+        seed: int | None = None,
+        rows_per_chunk: int = 64,
+        settings: Mapping[str, Any] | None = None,
+        **unused: Any,  # noqa: ANN401
+    ) -> None:
+        import torch
+
+        super().__init__(
+            optimizer,
+            deadline_s=deadline_s,
+            seed=seed,
+            rows_per_chunk=rows_per_chunk,
+            **dict(settings or {}),
+        )
+        self.unroll, self.action_dim, self.warm_start = unroll, action_dim, warm_start
+        self.horizon = self.action_spec.horizon if horizon is None else horizon
+        check_fit(self.action_spec, horizon=self.horizon, action_dim=action_dim, host=self.host)
+        self.num_act_stepped, self.iterations = num_act_stepped, iterations
+        self.decode_each_iteration, self.decode_unroll = decode_each_iteration, decode_unroll
+        self.limit = torch.full((action_dim,), torch.inf)
+        for size, dims in zip(max_norms or (), max_norm_dims, strict=False):
+            self.limit[list(dims)] = size
+        self.objective: Callable[[Any, Tensor], Tensor] | None = None
+        self._rest: Tensor | None = None
+        logger.debug("not used: %s", sorted(unused))
+
+    def set_objective(self, objective: Callable[[Any, Tensor], Tensor]) -> None:
+        """Set what to minimise, `(latents, actions [T, n, A]) -> [n]`; a new goal begins."""
+        self.objective, self._rest = objective, None
+
+    def plan(self, z_init: Any, steps_left: int | None = None) -> PlanningResult:  # noqa: ANN401
+        """Plan from one state.
+
+        Args:
+            z_init: Latents `[1, tau, ...]`, or a mapping with such under `visual`.
+            steps_left: Steps that remain of the episode, at least 1; the plan is no longer.
+
+        Returns:
+            The plan's beginning, float32 on the latents' device, and what the host logs.
+
+        Raises:
+            ConfigError: There is no objective yet.
+            ActionError: The plan is no plan.
+            ContextError: The latents, the warm start or the cost are of no use.
+        """
+        import torch
+
+        begun = self._begin()
+        objective = self.objective
+        if objective is None:
+            raise ConfigError("jepa-wms has set no objective; call set_objective before plan")
+        steps = self.horizon if steps_left is None else max(1, min(self.horizon, steps_left))
+
+        def cost(rows: Tensor, actions: Tensor) -> Tensor:
+            candidates = self._as_host(actions)
+            return objective(self.unroll(z_init, candidates), candidates)
+
+        target = getattr(objective, "target_enc", None)
+        latents = {"state": z_init} if target is None else {"state": z_init, "goal": target}
+        planned = self._optimize(
+            {name: _visual(z)[:, -1].flatten(1, -2) for name, z in latents.items()},
+            cost,
+            like=torch.empty(0, device=_visual(z_init).device),
+            length=steps * self.action_spec.action_block,
+            begun=begun,
+            init_action=self._rest,
+        )
+        stepped = min(self.num_act_stepped or steps, steps)
+        rest = planned[:, stepped * self.action_spec.action_block :]
+        self._rest = rest if self.warm_start and rest.shape[1] else None
+        return self._result(z_init, self._as_host(planned), stepped)
+
+    def _as_host(self, actions: Tensor) -> Tensor:
+        """`[n, l, A]` of the optimizer as the host's `[T, n, A]`, within `max_norms`."""
+        limit = self.limit.to(actions.device)
+        return self._in_blocks(actions).clamp(-limit, limit).transpose(0, 1)
+
+    def _result(self, z_init: Any, chosen: Tensor, stepped: int) -> PlanningResult:  # noqa: ANN401
+        import torch
+
+        with torch.no_grad():
+            latents = self.unroll(z_init, chosen)
+            decode = self.decode_unroll if self.decode_each_iteration else None
+            frames = None if decode is None else [decode(latents)]
+        losses = torch.as_tensor(self._losses())[:, None]
+        return PlanningResult(
+            actions=chosen[:stepped, 0],
+            losses=losses,
+            prev_elite_losses_mean=losses.clone(),
+            prev_elite_losses_std=torch.zeros_like(losses),
+            pred_frames_over_iterations=frames,
+            predicted_best_encs_over_iterations=[latents],
+        )
+
+    def _losses(self) -> FloatArray:
+        """Best cost after each round, in as many rows as the host expects; the last is final."""
+        result = self.last_result
+        history = result.history[:, 0] if result is not None else np.zeros(0)
+        final = result.cost[:1] if result is not None else np.zeros(0)
+        rows = len(history) if self.iterations is None else self.iterations
+        padded = np.concatenate([history[: max(0, rows - 1)], np.repeat(final, rows)])
+        return padded[:rows].astype(np.float32)
+
+
+def _visual(latents: Any) -> Tensor:  # noqa: ANN401
+    """The visual latents `[B, tau, ..., D]`, alone or among others."""
+    import torch
+
+    visual: Tensor = latents if isinstance(latents, torch.Tensor) else latents["visual"]
+    return visual

@@ -1,0 +1,143 @@
+"""Adapters by name: ours and other packages', found through one entry-point group.
+
+A package adds its own with an entry point of the group `vj2_ddim_plugin.adapters` that leads to an
+`Adapter`. It is imported when adapters are listed, so it should import nothing heavy; the planner
+itself is imported when it is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from vj2_ddim_plugin.errors import ConfigError
+
+__all__ = ["GROUP", "Adapter", "FoundAdapter", "find_adapters", "load_adapter"]
+
+GROUP = "vj2_ddim_plugin.adapters"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One host planner, and what stands in its place.
+
+    Attributes:
+        host: The host's name.
+        replaces: What of the host it takes the place of.
+        units: The units it plans in.
+        usage: One line of use.
+        target: `module:name` of the planner, imported only when loaded.
+        requires: Modules that the planner needs besides the runtime's.
+        package: The host as an installable module, or nothing where it is only a repository. The
+            planner does not import it.
+    """
+
+    host: str
+    replaces: str
+    units: str
+    usage: str
+    target: str
+    requires: tuple[str, ...] = ("torch",)
+    package: str = ""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Those of `requires` that cannot be imported here; nothing is imported to know."""
+        return tuple(name for name in self.requires if not _is_installed(name))
+
+    @property
+    def host_is_here(self) -> bool:
+        """Whether the host's package can be imported here; True where it is only a repository."""
+        return not self.package or _is_installed(self.package)
+
+    def load(self) -> Any:  # noqa: ANN401
+        """Import the planner.
+
+        Raises:
+            ConfigError: A module that it needs is not installed, or it is not where it should be.
+        """
+        if self.missing:
+            raise ConfigError(
+                f"the adapter for {self.host} needs {', '.join(self.missing)}, which is not "
+                f"installed. Install it, or run this in the host's environment"
+            )
+        module, _, name = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"the adapter for {self.host} has no planner at {self.target!r}: {error}"
+            ) from error
+
+
+@dataclass(frozen=True)
+class FoundAdapter:
+    """An entry point, and what it led to.
+
+    Attributes:
+        name: Of the entry point.
+        value: Where it points to.
+        adapter: What was found there, or None when it is broken.
+        error: Why it is broken, or nothing.
+    """
+
+    name: str
+    value: str
+    adapter: Adapter | None
+    error: str = ""
+
+
+def find_adapters() -> dict[str, FoundAdapter]:
+    """Every adapter installed here, by name, in order; a broken one is among them, with its error.
+
+    Where two packages use one name, ours stands; otherwise the first.
+    """
+    found: dict[str, FoundAdapter] = {}
+    points = entry_points(group=GROUP)
+    for point in sorted(points, key=lambda point: (point.name, not _is_ours(point), point.value)):
+        found.setdefault(point.name, _follow(point))
+    return found
+
+
+def load_adapter(name: str) -> Any:  # noqa: ANN401
+    """The planner of an adapter, by name.
+
+    Raises:
+        ConfigError: There is none of that name, it is broken, or its host is not installed.
+    """
+    found = find_adapters()
+    if name not in found:
+        raise ConfigError(f"there is no adapter {name!r}; found are {', '.join(found) or 'none'}")
+    adapter = found[name].adapter
+    if adapter is None:
+        raise ConfigError(
+            f"the adapter {name!r} ({found[name].value}) is broken: {found[name].error}. Ask the "
+            f"package that installed it"
+        )
+    return adapter.load()
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ImportError:
+        return False
+
+
+def _is_ours(point: EntryPoint) -> bool:
+    return point.value.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _follow(point: EntryPoint) -> FoundAdapter:
+    """Import what an entry point leads to; whatever goes wrong there is reported, not raised."""
+    try:
+        adapter = point.load()
+    except Exception as error:
+        return FoundAdapter(point.name, point.value, None, f"{type(error).__name__}: {error}")
+    if not isinstance(adapter, Adapter):
+        kind = type(adapter).__name__
+        return FoundAdapter(point.name, point.value, None, f"it is of type {kind}, not Adapter")
+    return FoundAdapter(point.name, point.value, adapter)

@@ -1,0 +1,135 @@
+"""stable-worldmodel's info dict: its latents, and the host's cost of candidates from it.
+
+The host's policy makes the dict anew for each plan: tensors and arrays `(B, T, ...)` by name. Its
+cost models write what they encode into the dict they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from vj2_ddim_plugin.errors import ConfigError, ContextError, CostError
+from vj2_ddim_plugin.interface import FloatArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Encode", "Info", "InfoCost", "encode_last_frames", "placed"]
+
+Info: TypeAlias = Mapping[str, Any]
+Encode: TypeAlias = "Callable[[Any, Info], Mapping[str, Tensor]]"
+"""From the host's cost model and info dict, the bundle's context arrays `[B, ...]` by name."""
+
+
+def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: ANN401
+    """`state` and `goal` `[B, 1, D]`: what LeWM's `encode` makes of the last `pixels` and `goal`.
+
+    Args:
+        model: Has `encode(info) -> info` with `emb` `[B, T, D]`, or holds one that has as `model`
+            (the newer layout's cost).
+        info: With `pixels` and `goal`, `[B, T, C, H, W]`.
+
+    Raises:
+        ConfigError: There is no such method.
+        ContextError: The info dict has no `pixels` or no `goal`.
+    """
+    encoder = next(
+        (part for part in (model, getattr(model, "model", None)) if hasattr(part, "encode")), None
+    )
+    if encoder is None:
+        raise ConfigError(
+            f"{type(model).__name__} has no method 'encode', so its latents are not known; pass "
+            f"encode=, a function (model, info_dict) -> {{'state': [B, N, D], 'goal': [B, N, D]}}"
+        )
+    missing = [key for key in ("pixels", "goal") if key not in info]
+    if missing:
+        raise ContextError(f"the info dict has no {missing}, only {sorted(info)}")
+    frames = {"state": info["pixels"], "goal": info["goal"]}
+    return {
+        name: encoder.encode({"pixels": pixels[:, -1:]})["emb"][:, -1:]
+        for name, pixels in frames.items()
+    }
+
+
+def placed(info: Info, model: Any, device: str) -> dict[str, Any]:  # noqa: ANN401
+    """A copy with tensors on `device`, floating ones in the dtype of the model's weights."""
+    import torch
+
+    weights = getattr(model, "parameters", lambda: ())()
+    dtype = next((weight.dtype for weight in weights), torch.float32)
+
+    def place(value: Any) -> Any:  # noqa: ANN401
+        if not torch.is_tensor(value):
+            return value
+        return value.to(device, dtype if value.is_floating_point() else value.dtype)
+
+    return {key: place(value) for key, value in info.items()}
+
+
+@dataclass
+class InfoCost:
+    """The host's cost model as a `CostFn`, for the problems of one info dict.
+
+    Attributes:
+        model: Has `get_cost(info, candidates (b, N, H, D)) -> (b, N)`.
+        info: Of all B problems, already where the model is.
+        device: Where the model is.
+        horizon: H.
+        batch_size: Problems in one call of the model.
+        callbacks: Called after each round with `step`, `candidates` and `costs`.
+    """
+
+    model: Any
+    info: Info
+    device: str
+    horizon: int
+    batch_size: int
+    callbacks: Sequence[Any]
+    num_rounds: int = 0
+
+    def __call__(self, candidates: FloatArray, /) -> FloatArray:
+        """`[B, N, L, A]` to `[B, N]`.
+
+        Raises:
+            CostError: The model returned something else.
+        """
+        import torch
+
+        batch, count = candidates.shape[:2]
+        shaped = torch.from_numpy(candidates.reshape(batch, count, self.horizon, -1))
+        blocks = placed({"candidates": shaped}, self.model, self.device)["candidates"]
+        with torch.inference_mode():
+            starts = range(0, batch, self.batch_size)
+            costs = torch.cat(
+                [self._of_some(start, blocks[start : start + self.batch_size]) for start in starts]
+            )
+        for callback in self.callbacks:
+            callback(step=self.num_rounds, candidates=blocks, costs=costs)
+        self.num_rounds += 1
+        return np.asarray(costs.float().cpu().numpy())
+
+    def _of_some(self, start: int, blocks: Tensor) -> Tensor:
+        """`(b, N)` of the problems from `start` on, on a fresh copy: the model writes into it."""
+        import torch
+
+        size, count = blocks.shape[:2]
+        expanded = {}
+        for key, value in self.info.items():
+            rows = value[start : start + size]
+            if torch.is_tensor(rows):
+                rows = rows.unsqueeze(1).expand(size, count, *rows.shape[1:])
+            elif isinstance(rows, np.ndarray):
+                rows = np.repeat(rows[:, None], count, axis=1)
+            expanded[key] = rows
+        costs = self.model.get_cost(expanded, blocks)
+        if not torch.is_tensor(costs) or tuple(costs.shape) != (size, count):
+            found = tuple(getattr(costs, "shape", ())) or type(costs).__name__
+            raise CostError(
+                f"{type(self.model).__name__}.get_cost returned {found} for candidates "
+                f"{tuple(blocks.shape)}; expected a tensor ({size}, {count})"
+            )
+        return costs

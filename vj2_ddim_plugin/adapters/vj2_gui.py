@@ -1,0 +1,183 @@
+"""VJ2-GUI: in place of gradient descent through its predictor, one block of touches a plan.
+
+Plans in the screen's units: x and y in [0, 1], press 0 or 1, 500 actions a second.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vj2_ddim_plugin.adapters.checks import check_fit, check_shape
+from vj2_ddim_plugin.adapters.host_planner import HostPlanner, RowCost
+from vj2_ddim_plugin.adapters.vj2_gui_predictor import ACTION_FORMS, action_former, rollout
+from vj2_ddim_plugin.errors import ConfigError, ContextError
+from vj2_ddim_plugin.interface import ActionOptimizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["VJ2GUIPlanner"]
+
+LOSSES = ("l1", "l2")
+ACTION_HZ = 500.0
+
+logger = logging.getLogger(__name__)
+
+
+class VJ2GUIPlanner(HostPlanner):
+    """Plans touches whose predicted outcome is closest to a goal screen.
+
+    Args:
+        optimizer: A bundle's folder, or any `ActionOptimizer` with an `action_spec`.
+        loss: `l1` or `l2`, the mean absolute or squared difference of the last state to the goal.
+        layer_norm: Whether the predictor wants layer-normed latents, as VJ2-GUI trains it.
+        layer_norm_context: Whether the bundle wants them too; it does when it was trained on
+            embeddings that were layer-normed on disk. VJ2-GUI's own files are not.
+        action_form: What the predictor takes: `flat` `[B, T, 750]`, `steps` `[B, T, 250, 3]` (its
+            FiLM variants), or `auto`: the predictor's own `actions_formatter` if it has one,
+            `flat` if it says how many numbers a block it takes, an error otherwise.
+        horizon: Blocks to plan; None is all the optimizer makes.
+        action_hz: Actions a second, for `timestamps`.
+        **settings: Of `HostPlanner` (`deadline_s`, `seed`, `rows_per_chunk`) and of the bundle.
+
+    Raises:
+        ConfigError: A setting is unknown.
+        ActionError: The horizon is longer than the optimizer's plans.
+    """
+
+    host = "VJ2-GUI"
+
+    def __init__(
+        self,
+        optimizer: ActionOptimizer | Path | str,
+        *,
+        loss: str = "l1",
+        layer_norm: bool = True,
+        layer_norm_context: bool = False,
+        action_form: str = "auto",
+        horizon: int | None = None,
+        action_hz: float = ACTION_HZ,
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
+        if loss not in LOSSES or action_form not in ACTION_FORMS:
+            raise ConfigError(
+                f"loss must be one of {LOSSES}, action_form one of {ACTION_FORMS}; found {loss!r} "
+                f"and {action_form!r}"
+            )
+        super().__init__(optimizer, **{"rows_per_chunk": 16, **settings})
+        spec = self.action_spec
+        self.horizon = spec.horizon if horizon is None else horizon
+        width = spec.action_block * spec.num_channels
+        check_fit(spec, horizon=self.horizon, action_dim=width, host=self.host)
+        self.loss, self.action_form, self.action_hz = loss, action_form, action_hz
+        self.layer_norm, self.layer_norm_context = layer_norm, layer_norm_context
+        self.planning_time_s = 0.0
+
+    def plan(
+        self,
+        z_context: Tensor,
+        z_goal: Tensor,
+        predictor: Callable[[Tensor, Tensor], Any],
+        previous: Tensor | None = None,
+        *,
+        past_actions: Tensor | None = None,
+    ) -> Tensor:
+        """Plan `horizon` blocks of touches.
+
+        Args:
+            z_context: Latents `[B, T, N, D]` of the last T >= 1 states. The predictor sees T states
+                at every step of the rollout: its own predictions push the oldest out.
+            z_goal: Latents `[B, N, D]` or `[B, 1, N, D]` of the goal.
+            predictor: `(z [n, T, N, D], actions) -> z`, or `-> (mu, b)`, of which mu is ranked.
+            previous: `[B, l, A]`, a plan to start from, already shifted to now: candidate 0.
+            past_actions: `[B, T - 1, 250, 3]`, the blocks between the states of `z_context`; None
+                is no touch.
+
+        Returns:
+            All planned actions, `[B, horizon * 250, 3]`, of `z_context`'s device and dtype.
+
+        Raises:
+            ContextError: A tensor, or what the predictor returns, is of the wrong shape or NaN.
+            ActionError: The predictor takes blocks of another size, or the plan is no plan.
+            ConfigError: `action_form` is `auto` and the predictor does not say what it takes.
+        """
+        begun = self._begin()
+        z_goal, past = self._checked(z_context, z_goal, past_actions)
+        context = {"state": z_context[:, -1], "goal": z_goal}
+        actions = self._optimize(
+            {name: self._normed(z, self.layer_norm_context) for name, z in context.items()},
+            self._cost(z_context, z_goal, past, predictor),
+            like=z_context,
+            length=self.horizon * self.action_spec.action_block,
+            begun=begun,
+            init_action=previous,
+        )
+        self.planning_time_s = time.perf_counter() - begun
+        return actions
+
+    def timestamps(self, start_s: float, *, adjust: bool = False) -> NDArray[np.float64]:
+        """When to send each action of the last plan.
+
+        Args:
+            start_s: When its first state was seen.
+            adjust: Whether to shift all by the time planning took (`ADJUST_PLANNER_TIMESTAMPS`).
+
+        Returns:
+            `[horizon * 250]`, seconds on the clock of `start_s`.
+        """
+        steps = np.arange(self.horizon * self.action_spec.action_block) / self.action_hz
+        return start_s + steps + (self.planning_time_s if adjust else 0.0)
+
+    def _cost(
+        self,
+        z_context: Tensor,
+        z_goal: Tensor,
+        past: Tensor,
+        predictor: Callable[[Tensor, Tensor], Any],
+    ) -> RowCost:
+        """The distance of the last predicted state to the goal."""
+        spec, form = self.action_spec, action_former(predictor, self.action_form, self.action_spec)
+        if getattr(predictor, "training", False):
+            logger.warning("the predictor is in training mode, its costs are noisy; call eval()")
+        states, goal = (self._normed(z, self.layer_norm) for z in (z_context, z_goal))
+
+        def cost(rows: Tensor, actions: Tensor) -> Tensor:
+            blocks = actions.reshape(len(rows), -1, spec.action_block, spec.num_channels)
+            last = rollout(predictor, form, states[rows], past[rows], blocks)
+            difference = last.float() - goal[rows].float()
+            size = difference.abs() if self.loss == "l1" else difference.square()
+            return size.mean(dim=(-2, -1))
+
+        return cost
+
+    def _checked(
+        self, z_context: Tensor, z_goal: Tensor, past_actions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The goal as `[B, N, D]`, and the blocks between the states, `[B, T - 1, 250, 3]`."""
+        if z_context.ndim != 4 or 0 in z_context.shape:
+            raise ContextError(
+                f"z_context has shape {list(z_context.shape)}; expected [B, T, N, D]"
+            )
+        batch, num_states, num_tokens, width = z_context.shape
+        if z_goal.ndim == 4:
+            check_shape("z_goal", z_goal.shape, (batch, 1, num_tokens, width), "[B, 1, N, D]")
+            z_goal = z_goal[:, 0]
+        check_shape("z_goal", z_goal.shape, (batch, num_tokens, width), "[B, N, D]")
+        spec = self.action_spec
+        expected = (batch, num_states - 1, spec.action_block, spec.num_channels)
+        past = z_context.new_zeros(expected) if past_actions is None else past_actions
+        check_shape("past_actions", past.shape, expected, "[B, T - 1, block, A]")
+        return z_goal.to(z_context), past.to(z_context)
+
+    @staticmethod
+    def _normed(z: Tensor, wanted: bool) -> Tensor:
+        from torch.nn.functional import layer_norm
+
+        return layer_norm(z, z.shape[-1:]) if wanted else z

@@ -1,0 +1,201 @@
+"""V-JEPA 2: in place of `cem` of its notebook's `mpc_utils`, for robot arms (V-JEPA 2-AC).
+
+Plans in the robot's units: metres and radians of change a step, gripper from -0.75 to 0.75, as
+`[x, y, z, roll, pitch, yaw, gripper]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from vj2_ddim_plugin.adapters.checks import check_fit, check_shape
+from vj2_ddim_plugin.adapters.host_planner import HostPlanner
+from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.interface import ActionOptimizer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["VJEPA2CEM", "HostLimits", "l1", "last_frame"]
+
+WorldModel: TypeAlias = "Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
+
+POSE_DIM = 7
+GRIPPER_LIMIT = 0.75  # largest gripper command the host samples
+GRIPPER_DEADBAND = 0.25  # smaller ones become 0
+
+
+def l1(a: Tensor, b: Tensor) -> Tensor:
+    """The host's default objective: mean absolute difference of `[n, F]`, as `[n]`."""
+    return (a - b).abs().mean(dim=-1)
+
+
+class VJEPA2CEM(HostPlanner):
+    """A callable with the signature of the host's `cem`, for one problem at a time.
+
+    The bundle's actions have 7 channels, or 4 (x, y, z, gripper): then the hand does not turn, as
+    with the host. Every candidate is limited as the host limits its own before it is ranked.
+
+    Args:
+        optimizer: A bundle's folder, or any `ActionOptimizer` with an `action_spec`.
+        warm_start: Whether the last plan without its first step is candidate 0 of the next; call
+            `forget` at a new goal.
+        **settings: Of `HostPlanner` (`deadline_s`, `seed`) and of the bundle.
+
+    Raises:
+        ActionError: The optimizer makes neither 7 nor 4 numbers a step.
+    """
+
+    host = "V-JEPA 2"
+
+    def __init__(
+        self,
+        optimizer: ActionOptimizer | Path | str,
+        *,
+        warm_start: bool = False,
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(optimizer, **settings)
+        spec = self.action_spec
+        if spec.action_block != 1 or spec.num_channels not in (4, POSE_DIM):
+            raise ActionError(
+                f"V-JEPA 2 takes one action of 7 numbers (or 4: x, y, z, gripper) a step; the "
+                f"optimizer makes {spec.action_block} of {spec.num_channels}. Train on its actions"
+            )
+        self.warm_start = warm_start
+        self._rest: Tensor | None = None
+
+    def forget(self) -> None:
+        """Drop the warm start: a new goal begins."""
+        self._rest = None
+
+    def __call__(
+        self,
+        context_frame: Tensor,
+        context_pose: Tensor,
+        goal_frame: Tensor,
+        world_model: WorldModel,
+        rollout: int = 1,
+        cem_steps: int = 100,
+        momentum_mean: float = 0.25,
+        momentum_std: float = 0.95,
+        momentum_mean_gripper: float = 0.15,
+        momentum_std_gripper: float = 0.15,
+        samples: int = 100,
+        topk: int = 10,
+        verbose: bool = False,
+        maxnorm: float = 0.05,
+        axis: Mapping[int, float] = {},
+        objective: Callable[[Tensor, Tensor], Tensor] = l1,
+        close_gripper: int | None = None,
+    ) -> Tensor:
+        """Plan; the arguments of cross-entropy itself (steps, momenta, topk) are not used.
+
+        Args:
+            context_frame: Latents `[1, 1, HW, D]` of what is seen.
+            context_pose: `[1, 1, 7]`, where the arm is.
+            goal_frame: Latents `[1, 1, HW, D]` of what should be seen.
+            world_model: `(frames [n, t, HW, D], actions [n, t, 7], poses [n, t, 7])` to the next
+                frame `[n, 1, HW, D]` and pose `[n, 1, 7]`.
+            rollout: Steps to plan.
+            cem_steps: Not used.
+            momentum_mean: Not used.
+            momentum_std: Not used.
+            momentum_mean_gripper: Not used.
+            momentum_std_gripper: Not used.
+            samples: Candidates in one pass through the world model; how many there are in all is
+                the optimizer's setting.
+            topk: Not used.
+            verbose: Not used.
+            maxnorm: Largest size of x, y and z.
+            axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper.
+            objective: `(last [n, HW * D], goal [n, HW * D]) -> [n]`.
+            close_gripper: From this step on the gripper closes (1.0), or None.
+
+        Returns:
+            `[1, rollout, 7]`, float32, on the context's device.
+
+        Raises:
+            ActionError: The rollout is longer than the optimizer's plans, or the plan is no plan.
+            ContextError: A tensor, or what the world model returns, is of the wrong shape or NaN.
+        """
+        begun = self._begin()
+        spec = self.action_spec
+        check_fit(spec, horizon=rollout, action_dim=spec.num_channels, host=self.host)
+        check_shape("context_frame", context_frame.shape[:2], (1, 1), "[1, 1] at its beginning")
+        check_shape("goal_frame", goal_frame.shape, context_frame.shape, "[1, 1, HW, D]")
+        check_shape("context_pose", context_pose.shape, (1, 1, POSE_DIM), "[1, 1, 7]")
+
+        limits = HostLimits(maxnorm, axis, close_gripper)
+
+        def cost(rows: Tensor, candidates: Tensor) -> Tensor:
+            actions = limits(candidates)
+            last = last_frame(world_model, context_frame, context_pose, actions)
+            goal = goal_frame.repeat(len(rows), 1, 1, 1)
+            return objective(last.flatten(1), goal.flatten(1))
+
+        planned = self._optimize(
+            {"state": context_frame[:, -1], "goal": goal_frame[:, -1]},
+            cost,
+            like=context_frame.new_empty(0).float(),
+            length=rollout,
+            begun=begun,
+            init_action=self._rest,
+            rows_per_chunk=samples,
+        )
+        self._rest = planned[:, 1:] if self.warm_start and rollout > 1 else None
+        return limits(planned)
+
+
+@dataclass(frozen=True)
+class HostLimits:
+    """What the host's own samples keep to.
+
+    Attributes:
+        maxnorm: Largest size of x, y and z.
+        axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper.
+        close_gripper: From this step on the gripper closes, or None.
+    """
+
+    maxnorm: float
+    axis: Mapping[int, float]
+    close_gripper: int | None
+
+    def __call__(self, actions: Tensor) -> Tensor:
+        """`[n, l, 4 or 7]` as the host would have sampled it, `[n, l, 7]`."""
+        import torch
+
+        position, rotation = actions[..., :3], actions[..., 3:-1]
+        if rotation.shape[-1] == 0:
+            rotation = torch.zeros_like(position)
+        gripper = actions[..., -1:].clamp(-GRIPPER_LIMIT, GRIPPER_LIMIT)
+        gripper = torch.where(gripper.abs() < GRIPPER_DEADBAND, 0.0, gripper)
+        position = position.clamp(-self.maxnorm, self.maxnorm)
+        full = torch.cat([position, rotation, gripper], dim=-1)
+        for index, value in self.axis.items():
+            full[..., index if index < 3 else -1] = value
+        if self.close_gripper is not None:
+            full[:, self.close_gripper :, -1] = 1.0
+        return full
+
+
+def last_frame(
+    world_model: WorldModel, context_frame: Tensor, context_pose: Tensor, actions: Tensor
+) -> Tensor:
+    """The latents `[n, HW, D]` that actions `[n, rollout, 7]` lead to, poses carried along.
+
+    Raises:
+        ContextError: The world model returned another shape.
+    """
+    import torch
+
+    count = len(actions)
+    frames, poses = context_frame.repeat(count, 1, 1, 1), context_pose.repeat(count, 1, 1)
+    for step in range(1, actions.shape[1] + 1):
+        frame, pose = world_model(frames, actions[:, :step], poses)
+        check_shape("the next frame", frame.shape, frames[:, :1].shape, "[n, 1, HW, D]")
+        frames, poses = torch.cat([frames, frame], 1), torch.cat([poses, pose], 1)
+    return frames[:, -1]

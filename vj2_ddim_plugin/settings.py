@@ -1,0 +1,70 @@
+"""The settings of `DDIMOptimizer`, checked against the model they are to drive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.model import SamplerModel
+from vj2_ddim_plugin.schedule import NoiseSchedule, TimestepPairs
+
+__all__ = ["SearchSettings"]
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How one optimizer searches; `DDIMOptimizer` documents each field."""
+
+    num_inference_steps: int
+    num_candidates: int
+    eta: float
+    guidance_scale: float
+    num_refinements: int | None
+    refinement_strength: float
+    warm_start_share: float
+    project: bool
+    timestep_spacing: str | None
+    seed: int
+
+    def check(self, model: SamplerModel) -> None:
+        """Raise `ConfigError` for a setting that cannot work with this model."""
+        for name, lowest in (("num_candidates", 1), ("num_refinements", 0), ("seed", 0)):
+            found = getattr(self, name)
+            if found is not None and found < lowest:
+                raise ConfigError(f"{name} must be at least {lowest}; found {found}")
+        if not 0.0 <= self.eta <= 1.0 or not 0.0 < self.refinement_strength < 1.0:
+            raise ConfigError(
+                f"eta must be in [0, 1] and refinement_strength in (0, 1); found {self.eta} and "
+                f"{self.refinement_strength}"
+            )
+        if not 0.0 <= self.warm_start_share < 1.0:
+            raise ConfigError(f"warm_start_share must be in [0, 1); found {self.warm_start_share}")
+        if self.guidance_scale != 1.0 and not model.condition.inputs:
+            raise ConfigError(
+                f"guidance_scale {self.guidance_scale} needs a conditional model; this one is "
+                f"unconditional. Leave it at 1.0"
+            )
+        self.pairs(model.schedule, self.num_inference_steps)
+        self.middle_pairs(model.schedule, self.num_inference_steps)
+
+    def pairs(self, schedule: NoiseSchedule, num_inference_steps: int) -> TimestepPairs:
+        """Timesteps from pure noise."""
+        return _pairs(schedule, num_inference_steps, self.timestep_spacing, None)
+
+    def middle(self, schedule: NoiseSchedule) -> int:
+        """The timestep that known actions are re-noised to."""
+        return int(self.refinement_strength * schedule.num_train_timesteps)
+
+    def middle_pairs(self, schedule: NoiseSchedule, num_inference_steps: int) -> TimestepPairs:
+        """Timesteps from the middle; as many steps as its share of the whole run."""
+        steps = max(1, round(self.refinement_strength * num_inference_steps))
+        return _pairs(schedule, steps, self.timestep_spacing, self.middle(schedule))
+
+
+@lru_cache(maxsize=64)
+def _pairs(
+    schedule: NoiseSchedule, steps: int, spacing: str | None, start_timestep: int | None
+) -> TimestepPairs:
+    """A plan asks for the same few again and again."""
+    return schedule.timesteps(steps, spacing=spacing, start_timestep=start_timestep)
