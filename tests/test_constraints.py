@@ -59,7 +59,7 @@ def test_crossing_agrees_with_a_fine_walk_along_the_segment(data):
     unit = st.integers(0, 20).map(lambda n: n / 20)
     points = [(data.draw(unit), data.draw(unit)) for _ in range(2)]
     x, y = sorted((data.draw(unit), data.draw(unit))), sorted((data.draw(unit), data.draw(unit)))
-    rectangle = np.array([[x[0], y[0], x[1], y[1]]]) + [[-0.01, -0.01, 0.01, 0.01]]
+    rectangle = np.array([[x[0] - 0.01, y[0] - 0.01, x[1] + 0.01, y[1] + 0.01]])
     block = np.zeros((1, 20, 3))
     block[0, 5, :2], block[0, 6, :2], block[0, 5:7, 2] = *points, 1.0
     walk = np.linspace(*points, 4001)

@@ -65,9 +65,9 @@ class Pace:
             mean, deviation = seen[nearest]
             return (mean + CAUTION * deviation) * max(1.0, rows / nearest)
 
-    def known(self, name: str) -> bool:
-        """Whether the operation was ever measured."""
-        return bool(self._seconds[name])
+    def known(self, name: str, rows: int | None = None) -> bool:
+        """Whether the operation was ever measured, with this number of rows or with any."""
+        return bool(self._seconds[name]) if rows is None else rows in self._seconds[name]
 
 
 class Deadline:
@@ -87,6 +87,11 @@ class Deadline:
     def is_set(self) -> bool:
         """Whether there is one."""
         return self._seconds is not None
+
+    def record(self, name: str, rows: int, seconds: float) -> None:
+        """Tell the pace; without a deadline only what it does not know yet, which is quicker."""
+        if self._seconds is not None or not self._pace.known(name, rows):
+            self._pace.record(name, rows, seconds)
 
     def remaining(self) -> float:
         """Seconds left for operations; infinite without a deadline."""

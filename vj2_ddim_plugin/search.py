@@ -51,7 +51,7 @@ class CandidateSearch:
     def __init__(
         self, model: SamplerModel, settings: SearchSettings, problem: PlanningProblem, pace: Pace
     ) -> None:
-        self._clock, self._pace = Deadline(problem.deadline_s, pace), pace
+        self._clock = Deadline(problem.deadline_s, pace)
         self._model, self._settings, self._problem = model, settings, problem
         self._spec, self._cost = model.action_spec, problem.cost
         self._rng = np.random.default_rng(checked_seed(problem, settings.seed))
@@ -157,14 +157,14 @@ class CandidateSearch:
         final, begun = sample, time.perf_counter()
         for index, step in enumerate(self._steps_from(sample, count, pairs), start=1):
             final, now = step.pred_original_sample, time.perf_counter()
-            self._pace.record(self._step_name, rows, now - begun)
+            self._clock.record(self._step_name, rows, now - begun)
             begun = now
             one_more = (self._step_name, rows, 1), ("project", rows, 1)
             if index < len(pairs) and not self._clock.allows(*one_more):
                 break
         diffused = final.reshape(noisy.shape)
         self._pool.add(self._timed("project", self._to_actions, diffused))
-        self._pace.record("project", rows, time.perf_counter() - begun)
+        self._clock.record("project", rows, time.perf_counter() - begun)
 
     def _steps_from(self, sample: FloatArray, count: int, pairs: TimestepPairs) -> Iterator[Step]:
         """DDIM from a sample; by inpainting where part of the plan is known."""
@@ -241,7 +241,7 @@ class CandidateSearch:
             unranked = pool.actions[:, pool.num_ranked : pool.num_ranked + size]
             begun = time.perf_counter()
             pool.rank(self._timed("cost", cost_of, cost, unranked))
-            self._pace.record("cost", size * self._batch, time.perf_counter() - begun)
+            self._clock.record("cost", size * self._batch, time.perf_counter() - begun)
             self._cost_evaluations += size * self._batch
         pool.drop_unranked()
         if pool.num_ranked:

@@ -26,12 +26,14 @@ class BuildAssets:
         bundle_path: The exported denoiser, or None where no planner needs one.
         num_threads: Threads of one operator, the same for all.
         seed: Seed of planners whose problems bring none.
+        latents_path: The denoiser's training data, or None where no planner needs them.
     """
 
     action_spec: ActionSpec
     bundle_path: Path | None = None
     num_threads: int = 1
     seed: int = 0
+    latents_path: Path | None = None
 
     @property
     def required_bundle_path(self) -> Path:
@@ -43,6 +45,17 @@ class BuildAssets:
         if self.bundle_path is None:
             raise ConfigError("this planner needs a bundle; pass --bundle")
         return self.bundle_path
+
+    @property
+    def required_latents_path(self) -> Path:
+        """`latents_path`, for the planners that cannot do without.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        if self.latents_path is None:
+            raise ConfigError("this planner needs the denoiser's training data; give latents_path")
+        return self.latents_path
 
 
 Build = Callable[[BuildAssets, Settings], ActionOptimizer]

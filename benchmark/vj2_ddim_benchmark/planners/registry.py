@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from vj2_ddim_benchmark.planners.cem import cem
 from vj2_ddim_benchmark.planners.ddim import ddim
 from vj2_ddim_benchmark.planners.entry import Entry
+from vj2_ddim_benchmark.planners.gesture_cem import gesture_cem
 from vj2_ddim_benchmark.planners.gradient_descent import gradient_descent
+from vj2_ddim_benchmark.planners.icem import icem
+from vj2_ddim_benchmark.planners.mppi import mppi
+from vj2_ddim_benchmark.planners.predictive_sampling import predictive_sampling
 from vj2_ddim_benchmark.planners.random_gestures import random_gestures
 from vj2_ddim_plugin.errors import ConfigError
 
@@ -20,6 +25,12 @@ REGISTRY: tuple[Entry, ...] = (
     gradient_descent("adam", 10),
     gradient_descent("adam", 10, num_restarts=16),
     gradient_descent("adam", 50, in_quick=False),
+    cem(8, 32),
+    icem(8, 60),
+    mppi(8, 32),
+    predictive_sampling(8, 32),
+    gesture_cem(8, 16, in_quick=True),
+    gesture_cem(8, 64),
     random_gestures(16),
 )
 

@@ -22,7 +22,7 @@ from vj2_ddim_benchmark.protocol.competitors import Competitor
 from vj2_ddim_benchmark.protocol.records import Record, RecordLog
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.cost import LatentCost
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanResult
 
 __all__ = ["COLD", "RESULTS", "Race", "problem_seed", "read_cold"]
@@ -189,8 +189,7 @@ class Race:
                     "first_plan_ms": 1e3 * first_plan.wall_time_s["total"],
                 },
             )
-        with atomic_path(out / COLD) as temporary:
-            temporary.write_text(json.dumps(cold, indent=2) + "\n", encoding="utf-8")
+        write_json(out / COLD, cold)
 
     def _use_shared_parts(self, start: Frames, goal: Frames, actions: FloatArray) -> None:
         """The first use of the world model and of torch.optim is slow; nobody pays for it."""

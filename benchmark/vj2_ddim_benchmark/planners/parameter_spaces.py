@@ -1,0 +1,134 @@
+"""What a sampling planner searches over: the actions at a few knots in time, or whole gestures.
+
+Parameters are arrays `[..., M, C]` of about unit size around 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import ActionError, ConfigError
+from vj2_ddim_plugin.interface import FloatArray
+
+__all__ = ["ActionKnots", "GestureParameters", "ParameterSpace", "natural_space"]
+
+
+class ParameterSpace(Protocol):
+    """A map between parameters and action sequences."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(M, C)`; the middle of all that is possible is 0."""
+        ...
+
+    def clip(self, parameters: FloatArray) -> FloatArray:
+        """Bring parameters `[..., M, C]` into their bounds."""
+        ...
+
+    def decode(self, parameters: FloatArray) -> FloatArray:
+        """Parameters `[..., M, C]`, within their bounds, to float32 actions `[..., L, A]`."""
+        ...
+
+    def encode(self, actions: FloatArray) -> FloatArray:
+        """The parameters of, or nearest to, the actions."""
+        ...
+
+
+class ActionKnots:
+    """Actions at knots evenly spaced in time, linear in between; [-1, 1] from bound to bound.
+
+    Args:
+        spec: What the actions are.
+        num_knots: M, from 2 to L; None is a knot an action, so that nothing is interpolated.
+
+    Raises:
+        ConfigError: `num_knots` is out of range.
+    """
+
+    def __init__(self, spec: ActionSpec, num_knots: int | None = None) -> None:
+        if num_knots is not None and not 2 <= num_knots <= spec.length:
+            raise ConfigError(
+                f"num_knots must be 2 to {spec.length} (L), or None; found {num_knots}"
+            )
+        self.shape = (num_knots or spec.length, spec.num_channels)
+        self._middle = (spec.low_array + spec.high_array) / 2
+        self._reach = (spec.high_array - spec.low_array) / 2
+        self._basis = self._solver = None
+        if num_knots is not None:
+            position = np.linspace(0.0, num_knots - 1.0, spec.length)
+            self._basis = np.maximum(0.0, 1.0 - np.abs(position[:, None] - np.arange(num_knots)))
+            self._solver = np.linalg.pinv(self._basis)
+
+    def clip(self, parameters: FloatArray) -> FloatArray:
+        """Into [-1, 1]."""
+        return np.clip(parameters, -1.0, 1.0)
+
+    def decode(self, parameters: FloatArray) -> FloatArray:
+        """Interpolate, in the planner's units."""
+        values = parameters if self._basis is None else self._basis @ parameters
+        return (self._middle + self._reach * values).astype(np.float32)
+
+    def encode(self, actions: FloatArray) -> FloatArray:
+        """The least-squares knots, clipped to the bounds."""
+        values = (np.asarray(actions, np.float64) - self._middle) / self._reach
+        knots = values if self._solver is None else self._solver @ values
+        return self.clip(knots)
+
+
+class GestureParameters:
+    """The spec's `path` representation: a straight line has six parameters.
+
+    They are start x and y, displacement x and y, press time and release time. Sequences of several
+    blocks have one set a block.
+
+    Args:
+        spec: What the actions are.
+
+    Raises:
+        ConfigError: The actions are no touches, or their paths have no knots.
+    """
+
+    def __init__(self, spec: ActionSpec) -> None:
+        try:
+            self._spec = replace(spec, representation="path", normalized=True)
+            self.shape = self._spec.diffused_shape
+        except ActionError as error:
+            raise ConfigError(f"these actions have no gesture parameters: {error}") from error
+
+    def clip(self, parameters: FloatArray) -> FloatArray:
+        """Keep the path on the screen, and the press within the block and of a valid length.
+
+        A touch that is released before it is pressed is a tap: it has no path, and is as short as
+        may be. So taps are not a point that noise never hits.
+        """
+        spec, lead = self._spec, parameters.shape[:-2]
+        blocks = parameters.reshape(*lead, spec.horizon, -1)
+        steps = blocks[..., :-2].reshape(*lead, spec.horizon, spec.required_path_knots, -1)
+        press, release = blocks[..., -2:-1], blocks[..., -1:]
+        knots = np.clip(steps.cumsum(axis=-2), -1.0, 1.0)
+        knots = np.where((release <= press)[..., None], knots[..., :1, :], knots)
+        path = np.diff(knots, axis=-2, prepend=0.0).reshape(*lead, spec.horizon, -1)
+        unit = 2 / spec.action_block  # one action, in the half blocks that times are measured in
+        length = np.clip(release - press, unit * spec.min_press_steps, unit * spec.longest_press)
+        press = np.clip(press, -1.0, 1.0 - length)
+        kept = np.concatenate([path, press, press + length], axis=-1)
+        return kept.reshape(parameters.shape)
+
+    def decode(self, parameters: FloatArray) -> FloatArray:
+        """Draw the gestures."""
+        return self._spec.decode(parameters).astype(np.float32)
+
+    def encode(self, actions: FloatArray) -> FloatArray:
+        """The parameters of the projected actions."""
+        return self._spec.encode(self._spec.project(np.asarray(actions, np.float64)))
+
+
+def natural_space(spec: ActionSpec) -> ParameterSpace:
+    """Gesture parameters for touches whose paths have knots, the actions themselves otherwise."""
+    if spec.press_channel is None or spec.path_knots is None:
+        return ActionKnots(spec)
+    return GestureParameters(spec)

@@ -1,0 +1,147 @@
+"""The accounts of one planning call: what was ranked, what it cost, and the best of it.
+
+What is ranked is what would be executed: every candidate is first projected onto valid gestures.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.checks import (
+    checked_batch,
+    checked_seed,
+    cost_of,
+    padded_warm_start,
+    require_finite_cost,
+)
+from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem, PlanResult
+
+__all__ = ["RankedPlan", "Ranking"]
+
+ROWS_BETWEEN_LOOKS = 16  # candidates of all problems that are ranked between looks at the clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedPlan(PlanResult):
+    """A plan, and the candidate it was projected from.
+
+    Attributes:
+        unprojected_actions: `[B, L, A]`, equal to `actions` where projection changed nothing.
+    """
+
+    unprojected_actions: FloatArray
+
+
+class Ranking:
+    """Ranks candidates for one problem until its deadline, and keeps the best.
+
+    Args:
+        problem: What to plan for.
+        spec: Bounds, and what a valid gesture is.
+        seed: Used where the problem brings none.
+        planner: Named in errors.
+
+    Raises:
+        ContextError: There is no cost, something of the problem does not fit, or it asks for what
+            these planners cannot keep.
+    """
+
+    def __init__(
+        self, problem: PlanningProblem, spec: ActionSpec, *, seed: int, planner: str
+    ) -> None:
+        self._begun = time.perf_counter()
+        if problem.frozen_action is not None or problem.constraints is not None:
+            raise ContextError(
+                f"{planner} keeps neither frozen_action nor constraints; leave both None"
+            )
+        self._cost = _required_cost(problem, planner)
+        self._spec, self._deadline_s = spec, problem.deadline_s
+        self.batch = checked_batch(problem, problem.context)
+        self.rng = np.random.default_rng(checked_seed(problem, seed))
+        self.warm_start = padded_warm_start(problem.init_action, spec, self.batch)
+        shape = (self.batch, spec.length, spec.num_channels)
+        self._best = self._unprojected = np.zeros(shape, np.float32)
+        self._best_cost = np.full(self.batch, np.inf)
+        self._history: list[FloatArray] = []
+        self._num_evaluations, self._cost_s, self._stopped = 0, 0.0, "finished"
+
+    @property
+    def best(self) -> FloatArray:
+        """The valid gestures of lowest cost so far, `[B, L, A]`."""
+        return self._best
+
+    def rank(self, candidates: FloatArray) -> FloatArray:
+        """Rank one round.
+
+        Args:
+            candidates: `[B, K, L, A]`, not yet projected.
+
+        Returns:
+            Their cost after projection, `[B, K]`; infinite for those the deadline left unranked
+            (never the first ones of the first round), and where the planner's cost is NaN.
+
+        Raises:
+            CostError: The cost raised, its shape is wrong, or it is finite for no candidate so far.
+        """
+        chunk = candidates.shape[1]
+        if self._deadline_s is not None:
+            chunk = max(1, ROWS_BETWEEN_LOOKS // self.batch)
+        cost = np.full(candidates.shape[:2], np.inf)
+        for first in range(0, candidates.shape[1], chunk):
+            if self._num_evaluations and self.out_of_time():
+                break
+            part = slice(first, first + chunk)
+            cost[:, part] = self._rank(candidates[:, part])
+        self._history.append(self._best_cost)
+        return cost
+
+    def out_of_time(self) -> bool:
+        """Whether the deadline has passed; it is remembered as the reason to stop."""
+        elapsed = time.perf_counter() - self._begun
+        if self._deadline_s is not None and elapsed >= self._deadline_s:
+            self._stopped = "deadline"
+        return self._stopped == "deadline"
+
+    def result(self) -> RankedPlan:
+        """The best candidates, after at least one round."""
+        total = time.perf_counter() - self._begun
+        return RankedPlan(
+            actions=self._best,
+            cost=self._best_cost,
+            history=np.stack(self._history),
+            num_cost_evaluations=self._num_evaluations,
+            num_denoiser_evaluations=0,
+            wall_time_s={"cost": self._cost_s, "total": total},
+            provider="numpy",
+            stopped_because=self._stopped,
+            projection_distance=np.abs(self._best - self._unprojected).max(axis=(1, 2)),
+            unprojected_actions=self._unprojected,
+        )
+
+    def _rank(self, candidates: FloatArray) -> FloatArray:
+        """Project, ask for the cost, and remember the best."""
+        valid = self._spec.is_valid(candidates)[..., None, None]
+        projected = np.where(valid, candidates, self._spec.project(candidates))
+        begun = time.perf_counter()
+        cost = cost_of(self._cost, projected)
+        self._cost_s += time.perf_counter() - begun
+        self._num_evaluations += cost.size
+        rows, chosen = np.arange(self.batch), cost.argmin(axis=1)
+        better = cost[rows, chosen] < self._best_cost
+        self._best_cost = np.where(better, cost[rows, chosen], self._best_cost)
+        require_finite_cost(self._best_cost)
+        better = better[:, None, None]
+        self._best = np.where(better, projected[rows, chosen], self._best)
+        self._unprojected = np.where(better, candidates[rows, chosen], self._unprojected)
+        return cost
+
+
+def _required_cost(problem: PlanningProblem, planner: str) -> CostFn:
+    if problem.cost is None:
+        raise ContextError(f"{planner} needs a cost; this problem has none")
+    return problem.cost
