@@ -6,8 +6,8 @@ import pytest
 from test_bundle import save_denoiser
 
 from vj2_ddim_plugin import session
-from vj2_ddim_plugin.binding import MAX_SHAPES, BoundRuns
-from vj2_ddim_plugin.providers import SessionSettings
+from vj2_ddim_plugin.engine.binding import MAX_SHAPES, BoundRuns
+from vj2_ddim_plugin.engine.providers import SessionSettings
 from vj2_ddim_plugin.session import OnnxGraph
 
 rng = np.random.default_rng(0)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.avoidance import clear_shift, move_clear, touches
 from vj2_ddim_plugin.errors import ConstraintError
+from vj2_ddim_plugin.gestures.avoidance import clear_shift, move_clear, touches
 from vj2_ddim_plugin.interface import PlanConstraints
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost

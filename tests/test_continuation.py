@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.continuation import continue_blocks
 from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.gestures.continuation import continue_blocks
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.deadline import FINISH_S, SLICE_S, Deadline, Pace
 from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.planning.deadline import FINISH_S, SLICE_S, Deadline, Pace
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 

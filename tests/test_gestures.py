@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vj2_ddim_plugin.gestures import (
+from vj2_ddim_plugin.gestures.segments import (
     count_segments,
     fit_knots,
     interpolate_knots,

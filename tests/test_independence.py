@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 from test_bundle import LATENTS, PARITY, SCHEDULE, SPEC, make_bundle, save_graph, tensor
 
 from vj2_ddim_plugin.bundle import read_bundle, write_manifest
-from vj2_ddim_plugin.independence import BLOCK_ROWS, IndependentRows
+from vj2_ddim_plugin.engine.independence import BLOCK_ROWS, IndependentRows
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.optimizer import DDIMOptimizer

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from vj2_ddim_plugin import drivers
-from vj2_ddim_plugin.drivers import why_not
+from vj2_ddim_plugin.engine import drivers
+from vj2_ddim_plugin.engine.drivers import why_not
+from vj2_ddim_plugin.engine.providers import SessionSettings
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.providers import SessionSettings
 
 CPU, CUDA, TENSORRT = (
     "CPUExecutionProvider",

@@ -140,7 +140,7 @@ def test_linspace_truncates_the_exact_quotient():
 def test_a_step_that_is_not_expected_to_end_in_time_is_not_begun(
     monkeypatch, deadline, steps, stopped
 ):
-    from vj2_ddim_plugin import search
+    from vj2_ddim_plugin.planning import search
 
     spec = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)
     clock = {"now": 0.0}

@@ -10,10 +10,10 @@ import pytest
 from test_bundle import make_bundle, save_denoiser
 
 from vj2_ddim_plugin import session
+from vj2_ddim_plugin.engine.providers import SessionSettings
 from vj2_ddim_plugin.errors import BundleError, ProviderError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.providers import SessionSettings
 from vj2_ddim_plugin.session import OnnxGraph, available_providers, why_not
 
 CPU, CUDA, TENSORRT = (

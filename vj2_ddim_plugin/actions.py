@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures.normalization import Normalization
+from vj2_ddim_plugin.gestures.projection import project_blocks, valid_blocks
+from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.normalization import Normalization
-from vj2_ddim_plugin.projection import project_blocks, valid_blocks
 from vj2_ddim_plugin.records import from_plain, to_plain
-from vj2_ddim_plugin.representations import REPRESENTATIONS
 
 __all__ = ["ActionSpec"]
 

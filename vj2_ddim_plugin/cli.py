@@ -82,6 +82,12 @@ COMMANDS = {
         "benchmark",
         "Measure overhead, deadlines under load, memory and threads.",
     ),
+    "two-room": Command(
+        "vj2_ddim_benchmark.two_room.commands",
+        "two_room",
+        "benchmark",
+        "Compare with stable-worldmodel's solvers, in its own world and evaluation.",
+    ),
     "benchmark-tune": Command(
         "vj2_ddim_benchmark.commands",
         "benchmark_tune",

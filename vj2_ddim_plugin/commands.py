@@ -12,10 +12,10 @@ from rich.text import Text
 
 from vj2_ddim_plugin.bundle import Bundle, read_bundle
 from vj2_ddim_plugin.doctor import RUNS, examine
+from vj2_ddim_plugin.engine.providers import PROVIDERS
 from vj2_ddim_plugin.errors import ConfigError, ProviderError
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.model import BundleModel
-from vj2_ddim_plugin.providers import PROVIDERS
 
 __all__ = ["doctor", "inspect"]
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from vj2_ddim_plugin.engine.providers import PROVIDERS, TF32_OVERRIDE, SessionSettings
 from vj2_ddim_plugin.errors import ProviderError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.providers import PROVIDERS, TF32_OVERRIDE, SessionSettings
 from vj2_ddim_plugin.session import OnnxGraph, available_providers, why_not
 
 __all__ = ["EXTRAS", "RUNS", "examine"]

@@ -10,10 +10,10 @@ import numpy as np
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import Bundle, ConditionSpec, read_bundle
+from vj2_ddim_plugin.engine.independence import Feeds, IndependentRows
+from vj2_ddim_plugin.engine.providers import SessionSettings
 from vj2_ddim_plugin.errors import BundleError
-from vj2_ddim_plugin.independence import Feeds, IndependentRows
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.providers import SessionSettings
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.session import OnnxGraph
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from vj2_ddim_plugin.deadline import Pace
-from vj2_ddim_plugin.failure import Fallback, checked_chain, plan_or_fall_back
 from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
 from vj2_ddim_plugin.model import BundleModel, SamplerModel
-from vj2_ddim_plugin.search import CandidateSearch
-from vj2_ddim_plugin.settings import SearchSettings
+from vj2_ddim_plugin.planning.deadline import Pace
+from vj2_ddim_plugin.planning.failure import Fallback, checked_chain, plan_or_fall_back
+from vj2_ddim_plugin.planning.search import CandidateSearch
+from vj2_ddim_plugin.planning.settings import SearchSettings
 
 __all__ = ["DDIMOptimizer"]
 

@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 import numpy as np
 import onnxruntime
 
-from vj2_ddim_plugin import drivers
-from vj2_ddim_plugin.binding import BoundRuns
+from vj2_ddim_plugin.engine import drivers
+from vj2_ddim_plugin.engine.binding import BoundRuns
+from vj2_ddim_plugin.engine.providers import PROVIDERS, SessionSettings
 from vj2_ddim_plugin.errors import BundleError, ProviderError
-from vj2_ddim_plugin.providers import PROVIDERS, SessionSettings
 
 __all__ = ["OnnxGraph", "available_providers", "why_not"]
 

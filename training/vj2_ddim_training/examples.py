@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError, DataError
-from vj2_ddim_plugin.gestures import count_segments, longest_segment
+from vj2_ddim_plugin.gestures.projection import PATH_TOLERANCE
+from vj2_ddim_plugin.gestures.segments import count_segments, longest_segment
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.projection import PATH_TOLERANCE
 from vj2_ddim_training.data.flat import read_flat_actions
 from vj2_ddim_training.data.sketch import sketch_of
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories

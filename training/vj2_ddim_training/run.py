@@ -44,6 +44,9 @@ class RunSettings:
         representation: `raw`, `held`, `path`, or `auto`.
         sequence_length: L.
         patch_size: Rows in one token; 0 chooses.
+        channels: Names of the A channels; actions without a channel `press` are not touches.
+        action_low: Lower bound of each channel.
+        action_high: Upper bound of each channel.
         resume: Go on from the checkpoint in `save_dir`.
         overwrite: Replace the run in `save_dir`.
     """
@@ -57,6 +60,9 @@ class RunSettings:
     representation: str = "auto"
     sequence_length: int = 250
     patch_size: int = 0
+    channels: tuple[str, ...] = ("x", "y", "press")
+    action_low: tuple[float, ...] = (0.0, 0.0, 0.0)
+    action_high: tuple[float, ...] = (1.0, 1.0, 1.0)
     resume: bool = False
     overwrite: bool = False
 
@@ -84,6 +90,10 @@ def train_run(
         torch.set_num_threads(config.num_threads)
     template = ActionSpec(
         action_block=settings.sequence_length,
+        channels=settings.channels,
+        action_low=settings.action_low,
+        action_high=settings.action_high,
+        press_channel="press" if "press" in settings.channels else None,
         min_press_steps=0,
         max_press_steps=None,
         path_knots=None,

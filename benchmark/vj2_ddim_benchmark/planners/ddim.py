@@ -10,7 +10,13 @@ from vj2_ddim_plugin.optimizer import DDIMOptimizer
 __all__ = ["ddim"]
 
 
-def ddim(num_candidates: int, *, num_inference_steps: int = 10) -> Entry:
+def ddim(
+    num_candidates: int,
+    *,
+    num_inference_steps: int = 10,
+    num_refinements: int = 0,
+    in_quick: bool = True,
+) -> Entry:
     """DDIM samples from the bundle; a single one is not ranked and sees no world model."""
 
     def build(assets: BuildAssets, settings: Settings, **changes: Any) -> DDIMOptimizer:  # noqa: ANN401
@@ -20,6 +26,7 @@ def ddim(num_candidates: int, *, num_inference_steps: int = 10) -> Entry:
             num_threads=assets.num_threads,
             num_inference_steps=num_inference_steps,
             num_candidates=num_candidates,
+            num_refinements=num_refinements,
             seed=assets.seed,
             **settings,
             **changes,
@@ -28,9 +35,11 @@ def ddim(num_candidates: int, *, num_inference_steps: int = 10) -> Entry:
     def build_unprojected(assets: BuildAssets, settings: Settings) -> DDIMOptimizer:
         return build(assets, settings, project=False)
 
+    suffix = f"-refined-{num_refinements}" if num_refinements else ""
     return Entry(
-        f"ddim-{num_candidates}",
+        f"ddim-{num_candidates}{suffix}",
         build,
         with_cost=num_candidates > 1,
         build_unprojected=build_unprojected,
+        in_quick=in_quick,
     )

@@ -18,9 +18,9 @@ from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
 from vj2_ddim_benchmark.planners.host import latent_torch_cost
 from vj2_ddim_benchmark.planners.starts import STARTS, DrawGestures, any_gestures, starts
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.checks import checked_batch, checked_cost, padded_warm_start
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.planning.checks import checked_batch, checked_cost, padded_warm_start
 
 __all__ = ["LEARNING_RATES", "GradientDescentOptimizer", "GradientDescentPlan", "gradient_descent"]
 

@@ -9,9 +9,9 @@ import numpy as np
 from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
 from vj2_ddim_benchmark.planners.starts import DrawGestures, any_gestures, draw_sequences
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.checks import checked_batch, checked_cost, padded_warm_start
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
+from vj2_ddim_plugin.planning.checks import checked_batch, checked_cost, padded_warm_start
 
 __all__ = ["RandomGesturesOptimizer", "random_gestures"]
 

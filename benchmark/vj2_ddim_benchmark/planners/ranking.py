@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.checks import (
+from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.planning.checks import (
     checked_batch,
     checked_seed,
     cost_of,
     padded_warm_start,
     require_finite_cost,
 )
-from vj2_ddim_plugin.errors import ContextError
-from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem, PlanResult
 
 __all__ = ["RankedPlan", "Ranking"]
 

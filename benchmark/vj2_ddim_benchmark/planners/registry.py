@@ -19,6 +19,7 @@ __all__ = ["REGISTRY", "entries_of"]
 
 REGISTRY: tuple[Entry, ...] = (
     ddim(16),
+    ddim(16, num_refinements=2, in_quick=False),
     ddim(1),
     gradient_descent("sgd", 10),
     gradient_descent("sgd", 10, num_restarts=16),

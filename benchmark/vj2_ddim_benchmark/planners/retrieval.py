@@ -18,10 +18,10 @@ from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
 from vj2_ddim_benchmark.planners.population import require_at_least
 from vj2_ddim_benchmark.planners.ranking import Ranking
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.checks import checked_batch
 from vj2_ddim_plugin.errors import ConfigError, ContextError
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.planning.checks import checked_batch
 from vj2_ddim_training.data.trajectories import open_trajectories
 
 __all__ = ["FEATURES", "Memory", "RetrievalOptimizer", "Transitions", "features_of", "retrieval"]

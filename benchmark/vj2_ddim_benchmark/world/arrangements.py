@@ -17,7 +17,7 @@ import numpy as np
 from vj2_ddim_benchmark.world.splits import MODULUS, require_split
 from vj2_ddim_benchmark.world.touch import PAGE
 from vj2_ddim_benchmark.world.widgets import WIDGETS
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["EDGE", "GAP", "Arrangement", "all_arrangements", "arrangements_of", "name_of"]

@@ -18,7 +18,7 @@ from vj2_ddim_benchmark.world.splits import SPLITS
 from vj2_ddim_benchmark.world.touch import NUM_STEPS
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 
 __all__ = ["Transitions", "collect_transitions", "load_transitions", "save_transitions"]
 

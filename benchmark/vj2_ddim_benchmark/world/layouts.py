@@ -24,7 +24,7 @@ from vj2_ddim_benchmark.world.palettes import PackedColors, draw_palettes
 from vj2_ddim_benchmark.world.splits import draw_pairs
 from vj2_ddim_benchmark.world.touch import PAGE
 from vj2_ddim_benchmark.world.widgets import NUM_SLOTS, SLOT_KINDS, WIDGETS
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["Layout", "draw_layouts"]

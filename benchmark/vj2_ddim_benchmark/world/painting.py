@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world.palettes import PackedColors
 from vj2_ddim_benchmark.world.touch import PAGE
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["Images", "Rectangles", "paint", "stack_boxes"]

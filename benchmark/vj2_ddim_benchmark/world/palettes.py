@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world.splits import draw_pairs
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = [

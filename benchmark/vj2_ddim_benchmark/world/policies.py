@@ -13,7 +13,7 @@ from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.scripts import drag, random_times
 from vj2_ddim_benchmark.world.touch import PAGE
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, Strokes
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["choose_slots", "mixed_policy", "near_misses", "random_policy", "touch_slots"]

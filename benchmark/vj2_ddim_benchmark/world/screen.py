@@ -16,7 +16,7 @@ from vj2_ddim_benchmark.world.touch import read_gestures
 from vj2_ddim_benchmark.world.widgets import NUM_SLOTS, SLOT_KINDS, WIDGETS, Parts, Widget
 from vj2_ddim_benchmark.world.widgets.widget import inside
 from vj2_ddim_plugin.errors import ConfigError, DataError
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["ABSENT", "MAX_SIZE", "MIN_SIZE", "TouchScreen"]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.world.touch import NUM_STEPS
 from vj2_ddim_plugin.errors import ActionError
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 
 __all__ = ["MAX_STEPS", "MIN_STEPS", "drag", "random_times", "tap"]
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 
 __all__ = ["RESIDUES", "SPLITS", "draw_pairs", "pair_code", "require_split"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.data.folders import require_replaceable
 

@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.gestures import count_segments, fit_knots, interpolate_knots, longest_segment
+from vj2_ddim_plugin.gestures.segments import (
+    count_segments,
+    fit_knots,
+    interpolate_knots,
+    longest_segment,
+)
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.data.values import out_of_range
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_training.data.fingerprint import fingerprint_files
 from vj2_ddim_training.data.manifest import MANIFEST_NAME, read_manifest, split_names
 from vj2_ddim_training.data.trajectory_files import (

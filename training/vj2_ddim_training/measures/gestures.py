@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["GESTURE_TYPES", "Gestures", "blocks_of", "find_gestures", "gesture_type"]

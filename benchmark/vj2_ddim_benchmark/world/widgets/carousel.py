@@ -10,7 +10,7 @@ from vj2_ddim_benchmark.world.painting import Rectangles, stack_boxes
 from vj2_ddim_benchmark.world.palettes import INK, MUTED, PAGE_MARKS, PAGES, SURFACE
 from vj2_ddim_benchmark.world.touch import PAGE, Gestures
 from vj2_ddim_benchmark.world.widgets.widget import MARGIN, Parts, Strokes, Widget
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["Carousel"]

@@ -8,7 +8,7 @@ from vj2_ddim_benchmark.world.painting import Rectangles, stack_boxes
 from vj2_ddim_benchmark.world.palettes import INK, KEYS, SURFACE
 from vj2_ddim_benchmark.world.touch import Gestures
 from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, inside, taps_inside
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["Keypad"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vj2_ddim_benchmark.world.painting import Rectangles
 from vj2_ddim_benchmark.world.palettes import PackedColors
 from vj2_ddim_benchmark.world.touch import Gestures
-from vj2_ddim_plugin.gestures import IntArray
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["Parts", "Strokes", "Widget", "inside", "taps_inside"]

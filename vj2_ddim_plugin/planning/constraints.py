@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.avoidance import clear_shift, move_clear, touches
-from vj2_ddim_plugin.checks import checked_actions
-from vj2_ddim_plugin.continuation import continue_blocks
 from vj2_ddim_plugin.errors import ActionError, ConstraintError
-from vj2_ddim_plugin.gestures import count_segments
+from vj2_ddim_plugin.gestures.avoidance import clear_shift, move_clear, touches
+from vj2_ddim_plugin.gestures.continuation import continue_blocks
+from vj2_ddim_plugin.gestures.segments import count_segments
 from vj2_ddim_plugin.interface import FloatArray, PlanConstraints, PlanningProblem
+from vj2_ddim_plugin.planning.checks import checked_actions
 
 __all__ = ["Rules"]
 

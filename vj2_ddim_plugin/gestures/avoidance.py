@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.gestures import longest_segment
+from vj2_ddim_plugin.gestures.segments import longest_segment
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["clear_shift", "move_clear", "touches"]

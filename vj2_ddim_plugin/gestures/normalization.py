@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.representations import REPRESENTATIONS
 
 if TYPE_CHECKING:
     from vj2_ddim_plugin.actions import ActionSpec

@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.checks import checked_batch, checked_cost, padded_warm_start
-from vj2_ddim_plugin.constraints import Rules
 from vj2_ddim_plugin.errors import ConfigError, ConstraintError, ContextError, VJ2DDIMError
 from vj2_ddim_plugin.interface import ActionOptimizer, PlanningProblem, PlanResult
+from vj2_ddim_plugin.planning.checks import checked_batch, checked_cost, padded_warm_start
+from vj2_ddim_plugin.planning.constraints import Rules
 
 __all__ = ["Fallback", "checked_chain", "plan_or_fall_back"]
 

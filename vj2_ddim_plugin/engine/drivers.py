@@ -12,7 +12,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 
-from vj2_ddim_plugin.providers import PROVIDERS
+from vj2_ddim_plugin.engine.providers import PROVIDERS
 
 __all__ = ["why_not"]
 

@@ -8,7 +8,13 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from vj2_ddim_plugin.checks import (
+from vj2_ddim_plugin.ddim import Denoiser, Step, add_noise, clip_to, ddim_steps
+from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.guidance import classifier_free_guidance
+from vj2_ddim_plugin.inpainting import inpainting_steps
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.model import SamplerModel
+from vj2_ddim_plugin.planning.checks import (
     checked_batch,
     checked_context,
     checked_output,
@@ -17,17 +23,11 @@ from vj2_ddim_plugin.checks import (
     padded_warm_start,
     require_finite_cost,
 )
-from vj2_ddim_plugin.constraints import Rules
-from vj2_ddim_plugin.ddim import Denoiser, Step, add_noise, clip_to, ddim_steps
-from vj2_ddim_plugin.deadline import Deadline, Pace
-from vj2_ddim_plugin.errors import ContextError
-from vj2_ddim_plugin.guidance import classifier_free_guidance
-from vj2_ddim_plugin.inpainting import inpainting_steps
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
-from vj2_ddim_plugin.model import SamplerModel
-from vj2_ddim_plugin.pool import Candidates, Pool
+from vj2_ddim_plugin.planning.constraints import Rules
+from vj2_ddim_plugin.planning.deadline import Deadline, Pace
+from vj2_ddim_plugin.planning.pool import Candidates, Pool
+from vj2_ddim_plugin.planning.settings import SearchSettings
 from vj2_ddim_plugin.schedule import TimestepPairs
-from vj2_ddim_plugin.settings import SearchSettings
 
 __all__ = ["CandidateSearch"]
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.gestures import IntArray, longest_segment
+from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
+from vj2_ddim_plugin.gestures.segments import IntArray, longest_segment
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.representations import REPRESENTATIONS
 
 __all__ = ["continue_blocks"]
 

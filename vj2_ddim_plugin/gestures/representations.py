@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ActionError
-from vj2_ddim_plugin.gestures import (
+from vj2_ddim_plugin.gestures.segments import (
     IntArray,
     count_segments,
     fit_knots,

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.gestures import (
+from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
+from vj2_ddim_plugin.gestures.segments import (
     IntArray,
     count_segments,
     fit_knots,
@@ -20,7 +21,6 @@ from vj2_ddim_plugin.gestures import (
     longest_segment,
 )
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.representations import REPRESENTATIONS
 
 if TYPE_CHECKING:
     from vj2_ddim_plugin.actions import ActionSpec
