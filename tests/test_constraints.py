@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConstraintError
-from vj2_ddim_plugin.gestures.avoidance import clear_shift, move_clear, touches
+from vj2_ddim_plugin.gestures.avoidance import touches
 from vj2_ddim_plugin.interface import PlanConstraints
+from vj2_ddim_plugin.planning.constraints import Rules
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
 SPEC = ActionSpec(action_block=20, min_press_steps=4, max_press_steps=10)
 SCHEDULE = NoiseSchedule(num_train_timesteps=50, prediction_type="sample")
-UNIT = (np.zeros(2), np.ones(2))
 
 
 def gesture(start, stop, begin, end):
@@ -31,89 +31,15 @@ def make_optimizer(**settings):
     return DDIMOptimizer(model, **{"num_candidates": 8, **settings})
 
 
-# Geometry ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("rectangle", "touched"),
-    [
-        ((0.4, 0.4, 0.6, 0.6), True),  # on the way
-        ((0.49, 0.0, 0.495, 1.0), True),  # narrower than one step of the finger
-        ((0.0, 0.8, 0.2, 1.0), False),
-        ((0.875, 0.875, 1.0, 1.0), True),  # its corner is the last point: edges are included
-        ((0.88, 0.88, 1.0, 1.0), False),
-    ],
-)
-def test_a_drag_touches_what_it_crosses(rectangle, touched):
-    block = gesture(3, 8, (0.125, 0.125), (0.875, 0.875))
-    assert touches(block, np.array([rectangle]), SPEC)[0] == touched
-
-
-def test_a_lifted_finger_touches_nothing():
-    assert not touches(np.zeros((1, 20, 3)), np.array([[0.0, 0.0, 0.1, 0.1]]), SPEC)[0]
-
-
-@settings(deadline=None, max_examples=150)
-@given(data=st.data())
-def test_crossing_agrees_with_a_fine_walk_along_the_segment(data):
-    unit = st.integers(0, 20).map(lambda n: n / 20)
-    points = [(data.draw(unit), data.draw(unit)) for _ in range(2)]
-    x, y = sorted((data.draw(unit), data.draw(unit))), sorted((data.draw(unit), data.draw(unit)))
-    rectangle = np.array([[x[0] - 0.01, y[0] - 0.01, x[1] + 0.01, y[1] + 0.01]])
-    block = np.zeros((1, 20, 3))
-    block[0, 5, :2], block[0, 6, :2], block[0, 5:7, 2] = *points, 1.0
-    walk = np.linspace(*points, 4001)
-    inside = ((walk >= rectangle[0, :2]) & (walk <= rectangle[0, 2:])).all(axis=1).any()
-    assert touches(block, rectangle, SPEC)[0] == inside
-
-
-@settings(deadline=None, max_examples=60)
-@given(data=st.data())
-def test_the_shift_is_the_shortest_that_clears_every_rectangle(data):
-    """Against brute force over a fine grid of shifts."""
-    cell = st.integers(0, 9)
-    rectangles = []
-    for _ in range(data.draw(st.integers(1, 3))):
-        x, y = data.draw(cell), data.draw(cell)
-        rectangles.append((x / 10, y / 10, (x + 1) / 10, (y + 1) / 10))
-    rectangles = np.array(rectangles)
-    low = np.array([[data.draw(cell) / 10, data.draw(cell) / 10]])
-    high = low + 0.05
-    shift, found = clear_shift(low, high, rectangles, UNIT)
-    grid = np.linspace(-1, 1, 201)
-    tries = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
-    new_low, new_high = low + tries, high + tries
-    good = ((new_low >= -1e-9) & (new_high <= 1 + 1e-9)).all(axis=1)
-    apart = (new_high[:, None] < rectangles[:, :2]) | (new_low[:, None] > rectangles[:, 2:])
-    good &= apart.any(axis=2).all(axis=1)
-    assert found[0] == good.any()
-    shortest = np.linalg.norm(tries[good], axis=1).min()
-    assert np.linalg.norm(shift[0]) <= shortest + 2e-4  # it stays a little off the edges
-    moved_low, moved_high = low + shift, high + shift
-    assert (((moved_high < rectangles[:, :2]) | (moved_low > rectangles[:, 2:])).any(axis=1)).all()
-
-
-def test_a_gesture_that_touches_is_moved_as_a_whole_and_the_others_stay():
-    blocks = np.concatenate(
-        [gesture(3, 8, (0.5, 0.5), (0.6, 0.5)), gesture(3, 8, (0.1, 0.9), (0.2, 0.9))]
-    )
-    rectangle = np.array([[0.45, 0.0, 0.65, 0.52]])
-    moved = move_clear(blocks, rectangle, SPEC)
-    np.testing.assert_array_equal(moved[1], blocks[1])
-    assert SPEC.is_valid(moved).all()
-    np.testing.assert_allclose(moved[0, 3:8, 1], 0.52 + 1e-4, atol=1e-6)  # the near edge
-    np.testing.assert_allclose(moved[0, 3:8, 0], blocks[0, 3:8, 0], atol=1e-6)
-
-
-def test_a_gesture_that_fits_nowhere_becomes_a_tap_near_its_first_point():
-    walls = np.array([[0.3, 0.0, 0.4, 1.0], [0.6, 0.0, 0.7, 1.0]])
-    block = gesture(3, 8, (0.05, 0.5), (0.95, 0.5))
-    moved = move_clear(block, walls, SPEC)
-    np.testing.assert_allclose(moved[0, 3:8, :2], [[0.05, 0.5]] * 5, atol=1e-6)
-    assert not touches(moved, walls, SPEC)[0]
-
-
-# Plans ------------------------------------------------------------------------------------------
+def walks_into(plan, rectangle, first):
+    """Whether the finger, on a fine walk from step to step, meets a rectangle from `first` on."""
+    for step in range(first, len(plan)):
+        if plan[step, 2] > 0.5:
+            before = plan[step - 1] if plan[step - 1, 2] > 0.5 else plan[step]
+            walk = np.linspace(before[:2], plan[step, :2], 200)[1:]
+            if ((walk >= rectangle[:2]) & (walk <= rectangle[2:])).all(axis=1).any():
+                return True
+    return False
 
 
 @settings(deadline=None, max_examples=60)
@@ -154,8 +80,9 @@ def test_every_plan_keeps_every_constraint(data):
     assert (rest[..., 0][pressed] >= low - 1e-6).all()
     assert (rest[..., 0][pressed] <= high + 1e-6).all()
     assert not rest[~pressed].any()
-    if rectangles:
-        assert not touches(plan, np.array(rectangles), SPEC, sent).any()
+    for rectangle in rectangles:
+        for row in plan:
+            assert not walks_into(row, rectangle, max(sent, 1))
 
 
 def test_fixed_entries_are_kept_exactly_and_the_rest_is_free():
@@ -185,6 +112,114 @@ def test_the_warm_start_has_to_keep_them_too():
     np.testing.assert_allclose(result.cost, cost(result.actions[:, None])[:, 0])
 
 
+def test_a_step_from_what_was_sent_into_a_rectangle_counts():
+    """The finger is down at x = 0.3 and would next be beyond a narrow wall."""
+    sent = gesture(2, 9, (0.3, 0.5), (0.3, 0.5))[:, :6]
+    wall = (0.31, 0.0, 0.32, 1.0)
+    far = np.zeros(SPEC.diffused_shape)
+    far[:, 0] = [0.8, 0.0, 0.0, 0.0, -0.6, 0.2]  # a touch at x = 0.9 in the middle of the block
+    optimizer = DDIMOptimizer(GaussianModel(SPEC, SCHEDULE, far, 0.01), num_candidates=4)
+    problem = PlanningProblem(
+        frozen_action=sent,
+        constraints=PlanConstraints(forbidden=[wall]),
+        cost=QuadraticCost(sent[0, 0]),
+    )
+    plan = optimizer.optimize(problem).actions[0]
+    assert not walks_into(plan, wall, 6)
+
+
+def test_a_finger_under_which_a_rectangle_appears_is_lifted():
+    sent = gesture(4, 12, (0.5, 0.5), (0.5, 0.5))[:, :6]
+    constraints = PlanConstraints(forbidden=[(0.4, 0.4, 0.6, 0.6)])
+    plan = make_optimizer().optimize(PlanningProblem(frozen_action=sent, constraints=constraints))
+    assert not plan.actions[:, 6:].any()
+
+
+def test_a_finger_that_new_bounds_leave_outside_is_lifted():
+    sent = gesture(4, 12, (0.1, 0.5), (0.1, 0.5))[:, :6]
+    constraints = PlanConstraints(action_low=np.array([0.5, 0.0, 0.0]))
+    plan = make_optimizer().optimize(PlanningProblem(frozen_action=sent, constraints=constraints))
+    assert not plan.actions[:, 6:].any()
+
+
+def test_a_warm_start_that_keeps_them_stays_exactly_as_it_is():
+    """Even one whose path is bent, as plans are that continue what was sent."""
+    warm = gesture(3, 11, (0.1, 0.9), (0.8, 0.2))
+    warm[0, 6, :2] = (0.9, 0.9)
+    problem = PlanningProblem(
+        cost=QuadraticCost(warm[0]),
+        init_action=warm,
+        frozen_action=warm[:, :7],
+        constraints=PlanConstraints(forbidden=[(0.0, 0.0, 0.05, 0.05)]),
+    )
+    result = make_optimizer(num_refinements=1).optimize(problem)
+    np.testing.assert_array_equal(result.actions, warm)
+    assert result.cost[0] == 0.0
+
+
+def test_a_warm_start_that_had_to_be_moved_says_how_far():
+    warm = gesture(2, 8, (0.5, 0.5), (0.5, 0.5))
+    constraints = PlanConstraints(forbidden=[(0.45, 0.0, 0.6, 1.0)])
+    moved = warm.copy()
+    moved[0, 2:8, 0] = 0.45
+    problem = PlanningProblem(
+        cost=QuadraticCost(moved[0]), init_action=warm, constraints=constraints
+    )
+    result = make_optimizer(num_candidates=1).optimize(problem)
+    assert result.projection_distance[0] == pytest.approx(0.05, abs=1e-3)
+
+
+def test_candidates_that_need_no_change_are_not_projected():
+    """`project=False` stays off under constraints that a candidate keeps as it is."""
+    settings = {"project": False, "num_candidates": 1}
+    free = make_optimizer(**settings).optimize(PlanningProblem(seed=3)).actions
+    constraints = PlanConstraints(forbidden=[(0.0, 0.0, 1e-6, 1e-6)])
+    problem = PlanningProblem(seed=3, constraints=constraints)
+    np.testing.assert_array_equal(make_optimizer(**settings).optimize(problem).actions, free)
+
+
+def test_bounds_in_pixels_are_kept_to_rounding():
+    spec = ActionSpec(
+        action_block=20, min_press_steps=4, max_press_steps=10, action_high=(1080.0, 2400.0, 1.0)
+    )
+    model = GaussianModel(spec, SCHEDULE, np.zeros(spec.diffused_shape), 0.7)
+    optimizer = DDIMOptimizer(model, num_candidates=4)
+    constraints = PlanConstraints(action_high=np.array([777.7, 1500.3, 1.0]))
+    for seed in range(20):
+        plan = optimizer.optimize(PlanningProblem(constraints=constraints, seed=seed)).actions
+        assert (plan <= np.array([777.7, 1500.3, 1.0]) * (1 + 1e-6)).all()
+
+
+def test_an_entry_fixed_at_its_bound_is_inside_it():
+    fixed = np.full((20, 3), np.nan)
+    fixed[5] = (0.3, 0.5, 1)
+    constraints = PlanConstraints(action_high=np.array([0.3, 1, 1]), fixed=fixed)
+    plan = make_optimizer().optimize(PlanningProblem(constraints=constraints)).actions
+    np.testing.assert_array_equal(plan[0, 5], np.float32([0.3, 0.5, 1]))
+
+
+def test_a_lifted_finger_may_be_fixed_whatever_the_bounds():
+    fixed = np.full((20, 3), np.nan)
+    fixed[:10] = 0.0
+    constraints = PlanConstraints(action_low=np.array([0.1, 0.1, 0.0]), fixed=fixed)
+    plan = make_optimizer().optimize(PlanningProblem(constraints=constraints)).actions
+    assert not plan[0, :10].any()
+
+
+def test_without_a_cost_more_samples_are_drawn_when_the_only_one_is_refused(monkeypatch):
+    """The rules here refuse whatever comes alone."""
+    kept = Rules.kept
+    monkeypatch.setattr(
+        Rules,
+        "kept",
+        lambda self, actions, avoid=True: kept(self, actions) & (actions.shape[1] > 1),
+    )
+    problem = PlanningProblem(constraints=PlanConstraints(), batch_size=2)
+    result = make_optimizer(num_inference_steps=5).optimize(problem)
+    assert result.num_denoiser_evaluations == 2 * 5 * (1 + 8)
+    assert SPEC.is_valid(result.actions).all()
+
+
 def test_no_constraints_change_nothing():
     free = make_optimizer().optimize(PlanningProblem(batch_size=2)).actions
     empty = PlanningProblem(batch_size=2, constraints=PlanConstraints())
@@ -200,6 +235,8 @@ def test_no_constraints_change_nothing():
         ),
         (PlanConstraints(action_low=np.zeros(2)), "one value a channel"),
         (PlanConstraints(fixed=np.zeros((3, 3))), "fixed has shape"),
+        (PlanConstraints(fixed="free"), "not an array of numbers"),
+        (PlanConstraints(forbidden=[(0, 0, 1), (0, 0, 1, 1)]), "must be rectangles"),
         (PlanConstraints(fixed=np.full((20, 3), 2.0)), "outside the bounds"),
         (PlanConstraints(forbidden=[(0.5, 0.5, 0.4, 0.6)]), "low above high"),
         (PlanConstraints(forbidden=[(0.5, 0.5, 0.6)]), "must be rectangles"),
@@ -215,8 +252,18 @@ def test_fixed_entries_inside_a_forbidden_rectangle_are_an_error_that_says_so():
     fixed = np.full((20, 3), np.nan, np.float32)
     fixed[8] = (0.5, 0.5, 1.0)
     constraints = PlanConstraints(fixed=fixed, forbidden=[(0.4, 0.4, 0.6, 0.6)])
-    with pytest.raises(ConstraintError, match="none of the 1 candidates of problem 0 keeps"):
+    with pytest.raises(ConstraintError, match="none of the 9 candidates of problem 0 keeps"):
         make_optimizer().optimize(PlanningProblem(constraints=constraints))
+
+
+def test_fixed_entries_may_not_contradict_what_was_sent():
+    fixed = np.full((20, 3), np.nan)
+    fixed[2] = (0.3, 0.5, 1.0)
+    problem = PlanningProblem(
+        frozen_action=np.zeros((1, 5, 3)), constraints=PlanConstraints(fixed=fixed)
+    )
+    with pytest.raises(ConstraintError, match="contradicts frozen_action"):
+        make_optimizer().optimize(problem)
 
 
 def test_rectangles_need_a_finger():

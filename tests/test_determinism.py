@@ -111,3 +111,14 @@ def test_known_beginnings_warm_starts_and_constraints_leave_a_plan_its_own(optim
         own = {name: array[row : row + 1] for name, array in fields.items()}
         alone = plan(optimizer, MEANS[row : row + 1], constraints=constraints, **own)
         np.testing.assert_array_equal(alone.actions[0], together.actions[row])
+
+
+def test_what_others_have_fixed_does_not_matter(optimizer):
+    fixed = np.full((5, 12, 3), np.nan, np.float32)
+    fixed[0, 4] = (0.5, 0.5, 1.0)
+    fixed[3, :2] = 0.0
+    together = plan(optimizer, constraints=PlanConstraints(fixed=fixed))
+    for row in range(5):
+        constraints = PlanConstraints(fixed=fixed[row : row + 1])
+        alone = plan(optimizer, MEANS[row : row + 1], constraints=constraints)
+        np.testing.assert_array_equal(alone.actions[0], together.actions[row])

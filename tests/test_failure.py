@@ -1,6 +1,7 @@
 """When a plan fails: the chain of answers, and an account that hides nothing."""
 
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -178,7 +179,7 @@ def test_when_every_link_fails_the_first_error_is_raised_with_notes():
     [
         (np.full((2, 10, 3), np.nan), "NaN or infinite"),
         (np.zeros((2, 9, 3)), r"\(2, 9, 3\)"),
-        (np.zeros((3, 10, 3)), "another number of problems"),
+        (np.zeros((3, 10, 3)), "3 plans for 2 problems"),
     ],
 )
 def test_a_hosts_plan_is_checked_as_ours_is(actions, message):
@@ -186,6 +187,68 @@ def test_a_hosts_plan_is_checked_as_ours_is(actions, message):
     with pytest.raises(CostError) as caught:
         optimizer.optimize(problem_with(cost=raising))
     assert message.replace("\\", "") in caught.value.__notes__[0]
+
+
+def test_the_number_of_problems_is_read_from_the_context_too():
+    problem = problem_with(cost=raising, init_action=None)  # two problems
+    with pytest.raises(CostError) as caught:
+        make_optimizer(on_failure=[Host(WARM[:1])]).optimize(problem)
+    assert "1 plans for 2 problems" in caught.value.__notes__[0]
+    with pytest.raises(ContextError) as caught:
+        make_optimizer(on_failure="previous").optimize(problem_with(init_action=WARM[:1]))
+    assert "batch sizes disagree" in caught.value.__notes__[0]
+
+
+def test_an_answer_of_another_kind_or_out_of_bounds_is_passed_over():
+    class Odd:
+        def optimize(self, problem):
+            return {"actions": WARM}
+
+    wide = Host(np.full((2, 10, 3), 99.0, np.float32))
+    result = make_optimizer(on_failure=[Odd(), wide, Host()]).optimize(problem_with(cost=raising))
+    np.testing.assert_array_equal(result.actions, WARM)
+    assert "returned a dict" in result.failures[1]
+    assert "leaves the bounds" in result.failures[2]
+
+
+def test_a_link_gets_the_time_that_is_left(monkeypatch):
+    now = {"s": 0.0}
+    monkeypatch.setattr(time, "perf_counter", lambda: now["s"])
+    seen = []
+
+    class Timed(Host):
+        def optimize(self, problem):
+            seen.append(problem.deadline_s)
+            now["s"] += 0.01
+            return super().optimize(problem)
+
+    def slow(candidates):
+        now["s"] += 0.04
+        raise RuntimeError("down")
+
+    problem = problem_with(cost=slow, deadline_s=0.05)
+    result = make_optimizer(on_failure=[Timed()]).optimize(problem)
+    assert seen == [pytest.approx(0.01)]
+    assert result.wall_time_s["total"] == pytest.approx(0.05)
+
+
+def test_the_previous_plan_is_made_to_keep_the_constraints():
+    constraints = PlanConstraints(forbidden=[(0.2, 0.7, 0.3, 0.8)])
+    result = make_optimizer(on_failure="previous").optimize(
+        problem_with(cost=raising, constraints=constraints)
+    )
+    pressed = result.actions[result.actions[..., 2] > 0.5]
+    inside = ((pressed[:, :2] >= (0.2, 0.7)) & (pressed[:, :2] <= (0.3, 0.8))).all(axis=1)
+    assert len(pressed)
+    assert not inside.any()
+
+
+def test_interrupts_are_not_failures():
+    def interrupted(candidates):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_optimizer(on_failure=[Host()]).optimize(problem_with(cost=interrupted))
 
 
 def test_a_hosts_plan_has_to_keep_the_constraints():

@@ -430,7 +430,7 @@ def test_a_setting_out_of_range_is_refused_by_name_on_construction(setting, valu
 
 
 def test_a_negative_seed_of_a_problem_is_refused():
-    with pytest.raises(ContextError, match=r"seed must be at least 0.*-1"):
+    with pytest.raises(ContextError, match=r"seed must be an integer of at least 0.*-1"):
         make_optimizer().optimize(PlanningProblem(seed=-1))
 
 

@@ -98,13 +98,16 @@ class PlanResult:
         num_cost_evaluations: Candidates whose cost was asked for, over all B problems.
         num_denoiser_evaluations: Rows that went through the denoiser, over all problems and steps.
         wall_time_s: Seconds by phase; `total` is the whole call.
-        provider: The execution provider that really ran, or the name of another engine.
-        stopped_because: `"finished"` or `"deadline"`.
+        provider: The execution provider that really ran, or the name of another engine; `"none"`
+            where the warm start answered for a plan that failed.
+        stopped_because: `"finished"`, `"deadline"` (something was left out to keep it, or it was
+            not kept), or `"failure"` where the warm start answered.
         projection_distance: `[B]`, the largest change that projection onto valid gestures made to
             the returned plan, in the planner's units; 0 where it changed nothing.
         planned_by: `"optimizer"`, or, when it failed, the link of its chain that answered:
             `"previous"` (the warm start) or `"host"` (another optimizer).
         failures: What went wrong on the way to this plan, one line each; empty when nothing did.
+            The counts above are then those of the answer alone, the total time includes all.
     """
 
     actions: FloatArray

@@ -37,6 +37,8 @@ def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: AN
         ConfigError: There is no such method.
         ContextError: The info dict has no `pixels` or no `goal`.
     """
+    import torch
+
     encoder = next(
         (part for part in (model, getattr(model, "model", None)) if hasattr(part, "encode")), None
     )
@@ -48,11 +50,9 @@ def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: AN
     missing = [key for key in ("pixels", "goal") if key not in info]
     if missing:
         raise ContextError(f"the info dict has no {missing}, only {sorted(info)}")
-    frames = {"state": info["pixels"], "goal": info["goal"]}
-    return {
-        name: encoder.encode({"pixels": pixels[:, -1:]})["emb"][:, -1:]
-        for name, pixels in frames.items()
-    }
+    frames = torch.cat([info["pixels"][:, -1:], info["goal"][:, -1:]])
+    state, goal = encoder.encode({"pixels": frames})["emb"][:, -1:].chunk(2)
+    return {"state": state, "goal": goal}
 
 
 def placed(info: Info, model: Any, device: str) -> dict[str, Any]:  # noqa: ANN401

@@ -21,7 +21,8 @@ def continue_blocks(blocks: FloatArray, frozen: FloatArray, spec: ActionSpec) ->
     For touches there are three cases. If the finger has not come down yet, the gesture begins no
     earlier than now; one that would no longer fit is left out. If it came down and up again, the
     block's one gesture is over, and the rest is released. If it is down, it moves from where it is:
-    the sampled path, plus what separates it from the finger, fading to nothing at its end.
+    the sampled path, plus what separates it from the finger, fading to nothing at its end. A finger
+    that is out of bounds is lifted.
 
     Args:
         blocks: `[n, T, A]` valid gestures (or any actions, when the spec has no press channel).
@@ -50,8 +51,11 @@ def _continue_gestures(blocks: FloatArray, frozen: FloatArray, spec: ActionSpec)
     length = np.minimum(stop - start, spec.action_block - delayed)
     absent = (ended > began) | (stop <= start) | (length < spec.min_press_steps)
     length = np.where(absent, 0, length)
-    # down: until the sampled release, within the valid lengths
+    # down: until the sampled release, within the valid lengths; lifted at once where out of bounds
     shortest = np.maximum(sent, began + spec.min_press_steps)
+    outside = (frozen[:, -1] < spec.low_array) | (frozen[:, -1] > spec.high_array)
+    stop = np.where(outside.any(axis=1), sent, stop)
+    shortest = np.where(outside.any(axis=1), sent, shortest)
     longest = np.minimum(began + spec.longest_press, spec.action_block)
     release = np.clip(stop, shortest, np.maximum(longest, shortest))
     new_start, new_stop = np.where(down, sent, delayed), np.where(down, release, delayed + length)

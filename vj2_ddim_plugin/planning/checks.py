@@ -10,6 +10,7 @@ import numpy as np
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.errors import BundleError, ContextError, CostError
+from vj2_ddim_plugin.gestures.projection import BOUND_TOLERANCE
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "checked_batch",
     "checked_context",
     "checked_cost",
+    "checked_deadline",
     "checked_output",
     "checked_seed",
     "cost_of",
@@ -59,7 +61,7 @@ def _numbers(name: str, values: object) -> FloatArray:
     """As float32, or a `ContextError` for what is no array of numbers."""
     try:
         return np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # whatever the other library raises, for example a tensor on a GPU
         raise ContextError(f"{name} is not an array of numbers: {error}") from error
 
 
@@ -73,7 +75,10 @@ def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -
     for name in ("init_action", "frozen_action"):
         actions = getattr(problem, name)
         if actions is not None:
-            sizes[name] = len(np.atleast_1d(_numbers(name, actions)))
+            shape = _numbers(name, actions).shape
+            if len(shape) != 3:
+                raise ContextError(f"{name} has shape {shape}; expected [B, steps, channels]")
+            sizes[name] = shape[0]
     if problem.batch_size is not None:
         sizes["batch_size"] = problem.batch_size
     if len(set(sizes.values())) > 1:
@@ -87,9 +92,19 @@ def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -
 def checked_seed(problem: PlanningProblem, default: int) -> int:
     """The problem's own seed, or `default`; raises `ContextError` for a negative one."""
     seed = default if problem.seed is None else problem.seed
-    if seed < 0:
-        raise ContextError(f"seed must be at least 0, or None; found {seed}")
-    return seed
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ContextError(f"seed must be an integer of at least 0, or None; found {seed!r}")
+    return int(seed)
+
+
+def checked_deadline(problem: PlanningProblem) -> float | None:
+    """The deadline in seconds, or None; raises `ContextError` for what is no number."""
+    deadline = problem.deadline_s
+    if deadline is None:
+        return None
+    if not isinstance(deadline, int | float | np.number) or math.isnan(deadline):
+        raise ContextError(f"deadline_s must be a number of seconds, or None; found {deadline!r}")
+    return float(deadline)
 
 
 def padded_warm_start(init_action: FloatArray | None, spec: ActionSpec, batch: int) -> FloatArray:
@@ -98,11 +113,20 @@ def padded_warm_start(init_action: FloatArray | None, spec: ActionSpec, batch: i
     A short one is continued by zeros (finger up) for touches, by its last action otherwise.
 
     Raises:
-        ContextError: It has the wrong shape, is longer than L, or is not finite.
+        ContextError: It has the wrong shape, is longer than L, out of bounds, or not finite.
     """
     if init_action is None:
         return np.zeros((batch, 0, spec.length, spec.num_channels), np.float32)
     actions = checked_actions("init_action", init_action, spec, spec.length)
+    slack = BOUND_TOLERANCE * np.maximum(np.abs(spec.low_array), np.abs(spec.high_array))
+    inside = (actions >= spec.low_array - slack) & (actions <= spec.high_array + slack)
+    if spec.press_channel is not None:
+        inside |= ~spec.pressed(actions)[..., None]
+    if not inside.all():
+        raise ContextError(
+            f"init_action leaves the bounds {spec.action_low} to {spec.action_high}: it holds "
+            f"{actions[~inside][0]:g}. Clip it, or pass None"
+        )
     rest = np.repeat(actions[:, -1:], spec.length - actions.shape[1], axis=1)
     if spec.press_channel is not None:
         rest = np.zeros_like(rest)
@@ -174,7 +198,7 @@ def checked_output(output: FloatArray, sample: FloatArray) -> FloatArray:
     Raises:
         BundleError: It is not.
     """
-    if output.shape != sample.shape or not math.isfinite(output.sum()):  # one NaN makes it NaN
+    if output.shape != sample.shape or not np.isfinite(output).all():
         raise BundleError(
             f"the denoiser returned shape {output.shape} with "
             f"{int(np.sum(~np.isfinite(output)))} values that are NaN or infinite, for a sample of "

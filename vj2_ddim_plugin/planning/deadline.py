@@ -2,30 +2,45 @@
 
 An operation cannot be interrupted, so it is begun only when it is expected to end in time. What is
 expected is what the same operation took lately, and how much that varied: other processes slow it
-down too.
+down too. What was not begun is doubted less each time, so that one stall is forgotten.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from bisect import bisect_left
 from collections import defaultdict
+from typing import NamedTuple
 
 __all__ = ["Deadline", "Pace"]
 
-FOLLOW = 0.1  # share of the way that one measurement moves what is expected
+MEMORY = 10  # measurements that the moving averages reach back over
 CAUTION = 2.0  # mean deviations above the mean that an operation is expected to take
-RELAX = 0.9  # what is left of the deviation after an operation was not begun because of it
+OUTLIER = 4.0  # a measurement counts as at most so many mean deviations above the mean
+WASTE = 0.1  # share of a deadline that is not left unused without doubting why
 SLICE_S = 0.004  # no operation that can be cut into parts is begun to take longer than this
 FINISH_S = 0.001  # kept back for choosing and returning the plan
+
+
+class _Seen(NamedTuple):
+    """Moving averages of an operation's seconds, and how sure they are."""
+
+    mean: float
+    deviation: float
+    times: int
+
+    @property
+    def expected(self) -> float:
+        return self.mean + CAUTION * self.deviation
 
 
 class Pace:
     """Seconds that operations took lately, by name and number of rows. Thread-safe."""
 
     def __init__(self) -> None:
-        # name -> rows -> (mean, mean absolute deviation), both moving averages
-        self._seconds: dict[str, dict[int, tuple[float, float]]] = defaultdict(dict)
+        self._seen: dict[str, dict[int, _Seen]] = defaultdict(dict)
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Pace], tuple[()]]:
@@ -33,41 +48,51 @@ class Pace:
         return Pace, ()
 
     def record(self, name: str, rows: int, seconds: float) -> None:
-        """Take in how long `rows` rows took."""
+        """Take in how long `rows` rows took. Slower ones count as far as they are plausible."""
         with self._lock:
-            mean, deviation = self._seconds[name].get(rows, (seconds, seconds / 4))
-            error = seconds - mean
-            deviation += FOLLOW * (abs(error) - deviation)
-            self._seconds[name][rows] = mean + FOLLOW * error, deviation
+            seen = self._seen[name].get(rows, _Seen(seconds, seconds / 4, 0))
+            count = min(seen.times + 1, MEMORY)
+            plausible = OUTLIER * max(seen.deviation, seen.mean / 10)
+            error = min(seconds - seen.mean, plausible)
+            deviation = seen.deviation + (abs(error) - seen.deviation) / max(count, 4)
+            self._seen[name][rows] = _Seen(seen.mean + error / count, deviation, count)
 
     def relax(self, name: str, rows: int) -> None:
-        """After an operation was not begun: without a new measurement, doubt fades."""
+        """After an operation was not begun: expect less, the faster the fewer times it was seen."""
         with self._lock:
-            if rows in self._seconds[name]:
-                mean, deviation = self._seconds[name][rows]
-                self._seconds[name][rows] = mean, RELAX * deviation
+            if (seen := self._seen[name].get(rows)) is not None:
+                left = 1.0 - 0.5 / seen.times**1.5
+                self._seen[name][rows] = _Seen(seen.mean * left, seen.deviation * left, seen.times)
 
     def forget(self, name: str) -> None:
         """Drop what is known of an operation."""
         with self._lock:
-            self._seconds.pop(name, None)
+            self._seen.pop(name, None)
 
     def expected(self, name: str, rows: int) -> float:
         """Seconds that `rows` rows should take; 0 for an operation never seen.
 
-        Of an unseen number of rows, the nearest seen one speaks, in proportion when it is smaller.
+        Between two numbers of rows that were seen it is interpolated, outside of them in proportion
+        to the nearest: too much for more rows, too little for fewer, which are soon measured.
         """
         with self._lock:
-            seen = self._seconds[name]
+            seen = self._seen[name]
+            if rows in seen:
+                return seen[rows].expected
             if not seen:
                 return 0.0
-            nearest = min(seen, key=lambda known: abs(known - rows))
-            mean, deviation = seen[nearest]
-            return (mean + CAUTION * deviation) * max(1.0, rows / nearest)
+            known = sorted(seen)
+            place = bisect_left(known, rows)
+            if place in (0, len(known)):
+                nearest = known[min(place, len(known) - 1)]
+                return seen[nearest].expected * rows / nearest
+            low, high = known[place - 1], known[place]
+            share = (rows - low) / (high - low)
+            return (1.0 - share) * seen[low].expected + share * seen[high].expected
 
     def known(self, name: str, rows: int | None = None) -> bool:
         """Whether the operation was ever measured, with this number of rows or with any."""
-        return bool(self._seconds[name]) if rows is None else rows in self._seconds[name]
+        return bool(self._seen[name]) if rows is None else rows in self._seen[name]
 
 
 class Deadline:
@@ -80,8 +105,8 @@ class Deadline:
 
     def __init__(self, seconds: float | None, pace: Pace) -> None:
         self.started = time.perf_counter()
-        self._seconds, self._pace = seconds, pace
-        self.missed = False
+        self._seconds = None if seconds is None or math.isinf(seconds) else seconds
+        self._pace, self._cut_short = pace, False
 
     @property
     def is_set(self) -> bool:
@@ -93,10 +118,15 @@ class Deadline:
         if self._seconds is not None or not self._pace.known(name, rows):
             self._pace.record(name, rows, seconds)
 
+    @property
+    def mattered(self) -> bool:
+        """Whether something was left out to keep it, or it was not kept."""
+        return self._cut_short or self.remaining() < 0.0
+
     def remaining(self) -> float:
         """Seconds left for operations; infinite without a deadline."""
         if self._seconds is None:
-            return float("inf")
+            return math.inf
         return self._seconds - FINISH_S - (time.perf_counter() - self.started)
 
     def allows(self, *operations: tuple[str, int, int]) -> bool:
@@ -106,9 +136,10 @@ class Deadline:
         wanted = sum(self._pace.expected(name, rows) * times for name, rows, times in operations)
         fits = self.remaining() > wanted
         if not fits:
-            self.missed = True
-            for name, rows, _ in operations:
-                self._pace.relax(name, rows)
+            self._cut_short = True
+            if self.remaining() > WASTE * self._seconds:
+                for name, rows, _ in operations:
+                    self._pace.relax(name, rows)
         return fits
 
     def largest_slice(self, name: str, rows: int, each: int) -> int:
@@ -147,5 +178,5 @@ class Deadline:
                 break
             self._pace.relax(step, rows)
             candidates = (candidates + 1) // 2
-        self.missed |= steps < num_steps or candidates < num_candidates
+        self._cut_short |= steps < num_steps or candidates < num_candidates
         return candidates, max(1, steps)

@@ -45,6 +45,7 @@ def plan_or_fall_back(
         Exception: What the plan raised, when the chain is empty or every link of it failed too;
             its notes say how.
     """
+    started = time.perf_counter()
     try:
         return plan(problem)
     except Exception as error:
@@ -55,18 +56,33 @@ def plan_or_fall_back(
             name = "previous" if isinstance(link, str) else "host"
             logger.warning("plan failed, asking %s: %s", name, failures[-1])
             try:
-                answer = (
-                    _previous(problem, spec) if isinstance(link, str) else link.optimize(problem)
-                )
-                _check_answer(answer, problem, spec)
+                return _answer(link, name, problem, spec, failures, started)
             except Exception as next_error:
                 failures.append(_line(name, next_error))
-                continue
-            told = (*failures, *answer.failures)
-            return replace(answer, planned_by=name, failures=told)
         for line in failures[1:]:
             error.add_note(f"after that, on_failure failed too: {line}")
         raise
+
+
+def _answer(
+    link: Fallback,
+    name: str,
+    problem: PlanningProblem,
+    spec: ActionSpec,
+    failures: Sequence[str],
+    started: float,
+) -> PlanResult:
+    """One link's answer, checked, with what went wrong before it and the time it all took."""
+    if problem.deadline_s is not None:
+        left = problem.deadline_s - (time.perf_counter() - started)
+        problem = replace(problem, deadline_s=max(0.0, left))
+    answer = _previous(problem, spec) if isinstance(link, str) else link.optimize(problem)
+    if not isinstance(answer, PlanResult):
+        raise ContextError(f"it returned a {type(answer).__name__}; expected a PlanResult")
+    _check_answer(answer, problem, spec)
+    seconds = {**answer.wall_time_s, "total": time.perf_counter() - started}
+    told = (*failures, *answer.failures)
+    return replace(answer, planned_by=name, failures=told, wall_time_s=seconds)
 
 
 def _line(name: str, error: Exception) -> str:
@@ -92,7 +108,7 @@ def _previous(problem: PlanningProblem, spec: ActionSpec) -> PlanResult:
     return PlanResult(
         actions=actions[:, 0],
         cost=cost,
-        history=cost[None],
+        history=cost[None] if problem.cost is not None else np.zeros((0, batch)),
         num_cost_evaluations=evaluations,
         num_denoiser_evaluations=0,
         wall_time_s={"total": time.perf_counter() - started},
@@ -114,7 +130,8 @@ def _check_answer(answer: PlanResult, problem: PlanningProblem, spec: ActionSpec
             f"[B, {expected[0]}, {expected[1]}]"
         )
     batch = len(actions)
-    if checked_batch(replace(problem, context={}), {}) not in (1, batch):
-        raise ContextError(f"it returned {batch} plans, for another number of problems")
+    if (wanted := checked_batch(problem, problem.context)) != batch:
+        raise ContextError(f"it returned {batch} plans for {wanted} problems")
+    padded_warm_start(actions, spec, batch)  # raises for a plan out of bounds
     if not Rules(problem, spec, batch).kept(actions[:, None]).all():
         raise ConstraintError("its plan does not keep the constraints")

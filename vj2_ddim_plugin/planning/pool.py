@@ -1,4 +1,4 @@
-"""The candidates of one planning call: a growing pool, and what is known of each."""
+"""The candidates of one planning call: the best so far, and what is known of each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ConstraintError
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.planning.checks import require_finite_cost
 
 __all__ = ["Candidates", "Pool"]
 
@@ -20,9 +21,21 @@ class Candidates(NamedTuple):
     moved: FloatArray
     kept: NDArray[np.bool_]
 
+    @classmethod
+    def changed(
+        cls, before: FloatArray, actions: FloatArray, kept: NDArray[np.bool_]
+    ) -> Candidates:
+        """Actions that were `before` projection and constraints changed them."""
+        if actions is before:
+            return cls(actions, np.zeros(actions.shape[:2]), kept)
+        return cls(actions, np.abs(actions - before).max(axis=(2, 3), initial=0.0), kept)
+
 
 class Pool:
-    """Candidates `[B, K', L, A]` in the order they came; the first ones are ranked.
+    """Candidates `[B, K', L, A]`, of which the first are ranked.
+
+    Args:
+        warm_start: The first candidates, none or one a problem.
 
     Attributes:
         actions: `[B, K', L, A]`.
@@ -31,10 +44,10 @@ class Pool:
         cost: `[B, ranked]`, infinite where it may not be the plan.
     """
 
-    def __init__(self, actions: FloatArray, kept: NDArray[np.bool_]) -> None:
-        self.actions, self.kept = actions, kept
-        self.moved = np.zeros(actions.shape[:2])
-        self.cost = np.zeros((len(actions), 0))
+    def __init__(self, warm_start: Candidates) -> None:
+        self.actions, self.moved, self.kept = warm_start
+        self.cost = np.zeros((len(self.actions), 0))
+        self._num_given = self.actions.shape[1]
 
     @property
     def num_ranked(self) -> int:
@@ -47,22 +60,26 @@ class Pool:
         return int(self.actions.shape[1]) - self.num_ranked
 
     def add(self, candidates: Candidates) -> None:
-        """Append K more candidates a problem."""
-        self.actions = np.concatenate([self.actions, candidates.actions], axis=1)
-        self.moved = np.concatenate([self.moved, candidates.moved], axis=1)
-        self.kept = np.concatenate([self.kept, candidates.kept], axis=1)
+        """Append K more candidates a problem, those that keep the constraints first."""
+        rows = np.arange(len(self.actions))[:, None]
+        order = np.argsort(~candidates.kept, axis=1, kind="stable")
+        ordered = candidates if candidates.kept.all() else [a[rows, order] for a in candidates]
+        self.actions, self.moved, self.kept = (
+            np.concatenate(pair, axis=1)
+            for pair in zip((self.actions, self.moved, self.kept), ordered, strict=True)
+        )
 
     def rank(self, cost: FloatArray) -> None:
         """Append the cost `[B, n]` of the next n candidates."""
         kept = self.kept[:, self.num_ranked : self.num_ranked + cost.shape[1]]
         self.cost = np.concatenate([self.cost, np.where(kept, cost, np.inf)], axis=1)
 
-    def drop_unranked(self) -> None:
-        """Forget the candidates there was no time to rank, if any could be ranked."""
-        if self.num_ranked and self.num_unranked:
-            ranked = slice(self.num_ranked)
-            self.actions, self.moved = self.actions[:, ranked], self.moved[:, ranked]
-            self.kept = self.kept[:, ranked]
+    def keep_best(self, count: int) -> None:
+        """Forget all but the cheapest `count` candidates a problem, and those without a cost."""
+        order = np.argsort(self.cost, axis=1, kind="stable")[:, :count]
+        rows = np.arange(len(order))[:, None]
+        self.cost, self.actions = self.cost[rows, order], self.actions[rows, order]
+        self.moved, self.kept = self.moved[rows, order], self.kept[rows, order]
 
     def best_cost(self) -> FloatArray:
         """`[B]`, the lowest cost so far."""
@@ -76,18 +93,44 @@ class Pool:
 
     def require_kept(self) -> None:
         """Raise `ConstraintError` where a problem has no candidate that may be its plan."""
-        without = np.flatnonzero(~self.kept.any(axis=1))
-        if len(without):
+        if not self.has_plans():
+            without = np.flatnonzero(~self.kept.any(axis=1))
             raise ConstraintError(
                 f"none of the {self.kept.shape[1]} candidates of problem {without[0]} keeps the "
-                f"constraints. Fixed entries and forbidden rectangles may contradict each other; "
-                f"more candidates may help"
+                f"constraints: what is fixed or frozen, the forbidden rectangles and the rules of "
+                f"one gesture leave too little. Loosen them; more num_candidates may help"
             )
 
-    def choice(self, *, prefer_last: bool) -> NDArray[np.intp]:
-        """`[B]`, the plan of each problem: the cheapest, else the last or first one kept."""
-        if self.num_ranked:
-            return np.asarray(np.argmin(self.cost, axis=1))
-        if prefer_last:
-            return np.asarray(self.kept.shape[1] - 1 - np.argmax(self.kept[:, ::-1], axis=1))
-        return np.asarray(np.argmax(self.kept, axis=1))
+    def has_plans(self) -> bool:
+        """Whether every problem has a candidate that may be its plan."""
+        return bool(self.kept.any(axis=1).all())
+
+    def choice(self, *, ranking: bool) -> NDArray[np.intp]:
+        """`[B]`, the plan of each problem: the cheapest, or one whose cost is not known.
+
+        Args:
+            ranking: Whether there is a cost. If there was no time to ask for it, the plan is the
+                warm start, if it may be; without a cost at all, it is the first sample that may.
+
+        Raises:
+            ConstraintError: A problem has no candidate that keeps the constraints.
+            CostError: Or none that the cost does not call infinitely bad.
+        """
+        self.require_kept()
+        allowed = self.kept.copy()
+        allowed[:, : self.num_ranked] = False
+        if not ranking:
+            sampled = allowed[:, self._num_given :].any(axis=1, keepdims=True)
+            allowed[:, : self._num_given] &= ~sampled
+        best = self.best_cost()
+        require_finite_cost(np.where(allowed.any(axis=1), 0.0, best))
+        unranked = np.argmax(allowed, axis=1)
+        if self.num_ranked == 0:
+            return np.asarray(unranked)
+        return np.asarray(np.where(np.isfinite(best), self.cost.argmin(axis=1), unranked))
+
+    def cost_of_choice(self, choice: NDArray[np.intp]) -> FloatArray:
+        """`[B]`, the cost of the chosen candidates; NaN where it was not asked for."""
+        padded = np.pad(self.cost, ((0, 0), (0, self.num_unranked)), constant_values=np.nan)
+        cost = padded[np.arange(len(choice)), choice]
+        return np.where(np.isfinite(cost), cost, np.nan)

@@ -17,6 +17,7 @@ from vj2_ddim_plugin.model import SamplerModel
 from vj2_ddim_plugin.planning.checks import (
     checked_batch,
     checked_context,
+    checked_deadline,
     checked_output,
     checked_seed,
     cost_of,
@@ -51,7 +52,7 @@ class CandidateSearch:
     def __init__(
         self, model: SamplerModel, settings: SearchSettings, problem: PlanningProblem, pace: Pace
     ) -> None:
-        self._clock = Deadline(problem.deadline_s, pace)
+        self._clock = Deadline(checked_deadline(problem), pace)
         self._model, self._settings, self._problem = model, settings, problem
         self._spec, self._cost = model.action_spec, problem.cost
         self._rng = np.random.default_rng(checked_seed(problem, settings.seed))
@@ -65,12 +66,13 @@ class CandidateSearch:
             )
         context = checked_context(problem, model.condition)
         self._batch = checked_batch(problem, context)
-        self._rules = Rules(problem, self._spec, self._batch)
+        self._rules = Rules(problem, self._spec, self._batch, project=settings.project)
         self._step_name = "inpaint" if self._rules.part_is_known else "denoise"
         self._clip = clip_to(self._spec.diffused_bounds)
         warm_start = padded_warm_start(problem.init_action, self._spec, self._batch)
         self._warm_start = self._rules.enforce(warm_start)
-        self._pool = Pool(self._warm_start, self._rules.kept(self._warm_start))
+        kept = self._rules.kept(self._warm_start)
+        self._pool = Pool(Candidates.changed(warm_start, self._warm_start, kept))
         self._encoded = self._timed("condition", model.encode, context)
 
     def run(self) -> PlanResult:
@@ -99,6 +101,8 @@ class CandidateSearch:
         self._denoise_into_pool(self._draw(self._count - near), pairs)
         if near:
             self._denoise_near(np.repeat(self._warm_start, near, axis=1))
+        if not ranked and not self._pool.has_plans():  # the constraints refused the only sample
+            self._denoise_into_pool(self._draw(self._settings.num_candidates), pairs)
         self._rank()
 
     def _refine(self) -> bool:
@@ -115,19 +119,17 @@ class CandidateSearch:
 
     def _result(self) -> PlanResult:
         """The best of the pool, one a row."""
-        self._pool.require_kept()
         rows = np.arange(self._batch)
-        best = self._pool.choice(prefer_last=self._cost is None)
-        ranked = self._pool.num_ranked > 0
+        best = self._pool.choice(ranking=self._cost is not None)
         return PlanResult(
             actions=np.ascontiguousarray(self._pool.actions[rows, best]),
-            cost=self._pool.best_cost() if ranked else np.full(self._batch, np.nan),
-            history=np.stack(self._history) if ranked else np.zeros((0, self._batch)),
+            cost=self._pool.cost_of_choice(best),
+            history=np.array(self._history).reshape(-1, self._batch),
             num_cost_evaluations=self._cost_evaluations,
             num_denoiser_evaluations=self._denoiser_evaluations,
             wall_time_s={**self._seconds, "total": time.perf_counter() - self._clock.started},
             provider=self._model.provider,
-            stopped_because="deadline" if self._clock.missed else "finished",
+            stopped_because="deadline" if self._clock.mattered else "finished",
             projection_distance=self._pool.moved[rows, best],
         )
 
@@ -163,28 +165,24 @@ class CandidateSearch:
             if index < len(pairs) and not self._clock.allows(*one_more):
                 break
         diffused = final.reshape(noisy.shape)
-        self._pool.add(self._timed("project", self._to_actions, diffused))
+        self._pool.add(self._timed("project", self._to_candidates, diffused))
         self._clock.record("project", rows, time.perf_counter() - begun)
 
     def _steps_from(self, sample: FloatArray, count: int, pairs: TimestepPairs) -> Iterator[Step]:
         """DDIM from a sample; by inpainting where part of the plan is known."""
-        denoiser, schedule, eta = self._denoiser(count), self._model.schedule, self._settings.eta
 
-        def draw_noise() -> FloatArray:
-            return self._draw(count).reshape(sample.shape)
+        def with_known_part(original: FloatArray) -> FloatArray:
+            return self._timed("project", self._with_known_part, original)
 
-        if self._rules.part_is_known:
-            return inpainting_steps(
-                denoiser,
-                sample,
-                pairs,
-                schedule,
-                correct=self._with_known_part,
-                draw_noise=draw_noise,
-                eta=eta,
-            )
-        return ddim_steps(
-            denoiser, sample, pairs, schedule, eta=eta, correct=self._clip, draw_noise=draw_noise
+        known = self._rules.part_is_known
+        return (inpainting_steps if known else ddim_steps)(
+            self._denoiser(count),
+            sample,
+            pairs,
+            self._model.schedule,
+            eta=self._settings.eta,
+            correct=with_known_part if known else self._clip,
+            draw_noise=lambda: self._draw(count).reshape(sample.shape),
         )
 
     def _denoiser(self, count: int) -> Denoiser:
@@ -208,26 +206,27 @@ class CandidateSearch:
     def _with_known_part(self, diffused: FloatArray) -> FloatArray:
         """Predicted x0 `[rows, M, C]` with the part of the plan that is known put into it."""
         clipped = self._clip(diffused)
-        shape = (self._batch, -1, *clipped.shape[1:])
-        actions = self._to_actions(clipped.reshape(shape)).actions
+        decoded = self._projected(clipped.reshape(self._batch, -1, *clipped.shape[1:]))[1]
+        actions = self._rules.enforce(decoded, avoid=False)
         held = self._rules.encodable(actions).reshape(-1)
-        actions = actions.reshape(-1, *actions.shape[2:])
         if held.any():
-            clipped[held] = self._spec.encode(actions[held])
+            clipped[held] = self._spec.encode(actions.reshape(-1, *actions.shape[2:])[held])
         return clipped
 
-    def _to_actions(self, diffused: FloatArray) -> Candidates:
-        """Candidates in the planner's units, projected and brought to keep the rules."""
+    def _projected(self, diffused: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Actions `[B, K, L, A]` in the planner's units, as decoded and after projection."""
         actions = decoded = self._spec.decode(diffused)
         invalid = ~self._spec.decodes_to_valid(diffused)
         if self._settings.project and invalid.any():
             actions = decoded.copy()
             actions[invalid] = self._spec.project(decoded[invalid])
+        return decoded, actions
+
+    def _to_candidates(self, diffused: FloatArray) -> Candidates:
+        """Candidates, projected and brought to keep the rules."""
+        decoded, actions = self._projected(diffused)
         actions = self._rules.enforce(actions)
-        if actions is decoded:
-            return Candidates(decoded, np.zeros(decoded.shape[:2]), self._rules.kept(decoded))
-        distance = np.abs(actions - decoded).max(axis=(2, 3))
-        return Candidates(actions, distance, self._rules.kept(actions))
+        return Candidates.changed(decoded, actions, self._rules.kept(actions))
 
     def _rank(self) -> None:
         """Ask for the cost of the candidates that have none yet, while there is time."""
@@ -243,8 +242,9 @@ class CandidateSearch:
             pool.rank(self._timed("cost", cost_of, cost, unranked))
             self._clock.record("cost", size * self._batch, time.perf_counter() - begun)
             self._cost_evaluations += size * self._batch
-        pool.drop_unranked()
-        if pool.num_ranked:
+        if pool.num_unranked == 0:
             pool.require_kept()
             require_finite_cost(pool.best_cost())
+        if np.isfinite(pool.best_cost()).all():
+            pool.keep_best(self._count)
             self._history.append(pool.best_cost())

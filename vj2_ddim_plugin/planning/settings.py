@@ -31,8 +31,8 @@ class SearchSettings:
         """Raise `ConfigError` for a setting that cannot work with this model."""
         for name, lowest in (("num_candidates", 1), ("num_refinements", 0), ("seed", 0)):
             found = getattr(self, name)
-            if found is not None and found < lowest:
-                raise ConfigError(f"{name} must be at least {lowest}; found {found}")
+            if found is not None and (not isinstance(found, int) or found < lowest):
+                raise ConfigError(f"{name} must be an integer of at least {lowest}; found {found}")
         if not 0.0 <= self.eta <= 1.0 or not 0.0 < self.refinement_strength < 1.0:
             raise ConfigError(
                 f"eta must be in [0, 1] and refinement_strength in (0, 1); found {self.eta} and "
