@@ -216,7 +216,7 @@ def test_refining_without_end_uses_the_time_there_is(clock):
 
 def test_refining_without_end_needs_a_deadline():
     optimizer = DDIMOptimizer(GaussianModel(SPEC, SCHEDULE), num_refinements=None)
-    with pytest.raises(ContextError, match="no deadline_s"):
+    with pytest.raises(ContextError, match="needs a deadline_s"):
         optimizer.optimize(PlanningProblem(cost=QuadraticCost(TARGET)))
 
 

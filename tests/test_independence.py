@@ -23,6 +23,7 @@ class Uneven:
 
     def __init__(self, multiple, provider=CPU, largest=10**9):
         self.provider, self.multiple, self.largest, self.batches = provider, multiple, largest, []
+        self.constant = ()
 
     def run(self, feeds):
         sample = feeds["sample"]
@@ -157,3 +158,22 @@ def test_a_plan_does_not_depend_on_its_batch_mates(model):
     for row in range(9):
         plan = optimizer.optimize(PlanningProblem({"goal": GOALS[row : row + 1]})).actions
         np.testing.assert_array_equal(plan[0], together[row])
+
+
+def test_a_constant_input_is_filled_up_once_and_another_one_anew():
+    class Watched(Uneven):
+        def run(self, feeds):
+            self.seen = feeds["sample"]
+            return super().run(feeds)
+
+    graph = Watched(4)
+    rows = IndependentRows(graph, SHAPES, 10)
+    graph.constant = ("sample",)
+    first, second = feeds(3), feeds(3)
+    rows.run(first)
+    filled = graph.seen
+    np.testing.assert_array_equal(filled, first["sample"][[0, 1, 2, 2]])
+    rows.run({**second, "sample": first["sample"]})
+    assert graph.seen is filled
+    rows.run(second)
+    np.testing.assert_array_equal(graph.seen, second["sample"][[0, 1, 2, 2]])

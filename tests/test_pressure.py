@@ -67,7 +67,7 @@ def test_growth_of_memory_is_seen(optimizer):
 
     problem = pressure.random_problem(optimizer.model, 0)
     leak = pressure.measure_memory(Leaky(), problem, 100, settle=50)
-    assert 45.0 < leak["growth_mb"] < 60.0
+    assert 25.0 < leak["growth_mb"] < 75.0  # of 50; freed memory may be used again
     assert pressure.measure_memory(optimizer, problem, 100, settle=50)["growth_mb"] < 5.0
 
 

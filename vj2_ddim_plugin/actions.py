@@ -178,19 +178,19 @@ class ActionSpec:
 
     def decode(self, diffused: FloatArray) -> FloatArray:
         """The inverse of `encode` on valid gestures: `[..., M, C]` to actions `[..., L, A]`."""
-        values = self._diffused_blocks(diffused)
-        blocks = REPRESENTATIONS[self.representation].decode(values, self)
-        shape = (*diffused.shape[:-2], self.length, self.num_channels)
-        return blocks.reshape(shape).astype(diffused.dtype, copy=False)
+        return self.decode_checked(diffused)[0]
 
-    def decodes_to_valid(self, diffused: FloatArray) -> NDArray[np.bool_]:
-        """Whether each of `[..., M, C]` surely decodes to a valid gesture, as `[...]`.
+    def decode_checked(self, diffused: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """`decode`, and whether each of `[..., M, C]` is surely a valid gesture, as `[...]`.
 
-        Read off the array itself, where that is quicker than drawing the gesture; False is "maybe".
+        Read off the array itself, where that is quicker than looking at the gesture; False is
+        "maybe".
         """
-        values = self._diffused_blocks(diffused)
-        valid = REPRESENTATIONS[self.representation].decodes_to_valid(values, self)
-        return np.asarray(valid.reshape(*diffused.shape[:-2], self.horizon).all(axis=-1))
+        values, lead = self._diffused_blocks(diffused), diffused.shape[:-2]
+        blocks, valid = REPRESENTATIONS[self.representation].decode_checked(values, self)
+        actions = blocks.reshape(*lead, self.length, self.num_channels)
+        surely = valid.reshape(*lead, self.horizon).all(axis=-1)
+        return actions.astype(diffused.dtype, copy=False), np.asarray(surely)
 
     def _diffused_blocks(self, diffused: FloatArray) -> FloatArray:
         """One block a row, `[n, rows, channels]`, in the planner's units."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from vj2_ddim_plugin.coefficients import affine_step
 from vj2_ddim_plugin.errors import ScheduleError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule, TimestepPairs
@@ -27,7 +28,6 @@ __all__ = [
     "ddim_sample",
     "ddim_step",
     "ddim_steps",
-    "to_x0",
     "to_x0_and_epsilon",
 ]
 
@@ -54,34 +54,20 @@ def add_noise(
     return noisy
 
 
-def to_x0(
+def to_x0_and_epsilon(
     model_output: FloatArray, sample: FloatArray, timestep: int, schedule: NoiseSchedule
-) -> FloatArray:
-    """The x0 that a model output of any prediction type stands for.
+) -> tuple[FloatArray, FloatArray]:
+    """Turn any prediction type into `(pred_original_sample, epsilon)`.
 
     DDIM eq. 9 for epsilon; Salimans & Ho 2022, appendix D, for v.
     """
     alpha = schedule.alpha_cumprod(timestep)
     signal, noise = math.sqrt(alpha), math.sqrt(1.0 - alpha)
     if schedule.prediction_type == "epsilon":
-        return (sample - noise * model_output) / signal
+        return (sample - noise * model_output) / signal, model_output
     if schedule.prediction_type == "sample":
-        return model_output
-    return signal * sample - noise * model_output
-
-
-def to_x0_and_epsilon(
-    model_output: FloatArray, sample: FloatArray, timestep: int, schedule: NoiseSchedule
-) -> tuple[FloatArray, FloatArray]:
-    """Turn any prediction type into `(pred_original_sample, epsilon)`, see `to_x0`."""
-    alpha = schedule.alpha_cumprod(timestep)
-    signal, noise = math.sqrt(alpha), math.sqrt(1.0 - alpha)
-    x0 = to_x0(model_output, sample, timestep, schedule)
-    if schedule.prediction_type == "epsilon":
-        return x0, model_output
-    if schedule.prediction_type == "sample":
-        return x0, (sample - signal * x0) / noise
-    return x0, signal * model_output + noise * sample
+        return model_output, (sample - signal * model_output) / noise
+    return signal * sample - noise * model_output, signal * model_output + noise * sample
 
 
 def clip_to(bounds: Bounds) -> Correction:
@@ -131,14 +117,12 @@ def ddim_step(
         raise ScheduleError(f"eta must be in [0, 1] (0 is DDIM, 1 is DDPM); found {eta}")
     if eta > 0.0 and noise is None:
         raise ScheduleError("eta above 0 adds noise at every step: pass noise like the sample")
-    alpha, alpha_prev = schedule.alpha_cumprod(timestep), schedule.alpha_cumprod(prev_timestep)
-    x0 = to_x0(model_output, sample, timestep, schedule)
+    step = affine_step(schedule, timestep, prev_timestep, eta)
+    x0 = step.x0_of_sample * sample + step.x0_of_output * model_output
     x0 = x0 if correct is None else correct(x0)
-    sigma = eta * math.sqrt((1.0 - alpha_prev) / (1.0 - alpha) * (1.0 - alpha / alpha_prev))
-    of_sample = math.sqrt(max(1.0 - alpha_prev - sigma**2, 0.0) / (1.0 - alpha))
-    prev_sample = (math.sqrt(alpha_prev) - of_sample * math.sqrt(alpha)) * x0 + of_sample * sample
+    prev_sample = step.prev_of_x0 * x0 + step.prev_of_sample * sample
     if noise is not None:
-        prev_sample = prev_sample + sigma * noise
+        prev_sample = prev_sample + step.sigma * noise
     return Step(prev_sample, x0)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import Bundle, ConditionSpec, read_bundle
@@ -129,7 +131,7 @@ class BundleModel:
         Raises:
             ProviderError: The run failed, or the model was closed.
         """
-        feeds: Feeds = {"sample": sample, "timestep": np.full(len(sample), timestep, np.int64)}
+        feeds: Feeds = {"sample": sample, "timestep": _timesteps(len(sample), timestep)}
         if condition is not None:
             feeds["condition"] = condition
         return self._denoiser.run(feeds)[0]
@@ -169,6 +171,12 @@ class BundleModel:
                 f"{dict(inputs)}. Export the checkpoint again"
             )
         return IndependentRows(graph, inputs, self.schedule.num_train_timesteps)
+
+
+@lru_cache(maxsize=4096)
+def _timesteps(rows: int, timestep: int) -> NDArray[np.int64]:
+    """The same timestep for each row."""
+    return np.full(rows, timestep, np.int64)
 
 
 def _fits(found: tuple[Any, ...], expected: tuple[int, ...]) -> bool:

@@ -90,7 +90,7 @@ class OnnxGraph:
             self._name, self._graph = "a graph in memory", source
         else:
             self._name, self._graph = str(source), Path(source).read_bytes()
-        self._constant, self._closed = tuple(constant), False
+        self.constant, self._closed = tuple(constant), False
         self._run: Any = None
         self._open()
 
@@ -166,7 +166,7 @@ class OnnxGraph:
         else:
             place = onnxruntime.OrtValue.ortvalue_from_numpy
             to_device = partial(place, device_type="cuda", device_id=self.settings.device_id)
-            self._run = BoundRuns(session, to_device, self._run_options, self._constant).run
+            self._run = BoundRuns(session, to_device, self._run_options, self.constant).run
         self._forks = _Process.forks
 
     def _session(self) -> Any:  # noqa: ANN401

@@ -10,6 +10,7 @@ depends on the graph and the processor, so it is found out once, when the graph 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class IndependentRows:
         self, graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int
     ) -> None:
         self.graph, self.multiple = graph, 0  # 0: batches as they are
+        self._last: dict[str, tuple[NDArray[Any], NDArray[Any]]] = {}
         if graph.provider == PROVIDERS["cpu"]:
             self.multiple = self._safe_multiple(shapes, num_timesteps)
 
@@ -64,9 +66,18 @@ class IndependentRows:
         spare = -rows % self.multiple
         if not spare:
             return self.graph.run(feeds)
-        index = np.minimum(np.arange(rows + spare), rows - 1)
-        filled = {name: array.take(index, axis=0) for name, array in feeds.items()}
+        filled = {name: self._filled(name, array, rows, spare) for name, array in feeds.items()}
         return [output[:rows] for output in self.graph.run(filled)]
+
+    def _filled(self, name: str, array: NDArray[Any], rows: int, spare: int) -> NDArray[Any]:
+        """The array with its last row repeated; one that is constant is filled up once."""
+        last = self._last.get(name)
+        if last is not None and last[0] is array:
+            return last[1]
+        filled = array.take(_index(rows, spare), axis=0)
+        if name in self.graph.constant:
+            self._last[name] = array, filled
+        return filled
 
     def _safe_multiple(self, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int) -> int:
         """The smallest batch whose rows come out as they do in a whole block."""
@@ -90,3 +101,9 @@ class IndependentRows:
             ):
                 return multiple
         return 2 * MULTIPLES[-1]
+
+
+@lru_cache(maxsize=256)
+def _index(rows: int, spare: int) -> NDArray[np.intp]:
+    """Rows of a batch, and the last one again."""
+    return np.minimum(np.arange(rows + spare), rows - 1)

@@ -61,8 +61,10 @@ class Representation(Protocol):
         """The inverse of `encode` on valid gestures."""
         ...
 
-    def decodes_to_valid(self, diffused: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
-        """Whether each block surely decodes to a valid gesture, `[n]`; False where unknown."""
+    def decode_checked(
+        self, diffused: FloatArray, spec: ActionSpec
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """`decode`, and whether each block is surely a valid gesture, `[n]`; False is unknown."""
         ...
 
 
@@ -89,9 +91,11 @@ class Raw:
         """Return the diffused array unchanged."""
         return diffused
 
-    def decodes_to_valid(self, diffused: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
-        """Unknown before it is decoded."""
-        return np.zeros(len(diffused), bool)
+    def decode_checked(
+        self, diffused: FloatArray, spec: ActionSpec
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Decode; validity is unknown."""
+        return self.decode(diffused, spec), np.zeros(len(diffused), bool)
 
 
 class Held(Raw):
@@ -153,22 +157,22 @@ class Path:
 
     def decode(self, diffused: FloatArray, spec: ActionSpec) -> FloatArray:
         """Draw the path between the rounded press and release times; at least one step long."""
+        return self.decode_checked(diffused, spec)[0]
+
+    def decode_checked(
+        self, diffused: FloatArray, spec: ActionSpec
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        """Valid: a valid length, and knots in bounds; the lines between them are in bounds too."""
         knots, start, stop = _path(diffused, spec)
         length = spec.action_block
         blocks = np.zeros((len(diffused), length, spec.num_channels), diffused.dtype)
         blocks[..., spec.coordinate_indices] = interpolate_knots(knots, start, stop, length)
         clock = np.arange(length)
         blocks[..., spec.press_index] = (clock >= start[:, None]) & (clock < stop[:, None])
-        return blocks
-
-    def decodes_to_valid(self, diffused: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
-        """A valid length, and knots in bounds: the lines between them are then in bounds too."""
-        knots, start, stop = _path(diffused, spec)
         low, high = spec.low_array, spec.high_array
         inside = (knots >= low[spec.coordinate_indices]) & (knots <= high[spec.coordinate_indices])
-        length = stop - start
-        fits = (length >= spec.min_press_steps) & (length <= spec.longest_press)
-        return np.asarray(inside.all(axis=(1, 2)) & fits)
+        fits = (stop - start >= spec.min_press_steps) & (stop - start <= spec.longest_press)
+        return blocks, np.asarray(inside.all(axis=(1, 2)) & fits)
 
 
 def _path(diffused: FloatArray, spec: ActionSpec) -> tuple[FloatArray, IntArray, IntArray]:

@@ -84,10 +84,10 @@ def interpolate_knots(
     knots: FloatArray, start: IntArray, stop: IntArray, num_steps: int
 ) -> FloatArray:
     """The path through `knots` `[n, K, C]`, as `[n, num_steps, C]`, zero outside its segment."""
-    values = np.zeros((len(knots), num_steps, knots.shape[2]), knots.dtype)
-    lengths = stop - start
-    for length in np.unique(lengths[lengths > 0]):
-        rows = np.flatnonzero(lengths == length)
-        steps = start[rows, None] + np.arange(length)
-        values[rows[:, None], steps] = _hat_basis(int(length), knots.shape[1]) @ knots[rows]
-    return values
+    steps, num_knots = np.arange(num_steps), knots.shape[1]
+    pace = (num_knots - 1.0) / np.maximum(stop - start - 1, 1)
+    position = (steps - start[:, None]) * pace[:, None]
+    weights = np.maximum(0.0, 1.0 - np.abs(position[..., None] - np.arange(num_knots)))
+    inside = (steps >= start[:, None]) & (steps < stop[:, None])
+    weights *= inside[..., None]
+    return np.asarray(weights @ knots, knots.dtype)

@@ -61,13 +61,15 @@ class Pool:
 
     def add(self, candidates: Candidates) -> None:
         """Append K more candidates a problem, those that keep the constraints first."""
-        rows = np.arange(len(self.actions))[:, None]
-        order = np.argsort(~candidates.kept, axis=1, kind="stable")
-        ordered = candidates if candidates.kept.all() else [a[rows, order] for a in candidates]
-        self.actions, self.moved, self.kept = (
-            np.concatenate(pair, axis=1)
-            for pair in zip((self.actions, self.moved, self.kept), ordered, strict=True)
-        )
+        if not candidates.kept.all():
+            rows = np.arange(len(self.actions))[:, None]
+            order = np.argsort(~candidates.kept, axis=1, kind="stable")
+            actions, moved, kept = (array[rows, order] for array in candidates)
+        else:
+            actions, moved, kept = candidates
+        self.actions = np.concatenate([self.actions, actions], axis=1)
+        self.moved = np.concatenate([self.moved, moved], axis=1)
+        self.kept = np.concatenate([self.kept, kept], axis=1)
 
     def rank(self, cost: FloatArray) -> None:
         """Append the cost `[B, n]` of the next n candidates."""
@@ -117,6 +119,8 @@ class Pool:
             CostError: Or none that the cost does not call infinitely bad.
         """
         self.require_kept()
+        if not ranking and self._num_given == 0 and self.kept[:, 0].all():
+            return np.zeros(len(self.kept), np.intp)
         allowed = self.kept.copy()
         allowed[:, : self.num_ranked] = False
         if not ranking:
@@ -131,6 +135,8 @@ class Pool:
 
     def cost_of_choice(self, choice: NDArray[np.intp]) -> FloatArray:
         """`[B]`, the cost of the chosen candidates; NaN where it was not asked for."""
+        if self.num_ranked == 0:
+            return np.full(len(choice), np.nan)
         padded = np.pad(self.cost, ((0, 0), (0, self.num_unranked)), constant_values=np.nan)
         cost = padded[np.arange(len(choice)), choice]
         return np.where(np.isfinite(cost), cost, np.nan)

@@ -60,15 +60,13 @@ class CandidateSearch:
         self._denoiser_evaluations = self._cost_evaluations = 0
         self._history: list[FloatArray] = []
         if settings.num_refinements is None and not self._clock.is_set:
-            raise ContextError(
-                "num_refinements None refines until the deadline, and this problem has no "
-                "deadline_s; set one of the two"
-            )
+            raise ContextError("num_refinements None needs a deadline_s to refine until; set one")
         context = checked_context(problem, model.condition)
         self._batch = checked_batch(problem, context)
         self._rules = Rules(problem, self._spec, self._batch, project=settings.project)
         self._step_name = "inpaint" if self._rules.part_is_known else "denoise"
-        self._clip = clip_to(self._spec.diffused_bounds)
+        low, high = self._spec.diffused_bounds
+        self._clip = clip_to((low.astype(np.float32), high.astype(np.float32)))
         warm_start = padded_warm_start(problem.init_action, self._spec, self._batch)
         self._warm_start = self._rules.enforce(warm_start)
         kept = self._rules.kept(self._warm_start)
@@ -192,8 +190,10 @@ class CandidateSearch:
             repeated = tokens if tokens is None or count == 1 else np.repeat(tokens, count, axis=0)
 
             def denoiser(sample: FloatArray, timestep: int) -> FloatArray:
+                begun = time.perf_counter()
+                output = self._model.denoise(sample, timestep, repeated)
+                self._seconds["denoise"] += time.perf_counter() - begun
                 self._denoiser_evaluations += len(sample)
-                output = self._timed("denoise", self._model.denoise, sample, timestep, repeated)
                 return checked_output(output, sample)
 
             return denoiser
@@ -215,11 +215,11 @@ class CandidateSearch:
 
     def _projected(self, diffused: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Actions `[B, K, L, A]` in the planner's units, as decoded and after projection."""
-        actions = decoded = self._spec.decode(diffused)
-        invalid = ~self._spec.decodes_to_valid(diffused)
-        if self._settings.project and invalid.any():
-            actions = decoded.copy()
-            actions[invalid] = self._spec.project(decoded[invalid])
+        decoded, valid = self._spec.decode_checked(diffused)
+        if not self._settings.project or valid.all():
+            return decoded, decoded
+        actions = decoded.copy()
+        actions[~valid] = self._spec.project(decoded[~valid])
         return decoded, actions
 
     def _to_candidates(self, diffused: FloatArray) -> Candidates:
