@@ -141,18 +141,40 @@ def test_without_a_deadline_everything_is_allowed(clock):
     clock["s"] = 1e9
     assert deadline.allows(("denoise", 1, 1))
     assert deadline.largest_slice("cost", 16, 1) == 16
-    assert deadline.affordable("denoise", 16, 10, 1, ranked=True) == (16, 10)
+    assert deadline.affordable(16, 10, 1, ranked=True) == (16, 10)
 
 
-def test_affordable_keeps_half_for_ranking_and_prefers_steps_to_candidates(clock):
+def test_affordable_gives_up_candidates_for_steps_and_keeps_time_for_the_cost(clock):
     pace = Pace()
     for rows in (1, 2, 4, 8, 16) * 200:
         pace.record("denoise", rows, 0.001 * rows)
     deadline = Deadline(0.100 + FINISH_S, pace)
-    # 50 ms for 16 ms a step of 16: three steps, too few; eight candidates take 8 ms: six steps
-    assert deadline.affordable("denoise", 16, 10, 1, ranked=True) == (8, 6)
+    # the cost is unknown: 50 ms for 16 ms a step are three steps, too few; eight take six
+    assert deadline.affordable(16, 10, 1, ranked=True) == (8, 6)
     assert deadline.mattered
-    assert Deadline(10.0, pace).affordable("denoise", 16, 10, 1, ranked=True) == (16, 10)
+    for _ in range(200):
+        pace.record("cost", 16, 0.004)
+    # 96 ms are left: six steps of all sixteen
+    assert Deadline(0.100 + FINISH_S, pace).affordable(16, 10, 1, ranked=True) == (16, 6)
+    assert Deadline(10.0, pace).affordable(16, 10, 1, ranked=True) == (16, 10)
+
+
+def test_candidates_are_not_given_up_where_that_saves_nothing(clock):
+    pace = Pace()
+    for _ in range(200):
+        pace.record("inpaint", 1, 0.0064)
+        pace.record("inpaint", 16, 0.0070)
+        pace.record("cost", 1, 0.0001)
+    found = Deadline(0.0255, pace).affordable(
+        16, 10, 1, names=("inpaint", "constrain"), ranked=True
+    )
+    assert found == (16, 3)
+
+
+def test_no_time_at_all_is_one_step_of_all_candidates(clock):
+    pace = Pace()
+    pace.record("denoise", 16, 1.0)
+    assert Deadline(0.01, pace).affordable(16, 10, 1, ranked=True)[1] == 1
 
 
 def test_slices_of_the_cost_are_short(clock):

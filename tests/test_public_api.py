@@ -84,6 +84,7 @@ def test_the_front_door():
         "CostFn",
         "DDIMOptimizer",
         "NoiseSchedule",
+        "PlanConstraints",
         "PlanResult",
         "PlanningProblem",
         "__version__",

@@ -1,7 +1,13 @@
 """The runtime: plans with a DDIM denoiser on numpy and ONNX Runtime, nothing else."""
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.interface import ActionOptimizer, CostFn, PlanningProblem, PlanResult
+from vj2_ddim_plugin.interface import (
+    ActionOptimizer,
+    CostFn,
+    PlanConstraints,
+    PlanningProblem,
+    PlanResult,
+)
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
 
@@ -11,6 +17,7 @@ __all__ = [
     "CostFn",
     "DDIMOptimizer",
     "NoiseSchedule",
+    "PlanConstraints",
     "PlanResult",
     "PlanningProblem",
     "__version__",

@@ -138,10 +138,16 @@ class DDIMOptimizer:
         }
         refinements = 0 if self.settings.num_refinements == 0 else 1
         settings = replace(self.settings, num_refinements=refinements)
+        short = replace(settings, num_refinements=0, num_inference_steps=1)
+        spec = self.action_spec
+        released = np.zeros((batch_size, 1, spec.num_channels))
+        first = np.clip(released, spec.low_array, spec.high_array) if spec.length > 1 else None
         for pace in (Pace(), self._pace):  # the first time is not what later ones take
             for cost in (None, lambda candidates: np.zeros(candidates.shape[:2])):
                 problem = PlanningProblem(context, cost, batch_size=batch_size)
                 CandidateSearch(self.model, settings, problem, pace).run()
+                continued = replace(problem, frozen_action=first)
+                CandidateSearch(self.model, short, continued, pace).run()
         self._pace.forget("cost")
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:

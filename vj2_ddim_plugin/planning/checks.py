@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import ConditionSpec
@@ -22,6 +23,7 @@ __all__ = [
     "checked_output",
     "checked_seed",
     "cost_of",
+    "outside_bounds",
     "padded_warm_start",
     "require_finite_cost",
 ]
@@ -118,19 +120,25 @@ def padded_warm_start(init_action: FloatArray | None, spec: ActionSpec, batch: i
     if init_action is None:
         return np.zeros((batch, 0, spec.length, spec.num_channels), np.float32)
     actions = checked_actions("init_action", init_action, spec, spec.length)
-    slack = BOUND_TOLERANCE * np.maximum(np.abs(spec.low_array), np.abs(spec.high_array))
-    inside = (actions >= spec.low_array - slack) & (actions <= spec.high_array + slack)
-    if spec.press_channel is not None:
-        inside |= ~spec.pressed(actions)[..., None]
-    if not inside.all():
+    outside = outside_bounds(actions, spec)
+    if outside.any():
         raise ContextError(
             f"init_action leaves the bounds {spec.action_low} to {spec.action_high}: it holds "
-            f"{actions[~inside][0]:g}. Clip it, or pass None"
+            f"{actions[outside][0]:g}. Clip it, or pass None"
         )
     rest = np.repeat(actions[:, -1:], spec.length - actions.shape[1], axis=1)
     if spec.press_channel is not None:
         rest = np.zeros_like(rest)
     return np.concatenate([actions, rest], axis=1)[:, None]
+
+
+def outside_bounds(actions: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
+    """Which values of `[..., A]` leave the bounds; none does where the finger is up."""
+    slack = BOUND_TOLERANCE * np.maximum(np.abs(spec.low_array), np.abs(spec.high_array))
+    outside = (actions < spec.low_array - slack) | (actions > spec.high_array + slack)
+    if spec.press_channel is not None:
+        outside &= spec.pressed(actions)[..., None]
+    return np.asarray(outside)
 
 
 def checked_actions(name: str, actions: object, spec: ActionSpec, longest: int) -> FloatArray:

@@ -159,24 +159,48 @@ class Deadline:
         return size
 
     def affordable(
-        self, step: str, num_candidates: int, num_steps: int, batch: int, *, ranked: bool
+        self,
+        num_candidates: int,
+        num_steps: int,
+        batch: int,
+        *,
+        names: tuple[str, str] = ("denoise", "project"),
+        ranked: bool,
     ) -> tuple[int, int]:
-        """How many candidates, in how many steps, there is time to draw and `project`.
+        """How many candidates, in how many steps, there is time for.
 
-        Half of the time is kept for ranking. Few candidates in enough steps beat many in too few.
+        Time to ask for their cost is kept back, at most half. Few candidates in enough steps beat
+        many in too few; but candidates are given up only for steps.
+
+        Args:
+            num_candidates: Wanted a problem.
+            num_steps: Wanted.
+            batch: Problems B.
+            names: Of the operations that are one step, and what comes after the last one.
+            ranked: Whether there is a cost.
         """
         if self._seconds is None:
             return num_candidates, num_steps
-        share = 0.5 if ranked else 0.9
-        enough, candidates = min(4, num_steps), num_candidates
-        while True:
-            rows = candidates * batch
-            budget = self.remaining() * share - self._pace.expected("project", rows)
-            expected = self._pace.expected(step, rows)
-            steps = num_steps if expected == 0.0 else min(num_steps, int(budget / expected))
-            if steps >= enough or candidates == 1:
+        enough, best = min(4, num_steps), (1, 0)
+        candidates = num_candidates
+        while candidates:
+            steps = self._steps_for(candidates * batch, num_steps, names, ranked)
+            if min(steps, enough) > min(best[1], enough) or best[1] == 0:
+                best = candidates, steps
+            if steps >= enough:
                 break
-            self._pace.relax(step, rows)
-            candidates = (candidates + 1) // 2
-        self._cut_short |= steps < num_steps or candidates < num_candidates
-        return candidates, max(1, steps)
+            self._pace.relax(names[0], candidates * batch)
+            candidates //= 2
+        self._cut_short |= best != (num_candidates, num_steps)
+        return best[0], max(1, best[1])
+
+    def _steps_for(self, rows: int, num_steps: int, names: tuple[str, str], ranked: bool) -> int:
+        """Steps of `rows` rows that fit, up to `num_steps`."""
+        step, budget = self._pace.expected(names[0], rows), self.remaining()
+        if step == 0.0:
+            return num_steps
+        if ranked:
+            known = self._pace.known("cost")
+            budget -= min(self._pace.expected("cost", rows), budget / 2) if known else budget / 2
+        budget -= self._pace.expected(names[1], rows)
+        return max(0, min(num_steps, int(budget / step)))

@@ -64,7 +64,10 @@ class CandidateSearch:
         context = checked_context(problem, model.condition)
         self._batch = checked_batch(problem, context)
         self._rules = Rules(problem, self._spec, self._batch, project=settings.project)
-        self._step_name = "inpaint" if self._rules.part_is_known else "denoise"
+        self._operations = (
+            "inpaint" if self._rules.part_is_known else "denoise",
+            "constrain" if self._rules.active else "project",
+        )
         low, high = self._spec.diffused_bounds
         self._clip = clip_to((low.astype(np.float32), high.astype(np.float32)))
         warm_start = padded_warm_start(problem.init_action, self._spec, self._batch)
@@ -86,12 +89,9 @@ class CandidateSearch:
         """Candidates from pure noise and, beside a warm start, some from its neighbourhood."""
         ranked = self._cost is not None
         wanted = self._settings.num_candidates if ranked else 1
+        steps = self._settings.num_inference_steps
         self._count, self._steps = self._clock.affordable(
-            self._step_name,
-            wanted,
-            self._settings.num_inference_steps,
-            self._batch,
-            ranked=ranked,
+            wanted, steps, self._batch, names=self._operations, ranked=ranked
         )
         share = self._settings.warm_start_share if self._warm_start.shape[1] else 0.0
         near = int(share * self._count)
@@ -106,9 +106,10 @@ class CandidateSearch:
     def _refine(self) -> bool:
         """One more round around the best quarter, if there is time for it; whether there was."""
         rows, schedule = self._batch * self._count, self._model.schedule
+        step, after = self._operations
         steps = len(self._settings.middle_pairs(schedule, self._steps))
         if self._pool.num_ranked == 0 or not self._clock.allows(
-            (self._step_name, rows, steps), ("project", rows, 1), ("cost", self._batch, 1)
+            (step, rows, steps), (after, rows, 1), ("cost", self._batch, 1)
         ):
             return False
         self._denoise_near(self._pool.elites(self._count))
@@ -154,17 +155,16 @@ class CandidateSearch:
         """Denoise `[B, K, M, C]`, decode, project, and add what comes out."""
         count, rows = noisy.shape[1], noisy.shape[0] * noisy.shape[1]
         sample = np.ascontiguousarray(noisy.reshape(rows, *noisy.shape[2:]))
-        final, begun = sample, time.perf_counter()
+        final, begun, (name, after) = sample, time.perf_counter(), self._operations
         for index, step in enumerate(self._steps_from(sample, count, pairs), start=1):
             final, now = step.pred_original_sample, time.perf_counter()
-            self._clock.record(self._step_name, rows, now - begun)
+            self._clock.record(name, rows, now - begun)
             begun = now
-            one_more = (self._step_name, rows, 1), ("project", rows, 1)
-            if index < len(pairs) and not self._clock.allows(*one_more):
+            if index < len(pairs) and not self._clock.allows((name, rows, 1), (after, rows, 1)):
                 break
         diffused = final.reshape(noisy.shape)
         self._pool.add(self._timed("project", self._to_candidates, diffused))
-        self._clock.record("project", rows, time.perf_counter() - begun)
+        self._clock.record(after, rows, time.perf_counter() - begun)
 
     def _steps_from(self, sample: FloatArray, count: int, pairs: TimestepPairs) -> Iterator[Step]:
         """DDIM from a sample; by inpainting where part of the plan is known."""
