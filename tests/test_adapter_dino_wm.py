@@ -9,7 +9,7 @@ from adapter_tools import Answer, Recorder, best_of, gaussian_optimizer, robot_s
 from torch import nn
 
 from vj2_ddim_plugin.adapters.dino_wm import DINOWMPlanner
-from vj2_ddim_plugin.errors import ActionError, ContextError
+from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 
 BATCH, FRAMESKIP, HORIZON = 3, 2, 4
 ACTION_DIM = 2 * FRAMESKIP
@@ -194,6 +194,29 @@ def test_settings_of_the_planner_it_replaces_may_stay():
     assert names >= {"log_filename", "logging_prefix", "horizon"}
 
 
+@pytest.mark.parametrize("name", ["num_candidates", "provider", "eta", "num_threads"])
+def test_a_setting_of_the_bundle_outside_settings_is_refused(name):
+    with pytest.raises(ConfigError, match=rf"\['{name}'\] .*settings=") as raised:
+        make_planner(**{name: 64, "topk": 30})
+    assert "topk" not in str(raised.value)
+
+
+def test_what_is_not_used_is_said_once(caplog):
+    make_planner(topk=30, deadlines_s=0.1)
+    (line,) = (record for record in caplog.records if "does not use" in record.message)
+    assert line.levelname == "WARNING"
+    assert "deadlines_s, env, topk" in line.message
+    caplog.clear()
+    DINOWMPlanner(gaussian_optimizer(SPEC), WorldModel(), ACTION_DIM, objective, Preprocessor())
+    assert not caplog.records
+
+
+def test_a_horizon_that_is_set_later_does_not_have_to_fit_yet():
+    planner = make_planner(horizon=HORIZON + 5)  # as configured; plan.py sets it to goal_H
+    planner.horizon = 2
+    assert planner.plan(observations(1), observations(2))[0].shape == (BATCH, 2, ACTION_DIM)
+
+
 def test_context_is_what_is_seen_and_what_should_be():
     answer = Answer(SPEC, np.zeros((BATCH, 8, 2)))
     planner = make_planner(answer)
@@ -209,6 +232,9 @@ def test_context_is_what_is_seen_and_what_should_be():
         (torch.full((BATCH, 1, ACTION_DIM), 2.5), "channel 'x': 2.5 to 2.5, allowed are -2 to 2"),
         (torch.zeros(BATCH, HORIZON + 1, ACTION_DIM), "10 actions long, a plan 8"),
         (torch.zeros(BATCH + 1, 1, ACTION_DIM), "warm start has shape"),
+        (torch.zeros(BATCH, 1, 3), r"warm start has shape \[3, 1, 3\].*action_dim 4"),
+        (torch.zeros(BATCH, 2, 2), r"warm start has shape \[3, 2, 2\].*action_dim 4"),
+        (torch.zeros(BATCH, ACTION_DIM), "warm start has shape"),
     ],
 )
 def test_a_warm_start_that_does_not_fit_is_named(actions, message):

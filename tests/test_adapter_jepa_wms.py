@@ -183,6 +183,15 @@ def test_the_rest_of_a_plan_starts_the_next_one_until_a_new_goal():
         assert cold.problem.init_action is None
 
 
+def test_settings_in_the_wrong_place_are_refused_and_unused_ones_said(caplog):
+    with pytest.raises(ConfigError, match=r"\['num_candidates', 'provider'\] .*settings="):
+        make_planner(num_candidates=64, provider="cuda")
+    make_planner()
+    (line,) = (record for record in caplog.records if "does not use" in record.message)
+    assert line.levelname == "WARNING"
+    assert "num_elites, num_samples, planner_name, var_scale" in line.message
+
+
 def test_what_does_not_fit_is_named():
     with pytest.raises(ConfigError, match="call set_objective before plan"):
         JEPAWMsPlanner(gaussian_optimizer(SPEC), Model().unroll, ACTION_DIM).plan(latents(1))

@@ -23,10 +23,16 @@ from vj2_ddim_plugin.adapters.registry import Adapter
 GOOD = Adapter("Gym", "its planner", "metres", "Gym('bundle')", "third_party:Planner", ())
 ABSENT = Adapter("Gym", "it", "metres", "Gym()", "third_party:Planner", ("no_such_module",))
 GONE = Adapter("Gym", "it", "metres", "Gym()", "third_party:Moved", ())
+FAILS = Adapter("Gym", "it", "metres", "Gym()", "third_party_broken:Planner", ())
+QUITS = Adapter("Gym", "it", "metres", "Gym()", "third_party_quits:Planner", ())
 NOT_ONE = {"host": "Gym"}
 
 class Planner:
     pass
+"""
+MISTYPED = """
+from vj2_ddim_plugin.adapters.registry import Adapter
+ADAPTER = Adapter("Gym", "it", "metres", "Gym()", "third_party:Planner", requires=None)
 """
 ENTRIES = {
     "good": "third_party:GOOD",
@@ -35,6 +41,10 @@ ENTRIES = {
     "missing": "third_party:NOWHERE",
     "not-one": "third_party:NOT_ONE",
     "raises": "third_party_broken:ADAPTER",
+    "fails": "third_party:FAILS",
+    "quits": "third_party:QUITS",
+    "exits": "third_party_quits:ADAPTER",
+    "mistyped": "third_party_mistyped:ADAPTER",
     "vj2_gui": "third_party:GOOD",
 }
 
@@ -44,6 +54,8 @@ def third_party(tmp_path, monkeypatch):
     """An installed package with entry points, some of them broken, one named like ours."""
     (tmp_path / "third_party.py").write_text(THIRD_PARTY)
     (tmp_path / "third_party_broken.py").write_text("1 / 0")
+    (tmp_path / "third_party_quits.py").write_text("import sys; sys.exit('needs a license')")
+    (tmp_path / "third_party_mistyped.py").write_text(MISTYPED)
     info = tmp_path / "third_party-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
@@ -51,8 +63,8 @@ def third_party(tmp_path, monkeypatch):
     (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
-    for name in ("third_party", "third_party_broken"):
-        sys.modules.pop(name, None)
+    for name in [name for name in sys.modules if name.startswith("third_party")]:
+        del sys.modules[name]
 
 
 def test_ours_are_installed_under_their_names():
@@ -97,6 +109,8 @@ def test_a_third_partys_adapter_is_found_and_loaded(third_party):
     [
         ("missing", "AttributeError: .*NOWHERE"),
         ("raises", "ZeroDivisionError: division by zero"),
+        ("exits", "SystemExit: needs a license"),
+        ("mistyped", "ConfigError: requires of an Adapter must be a tuple .*None"),
         ("not-one", "it is of type dict, not Adapter"),
     ],
 )
@@ -114,12 +128,42 @@ def test_what_cannot_be_loaded_says_why(third_party):
         load_adapter("absent")
     with pytest.raises(ConfigError, match=r"no planner at 'third_party:Moved'"):
         load_adapter("gone")
+    with pytest.raises(ConfigError, match=r"does not load: .* ZeroDivisionError: division by zero"):
+        load_adapter("fails")
+    with pytest.raises(ConfigError, match=r"does not load: .* SystemExit: needs a license"):
+        load_adapter("quits")
     with pytest.raises(ConfigError, match=r"there is no adapter 'nothing'; found are .*good"):
         load_adapter("nothing")
 
 
 def test_a_name_of_ours_cannot_be_taken(third_party):
     assert find_adapters()["vj2_gui"].adapter == hosts.VJ2_GUI
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"requires": "torch"}, "requires .* found 'torch'"),
+        ({"requires": ("",)}, "requires .* found"),
+        ({"requires": (None,)}, "requires .* found"),
+        ({"host": None}, "host of an Adapter must be text; found None"),
+        ({"package": None}, "package of an Adapter must be text; found None"),
+        ({"target": "module"}, "must be 'module:name'; found 'module'"),
+        ({"target": ":name"}, "must be 'module:name'"),
+        ({"target": ""}, "must be 'module:name'"),
+    ],
+)
+def test_an_adapter_of_wrong_fields_cannot_be_made(change, message):
+    fields = {"host": "X", "replaces": "it", "units": "m", "usage": "X()", "target": "m:X"}
+    Adapter(**fields)
+    with pytest.raises(ConfigError, match=message):
+        Adapter(**{**fields, **change})
+
+
+def test_a_package_that_fails_is_missing(third_party):
+    adapter = Adapter("X", "it", "units", "use", "m:X", ("third_party_broken.part", "json.tool"))
+    assert adapter.missing == ("third_party_broken.part",)
+    assert not replace(adapter, package="third_party_quits.part").host_is_here
 
 
 def test_nothing_is_imported_to_know_what_is_missing():

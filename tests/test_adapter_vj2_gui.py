@@ -1,5 +1,7 @@
 """VJ2-GUI: the candidate chosen is the best of those proposed, however its predictor is called."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -359,12 +361,61 @@ def test_sizes_and_settings_that_cannot_work_are_refused():
         longer.plan(*latents(), Flat())
 
 
+@pytest.mark.parametrize("seconds", [float("nan"), "0.1", True])
+def test_a_deadline_that_is_no_number_is_refused(seconds):
+    with pytest.raises(ConfigError, match="deadline_s must be a number of seconds"):
+        VJ2GUIPlanner(gaussian_optimizer(TOUCH), deadline_s=seconds)
+    planner = VJ2GUIPlanner(gaussian_optimizer(TOUCH), deadline_s=1)
+    with pytest.raises(ConfigError, match="deadline_s must be a number of seconds"):
+        planner.deadline_s = seconds
+    assert planner.deadline_s == 1.0
+
+
+def test_touches_whose_bounds_do_not_hold_zero():
+    # a released step is zero there all the same
+    low, high = (0.05, 0.05, 0.0), (0.95, 0.95, 1.0)
+    planner = VJ2GUIPlanner(gaussian_optimizer(replace(TOUCH, action_low=low, action_high=high)))
+    plan = planner.plan(*latents(), Flat())
+    assert (plan == 0).all(dim=-1).any()
+    planner.plan(*latents(), Flat(), plan)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bound", [0.9, 0.3, 1.1, 1.0])
+def test_half_precision_does_not_round_out_of_bounds(dtype, bound):
+    low, high = (bound / 9, bound / 7, 0.0), (bound, bound, 1.0)
+    spec = replace(TOUCH, action_low=low, action_high=high, representation="held")
+    actions = np.zeros((BATCH, 20, 3))
+    actions[0, 5:12], actions[1, :5] = low, high
+    actions[0, 5:12, 2] = 1.0
+    seen = []
+
+    class Half(Flat):
+        def forward(self, z, actions):
+            seen.append(actions.double())
+            return super().forward(z.float(), actions.float()).to(dtype)
+
+    z, goal = latents(dtype=dtype)
+    planner = VJ2GUIPlanner(Answer(spec, actions))
+    plan = planner.plan(z, goal, Half())
+    assert plan.dtype == dtype
+    values, pressed = plan.double().numpy(), actions[..., 2] > 0.5
+    assert (values[pressed] >= low).all()
+    assert (values[pressed] <= high).all()
+    assert (values[~pressed] == 0).all()
+    np.testing.assert_allclose(values, actions, rtol=2 * torch.finfo(dtype).eps)
+    ranked = torch.cat(seen).reshape(-1, 3).numpy()  # what is ranked is what is handed over
+    touched = ranked[ranked[:, 2] > 0.5]
+    assert ((touched >= low) & (touched <= high)).all()
+    planner.plan(z, goal, Half(), plan)
+
+
 def test_a_plan_that_is_no_plan_is_not_handed_over():
     good = np.zeros((BATCH, 20, 3))
     for actions, message in (
         (good[:, :19], r"has shape \(2, 19, 3\); expected \(2, 20, 3\)"),
         (good * np.nan, "120 values that are NaN"),
-        (good + np.array([0, -0.1, 0]), "channel 'y': -0.1 to -0.1, allowed are 0 to 1"),
+        (good + np.array([0, -0.1, 1]), "channel 'y': -0.1 to -0.1, allowed are 0 to 1"),
     ):
         planner = VJ2GUIPlanner(Answer(TOUCH, actions))
         with pytest.raises(ActionError, match=message):

@@ -9,7 +9,7 @@ from adapter_tools import Answer, Recorder, best_of, gaussian_optimizer, robot_s
 from torch.nn.functional import layer_norm
 
 from vj2_ddim_plugin.adapters.vjepa2 import VJEPA2CEM, l1
-from vj2_ddim_plugin.errors import ActionError, ContextError
+from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 
 TOKENS, WIDTH = 2, 3
 WEIGHT = torch.randn(7, TOKENS * WIDTH, generator=torch.Generator().manual_seed(0))
@@ -68,7 +68,7 @@ def as_the_host_samples(candidates, maxnorm=0.05, axis=None, close_gripper=None)
     gripper = np.clip(candidates[..., -1], -0.75, 0.75)
     full[..., 6] = np.where(np.abs(gripper) < 0.25, 0, gripper)
     for index, value in (axis or {}).items():
-        full[..., 6 if index == 3 else index] = value
+        full[..., [0, 1, 2, 6][index]] = value
     if close_gripper is not None:
         full[:, :, close_gripper:, 6] = 1.0
     return full
@@ -95,7 +95,13 @@ def test_the_signature_is_the_hosts():
 @pytest.mark.parametrize("spec", [ARM, HAND], ids=["7 channels", "4 channels"])
 @pytest.mark.parametrize("rollout", [1, 2])
 @pytest.mark.parametrize(
-    "limits", [{}, {"maxnorm": 0.2, "axis": {1: 0.1, 3: -0.5}}, {"close_gripper": 1}]
+    "limits",
+    [
+        {},
+        {"maxnorm": 0.2, "axis": {1: 0.1, 3: -0.5}},
+        {"axis": {-1: 0.5, -4: 0.02}},
+        {"close_gripper": 1},
+    ],
 )
 def test_the_plan_is_the_best_of_what_was_proposed(spec, rollout, limits):
     recorder, (frame, pose, goal) = Recorder(gaussian_optimizer(spec)), scene()
@@ -107,9 +113,13 @@ def test_the_plan_is_the_best_of_what_was_proposed(spec, rollout, limits):
     np.testing.assert_allclose(plan.numpy(), best_of(actions, expected), rtol=1e-6)
 
 
-def test_the_hosts_own_call():
+@pytest.mark.parametrize("pose", [torch.zeros(1, 1, 7), torch.zeros(1, 7)], ids=["3-D", "2-D"])
+def test_the_hosts_own_call(pose):
     # as its world model wrapper makes it, with the configuration of its notebook
-    frame, pose, goal = scene()
+    # on what it encodes and knows: frames [1, HW, D], a pose [1, 1, 7] or [1, 7]
+    pictures = torch.randn(2, 1, 1, TOKENS, WIDTH)
+    frame, goal = (h.view(1, 1, -1, h.size(-1)).flatten(1, 2) for h in pictures)
+    assert frame.shape == (1, TOKENS, WIDTH)
     mpc_args = {
         "rollout": 2,
         "samples": 4,
@@ -129,6 +139,10 @@ def test_the_hosts_own_call():
         close_gripper=None,
         **mpc_args,
     )[0]
+    whole = VJEPA2CEM(gaussian_optimizer(ARM))(
+        frame[:, None], pose.view(1, 1, 7), goal[:, None], WorldModel(), **mpc_args
+    )
+    torch.testing.assert_close(action, whole[0], rtol=0, atol=0)
     assert action.shape == (2, 7)
     assert action[:, :3].abs().max() <= 0.05
     assert max(model.rows) == 4  # `samples` rows at once
@@ -185,6 +199,9 @@ def test_what_does_not_fit_is_named():
         cem(frame, pose, goal, model, rollout=3)
     with pytest.raises(ActionError, match="optimizer makes 2 of 2"):
         VJEPA2CEM(gaussian_optimizer(robot_spec(1, 2)))
+    for index in (4, 6, -5):
+        with pytest.raises(ConfigError, match=rf"axis has the indices \[{index}\]"):
+            cem(frame, pose, goal, model, axis={0: 0.1, index: 0.1})
     with pytest.raises(ContextError, match="context_pose has shape"):
         cem(frame, pose[..., :6], goal, model)
     with pytest.raises(ContextError, match="goal_frame has shape"):

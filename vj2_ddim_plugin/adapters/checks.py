@@ -10,6 +10,7 @@ import numpy as np
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError, CostError
 from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray
+from vj2_ddim_plugin.planning.checks import outside_bounds
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +24,6 @@ __all__ = [
     "spec_of",
     "wanted_context",
 ]
-
-SLACK = 1e-5  # share of a channel's range that rounding may leave its bounds by
 
 
 def spec_of(optimizer: ActionOptimizer) -> ActionSpec:
@@ -67,12 +66,12 @@ def wanted_context(
     return {name: given[name].detach().float().cpu().numpy() for name in names}
 
 
-def check_fit(spec: ActionSpec, *, horizon: int, action_dim: int, host: str) -> None:
+def check_fit(spec: ActionSpec, *, horizon: int | None, action_dim: int, host: str) -> None:
     """Whether a host's plans `[horizon, action_dim]` are the beginning of what `spec` makes.
 
     Args:
         spec: What the optimizer makes; one host action packs `action_block` of its actions.
-        horizon: World-model steps the host plans.
+        horizon: World-model steps the host plans, or None where that is not settled yet.
         action_dim: Numbers the host passes to its world model a step.
         host: The host's name, for messages.
 
@@ -86,7 +85,7 @@ def check_fit(spec: ActionSpec, *, horizon: int, action_dim: int, host: str) -> 
             f"(action_block {spec.action_block} x {spec.num_channels} channels). Train on this "
             f"host's actions"
         )
-    if not 1 <= horizon <= spec.horizon:
+    if horizon is not None and not 1 <= horizon <= spec.horizon:
         raise ActionError(
             f"{host} plans {horizon} world-model steps, the optimizer makes {spec.horizon}. Lower "
             f"the host's horizon, or train with that horizon"
@@ -117,8 +116,10 @@ def checked_costs(costs: Tensor, count: int, host: str) -> Tensor:
     return costs
 
 
-def checked_init_action(actions: FloatArray, spec: ActionSpec, batch: int) -> FloatArray | None:
-    """A host's warm start `[B, l, A]` with l <= L; None when it is empty.
+def checked_init_action(actions: Tensor, spec: ActionSpec, batch: int) -> FloatArray | None:
+    """A host's warm start `[B, l, A]` with l <= L as float32; None when it is empty.
+
+    What leaves the bounds by no more than its dtype rounds by is put on them.
 
     Raises:
         ContextError: Its shape is wrong, it is not finite, or it leaves the bounds.
@@ -128,15 +129,29 @@ def checked_init_action(actions: FloatArray, spec: ActionSpec, batch: int) -> Fl
     length, channels = spec.length, spec.num_channels
     if actions.ndim != 3 or len(actions) != batch or actions.shape[2] != channels:
         raise ContextError(
-            f"the warm start has shape {actions.shape}; expected [{batch}, 1 to {length}, "
+            f"the warm start has shape {tuple(actions.shape)}; expected [{batch}, 1 to {length}, "
             f"{channels}]"
         )
     if actions.shape[1] > length:
         raise ContextError(f"the warm start is {actions.shape[1]} actions long, a plan {length}")
-    fault = _fault(actions, spec)
+    array = _rounded_back(actions, spec)
+    fault = _fault(array, spec)
     if fault:
         raise ContextError(f"the warm start {fault}. Clip it, or pass None")
-    return actions
+    return array
+
+
+def _rounded_back(actions: Tensor, spec: ActionSpec) -> FloatArray:
+    """`[B, l, A]` as float32, with what left the bounds by rounding put back on them."""
+    import torch
+
+    array: FloatArray = actions.detach().float().cpu().numpy()
+    if not actions.is_floating_point():
+        return array
+    low, high = spec.low_array, spec.high_array
+    slack = torch.finfo(actions.dtype).eps * np.maximum(np.abs(low), np.abs(high))
+    clipped = np.clip(array, low, high).astype(np.float32)
+    return np.where(np.abs(array - clipped) <= slack, clipped, array)
 
 
 def checked_plan(actions: FloatArray, spec: ActionSpec, batch: int, host: str) -> FloatArray:
@@ -158,11 +173,10 @@ def _fault(actions: FloatArray, spec: ActionSpec) -> str:
     """What is wrong with the values of `[B, l, A]`, or nothing."""
     if not np.isfinite(actions).all():
         return f"has {int(np.sum(~np.isfinite(actions)))} values that are NaN or infinite"
-    slack = SLACK * (spec.high_array - spec.low_array)
-    outside = (actions < spec.low_array - slack) | (actions > spec.high_array + slack)
+    outside = outside_bounds(actions, spec)
     for channel in np.flatnonzero(outside.any(axis=(0, 1))):
         low, high = spec.action_low[channel], spec.action_high[channel]
-        values = actions[..., channel]
+        values = actions[..., channel][outside[..., channel]]
         return (
             f"leaves the bounds of channel {spec.channels[channel]!r}: {values.min():g} to "
             f"{values.max():g}, allowed are {low:g} to {high:g}"

@@ -6,7 +6,6 @@ packed into one world-model step.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +15,13 @@ from numpy.typing import NDArray
 
 from vj2_ddim_plugin.adapters.checks import check_fit
 from vj2_ddim_plugin.adapters.host_planner import HostPlanner
+from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["DINOWMPlanner"]
-
-logger = logging.getLogger(__name__)
 
 
 class DINOWMPlanner(HostPlanner):
@@ -44,10 +42,12 @@ class DINOWMPlanner(HostPlanner):
         seed: Of each plan's randomness; None leaves the optimizer's own.
         rows_per_chunk: Candidates in one rollout of the world model.
         settings: Of `DDIMOptimizer.from_bundle`, for example `num_candidates`.
-        **unused: Settings of the planner that this one replaces, so that they may stay.
+        **unused: Settings of the planner that this one replaces, so that they may stay; they are
+            logged.
 
     Raises:
-        ActionError: The sizes do not fit the optimizer's `ActionSpec`.
+        ActionError: The optimizer makes actions of another width.
+        ConfigError: A setting is out of range, or belongs in `settings`.
     """
 
     host = "DINO-WM"
@@ -82,8 +82,8 @@ class DINOWMPlanner(HostPlanner):
         self.preprocessor, self.evaluator, self.wandb_run = preprocessor, evaluator, wandb_run
         self.logging_prefix, self.log_filename = logging_prefix, log_filename
         self.horizon = self.action_spec.horizon if horizon is None else horizon
-        self._check_fit()
-        logger.debug("not used: %s", sorted(unused))
+        check_fit(self.action_spec, horizon=None, action_dim=action_dim, host=self.host)
+        self._leave_unused(unused)
 
     def plan(
         self, obs_0: Mapping[str, Any], obs_g: Mapping[str, Any], actions: Tensor | None = None
@@ -106,8 +106,8 @@ class DINOWMPlanner(HostPlanner):
         """
         import torch
 
-        begun = self._begin()
-        self._check_fit()
+        begun, spec = self._begin(), self.action_spec
+        check_fit(spec, horizon=self.horizon, action_dim=self.action_dim, host=self.host)
         device = next(self.wm.parameters()).device
         with torch.inference_mode():
             start, target = (self._tensors(obs, device) for obs in (obs_0, obs_g))
@@ -121,16 +121,21 @@ class DINOWMPlanner(HostPlanner):
             {"state": z_start["visual"][:, -1], "goal": z_goal["visual"][:, -1]},
             cost,
             like=torch.empty(0, device=device),
-            length=self.horizon * self.action_spec.action_block,
+            length=self.horizon * spec.action_block,
             begun=begun,
-            init_action=None if actions is None else self._in_actions(actions),
+            init_action=None if actions is None else self._warm_start(actions),
         )
         self._log()
         return self._in_blocks(planned), np.full(len(planned), np.inf)
 
-    def _check_fit(self) -> None:
-        spec, horizon = self.action_spec, self.horizon
-        check_fit(spec, horizon=horizon, action_dim=self.action_dim, host=self.host)
+    def _warm_start(self, actions: Tensor) -> Tensor:
+        """`[B, t, action_dim]` as the optimizer's actions."""
+        if actions.ndim != 3 or actions.shape[2] != self.action_dim:
+            raise ContextError(
+                f"the warm start has shape {list(actions.shape)}; expected [B, t, action_dim] with "
+                f"action_dim {self.action_dim}"
+            )
+        return self._in_actions(actions)
 
     def _tensors(self, obs: Mapping[str, Any], device: Any) -> dict[str, Tensor]:  # noqa: ANN401
         transformed = self.preprocessor.transform_obs(obs)

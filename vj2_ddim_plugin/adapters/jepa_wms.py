@@ -6,7 +6,6 @@ normalized wherever its evaluation has a preprocessor (it denormalizes what it e
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["JEPAWMsPlanner", "PlanningResult"]
 
 MAX_NORM_DIMS = ((0, 1, 2), (6,))  # of the host's planners, used only with `max_norms`
-
-logger = logging.getLogger(__name__)
 
 
 class PlanningResult(NamedTuple):
@@ -74,10 +71,12 @@ class JEPAWMsPlanner(HostPlanner):
         seed: Of each plan's randomness; None leaves the optimizer's own.
         rows_per_chunk: Candidates in one unroll of the world model.
         settings: Of `DDIMOptimizer.from_bundle`, for example `num_candidates`.
-        **unused: Settings of the planner that this one replaces, so that they may stay.
+        **unused: Settings of the planner that this one replaces, so that they may stay; they are
+            logged.
 
     Raises:
         ActionError: The sizes do not fit the optimizer's `ActionSpec`.
+        ConfigError: A setting is out of range, or belongs in `settings`.
     """
 
     host = "jepa-wms"
@@ -121,7 +120,7 @@ class JEPAWMsPlanner(HostPlanner):
             self.limit[list(dims)] = size
         self.objective: Callable[[Any, Tensor], Tensor] | None = None
         self._rest: Tensor | None = None
-        logger.debug("not used: %s", sorted(unused))
+        self._leave_unused(unused)
 
     def set_objective(self, objective: Callable[[Any, Tensor], Tensor]) -> None:
         """Set what to minimise, `(latents, actions [T, n, A]) -> [n]`; a new goal begins."""

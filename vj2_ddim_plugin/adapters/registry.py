@@ -33,6 +33,9 @@ class Adapter:
         requires: Modules that the planner needs besides the runtime's.
         package: The host as an installable module, or nothing where it is only a repository. The
             planner does not import it.
+
+    Raises:
+        ConfigError: On construction, for fields of another type, or a target that is none.
     """
 
     host: str
@@ -43,21 +46,41 @@ class Adapter:
     requires: tuple[str, ...] = ("torch",)
     package: str = ""
 
+    def __post_init__(self) -> None:
+        """Refuse what could not be listed or loaded."""
+        for name in ("host", "replaces", "units", "usage", "target", "package"):
+            if not isinstance(getattr(self, name), str):
+                found = getattr(self, name)
+                raise ConfigError(f"{name} of an Adapter must be text; found {found!r}")
+        modules = self.requires
+        if not isinstance(modules, tuple) or not all(isinstance(m, str) and m for m in modules):
+            raise ConfigError(
+                f"requires of an Adapter must be a tuple of module names, for example ('torch',); "
+                f"found {modules!r}"
+            )
+        module, _, name = self.target.partition(":")
+        if not module or not name:
+            raise ConfigError(f"target of an Adapter must be 'module:name'; found {self.target!r}")
+
     @property
     def missing(self) -> tuple[str, ...]:
-        """Those of `requires` that cannot be imported here; nothing is imported to know."""
+        """Those of `requires` that are not installed here.
+
+        They are not imported to know it; of a dotted name, the packages that it is in are.
+        """
         return tuple(name for name in self.requires if not _is_installed(name))
 
     @property
     def host_is_here(self) -> bool:
-        """Whether the host's package can be imported here; True where it is only a repository."""
+        """Whether the host's package is installed here; True where it is only a repository."""
         return not self.package or _is_installed(self.package)
 
     def load(self) -> Any:  # noqa: ANN401
         """Import the planner.
 
         Raises:
-            ConfigError: A module that it needs is not installed, or it is not where it should be.
+            ConfigError: A module that it needs is not installed, it is not where it should be, or
+                its module fails or exits when it is imported.
         """
         if self.missing:
             raise ConfigError(
@@ -70,6 +93,11 @@ class Adapter:
         except (ImportError, AttributeError) as error:
             raise ConfigError(
                 f"the adapter for {self.host} has no planner at {self.target!r}: {error}"
+            ) from error
+        except (Exception, SystemExit) as error:
+            raise ConfigError(
+                f"the adapter for {self.host} does not load: importing {self.target!r} raised "
+                f"{_told(error)}"
             ) from error
 
 
@@ -123,7 +151,7 @@ def load_adapter(name: str) -> Any:  # noqa: ANN401
 def _is_installed(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ImportError:
+    except (Exception, SystemExit):  # of a package that a dotted name is in
         return False
 
 
@@ -131,12 +159,16 @@ def _is_ours(point: EntryPoint) -> bool:
     return point.value.partition(".")[0] == __name__.partition(".")[0]
 
 
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
 def _follow(point: EntryPoint) -> FoundAdapter:
     """Import what an entry point leads to; whatever goes wrong there is reported, not raised."""
     try:
         adapter = point.load()
-    except Exception as error:
-        return FoundAdapter(point.name, point.value, None, f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:
+        return FoundAdapter(point.name, point.value, None, _told(error))
     if not isinstance(adapter, Adapter):
         kind = type(adapter).__name__
         return FoundAdapter(point.name, point.value, None, f"it is of type {kind}, not Adapter")

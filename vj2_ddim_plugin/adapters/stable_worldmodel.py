@@ -24,16 +24,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vj2_ddim_plugin.adapters.checks import checked_init_action, checked_plan, wanted_context
+from vj2_ddim_plugin.adapters.checks import checked_plan, wanted_context
+from vj2_ddim_plugin.adapters.deadline_setting import DeadlineSetting
 from vj2_ddim_plugin.adapters.stable_worldmodel_info import (
     Encode,
     Info,
     InfoCost,
+    batch_of,
     encode_last_frames,
     placed,
+    warm_start,
 )
-from vj2_ddim_plugin.errors import ConfigError, ContextError
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 
 if TYPE_CHECKING:
@@ -65,7 +68,8 @@ class StableWorldModelSolver:
         device: Where the cost model is.
         encode: The latents; `encode_last_frames` suits models with LeWM's `encode`.
         callbacks: The host's callbacks, called once a round with `step`, `candidates (B, N, H, D)`
-            and `costs (B, N)`, and no more: recorders of elites or gradients find none here.
+            and `costs (B, N)`, and no more: recorders of elites or gradients find none here. With a
+            deadline, once a `solve`, with all that was ranked: a round is then ranked in slices.
         **settings: Any other setting of `DDIMOptimizer`.
 
     Attributes:
@@ -76,6 +80,8 @@ class StableWorldModelSolver:
         ConfigError: Neither or both of `model` and `cost` are given, or a setting is out of range.
         BundleError: The folder is not a bundle.
     """
+
+    deadline_s = DeadlineSetting()
 
     def __init__(
         self,
@@ -193,28 +199,28 @@ class StableWorldModelSolver:
 
         spec, config = self.optimizer.action_spec, self._configured[2]
         self.last_result = None
-        with torch.inference_mode():
+        batch = batch_of(info_dict)
+        with torch.inference_mode():  # not around the optimizer: `on_failure` may use gradients
             info = placed(info_dict, self.model, self.device)
-            batch = len(next(iter(info.values())))
             context = {}
             if self.optimizer.model.condition.inputs:
                 latents = self.encode(self.model, info)
                 context = wanted_context(self.optimizer, latents, HOST)
-            for callback in self.callbacks:
-                callback.reset()
-                callback.start_batch()
-            cost = InfoCost(
-                self.model, info, self.device, self.horizon, self.batch_size, self.callbacks
-            )
-            problem = PlanningProblem(
-                context,
-                cost if self.ranked else None,
-                self._warm_start(init_action, batch),
-                self.deadline_s,
-                batch_size=batch,
-            )
-            self.last_result = result = self.optimizer.optimize(problem)
+        for callback in self.callbacks:
+            callback.reset()
+            callback.start_batch()
+        cost = self._cost(info)
+        problem = PlanningProblem(
+            context,
+            cost if self.ranked else None,
+            warm_start(init_action, spec, batch, (self.horizon, self.action_dim)),
+            self.deadline_s,
+            batch_size=batch,
+        )
+        result = self.optimizer.optimize(problem)
+        cost.finish()
         actions = checked_plan(result.actions, spec, batch, HOST)
+        self.last_result = result
         costs = np.asarray(result.cost, float).tolist()
         outputs: dict[str, Any] = {
             "actions": torch.tensor(actions).reshape(batch, config.horizon, self.action_dim),
@@ -230,18 +236,13 @@ class StableWorldModelSolver:
             outputs["callbacks"] = {each.output_key: each.history for each in self.callbacks}
         return outputs
 
-    def _warm_start(self, init_action: Tensor | None, batch: int) -> FloatArray | None:
-        """`(B, l, D)` as `[B, l * action_block, A]`."""
-        if init_action is None:
-            return None
-        if init_action.ndim != 3 or init_action.shape[2] != self.action_dim:
-            raise ContextError(
-                f"init_action has shape {tuple(init_action.shape)}; expected ({batch}, at most "
-                f"{self.horizon}, {self.action_dim})"
-            )
-        spec = self.optimizer.action_spec
-        actions = init_action.detach().float().cpu().numpy()
-        length = actions.shape[1] * actions.shape[2] // spec.num_channels
-        return checked_init_action(
-            actions.reshape(len(actions), length, spec.num_channels), spec, batch
+    def _cost(self, info: Info) -> InfoCost:
+        return InfoCost(
+            self.model,
+            info,
+            self.device,
+            self.horizon,
+            self.batch_size,
+            self.callbacks,
+            in_slices=math.isfinite(math.inf if self.deadline_s is None else self.deadline_s),
         )

@@ -7,18 +7,20 @@ cost models write what they encode into the dict they are given.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.adapters.checks import checked_init_action
 from vj2_ddim_plugin.errors import ConfigError, ContextError, CostError
 from vj2_ddim_plugin.interface import FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Encode", "Info", "InfoCost", "encode_last_frames", "placed"]
+__all__ = ["Encode", "Info", "InfoCost", "batch_of", "encode_last_frames", "placed", "warm_start"]
 
 Info: TypeAlias = Mapping[str, Any]
 Encode: TypeAlias = "Callable[[Any, Info], Mapping[str, Tensor]]"
@@ -55,6 +57,33 @@ def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: AN
     return {"state": state, "goal": goal}
 
 
+def batch_of(info: Info) -> int:
+    """B, of the first tensor or array in an info dict.
+
+    Raises:
+        ContextError: There is none, or it is empty.
+    """
+    sizes = (len(value) for value in info.values() if _has_rows(value))
+    batch = next(sizes, 0)
+    if batch < 1:
+        raise ContextError(
+            f"the info dict needs tensors or arrays (B, T, ...) with B at least 1; found "
+            f"{ {name: _described(value) for name, value in info.items()} }"
+        )
+    return batch
+
+
+def _has_rows(value: Any) -> bool:  # noqa: ANN401
+    """Whether a value is a tensor or an array with one entry a problem."""
+    import torch
+
+    return bool((torch.is_tensor(value) or isinstance(value, np.ndarray)) and value.ndim)
+
+
+def _described(value: Any) -> str:  # noqa: ANN401
+    return str(tuple(value.shape)) if hasattr(value, "shape") else type(value).__name__
+
+
 def placed(info: Info, model: Any, device: str) -> dict[str, Any]:  # noqa: ANN401
     """A copy with tensors on `device`, floating ones in the dtype of the model's weights."""
     import torch
@@ -70,6 +99,33 @@ def placed(info: Info, model: Any, device: str) -> dict[str, Any]:  # noqa: ANN4
     return {key: place(value) for key, value in info.items()}
 
 
+def warm_start(
+    init_action: Tensor | None, spec: ActionSpec, batch: int, sizes: tuple[int, int]
+) -> FloatArray | None:
+    """The host's `(B, l, D)` as `[B, l * action_block, A]`; None when there is none.
+
+    Args:
+        init_action: The rest of the last plan, or None.
+        spec: Of the bundle.
+        batch: B.
+        sizes: (H, D).
+
+    Raises:
+        ContextError: It does not fit.
+    """
+    if init_action is None:
+        return None
+    horizon, width = sizes
+    if init_action.ndim != 3 or init_action.shape[2] != width:
+        raise ContextError(
+            f"init_action has shape {tuple(init_action.shape)}; expected ({batch}, at most "
+            f"{horizon}, {width})"
+        )
+    length = init_action.shape[1] * width // spec.num_channels
+    actions = init_action.reshape(len(init_action), length, spec.num_channels)
+    return checked_init_action(actions, spec, batch)
+
+
 @dataclass
 class InfoCost:
     """The host's cost model as a `CostFn`, for the problems of one info dict.
@@ -80,7 +136,9 @@ class InfoCost:
         device: Where the model is.
         horizon: H.
         batch_size: Problems in one call of the model.
-        callbacks: Called after each round with `step`, `candidates` and `costs`.
+        callbacks: Called with `step`, `candidates (B, N, H, D)` and `costs (B, N)`.
+        in_slices: Whether a call may be about a part of a round, as under a deadline. Nothing says
+            which, so the callbacks then hear of all of them at once, in `finish`.
     """
 
     model: Any
@@ -89,7 +147,9 @@ class InfoCost:
     horizon: int
     batch_size: int
     callbacks: Sequence[Any]
+    in_slices: bool = False
     num_rounds: int = 0
+    _ranked: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def __call__(self, candidates: FloatArray, /) -> FloatArray:
         """`[B, N, L, A]` to `[B, N]`.
@@ -107,10 +167,24 @@ class InfoCost:
             costs = torch.cat(
                 [self._of_some(start, blocks[start : start + self.batch_size]) for start in starts]
             )
-        for callback in self.callbacks:
-            callback(step=self.num_rounds, candidates=blocks, costs=costs)
-        self.num_rounds += 1
+        if self.callbacks:
+            self._ranked.append((blocks, costs))
+        if not self.in_slices:
+            self.finish()
         return np.asarray(costs.float().cpu().numpy())
+
+    def finish(self) -> None:
+        """Call the callbacks with what they have not heard of yet."""
+        import torch
+
+        if not self._ranked:
+            return
+        with torch.inference_mode():
+            blocks, costs = (torch.cat(parts, dim=1) for parts in zip(*self._ranked, strict=True))
+            self._ranked.clear()
+            for callback in self.callbacks:
+                callback(step=self.num_rounds, candidates=blocks, costs=costs)
+        self.num_rounds += 1
 
     def _of_some(self, start: int, blocks: Tensor) -> Tensor:
         """`(b, N)` of the problems from `start` on, on a fresh copy: the model writes into it."""
@@ -119,10 +193,11 @@ class InfoCost:
         size, count = blocks.shape[:2]
         expanded = {}
         for key, value in self.info.items():
-            rows = value[start : start + size]
-            if torch.is_tensor(rows):
+            by_problem = _has_rows(value) or isinstance(value, list | tuple)
+            rows = value[start : start + size] if by_problem else value
+            if torch.is_tensor(rows) and rows.ndim:
                 rows = rows.unsqueeze(1).expand(size, count, *rows.shape[1:])
-            elif isinstance(rows, np.ndarray):
+            elif isinstance(rows, np.ndarray) and rows.ndim:
                 rows = np.repeat(rows[:, None], count, axis=1)
             expanded[key] = rows
         costs = self.model.get_cost(expanded, blocks)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from vj2_ddim_plugin.adapters.checks import check_fit, check_shape
 from vj2_ddim_plugin.adapters.host_planner import HostPlanner
-from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = ["VJEPA2CEM", "HostLimits", "l1", "last_frame"]
 WorldModel: TypeAlias = "Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
 
 POSE_DIM = 7
+NUM_SAMPLED = 4  # values that the host samples a step: x, y, z, gripper
 GRIPPER_LIMIT = 0.75  # largest gripper command the host samples
 GRIPPER_DEADBAND = 0.25  # smaller ones become 0
 
@@ -95,9 +96,10 @@ class VJEPA2CEM(HostPlanner):
         """Plan; the arguments of cross-entropy itself (steps, momenta, topk) are not used.
 
         Args:
-            context_frame: Latents `[1, 1, HW, D]` of what is seen.
-            context_pose: `[1, 1, 7]`, where the arm is.
-            goal_frame: Latents `[1, 1, HW, D]` of what should be seen.
+            context_frame: Latents `[1, HW, D]`, as the host encodes them, or `[1, 1, HW, D]`, of
+                what is seen.
+            context_pose: `[1, 7]` or `[1, 1, 7]`, where the arm is.
+            goal_frame: Latents, likewise, of what should be seen.
             world_model: `(frames [n, t, HW, D], actions [n, t, 7], poses [n, t, 7])` to the next
                 frame `[n, 1, HW, D]` and pose `[n, 1, 7]`.
             rollout: Steps to plan.
@@ -111,7 +113,8 @@ class VJEPA2CEM(HostPlanner):
             topk: Not used.
             verbose: Not used.
             maxnorm: Largest size of x, y and z.
-            axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper.
+            axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper; negative
+                ones count from the end.
             objective: `(last [n, HW * D], goal [n, HW * D]) -> [n]`.
             close_gripper: From this step on the gripper closes (1.0), or None.
 
@@ -120,11 +123,14 @@ class VJEPA2CEM(HostPlanner):
 
         Raises:
             ActionError: The rollout is longer than the optimizer's plans, or the plan is no plan.
+            ConfigError: `axis` has an index that the host's four values do not.
             ContextError: A tensor, or what the world model returns, is of the wrong shape or NaN.
         """
         begun = self._begin()
         spec = self.action_spec
         check_fit(spec, horizon=rollout, action_dim=spec.num_channels, host=self.host)
+        context_frame, goal_frame = _with_time(context_frame, 4), _with_time(goal_frame, 4)
+        context_pose = _with_time(context_pose, 3)
         check_shape("context_frame", context_frame.shape[:2], (1, 1), "[1, 1] at its beginning")
         check_shape("goal_frame", goal_frame.shape, context_frame.shape, "[1, 1, HW, D]")
         check_shape("context_pose", context_pose.shape, (1, 1, POSE_DIM), "[1, 1, 7]")
@@ -156,13 +162,26 @@ class HostLimits:
 
     Attributes:
         maxnorm: Largest size of x, y and z.
-        axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper.
+        axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper; negative ones
+            count from the end.
         close_gripper: From this step on the gripper closes, or None.
+
+    Raises:
+        ConfigError: `axis` has another index.
     """
 
     maxnorm: float
     axis: Mapping[int, float]
     close_gripper: int | None
+
+    def __post_init__(self) -> None:
+        """Refuse an index that the host's four values do not have."""
+        unknown = [index for index in self.axis if index not in range(-NUM_SAMPLED, NUM_SAMPLED)]
+        if unknown:
+            raise ConfigError(
+                f"axis has the indices {unknown}; V-JEPA 2 has 0, 1, 2 for x, y, z and 3 for the "
+                f"gripper"
+            )
 
     def __call__(self, actions: Tensor) -> Tensor:
         """`[n, l, 4 or 7]` as the host would have sampled it, `[n, l, 7]`."""
@@ -176,10 +195,16 @@ class HostLimits:
         position = position.clamp(-self.maxnorm, self.maxnorm)
         full = torch.cat([position, rotation, gripper], dim=-1)
         for index, value in self.axis.items():
-            full[..., index if index < 3 else -1] = value
+            sampled = index % NUM_SAMPLED
+            full[..., sampled if sampled < 3 else -1] = value
         if self.close_gripper is not None:
             full[:, self.close_gripper :, -1] = 1.0
         return full
+
+
+def _with_time(tensor: Tensor, ndim: int) -> Tensor:
+    """The host's `[1, ...]` as `[1, 1, ...]` of `ndim` axes; others are left for the checks."""
+    return tensor[:, None] if tensor.ndim == ndim - 1 else tensor
 
 
 def last_frame(
