@@ -1,4 +1,4 @@
-# Two commands are enough for a newcomer: `make demo` and `make test`.
+# Two commands are enough for a newcomer, `make demo` and `make test`; `make test-hosts` tests adapters.
 PYTHON ?= python3
 VENV ?= .venv
 # On Linux, PyPI's torch is a CUDA build of several gigabytes. Without a GPU, name PyTorch's CPU
@@ -11,12 +11,18 @@ DEMO ?= demo
 # Two runtimes that spin on few cores slow each other down many times over.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test format lint types tests clean
+# The planners of others, with torch and torchvision of their own, live apart.
+HOSTS_VENV ?= .venv-hosts
+
+.PHONY: demo test test-hosts format lint types tests clean
 
 demo: $(VENV)/.benchmark
 	$(BIN)/vj2-ddim benchmark --quick --out $(DEMO)
 
 test: lint types tests
+
+test-hosts: $(HOSTS_VENV)/.hosts
+	$(HOSTS_VENV)/bin/python -m pytest tests/hosts
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -33,7 +39,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(HOSTS_VENV) $(DEMO) .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/it")'
@@ -47,4 +53,11 @@ $(VENV)/.benchmark: $(VENV)/.python pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.benchmark
 	$(PIP) $(TORCH_ARGS) --editable '.[dev]'
+	touch $@
+
+$(HOSTS_VENV)/.hosts: pyproject.toml requirements-hosts.txt
+	$(PYTHON) -m venv $(HOSTS_VENV)
+	@echo "installing into $(HOSTS_VENV)"
+	$(HOSTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) \
+		--editable '.[train,export]' pytest --requirement requirements-hosts.txt
 	touch $@

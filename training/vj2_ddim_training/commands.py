@@ -61,6 +61,9 @@ def train(
     timestep_spacing: Annotated[str, typer.Option(help="linspace, leading, trailing; auto fits the architecture.")] = "auto",
     patch_size: Annotated[int, typer.Option(help="Rows of the diffused array in one token; 0 chooses.")] = 0,
     sequence_length: Annotated[int, typer.Option(help="Actions in one sequence.")] = 250,
+    channels: Annotated[str, typer.Option(help="Names of an action's channels, by commas; without one named press, actions are not touches.")] = "x,y,press",
+    action_low: Annotated[str, typer.Option(help="Lower bounds, one for each channel, by commas.")] = "0,0,0",
+    action_high: Annotated[str, typer.Option(help="Upper bounds, one for each channel, by commas.")] = "1,1,1",
     condition_dropout: Annotated[float, typer.Option(help="Share of examples trained without their condition.")] = 0.2,
     noises_per_example: Annotated[int, typer.Option(help="Timesteps and noises drawn for each example of a step.")] = 1,
     ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.999,
@@ -112,6 +115,9 @@ def train(
         representation=_choose(representation, "raw" if minimal else "auto"),
         sequence_length=sequence_length,
         patch_size=patch_size,
+        channels=tuple(channels.split(",")),
+        action_low=_numbers("--action-low", action_low),
+        action_high=_numbers("--action-high", action_high),
         resume=resume,
         overwrite=overwrite,
     )
@@ -164,6 +170,15 @@ def evaluate(
 
 def _choose(value: str, automatic: str) -> str:
     return automatic if value == "auto" else value
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"{option} must be numbers with commas between; found {text!r}"
+        ) from error
 
 
 def _progress() -> Progress:
