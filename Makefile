@@ -56,7 +56,7 @@ $(VENV)/.dev: $(VENV)/.benchmark
 	touch $@
 
 $(HOSTS_VENV)/.hosts: pyproject.toml requirements-hosts.txt
-	$(PYTHON) -m venv $(HOSTS_VENV)
+	$(PYTHON) -m venv --clear $(HOSTS_VENV)
 	@echo "installing into $(HOSTS_VENV)"
 	$(HOSTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) \
 		--editable '.[train,export]' pytest --requirement requirements-hosts.txt
