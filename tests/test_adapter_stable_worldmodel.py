@@ -154,17 +154,33 @@ def test_a_deadline_that_is_no_number_is_refused(bundle, seconds):
     assert solver.deadline_s == 2.0
 
 
-@pytest.mark.parametrize(
-    ("info", "found"),
-    [
-        ({}, "{}"),
-        ({"task": "push", "step": torch.tensor(3.0)}, "'task': 'str'"),
-        ({"pixels": torch.zeros(0, 1, 4)}, r"'pixels': '\(0, 1, 4\)'"),
-    ],
-)
-def test_an_info_dict_that_tells_no_number_of_problems_is_refused(bundle, info, found):
-    with pytest.raises(ContextError, match=f"B at least 1; found .*{found}"):
-        make_solver(bundle)(info)
+def test_an_info_dict_for_no_problem_is_refused(bundle):
+    with pytest.raises(ContextError, match=r"B at least 1; found .*'pixels': '\(0, 1, 4\)'"):
+        make_solver(bundle)({"pixels": torch.zeros(0, 1, 4)})
+
+
+@pytest.mark.parametrize("info", [{}, {"task": "push", "step": torch.tensor(3.0)}])
+def test_an_info_dict_without_rows_is_for_all_environments(tmp_path, info):
+    """The host's LagrangianSolver and PGDSolver take the number of environments so."""
+    unconditional = make_bundle(tmp_path / "bundle", conditional=False)
+    outputs = make_solver(unconditional)(dict(info))
+    assert outputs["actions"].shape == (BATCH, HORIZON, ACTION_BLOCK * 3)
+    assert len(outputs["costs"]) == BATCH
+
+
+def test_a_list_tells_of_how_many_environments_an_info_dict_without_arrays_is(tmp_path):
+    unconditional = make_bundle(tmp_path / "bundle", conditional=False)
+    outputs = make_solver(unconditional)({"names": ["left"]})
+    assert outputs["actions"].shape[0] == 1
+
+
+def test_a_callback_that_reads_what_we_do_not_have_is_named(bundle):
+    class Greedy(Listener):
+        def __call__(self, **state):
+            self.heard.append(state["topk_vals"])
+
+    with pytest.raises(Exception, match="Greedy reads 'topk_vals'"):
+        make_solver(bundle, callbacks=[Greedy()])(make_info())
 
 
 def test_what_is_no_array_is_handed_on_as_it_is(bundle):

@@ -199,7 +199,7 @@ class StableWorldModelSolver:
 
         spec, config = self.optimizer.action_spec, self._configured[2]
         self.last_result = None
-        batch = batch_of(info_dict)
+        batch = batch_of(info_dict, self.n_envs)
         with torch.inference_mode():  # not around the optimizer: `on_failure` may use gradients
             info = placed(info_dict, self.model, self.device)
             context = {}

@@ -57,14 +57,17 @@ def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: AN
     return {"state": state, "goal": goal}
 
 
-def batch_of(info: Info) -> int:
-    """B, of the first tensor or array in an info dict.
+def batch_of(info: Info, num_envs: int) -> int:
+    """B, of the first tensor or array in an info dict, or else of the first list.
+
+    An info dict that has neither says nothing of its own: it is for all `num_envs` environments.
 
     Raises:
-        ContextError: There is none, or it is empty.
+        ContextError: It is 0.
     """
-    sizes = (len(value) for value in info.values() if _has_rows(value))
-    batch = next(sizes, 0)
+    arrays = [len(value) for value in info.values() if _has_rows(value)]
+    lists = [len(value) for value in info.values() if isinstance(value, list)]
+    batch = [*arrays, *lists, num_envs][0]
     if batch < 1:
         raise ContextError(
             f"the info dict needs tensors or arrays (B, T, ...) with B at least 1; found "
@@ -183,7 +186,13 @@ class InfoCost:
             blocks, costs = (torch.cat(parts, dim=1) for parts in zip(*self._ranked, strict=True))
             self._ranked.clear()
             for callback in self.callbacks:
-                callback(step=self.num_rounds, candidates=blocks, costs=costs)
+                try:
+                    callback(step=self.num_rounds, candidates=blocks, costs=costs)
+                except KeyError as error:
+                    raise ConfigError(
+                        f"{type(callback).__name__} reads {error}, which this solver does not "
+                        f"have; it tells step, candidates and costs"
+                    ) from error
         self.num_rounds += 1
 
     def _of_some(self, start: int, blocks: Tensor) -> Tensor:
