@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from vj2_ddim_benchmark.protocol.pairs import against_table, all_pairs, matrix_table, pairs_against
 from vj2_ddim_benchmark.protocol.records import Record, RecordLog, read_records
-from vj2_ddim_benchmark.protocol.report import paired_rows, rich_table, write_report
+from vj2_ddim_benchmark.protocol.report import rich_table, write_report
 from vj2_ddim_benchmark.protocol.setup import claim_folder
 from vj2_ddim_benchmark.protocol.summary import summarise, write_summary
 from vj2_ddim_plugin.errors import ConfigError, DataError
@@ -40,7 +41,13 @@ KEYS = {
     "planner", "task", "budget_ms", "success", "success_low", "success_high", "p50_ms", "p95_ms",
     "cost_evaluations", "denoiser_evaluations", "n",
 }  # fmt: skip
-FURTHER_KEYS = {"final_cost", "success_before_projection", "cold_ms"}
+FURTHER_KEYS = {
+    "final_cost",
+    "success_before_projection",
+    "build_ms",
+    "first_plan_ms",
+    "cold_ms",
+}
 
 
 def test_records_come_back(tmp_path):
@@ -112,11 +119,15 @@ def test_rows_by_hand():
     assert (keypad["success"], keypad["n"], keypad["success_before_projection"]) == (0.5, 2, 0.5)
 
 
-def test_summaries_refuse_what_cannot_be_averaged():
+def test_nothing_cannot_be_summarised():
     with pytest.raises(DataError, match="no results"):
         summarise([])
-    with pytest.raises(DataError, match="budgets"):
-        summarise([PLAN, replace(PLAN, problem=1, budget_ms=50.0)])
+
+
+def test_each_budget_has_rows_of_its_own_no_deadline_last():
+    rows = summarise([PLAN, *(replace(PLAN, budget_ms=budget) for budget in (50.0, 10.0))])
+    overall = [row for row in rows if row["task"] == "one-gesture"]
+    assert [(row["budget_ms"], row["n"]) for row in overall] == [(10.0, 1), (50.0, 1), (None, 1)]
 
 
 def test_the_summary_is_a_list_in_json(tmp_path):
@@ -126,19 +137,38 @@ def test_the_summary_is_a_list_in_json(tmp_path):
 
 
 def test_pairs_are_made_by_problem():
-    assert paired_rows(RECORDS, "ddim") == [["gd", "3", "1", "0.62", "0.38"]]
+    """ddim alone solves 0, 2 and 3, gd alone solves 1: exact p = 2 * (1 + 4) / 16."""
+    wanted = (("gd", "4", "3", "1", "0.62", "0.38"),)
+    assert against_table(pairs_against(RECORDS, "ddim")).rows == wanted
     shuffled = [RECORDS[i] for i in (7, 2, 0, 5, 3, 6, 1, 4)]
-    assert paired_rows(shuffled, "ddim") == paired_rows(RECORDS, "ddim")
+    assert against_table(pairs_against(shuffled, "ddim")).rows == wanted
+    assert pairs_against(RECORDS[:4], "ddim") == []
+
+
+def test_the_matrix_shows_every_pair_from_both_sides_and_marks_the_sure_ones():
+    wins = [
+        replace(PLAN, planner=name, problem=problem, success=name == "good")
+        for name in ("good", "bad")
+        for problem in range(12)
+    ]
+    table = matrix_table(all_pairs(wins))
+    assert table.columns == ("", "1.", "2.")
+    assert table.rows[0] == ("1. good", "·", "12 : 0 (p 0.0005)")
+    assert table.rows[1] == ("2. bad", "0 : 12 (p 0.0005)", "·")
+    assert table.marks == {(0, 2): "ahead", (1, 1): "behind"}
+    assert matrix_table(all_pairs(RECORDS)).marks == {}
 
 
 def test_the_report_tells_the_figures_and_the_settings(tmp_path):
     rows = summarise(RECORDS)
     pictures = [tmp_path / "pictures" / "plans.png"]
+    pictures[0].parent.mkdir()
+    pictures[0].write_bytes(b"\x89PNG\r\n\x1a\n")
     write_report(tmp_path / "report.md", rows, RECORDS, {"tuned": {"gd": {"lr": 0.05}}}, pictures)
     text = (tmp_path / "report.md").read_text()
     assert "| ddim | 75.0% | 30.1% to 95.4% | 75.0% | 1.12 | 25.0 | 38.5 |" in text
-    assert "| gd | 50.0% | 0.0% |" in text  # by kind: keypad, switch
-    assert "| tuned.gd.lr | 0.05 |" in text
+    assert "| gd | 50.0% (9.5 to 90.5) | 0.0% (0.0 to 65.8) |" in text  # keypad, switch
+    assert "| tuned.gd | lr = 0.05 |" in text
     assert "(pictures/plans.png)" in text
     table = rich_table(rows)
     assert table.row_count == 2

@@ -70,6 +70,12 @@ COMMANDS = {
         "benchmark",
         "Compare planners on unseen touch screens.",
     ),
+    "report": Command(
+        "vj2_ddim_benchmark.protocol.report_command",
+        "report",
+        "benchmark",
+        "Rebuild a benchmark run's tables and pictures, as Markdown and HTML.",
+    ),
     "latency": Command(
         "vj2_ddim_benchmark.commands",
         "latency",

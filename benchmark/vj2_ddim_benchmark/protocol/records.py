@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, get_args, get_type_hints
 
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
@@ -48,13 +49,30 @@ class Record:
     provider: str
 
 
-def read_records(path: Path) -> list[Record]:
-    """The records of a file; none if it is missing. A last line cut short by a crash is left out.
+def read_records(path: Path, *, whole: bool = False) -> list[Record]:
+    """The records of a file; none if it is missing.
+
+    Args:
+        path: The file.
+        whole: Whether to refuse a last line cut short by a crash, which is left out otherwise.
 
     Raises:
-        DataError: Another line is not a record.
+        DataError: A line is not a record.
     """
-    return _parse(path, path.read_text(encoding="utf-8")) if path.exists() else []
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}, line {line}: damaged ({error})") from error
+    if whole and text and not text.endswith("\n"):
+        raise DataError(
+            f"{path}, line {text.count(chr(10)) + 1}: cut short; the run crashed or is still being "
+            f"written: wait, or run the same benchmark command again, which resumes it"
+        )
+    return _parse(path, text)
 
 
 class RecordLog:
@@ -99,20 +117,33 @@ class RecordLog:
 
 
 def _parse(path: Path, text: str) -> list[Record]:
-    names = {field.name for field in fields(Record)}
     records = []
     for number, line in enumerate(text.split("\n")[:-1], start=1):  # the rest was cut short
         try:
             values = json.loads(line)
-            if not isinstance(values, dict) or set(values) != names:
-                raise ValueError(f"it must have the fields {sorted(names)}")
+            _check(values)
         except ValueError as error:
             raise DataError(
-                f"{path}, line {number}: not a record of this version ({error}); use another "
-                f"folder, or remove the file"
+                f"{path}, line {number}: not a record of this version ({error}); make the run "
+                f"again in another folder, or restore the file"
             ) from error
         records.append(Record(**values))
     return records
+
+
+def _check(values: Any) -> None:  # noqa: ANN401
+    """Raise a `ValueError` unless these are the fields of a record, each of its type."""
+    types = get_type_hints(Record)
+    if not isinstance(values, Mapping):
+        raise ValueError(f"it must be a JSON object; found {type(values).__name__}")
+    missing, unknown = sorted(set(types) - set(values)), sorted(set(values) - set(types))
+    if missing or unknown:
+        raise ValueError(f"fields missing: {missing}; fields unknown: {unknown}")
+    for name, hint in types.items():
+        allowed = get_args(hint) or (hint,)
+        value = values[name]
+        if type(value) not in allowed and not (type(value) is int and float in allowed):
+            raise ValueError(f"{name} must be {getattr(hint, '__name__', hint)}; found {value!r}")
 
 
 def _lock(stream: IO[str], path: Path) -> None:

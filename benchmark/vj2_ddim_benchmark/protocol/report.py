@@ -1,4 +1,4 @@
-"""The report for people: a table for the terminal and a page of Markdown."""
+"""The report for people: a table for the terminal, and one page as Markdown and as HTML."""
 
 from __future__ import annotations
 
@@ -7,58 +7,63 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.table import Table as TerminalTable
 
+from vj2_ddim_benchmark.protocol.document import Document, Picture, Section
+from vj2_ddim_benchmark.protocol.html import to_html
+from vj2_ddim_benchmark.protocol.markdown import to_markdown
+from vj2_ddim_benchmark.protocol.pairs import (
+    SIGNIFICANT,
+    against_table,
+    all_pairs,
+    matrix_table,
+    pairs_against,
+)
 from vj2_ddim_benchmark.protocol.records import Record
-from vj2_ddim_benchmark.protocol.statistics import mcnemar
-from vj2_ddim_benchmark.protocol.summary import TASK, Row
+from vj2_ddim_benchmark.protocol.summary import TASK, Row, by_budget
+from vj2_ddim_benchmark.protocol.tables import (
+    budget_name,
+    budget_table,
+    kind_table,
+    main_table,
+    setting_tables,
+)
 from vj2_ddim_plugin.files import atomic_path
 
-__all__ = ["paired_rows", "rich_table", "write_report"]
+__all__ = ["make_document", "rich_table", "write_report"]
 
-COLUMNS = (
-    "planner",
-    "success",
-    "95 %",
-    "before projection",
-    "cost",
-    "p50 ms",
-    "p95 ms",
-    "cold ms",
-    "cost evals",
-    "denoiser evals",
-)
 IN_TERMINAL = ("planner", "success", "95 %", "p50 ms", "cost evals")
-PAIRED_COLUMNS = ("against", "only ours", "only theirs", "exact p", "mid-p")
+MEANINGS = (
+    "A plan succeeds if executing it puts the screen exactly into the goal state; before "
+    "projection is the same for the plan as it was before it was projected onto valid gestures. "
+    "Intervals are Wilson's, 95 %. The cost is the world model's, of the plan that was executed, "
+    "mean over the problems. Times are of one plan at a time, from two pictures to the plan, on a "
+    "warm planner; building the optimizer and its first plan are timed apart. Evaluations are "
+    "means a plan: candidates whose cost was asked for, and rows that went through the denoiser."
+)
+CAPTIONS = {
+    "success_against_time": "Goals reached against the median time of one plan, a point a planner; "
+    "bars are Wilson's 95 % intervals.",
+    "curves": "Goals reached against the median time of one plan and against its mean number of "
+    "cost evaluations, a curve a planner through its budgets; bars are Wilson's 95 % intervals.",
+    "landscape": "One goal: the world model's cost of a tap at every place of the screen, the path "
+    "of gradient descent, and the candidates of the sampler.",
+    "plans": "Goals, and each planner's plans drawn over the screens they were made for; framed "
+    "green where they reach the goal, red where they do not.",
+}
 
 
-def rich_table(rows: Sequence[Row]) -> Table:
+def rich_table(rows: Sequence[Row]) -> TerminalTable:
     """The rows of the whole task, for the terminal; the columns that fit 80 characters."""
-    chosen = [row for row in rows if row["task"] == TASK]
-    title = f"{TASK}: {chosen[0]['n']} problems"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = main_table(rows)
+    title = f"{TASK}: {max(row['n'] for row in rows)} problems"
+    shown = TerminalTable(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in IN_TERMINAL:
-        table.add_column(name, justify="right" if name != "planner" else "left", no_wrap=True)
-    for row in chosen:
-        cells = dict(zip(COLUMNS, _cells(row), strict=True))
-        table.add_row(*(cells[name] for name in IN_TERMINAL))
-    return table
-
-
-def paired_rows(records: Sequence[Record], reference: str) -> list[list[str]]:
-    """McNemar's test of the reference against every other planner, on the problems of both."""
-    solved: dict[str, dict[int, bool]] = {}
-    for record in records:
-        solved.setdefault(record.planner, {})[record.problem] = record.success
-    ours = solved.pop(reference)
-    rows = []
-    for planner, theirs in solved.items():
-        common = sorted(set(ours) & set(theirs))
-        if common:
-            test = mcnemar([ours[i] for i in common], [theirs[i] for i in common])
-            counts = str(test.only_first), str(test.only_second)
-            rows.append([planner, *counts, f"{test.exact_p:.2g}", f"{test.mid_p:.2g}"])
-    return rows
+        shown.add_column(name, justify="right" if name != "planner" else "left", no_wrap=True)
+    for cells in table.rows:
+        named = dict(zip(table.columns, cells, strict=True))
+        shown.add_row(*(named[name] for name in IN_TERMINAL))
+    return shown
 
 
 def write_report(
@@ -68,65 +73,94 @@ def write_report(
     setup: Mapping[str, Any],
     pictures: Sequence[Path] = (),
 ) -> None:
-    """Write `report.md`: the tables, the paired tests, the pictures, and how it was run."""
+    """Write the page as Markdown, and beside it, with the ending `.html`, as one HTML file.
+
+    Args:
+        path: The Markdown file.
+        rows: What `summarise` returns.
+        records: The raw results behind them.
+        setup: Settings and environment of the run.
+        pictures: PNG files in the folder of the page or below.
+
+    Raises:
+        DataError: A picture is not a PNG.
+    """
+    document = make_document(rows, records, setup, pictures)
+    for target, text in (
+        (path, to_markdown(document, path.parent)),
+        (path.with_suffix(".html"), to_html(document)),
+    ):
+        with atomic_path(target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def make_document(
+    rows: Sequence[Row],
+    records: Sequence[Record],
+    setup: Mapping[str, Any],
+    pictures: Sequence[Path] = (),
+) -> Document:
+    """The page: setup, planners, budgets if several, kinds, pairs, pictures, all other settings."""
+    plain, further = setting_tables(setup)
+    budgets = by_budget(records)
+    sections = [
+        Section("How it was run", (plain,)),
+        Section("Planners", (MEANINGS, main_table(rows))),
+    ]
+    if len(budgets) > 1:
+        sections.append(Section("Success at equal time", (budget_table(rows),)))
+    sections.append(Section("Success by kind of widget", (kind_table(rows),)))
+    for budget, same in budgets.items():
+        sections += _pair_sections(same, budget_name(budget) if len(budgets) > 1 else "")
+    shown = [Picture(path, CAPTIONS.get(path.stem, path.stem)) for path in pictures]
+    sections.append(Section("Pictures", tuple(shown) or ("There are none.",)))
+    if further.rows:
+        sections.append(Section("Further settings", (further,)))
+    return Document("Planners side by side", _opening(rows, setup), tuple(sections))
+
+
+def _opening(rows: Sequence[Row], setup: Mapping[str, Any]) -> tuple[str, ...]:
+    """What was done, and whether all of it was."""
     overall = [row for row in rows if row["task"] == TASK]
-    reference = overall[0]["planner"]
-    parts = [
-        "# Planners side by side",
-        f"{overall[0]['n']} one-gesture problems on screens that no part of training has seen. A "
-        "plan succeeds if executing it puts the screen exactly into the goal state. Times are of "
-        "one plan at a time, from two pictures to the plan; cold is loading the optimizer and its "
-        "first plan. Evaluations are means a plan.",
-        _markdown(COLUMNS, [_cells(row) for row in overall]),
-        "## Success by kind of widget",
-        _by_kind(rows),
-        f"## {reference} against the others, problem by problem",
-        "McNemar's test on problems that only one of the two solved.",
-        _markdown(PAIRED_COLUMNS, paired_rows(records, reference)),
-        "## Pictures",
-        *(f"![{image.stem}]({image.relative_to(path.parent)})" for image in pictures),
-        "## How it was run",
-        _markdown(("setting", "value"), _flat(setup)),
-    ]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    asked = setup.get("num_problems", max(row["n"] for row in overall))
+    split = f" of the {setup['split']} split" if "split" in setup else ""
+    first = (
+        f"{len({row['planner'] for row in overall})} planners, {asked} one-gesture problems on "
+        f"screens{split}, the same for all."
+    )
+    missing = [f"{row['planner']} has {row['n']}" for row in overall if row["n"] != asked]
+    if not missing:
+        return (first,)
+    return (
+        first,
+        f"This run is not finished: of {asked} problems, {', '.join(missing)}. Shares and times "
+        "are of different problems; only the pairs compare like with like.",
+    )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
-    """Nested settings as rows, their names joined by dots."""
-    rows = []
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name}.")
-        else:
-            rows.append([prefix + name, f"{value:.4g}" if isinstance(value, float) else str(value)])
-    return rows
-
-
-def _by_kind(rows: Sequence[Row]) -> str:
-    kinds = list(dict.fromkeys(row["task"] for row in rows if row["task"] != TASK))
-    shares = {(row["planner"], row["task"]): f"{row['success']:.1%}" for row in rows}
-    planners = list(dict.fromkeys(row["planner"] for row in rows))
-    table = [[name, *(shares.get((name, kind), "") for kind in kinds)] for name in planners]
-    return _markdown(("planner", *(kind.removeprefix(f"{TASK}/") for kind in kinds)), table)
-
-
-def _cells(row: Row) -> list[str]:
-    before, cold = row["success_before_projection"], row["cold_ms"]
+def _pair_sections(records: Sequence[Record], budget: str) -> list[Section]:
+    """Pairs with the first planner, and every pair, under one budget."""
+    where = f", {budget}" if budget else ""
+    reference, pairs = records[0].planner, all_pairs(records)
+    if not pairs:
+        return []
     return [
-        row["planner"],
-        f"{row['success']:.1%}",
-        f"{row['success_low']:.1%} to {row['success_high']:.1%}",
-        "" if before is None else f"{before:.1%}",
-        f"{row['final_cost']:.3g}",
-        f"{row['p50_ms']:.1f}",
-        f"{row['p95_ms']:.1f}",
-        "" if cold is None else f"{cold:.1f}",
-        f"{row['cost_evaluations']:g}",
-        f"{row['denoiser_evaluations']:g}",
+        Section(
+            f"{reference} against the others{where}",
+            (
+                "McNemar's test on problems that only one of the two solved. The p-values are not "
+                "corrected for their number.",
+                against_table(pairs_against(records, reference)),
+            ),
+        ),
+        Section(
+            f"Every pair{where}",
+            (
+                "How many problems only the planner of the row solved : only that of the column, "
+                "and McNemar's exact p. Green is ahead and red behind with p below "
+                f"{SIGNIFICANT / len(pairs):.2g}: {SIGNIFICANT:g} over {len(pairs)} pairs.",
+                matrix_table(pairs),
+            ),
+            wide=True,
+        ),
     ]
-
-
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [columns, ["---"] + ["---:"] * (len(columns) - 1), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,4 +1,4 @@
-"""`summary.json`: one row a planner and task, from the raw records."""
+"""`summary.json`: one row a planner, task and budget, from the raw records."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from vj2_ddim_benchmark.protocol.statistics import percentile, wilson_interval
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import write_json
 
-__all__ = ["TASK", "Row", "summarise", "write_summary"]
+__all__ = ["TASK", "Row", "by_budget", "summarise", "write_summary"]
 
 TASK = "one-gesture"
 
 Row = dict[str, Any]
+
+
+def by_budget(records: Sequence[Record]) -> dict[float | None, list[Record]]:
+    """The records under each budget: the smallest first, no deadline last."""
+    budgets = sorted({record.budget_ms for record in records}, key=lambda b: (b is None, b or 0.0))
+    return {budget: [r for r in records if r.budget_ms == budget] for budget in budgets}
 
 
 def summarise(
@@ -34,32 +40,28 @@ def summarise(
         (or None), `success` with its Wilson 95 % interval `success_low` to `success_high`,
         `p50_ms` and `p95_ms` of the plans' times, `cost_evaluations` and `denoiser_evaluations`
         (means a plan), `n`; and also `final_cost` (mean), `success_before_projection` (None where
-        unknown) and `cold_ms` (building the optimizer and its first plan).
+        unknown), `build_ms` (of the optimizer), `first_plan_ms` (its first plan, which is not in
+        the percentiles) and `cold_ms` (their sum; all three None where unknown).
 
     Raises:
-        DataError: There are no records, or a planner was run under two budgets.
+        DataError: There are no records.
     """
     if not records:
         raise DataError("there are no results to summarise; run the benchmark first")
     planners = list(dict.fromkeys(record.planner for record in records))
     tasks = [None, *sorted({record.kind for record in records})]
-    rows = []
+    rows: list[Row] = []
     for kind in tasks:
         for planner in planners:
             chosen = [r for r in records if r.planner == planner and kind in (None, r.kind)]
-            if chosen:
-                rows.append(_row(planner, kind, chosen, (cold or {}).get(planner, {})))
+            times = (cold or {}).get(planner, {})
+            rows += [_row(planner, kind, same, times) for same in by_budget(chosen).values()]
     return rows
 
 
 def _row(
     planner: str, kind: str | None, records: Sequence[Record], cold: Mapping[str, float]
 ) -> Row:
-    budgets = {record.budget_ms for record in records}
-    if len(budgets) > 1:
-        raise DataError(
-            f"{planner} has results under the budgets {budgets}; summarise one at a time"
-        )
     solved = sum(record.success for record in records)
     low, high = wilson_interval(solved, len(records))
     before = [record.success_before_projection for record in records]
@@ -67,7 +69,7 @@ def _row(
     return {
         "planner": planner,
         "task": TASK if kind is None else f"{TASK}/{kind}",
-        "budget_ms": budgets.pop(),
+        "budget_ms": records[0].budget_ms,
         "success": solved / len(records),
         "success_low": low,
         "success_high": high,
@@ -80,6 +82,8 @@ def _row(
         "success_before_projection": (
             None if None in before else float(np.mean([bool(value) for value in before]))
         ),
+        "build_ms": cold.get("build_ms"),
+        "first_plan_ms": cold.get("first_plan_ms"),
         "cold_ms": sum(cold.values()) if cold else None,
     }
 
