@@ -17,7 +17,7 @@ HOSTS_VENV ?= .venv-hosts
 .PHONY: demo test test-hosts format lint types tests clean
 
 demo: $(VENV)/.benchmark
-	$(BIN)/vj2-ddim benchmark --quick --out $(DEMO)
+	$(BIN)/vj2-ddim benchmark --quick --small-sampler --out $(DEMO)
 
 test: lint types tests
 

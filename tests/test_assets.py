@@ -1,12 +1,13 @@
 """The benchmark's trained parts: made in order, made once, gone on with after an interruption."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from vj2_ddim_benchmark import assets
-from vj2_ddim_benchmark.assets import AssetSettings, build_assets
+from vj2_ddim_benchmark.amortised.file import load_amortised
+from vj2_ddim_benchmark.assets import AssetSettings, build, build_assets
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.actions import ActionSpec
@@ -14,17 +15,24 @@ from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.data.trajectories import open_trajectories
+from vj2_ddim_training.ranker.config import RankerConfig
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def tiny():
-    quick = AssetSettings.quick()
+    full = AssetSettings.full()
     world_model = WorldModelConfig(
         num_trajectories=8, horizon=2, token_dim=4, width=8, num_layers=1, num_heads=1,
         num_epochs=1, batch_size=8, num_report_problems=2,
     )  # fmt: skip
-    settings = replace(
-        quick,
+    training = replace(
+        full.training, num_epochs=2, epoch_share=0.4, batch_size=8, num_validation=4, longest_goal=2
+    )
+    ranker = RankerConfig(
+        width=8, num_layers=1, nhead=1, num_queries=1, num_problems=8, num_epochs=1, batch_size=4
+    )
+    return replace(
+        full,
         world_model=world_model,
         num_trajectories=8,
         num_validation_trajectories=3,
@@ -32,40 +40,53 @@ def tiny():
             d_model=16, num_layers=1, nhead=2, condition="latents", condition_layers=1,
             condition_tokens=2,
         ),
-        training=replace(quick.training, num_epochs=2, batch_size=8, num_validation=4),
+        training=training,
+        ranker=ranker,
+        amortised=training,
     )  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AssetSettings, "quick", classmethod(lambda cls: settings))
-        yield settings
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory, tiny):
-    run = tmp_path_factory.mktemp("run")
+    folder = tmp_path_factory.mktemp("assets")
     phases = []
-    found = build_assets(run, quick=True, progress=lambda *told: phases.append(told), threads=1)
-    return run, found, phases
+    found = build_assets(folder, tiny, progress=lambda *told: phases.append(told), threads=1)
+    return folder, found, phases
 
 
 def test_parts_fit_one_another(built, tiny):
-    run, found, _ = built
-    assert found.world_model_path == run / "assets" / "world_model.pt"
-    world_model = WorldModel.load(found.world_model_path)
+    folder, found, _ = built
+    assert found.complete()
+    assert found.world_model == folder / "world_model.pt"
+    world_model = WorldModel.load(found.world_model)
     assert world_model.config == tiny.world_model
-    bundle = read_bundle(found.bundle_path)
+    bundle = read_bundle(found.bundle)
     shape = (tiny.world_model.num_tokens, tiny.world_model.token_dim)
     assert bundle.condition.inputs == {"state": shape, "goal": shape}
     assert bundle.action_spec.length == tiny.world_model.action_block
-    denoiser = load_checkpoint(run / "assets" / "denoiser" / "checkpoint.pt")
+    assert bundle.ranker_path is not None
+    denoiser = load_checkpoint(found.denoiser / "best.pt")
     assert bundle.provenance["data_fingerprint"] == denoiser.data_fingerprint
     assert denoiser.training["config"]["num_threads"] == 1
+    for kind, path in (("regression", found.regression), ("gaussian", found.gaussian)):
+        assert load_amortised(path, kind).action_spec == bundle.action_spec
+
+
+def test_success_on_validation_screens_chooses_the_denoiser(built):
+    _, found, _ = built
+    lines = (found.denoiser / "metrics.jsonl").read_text().splitlines()
+    best = load_checkpoint(found.denoiser / "best.pt").metrics
+    measured = [json.loads(line) for line in lines]
+    assert best["success"] == max(line["success"] for line in measured)
+    assert all(0 <= line["success_multimodal"] <= 1 for line in measured)
 
 
 def test_latents_are_split_by_trajectory_and_come_from_this_world_model(built, tiny):
-    run, _, _ = built
+    _, found, _ = built
     spec = ActionSpec(representation="raw")
-    latents = run / "assets" / "latents"
-    splits = {name: open_trajectories(latents, spec, name) for name in ("train", "validation")}
+    splits = {
+        name: open_trajectories(found.latents, spec, name) for name in ("train", "validation")
+    }
     horizon = tiny.world_model.horizon
     assert len(splits["train"]) == 8 * horizon
     assert len(splits["validation"]) == 3 * horizon
@@ -85,42 +106,53 @@ def test_progress_comes_by_phase_and_in_order(built):
         assert all(0 < done <= total for done, total in steps), name
 
 
-def test_what_is_there_is_not_made_again(built, monkeypatch):
-    run, found, _ = built
+def test_what_is_there_is_not_made_again(built, tiny, monkeypatch):
+    folder, found, _ = built
 
     def refuse(*arguments, **settings):
         raise AssertionError("made again")
 
-    for name in ("train_world_model", "collect_transitions", "train_run", "export_bundle"):
-        monkeypatch.setattr(assets, name, refuse)
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    assert build_assets(run, quick=True) == found
-    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+    makers = ("train_world_model", "collect_transitions", "train_run", "export_bundle")
+    for name in (*makers, "train_amortised", "train_ranker"):
+        monkeypatch.setattr(build, name, refuse)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert build_assets(folder, tiny) == found
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_an_interrupted_denoiser_goes_on_and_is_the_same(built, tmp_path, monkeypatch):
-    """Interrupted in the denoiser's second epoch; parts before it are copied, not made."""
-    run, _, _ = built
-    (tmp_path / "assets").mkdir()
-    (tmp_path / "assets" / "world_model.pt").symlink_to(run / "assets" / "world_model.pt")
-    (tmp_path / "assets" / "latents").symlink_to(run / "assets" / "latents")
+def test_a_world_model_that_is_there_is_used(built, tiny, tmp_path):
+    _, found, _ = built
+    small = replace(tiny, ranker=None, amortised=None)
+    made = build_assets(tmp_path, small, threads=1, world_model=found.world_model)
+    assert not made.world_model.exists()
+    assert not made.gaussian.exists()
+    assert read_bundle(made.bundle).ranker_path is None
+
+
+def test_an_interrupted_denoiser_goes_on_and_is_the_same(built, tiny, tmp_path, monkeypatch):
+    """Interrupted in the denoiser's second epoch; parts before it are linked, not made."""
+    _, found, _ = built
+    for part in ("world_model.pt", "latents"):
+        (tmp_path / part).symlink_to(found.folder / part)
+    steps = [done for phase, done, _ in built[2] if phase == "train the denoiser"]
+    last = steps[-1]
     seen = []
 
     def interrupt(phase, done, total):
         if phase == "train the denoiser":
             seen.append(done)
-            if done == 3 and seen.count(3) == 1:
+            if done == last - 1 and seen.count(done) == 1:
                 raise KeyboardInterrupt
 
     exported = []
-    monkeypatch.setattr(assets, "export_bundle", lambda *paths: exported.append(paths))
+    monkeypatch.setattr(build, "export_bundle", lambda *paths, ranker: exported.append(paths))
+    alone = replace(tiny, ranker=None, amortised=None)
     with pytest.raises(KeyboardInterrupt):
-        build_assets(tmp_path, quick=True, progress=interrupt)
+        build_assets(tmp_path, alone, progress=interrupt, threads=1)
     assert exported == []
-    build_assets(tmp_path, quick=True, progress=interrupt)
-    assert seen == [1, 2, 3, 4]
-    checkpoint = tmp_path / "assets" / "denoiser" / "checkpoint.pt"
-    assert exported == [(checkpoint, tmp_path / "assets" / "bundle")]
-    resumed = load_checkpoint(checkpoint).model.state_dict()
-    whole = load_checkpoint(run / "assets" / "denoiser" / "checkpoint.pt").model.state_dict()
+    made = build_assets(tmp_path, alone, progress=interrupt, threads=1)
+    assert seen == steps
+    assert exported == [(made.denoiser / "best.pt", made.bundle)]
+    resumed = load_checkpoint(made.denoiser / "checkpoint.pt").model.state_dict()
+    whole = load_checkpoint(found.denoiser / "checkpoint.pt").model.state_dict()
     assert all((resumed[name] == whole[name]).all() for name in whole)

@@ -82,6 +82,20 @@ def test_longer_horizons_take_later_goals_and_more_blocks(tmp_path, arrays):
         open_trajectories(tmp_path, long)
 
 
+def test_farther_goals_beside_the_nearest_ones(tmp_path, arrays):
+    """Of 4 states: 3 nearest goals, listed twice since there are two distances, and 2 farther."""
+    embeddings, actions = arrays
+    write_h5(tmp_path, embeddings, actions)
+    data = open_trajectories(tmp_path, SPEC, longest_goal=2)
+    assert len(data) == NUM * 8
+    z_t, z_goal, chosen = data.gather(np.arange(8, 16))  # all of trajectory 1
+    pairs = [(0, 1), (0, 1), (0, 2), (1, 2), (1, 2), (1, 3), (2, 3), (2, 3)]
+    for row, (start, goal) in enumerate(pairs):
+        np.testing.assert_array_equal(z_t[row], embeddings[1, start])
+        np.testing.assert_array_equal(z_goal[row], embeddings[1, goal])
+        np.testing.assert_array_equal(chosen[row], actions[1, start])  # always the first action
+
+
 def test_trajectories_of_different_lengths(tmp_path, arrays):
     embeddings, actions = arrays
     write_pairs(tmp_path, embeddings[:1], actions[:1])

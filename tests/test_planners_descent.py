@@ -11,7 +11,7 @@ from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer, PlanningProblem
 
-SPEC = ActionSpec()
+SPEC = ActionSpec(max_press_steps=200, path_knots=3)  # what the touch screen's gestures need
 FREE = ActionSpec(
     action_block=4,
     channels=("x", "y"),

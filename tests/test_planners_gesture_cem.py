@@ -47,7 +47,7 @@ def test_a_gesture_is_six_numbers():
 @given(seed=st.integers(0, 10**6))
 def test_gestures_come_back_from_their_parameters(seed):
     for spec in (SPEC, ActionSpec(representation="held"), ActionSpec(horizon=2)):
-        gestures = any_gestures(4 * spec.horizon, np.random.default_rng(seed))
+        gestures = SPEC.project(any_gestures(4 * spec.horizon, np.random.default_rng(seed)))
         actions = gestures.reshape(4, spec.length, 3)
         space = GestureParameters(spec)
         parameters = space.encode(actions)

@@ -17,7 +17,7 @@ from vj2_ddim_plugin.errors import ConfigError, ContextError, CostError
 from vj2_ddim_plugin.interface import ActionOptimizer, PlanConstraints, PlanningProblem
 from vj2_ddim_plugin.testing import QuadraticCost
 
-SPEC = ActionSpec()
+SPEC = ActionSpec(max_press_steps=200, path_knots=3)  # what the touch screen's gestures need
 PLANNERS = {
     "cem": CEMOptimizer,
     "icem": ICEMOptimizer,

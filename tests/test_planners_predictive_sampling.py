@@ -33,8 +33,9 @@ def test_one_round_is_random_gestures_ranked():
         batch_size=2,
         seed=4,
     )
-    one = PredictiveSamplingOptimizer(SPEC, num_samples=20, num_iterations=1).optimize(problem)
-    ranked = RandomGesturesOptimizer(SPEC, num_candidates=20).optimize(problem)
+    spec = ActionSpec(max_press_steps=200, path_knots=3)  # what the touch screen's gestures need
+    one = PredictiveSamplingOptimizer(spec, num_samples=20, num_iterations=1).optimize(problem)
+    ranked = RandomGesturesOptimizer(spec, num_candidates=20).optimize(problem)
     np.testing.assert_allclose(one.actions, ranked.actions, atol=1e-6)
     np.testing.assert_allclose(one.cost, ranked.cost, atol=1e-6)
 

@@ -21,7 +21,7 @@ from vj2_ddim_plugin.interface import ActionOptimizer, PlanningProblem
 from vj2_ddim_plugin.testing import QuadraticCost
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
-SPEC = ActionSpec()
+SPEC = ActionSpec(max_press_steps=200, path_knots=3)  # what the touch screen's gestures need
 NUM = 60
 
 

@@ -8,7 +8,8 @@ import pytest
 import tiny
 import torch
 
-from vj2_ddim_benchmark import assets, commands
+from vj2_ddim_benchmark import commands, latency_commands, tune_commands
+from vj2_ddim_benchmark.assets import Assets, AssetSettings
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
 
@@ -63,41 +64,52 @@ class Stop(Exception):
 def test_what_is_trained_first_uses_the_same_threads(tmp_path, monkeypatch, threads):
     asked = []
 
-    def build_assets(run_dir, quick, progress, threads):
-        asked.append((run_dir, quick, threads))
+    def build_assets(*arguments):
+        asked.append(arguments)
         raise Stop
 
-    monkeypatch.setattr(assets, "build_assets", build_assets)
-    with pytest.raises(Stop):
-        commands.benchmark(tmp_path, quick=True, planners=["ddim-16"], threads=threads)
-    assert asked == [(tmp_path, True, threads)]
+    monkeypatch.setattr(commands, "build_assets", build_assets)
+    monkeypatch.setattr(commands, "shipped_assets", lambda: Assets(tmp_path / "shipped"))
+    for how in ({"retrain": True}, {"small_sampler": True}):
+        with pytest.raises(Stop):
+            commands.benchmark(tmp_path, planners=["random-gestures-16"], threads=threads, **how)
+    (folder, settings, _, given), (small_folder, small, _, small_given, world_model) = asked
+    assert (folder, settings) == (tmp_path / "assets", AssetSettings.full())
+    assert (small_folder, small) == (tmp_path / "small", AssetSettings.small())
+    assert world_model == tmp_path / "shipped" / "world_model.pt"
+    assert (given, small_given) == (threads, threads)
 
 
-def test_only_what_is_not_given_is_taken_from_the_trained_parts(tmp_path, monkeypatch):
-    made = assets.Assets(tmp_path / "made.pt", tmp_path / "made")
-    monkeypatch.setattr(assets, "build_assets", lambda *settings: made)
+def test_only_what_is_not_given_is_taken_from_the_shipped_parts(tmp_path, monkeypatch):
+    made = Assets(tmp_path / "shipped")
+    monkeypatch.setattr(commands, "shipped_assets", lambda: made)
     raced = []
 
     class Benchmark:
         def __init__(self, world_model, bundle, **settings):
-            raced.append((world_model, bundle, settings["threads"]))
+            amortised = settings["regression"], settings["gaussian"]
+            raced.append((world_model, bundle, *amortised, settings["threads"]))
             raise Stop
 
     monkeypatch.setattr(commands, "Benchmark", Benchmark)
     given = tmp_path / "given"
-    for world_model, bundle in ((None, None), (given, None), (None, given), (given, given)):
+    parts = ("world_model", "bundle", "regression", "gaussian")
+    for chosen in ((), ("world_model",), ("bundle",), ("regression", "gaussian"), parts):
         with pytest.raises(Stop):
             commands.benchmark(
-                tmp_path, bundle=bundle, world_model=world_model, planners=["ddim-1"], threads=2
+                tmp_path,
+                **dict.fromkeys(chosen, given),
+                planners=["random-gestures-16"],
+                threads=2,
             )
-    assert raced == [
-        (made.world_model_path, made.bundle_path, 2),
-        (given, made.bundle_path, 2),
-        (made.world_model_path, given, 2),
-        (given, given, 2),
-    ]
+        wanted = [given if part in chosen else getattr(made, part) for part in parts]
+        assert raced[-1] == (*wanted, 2)
 
 
-@pytest.mark.parametrize("name", ["benchmark", "benchmark_tune", "latency"])
-def test_every_command_uses_two_threads_unless_told(name):
-    assert inspect.signature(getattr(commands, name)).parameters["threads"].default == 2
+@pytest.mark.parametrize(
+    "command",
+    [commands.benchmark, tune_commands.benchmark_tune, latency_commands.latency],
+    ids=lambda command: command.__name__,
+)
+def test_every_command_uses_two_threads_unless_told(command):
+    assert inspect.signature(command).parameters["threads"].default == 2

@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import pytest
 
+from vj2_ddim_benchmark.protocol.json_lines import JsonLines
 from vj2_ddim_benchmark.protocol.pairs import against_table, all_pairs, matrix_table, pairs_against
-from vj2_ddim_benchmark.protocol.records import Record, RecordLog, read_records
+from vj2_ddim_benchmark.protocol.records import Record, read_records
 from vj2_ddim_benchmark.protocol.report import rich_table, write_report
 from vj2_ddim_benchmark.protocol.setup import claim_folder
 from vj2_ddim_benchmark.protocol.summary import summarise, write_summary
+from vj2_ddim_benchmark.protocol.tables import budget_table, evaluation_table, kind_table
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
 PLAN = Record("ddim", 0, "switch", True, True, 0.5, 10.0, 16, 160, None, "finished", 0.0, "CPU")
@@ -42,6 +44,10 @@ KEYS = {
     "cost_evaluations", "denoiser_evaluations", "n",
 }  # fmt: skip
 FURTHER_KEYS = {
+    "any_time_success",
+    "any_time_success_low",
+    "any_time_success_high",
+    "late",
     "final_cost",
     "success_before_projection",
     "build_ms",
@@ -53,7 +59,7 @@ FURTHER_KEYS = {
 def test_records_come_back(tmp_path):
     path = tmp_path / "run" / "results.jsonl"
     assert read_records(path) == []
-    with RecordLog(path) as log:
+    with JsonLines(path, Record) as log:
         for record in RECORDS:
             log.append(record)
         assert log.records == RECORDS
@@ -62,11 +68,11 @@ def test_records_come_back(tmp_path):
 
 def test_a_line_cut_short_is_dropped_and_written_over(tmp_path):
     path = tmp_path / "results.jsonl"
-    with RecordLog(path) as log:
+    with JsonLines(path, Record) as log:
         log.append(RECORDS[0])
     with path.open("a") as stream:
         stream.write('{"planner": "ddi')
-    with RecordLog(path) as log:
+    with JsonLines(path, Record) as log:
         assert log.records == RECORDS[:1]
         log.append(RECORDS[1])
     assert read_records(path) == RECORDS[:2]
@@ -83,11 +89,11 @@ def test_another_line_that_is_no_record_is_named(tmp_path, line):
 def test_two_runs_cannot_write_one_file(tmp_path):
     pytest.importorskip("fcntl")
     path = tmp_path / "results.jsonl"
-    with RecordLog(path) as log:
+    with JsonLines(path, Record) as log:
         log.append(PLAN)
         with pytest.raises(ConfigError, match="another run"):
-            RecordLog(path)
-    with RecordLog(path) as log:
+            JsonLines(path, Record)
+    with JsonLines(path, Record) as log:
         assert log.records == [PLAN]
 
 
@@ -128,6 +134,65 @@ def test_each_budget_has_rows_of_its_own_no_deadline_last():
     rows = summarise([PLAN, *(replace(PLAN, budget_ms=budget) for budget in (50.0, 10.0))])
     overall = [row for row in rows if row["task"] == "one-gesture"]
     assert [(row["budget_ms"], row["n"]) for row in overall] == [(10.0, 1), (50.0, 1), (None, 1)]
+
+
+@pytest.mark.parametrize(
+    ("budget", "wall", "late"),
+    [(10.0, 12.0, False), (10.0, 12.1, True), (500.0, 550.0, False), (500.0, 551.0, True),
+     (None, 1e9, False)],
+)  # fmt: skip
+def test_a_late_plan_is_a_failure_but_not_by_the_noise_of_the_clock(budget, wall, late):
+    record = replace(PLAN, budget_ms=budget, wall_ms=wall)
+    assert (record.late, record.solved) == (late, not late)
+    assert not replace(record, success=False).solved
+    row = summarise([record])[0]
+    assert (row["success"], row["any_time_success"], row["late"]) == (1 - late, 1, late)
+
+
+def test_late_plans_lose_their_pairs():
+    late = [replace(PLAN, problem=i, budget_ms=10.0, wall_ms=30.0) for i in range(3)]
+    ours = [replace(record, planner="ours", wall_ms=9.0) for record in late]
+    (pair,) = pairs_against([*ours, *late], "ours")
+    assert (pair.test.only_first, pair.test.only_second) == (3, 0)
+
+
+def test_multimodal_kinds_are_a_task_of_their_own():
+    records = [
+        replace(PLAN, problem=i, kind=kind, success=success)
+        for i, (kind, success) in enumerate(
+            [("a", True), ("a", False), ("b", True), ("c", True), ("c", True)]
+        )
+    ]
+    tasks = {row["task"]: row for row in summarise(records, multimodal=("a", "c", "d"))}
+    assert tasks["one-gesture/multimodal"]["n"] == 4
+    assert tasks["one-gesture/multimodal"]["success"] == 0.75
+    assert list(tasks)[-1] == "one-gesture/multimodal"
+    heads = kind_table(list(tasks.values())).columns
+    assert heads == ("planner", "a (2)", "b (1)", "c (2)", "multimodal (4)")
+    assert "one-gesture/multimodal" not in {
+        row["task"] for row in summarise(records, multimodal=("d",))
+    }
+
+
+def test_one_table_shows_success_in_time_and_one_at_equal_evaluations():
+    def plans(planner, budget, evaluations, success, wall_ms=5.0):
+        changes = {"budget_ms": budget, "cost_evaluations": evaluations, "success": success}
+        return replace(PLAN, planner=planner, wall_ms=wall_ms, **changes)
+
+    rows = summarise(
+        [
+            plans("a", 10.0, 8, False),
+            plans("a", 50.0, 40, True),
+            plans("b", 10.0, 16, True, wall_ms=40.0),
+            plans("b", 50.0, 16, True, wall_ms=40.0),
+        ]
+    )
+    one, none = "100.0% (20.7 to 100.0)", "0.0% (0.0 to 79.3)"
+    table = budget_table(rows)
+    assert table.columns == ("planner", "10 ms", "50 ms")
+    assert table.rows == (("a", none, one), ("b", none, one))  # b is late at 10 ms
+    table = evaluation_table(rows, (0, 16, 64))
+    assert table.rows == (("a", "", none, one), ("b", "", one, one))
 
 
 def test_the_summary_is_a_list_in_json(tmp_path):
@@ -176,8 +241,8 @@ def test_the_report_tells_the_figures_and_the_settings(tmp_path):
 
 
 def test_a_folder_belongs_to_one_setup(tmp_path):
-    claim_folder(tmp_path / "run", {"seed": 0, "budget_ms": None}, {"date": 1})
-    claim_folder(tmp_path / "run", {"seed": 0, "budget_ms": None}, {"date": 2})
+    claim_folder(tmp_path / "run", {"seed": 0, "split": None}, {"date": 1})
+    claim_folder(tmp_path / "run", {"seed": 0, "split": None}, {"date": 2})
     assert json.loads((tmp_path / "run" / "run.json").read_text())["noted"] == {"date": 2}
     with pytest.raises(ConfigError, match="its seed is 0, here it is 1"):
         claim_folder(tmp_path / "run", {"seed": 1, "budget_ms": None}, {})

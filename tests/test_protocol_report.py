@@ -10,7 +10,8 @@ from test_protocol_records import PLAN, RECORDS
 
 from vj2_ddim_benchmark.protocol.document import Document, Picture, Section, Table
 from vj2_ddim_benchmark.protocol.html import to_html
-from vj2_ddim_benchmark.protocol.records import RecordLog
+from vj2_ddim_benchmark.protocol.json_lines import JsonLines
+from vj2_ddim_benchmark.protocol.records import Record
 from vj2_ddim_benchmark.protocol.report_command import rebuild_report
 from vj2_ddim_benchmark.protocol.run_folder import read_run_folder
 from vj2_ddim_plugin.cli import main
@@ -50,7 +51,7 @@ class Page(HTMLParser):
 def run(tmp_path):
     """A run as `vj2-ddim benchmark` leaves it."""
     folder = tmp_path / "run"
-    with RecordLog(folder / "results.jsonl") as log:
+    with JsonLines(folder / "results.jsonl", Record) as log:
         for record in RECORDS:
             log.append(record)
     cold = {name: {"build_ms": 100.0, "first_plan_ms": 25.0} for name in ("ddim", "gd")}
@@ -76,7 +77,7 @@ def test_the_report_is_made_from_the_raw_results_alone(run, tmp_path):
 
 
 def test_several_budgets_are_drawn_as_curves(run, tmp_path):
-    with RecordLog(run / "results.jsonl") as log:
+    with JsonLines(run / "results.jsonl", Record) as log:
         for record in RECORDS:
             log.append(replace(record, budget_ms=50.0))
     (run / "results.jsonl").write_text(
@@ -108,9 +109,9 @@ def test_text_is_escaped_and_marks_become_classes():
 
 def test_a_picture_that_is_none_is_refused(tmp_path):
     path = tmp_path / "plans.png"
-    path.write_bytes(b"GIF89a")
+    path.write_bytes(b"BM")
     document = Document("T", (), (Section("S", (Picture(path, "plans"),)),))
-    with pytest.raises(DataError, match=r"plans\.png is not a PNG"):
+    with pytest.raises(DataError, match=r"plans\.png is neither a PNG nor a GIF"):
         to_html(document)
 
 
@@ -132,7 +133,7 @@ def test_a_damaged_run_is_named_by_file_and_line(run, name, text, message):
 
 
 def test_a_plan_that_is_there_twice_is_refused(run):
-    with RecordLog(run / "results.jsonl") as log:
+    with JsonLines(run / "results.jsonl", Record) as log:
         log.append(PLAN)
     with pytest.raises(DataError, match=r"line 9: ddim solves problem 0 a second time .*line 1"):
         read_run_folder(run)

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from vj2_ddim_benchmark.protocol.competitors import Competitor
+from vj2_ddim_benchmark.protocol.executors import in_this_process
+from vj2_ddim_benchmark.protocol.gather import gather, read_cold, todo_list
 from vj2_ddim_benchmark.protocol.records import read_records
-from vj2_ddim_benchmark.protocol.run import Race, problem_seed, read_cold
+from vj2_ddim_benchmark.protocol.run import Race, most_generous, problem_seed
+from vj2_ddim_benchmark.protocol.worker import Worker
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
 
@@ -51,14 +54,17 @@ class Solver:
         )
 
 
-def race(**settings):
-    return Race(Seeing(), PROBLEMS, seed=3, make_cost=press_time, **settings)
+def run(out, competitors, progress=None, budgets=(None,)):
+    race = Race(Seeing(), PROBLEMS, seed=3, make_cost=press_time)
+    executor = in_this_process(Worker(race, competitors, budgets))
+    names = [competitor.name for competitor in competitors]
+    return gather(out, names, budgets, len(PROBLEMS), executor, progress)
 
 
 def test_success_is_what_the_screen_says(tmp_path):
     twin = Solver({0})
     solver = Competitor("solver", Solver({0, 2, 5}), unprojected=twin)
-    records = race().run(tmp_path, [solver])
+    records = run(tmp_path, [solver])
     assert [record.problem for record in records if record.success] == [0, 2, 5]
     assert [r.problem for r in records if r.success_before_projection] == [0]
     assert [record.kind for record in records] == list(PROBLEMS.kind)
@@ -72,13 +78,13 @@ def test_success_is_what_the_screen_says(tmp_path):
 
 
 def test_without_a_twin_the_plan_before_projection_is_unknown(tmp_path):
-    records = race().run(tmp_path, [Competitor("solver", Solver({0}))])
+    records = run(tmp_path, [Competitor("solver", Solver({0}))])
     assert {record.success_before_projection for record in records} == {None}
 
 
 def test_a_planner_sees_pictures_and_nothing_else(tmp_path):
     solver = Solver(set())
-    race(budget_ms=5000.0).run(tmp_path, [Competitor("solver", solver)])
+    run(tmp_path, [Competitor("solver", solver)], budgets=(5000.0,))
     asked = solver.asked[-len(PROBLEMS) :]
     for problem, start, goal in zip(
         asked, PROBLEMS.start.render(), PROBLEMS.goal.render(), strict=True
@@ -95,33 +101,86 @@ def test_a_planner_sees_pictures_and_nothing_else(tmp_path):
 
 def test_the_cost_is_withheld_where_the_planner_must_not_rank(tmp_path):
     solver = Solver(set())
-    race().run(tmp_path, [Competitor("solver", solver, with_cost=False)])
+    run(tmp_path, [Competitor("solver", solver, with_cost=False)])
     assert all(problem.cost is None for problem in solver.asked)
 
 
 def test_turns_rotate_after_the_warm_up(tmp_path):
     log = []
     names = "abc"
-    race().run(tmp_path, [Competitor(name, Solver(set(), log, name)) for name in names])
+    run(tmp_path, [Competitor(name, Solver(set(), log, name)) for name in names])
     warm_up, turns = log[:-21], log[-21:]
     assert Counter(warm_up) == {"a": 2, "b": 2, "c": 2}
     assert "".join(turns) == "abcbcacababcbcacababc"
 
 
+def test_every_planner_races_under_every_budget(tmp_path):
+    log = []
+    names, budgets = "abc", (10.0, 50.0, None)
+    competitors = [Competitor(name, Solver({1}, log, name)) for name in names]
+    records = run(tmp_path, competitors, budgets=budgets)
+    warm_up, turns = log[:-63], log[-63:]
+    assert Counter(warm_up) == {"a": 4, "b": 4, "c": 4}  # the first plan, then one a budget
+    assert "".join(turns[:18]) == "abcabcabc" + "bcabcabca"
+    keys = [(record.planner, record.problem, record.budget_ms) for record in records]
+    assert keys[:4] == [("a", 0, 10.0), ("b", 0, 10.0), ("c", 0, 10.0), ("a", 0, 50.0)]
+    assert len(set(keys)) == len(keys) == 63
+    deadlines = [problem.deadline_s for problem in competitors[0].optimizer.asked]
+    assert deadlines[0] is None  # the cold plan is a full one
+    assert [d and round(d, 2) for d in deadlines[1:4]] == [0.01, 0.05, None]
+
+
+def test_a_run_is_resumed_by_planner_problem_and_budget(tmp_path):
+    run(tmp_path, [Competitor("a", Solver({1}))], budgets=(10.0,))
+    again = [Competitor("a", Solver({1})), Competitor("b", Solver({2}))]
+    told = []
+    progress = lambda *words: told.append(words)  # noqa: E731
+    records = run(tmp_path, again, progress, budgets=(10.0, None))
+    assert told[-1] == ("plan", 21, 21)  # of 28, 7 were there
+    assert len(records) == 28
+    assert len(run(tmp_path, again[1:], budgets=(None,))) == 7
+
+
+def test_what_is_left_to_do():
+    todos = todo_list("ab", (1.0, None), 2, {("a", 0, 1.0), ("b", 1, None), ("a", 7, None)})
+    assert [(todo.problem, todo.turns) for todo in todos] == [
+        (0, (("b", 1.0), ("a", None), ("b", None))),
+        (1, (("b", 1.0), ("a", 1.0), ("a", None))),
+    ]
+    assert todo_list("a", (None,), 1, {("a", 0, None)}) == []
+
+
+def test_the_most_generous_budget():
+    assert most_generous([10.0, 50.0]) == 50.0
+    assert most_generous([10.0, None]) is None
+    assert most_generous([None]) is None
+
+
+def test_a_planner_may_bring_a_world_model_but_is_judged_by_the_races(tmp_path):
+    class Blind(Seeing):
+        def encode(self, frames):
+            return np.zeros_like(super().encode(frames))
+
+    solver = Solver(set())
+    records = run(tmp_path, [Competitor("blind", solver, world_model=Blind())])
+    assert not any(problem.context["goal"].any() for problem in solver.asked)
+    assert {record.final_cost for record in records} == {0.0}  # press_time of no press
+
+
 def test_warm_up_screens_are_not_the_problems(tmp_path):
     solver = Solver(set())
-    race().run(tmp_path, [Competitor("solver", solver)])
+    run(tmp_path, [Competitor("solver", solver)])
     seen = {problem.context["state"].tobytes() for problem in solver.asked[:2]}
     assert not seen & {problem.context["state"].tobytes() for problem in solver.asked[2:]}
 
 
 def test_a_run_resumes_where_it_was_cut(tmp_path):
-    first = race().run(tmp_path, [Competitor("a", Solver({0, 1}))])
+    first = run(tmp_path, [Competitor("a", Solver({0, 1}))])
     lines = (tmp_path / "results.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "results.jsonl").write_text("".join(lines[:4]))
     cold = read_cold(tmp_path)
     solver, told = Solver({0, 1}), []
-    again = race().run(tmp_path, [Competitor("a", solver)], lambda *progress: told.append(progress))
+    again = run(tmp_path, [Competitor("a", solver)], lambda *progress: told.append(progress))
     assert len(solver.asked) == 2 + 3  # warm-up, then the three that were missing
     assert told == [("plan", 1, 3), ("plan", 2, 3), ("plan", 3, 3)]
     assert [replace(r, wall_ms=0.0) for r in again] == [replace(r, wall_ms=0.0) for r in first]
@@ -129,12 +188,12 @@ def test_a_run_resumes_where_it_was_cut(tmp_path):
 
 
 def test_a_complete_run_plans_nothing_and_others_can_join(tmp_path):
-    race().run(tmp_path, [Competitor("a", Solver({0}))])
+    run(tmp_path, [Competitor("a", Solver({0}))])
     done, new = Solver({0}), Solver({1})
-    records = race().run(tmp_path, [Competitor("a", done), Competitor("b", new)])
+    records = run(tmp_path, [Competitor("a", done), Competitor("b", new)])
     assert done.asked == []
     assert Counter(record.planner for record in records) == {"a": 7, "b": 7}
-    only = race().run(tmp_path, [Competitor("b", new)])
+    only = run(tmp_path, [Competitor("b", new)])
     assert {record.planner for record in only} == {"b"}
 
 
@@ -144,7 +203,7 @@ def test_the_first_plan_is_recorded_apart(tmp_path):
             time.sleep(0.0 if self.asked else 0.2)
             return super().optimize(problem)
 
-    records = race().run(tmp_path, [Competitor("slow", SlowAtFirst(set()), build_ms=7.0)])
+    records = run(tmp_path, [Competitor("slow", SlowAtFirst(set()), build_ms=7.0)])
     cold = json.loads((tmp_path / "cold.json").read_text())["slow"]
     assert cold["build_ms"] == 7.0
     assert cold["first_plan_ms"] >= 200.0

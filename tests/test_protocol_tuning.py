@@ -122,7 +122,7 @@ def test_only_what_can_be_tuned_is_tuned(tmp_path):
     told = []
     sweeps = tune_planners(
         tmp_path,
-        (*entries_of(["ddim-1"]), entry),
+        (*entries_of(["random-gestures-16"]), entry),
         BuildAssets(ActionSpec()),
         judge,
         {},

@@ -9,6 +9,7 @@ import torch
 from tiny import make_examples, make_model, make_settings, write_data
 
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.loop import Trainer
 from vj2_ddim_training.loss import diffusion_loss
@@ -107,6 +108,31 @@ def test_every_example_is_seen_once_an_epoch_in_a_new_order(tmp_path):
     first, second = [i for part in asked[:3] for i in part], [i for part in asked[3:] for i in part]
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second
+
+
+def test_an_epoch_may_be_a_share_of_the_data_drawn_anew(tmp_path):
+    trainer = make_trainer(tmp_path, examples=make_examples(12), num_epochs=2, epoch_share=0.5)
+    seen = []
+    batch = trainer.train_set.batch
+    trainer.train_set.batch = lambda indices: seen.append(indices) or batch(indices)
+    trainer.run()
+    first, second = np.concatenate(seen[:2]), np.concatenate(seen[2:])
+    assert len(set(first.tolist())) == len(set(second.tolist())) == 6
+    assert set(first.tolist()) != set(second.tolist())
+
+
+def test_success_chooses_the_best_checkpoint_and_resuming_remembers_it(tmp_path):
+    """The loss is not asked: of 0.2, 0.7, 0.1, 0.3 the second epoch is kept, and after a resume."""
+    trainer = make_trainer(tmp_path, num_epochs=4)
+    told = iter([0.2, 0.7, 0.1, 0.3])
+    trainer.validation.measure = lambda *asked: {"success": next(told)}
+    trainer.run()
+    best = load_checkpoint(trainer.folder.best)
+    assert (best.metrics["success"], best.training["epoch"]) == (0.7, 1)
+    assert load_checkpoint(trainer.folder.checkpoint).metrics["success"] == 0.3
+    again = make_trainer(tmp_path, num_epochs=4)
+    again.resume()
+    assert again.best_success == 0.7
 
 
 def test_gradients_are_clipped(tmp_path):

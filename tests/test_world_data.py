@@ -13,9 +13,11 @@ from vj2_ddim_benchmark.world.collect import (
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.splits import SPLITS
-from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS
+from vj2_ddim_benchmark.world.widgets import KINDS, MULTIMODAL_KINDS, SLOT_KINDS
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, DataError
+
+VALID = ActionSpec(max_press_steps=200, path_knots=3)  # long presses and bends included
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -28,8 +30,18 @@ def test_one_gesture_reaches_every_goal(split):
     assert (changed.sum(axis=1) == 1).all()
     kinds = np.array(KINDS)[SLOT_KINDS[changed.argmax(axis=1)]]
     np.testing.assert_array_equal(kinds, problems.kind)
-    assert np.ptp(np.unique(problems.kind, return_counts=True)[1]) <= 1
-    assert ActionSpec().is_valid(problems.actions).all()
+    several = np.isin(problems.kind, MULTIMODAL_KINDS)
+    assert several.sum() == 100
+    for group in (several, ~several):
+        assert np.ptp(np.unique(problems.kind[group], return_counts=True)[1]) <= 1
+    assert set(KINDS) - set(problems.kind) == {"panel"}
+    assert VALID.is_valid(problems.actions).all()
+
+
+def test_multimodal_problems_are_in_no_order():
+    several = np.isin(one_gesture_problems(90, split="train", seed=0).kind, MULTIMODAL_KINDS)
+    assert several.sum() == 30
+    assert not several[2::3].all()
 
 
 def test_problems_are_named_by_their_seed_and_use_a_screen_once():
@@ -52,7 +64,7 @@ def test_trajectories_are_what_the_screens_did():
     np.testing.assert_array_equal(data.states[:, 3], screens.state)
     again = collect_transitions(40, horizon=3, split="train", seed=3)
     np.testing.assert_array_equal(again.actions, data.actions)
-    assert ActionSpec().is_valid(data.actions.reshape(-1, 250, 3)).all()
+    assert VALID.is_valid(data.actions.reshape(-1, 250, 3)).all()
 
 
 def test_scripted_gestures_mostly_change_something_and_random_ones_sometimes():

@@ -13,7 +13,6 @@ from vj2_ddim_benchmark.world import (
 )
 from vj2_ddim_benchmark.world.pictures import PRESS, RELEASE
 from vj2_ddim_benchmark.world.scripts import drag, tap
-from vj2_ddim_benchmark.world.widgets import NUM_SLOTS
 from vj2_ddim_plugin.errors import ActionError, ConfigError, DataError
 
 
@@ -46,18 +45,6 @@ def test_reaching_the_goal_is_rewarded_and_ends_the_episode():
     np.testing.assert_array_equal(info["state"], info["goal_state"])
     np.testing.assert_array_equal(frame, info["goal"])
     np.testing.assert_array_equal(env.render(), frame)
-
-
-def test_environments_run_side_by_side():
-    envs = gymnasium.make_vec("TouchScreen-v0", 3, vectorization_mode="sync")
-    frames, info = envs.reset(seed=1)
-    single, _ = gymnasium.make("TouchScreen-v0").reset(seed=2)
-    assert frames.shape == (3, 64, 64, 3)
-    np.testing.assert_array_equal(frames[1], single)
-    assert info["state"].shape == (3, NUM_SLOTS)
-    _, reward, *_ = envs.step(np.zeros((3, 250, 3), np.float32))
-    assert reward.tolist() == [0.0, 0.0, 0.0]
-    envs.close()
 
 
 def test_bad_requests_are_refused():

@@ -4,32 +4,35 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from world_tools import slot_of
 
 from vj2_ddim_benchmark.world.layouts import Layout
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.scripts import drag, tap
 from vj2_ddim_benchmark.world.touch import gesture_path, read_gestures
+from vj2_ddim_benchmark.world.widgets import NUM_SLOTS
 from vj2_ddim_plugin.errors import ActionError
 
-# Columns: four switches (the last three absent), keypad, carousel. In page pixels of 256.
+# In page pixels of 256.
 SWITCH = (100, 100, 150, 130)
 KEYPAD = (10, 10, 106, 94)  # 2 rows of 3 keys, 28 x 28, 4 apart; the first at (12, 32)
 CAROUSEL = (20, 160, 220, 240)  # 3 pages; a drag must travel more than 60
+SLOTS = [slot_of(kind) for kind in ("switch", "keypad", "carousel")]
 
 
 def hand_made(switch=0, key=0, page=0):
-    absent = (0, 0, 0, 0)
-    boxes = np.array([[SWITCH, absent, absent, absent, KEYPAD, CAROUSEL]], float)
-    options = np.array([[[0, 0], [0, 0], [0, 0], [0, 0], [2, 3], [3, 0]]])
-    num_states = np.array([[2, 0, 0, 0, 6, 3]])
+    boxes, options = np.zeros((1, NUM_SLOTS, 4)), np.zeros((1, NUM_SLOTS, 2), int)
+    num_states, state = np.zeros((1, NUM_SLOTS), int), np.full((1, NUM_SLOTS), -1)
+    boxes[0, SLOTS] = (SWITCH, KEYPAD, CAROUSEL)
+    options[0, SLOTS] = ((0, 0), (2, 3), (3, 0))
+    num_states[0, SLOTS], state[0, SLOTS] = (2, 6, 3), (switch, key, page)
     colors = np.arange(23, dtype=np.uint32)[None] * 7001
-    layout = Layout(boxes, options, num_states, colors, np.zeros((1, 5), int))
-    return TouchScreen(layout, np.array([[switch, -1, -1, -1, key, page]]))
+    return TouchScreen(Layout(boxes, options, num_states, colors, np.zeros((1, 5), int)), state)
 
 
 def after(screen, action):
     """Switch, key and page after one gesture."""
-    return tuple(screen.execute(action).state[0, [0, 4, 5]].tolist())
+    return tuple(screen.execute(action).state[0, SLOTS].tolist())
 
 
 def tapped(x, y, screen=None, num_steps=20):

@@ -4,7 +4,8 @@
 BUNDLE/
 ├── bundle.json       this manifest
 ├── denoiser.onnx     sample [B, M, C], timestep [B], condition [B, S, W] -> model_output [B, M, C]
-└── condition.onnx    the context -> condition, null_condition (conditional models only)
+├── condition.onnx    the context -> condition, null_condition (conditional models only)
+└── ranker.onnx       candidates [B, M, C], condition [B, S, W] -> predicted_cost [B] (if trained)
 ```
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import BundleError, VJ2DDIMError
 from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.ranker import RANKER, checked_section, ranker_section
 from vj2_ddim_plugin.schedule import NoiseSchedule
 
 __all__ = ["SCHEMA_VERSION", "Bundle", "ConditionSpec", "read_bundle", "write_manifest"]
@@ -29,15 +31,9 @@ KINDS = ("none", "sketch", "latents")
 MANIFEST = "bundle.json"
 DENOISER = "denoiser.onnx"
 CONDITION = "condition.onnx"
-FIELDS = (
-    "schema_version",
-    "action_spec",
-    "schedule",
-    "condition",
-    "graphs",
-    "parity",
-    "provenance",
-)
+CONTENTS = ("action_spec", "schedule", "condition", "graphs", "parity", "provenance")
+FIELDS = ("schema_version", *CONTENTS)
+OPTIONAL = {"ranker"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class Bundle:
         action_spec: What the sampler makes.
         schedule: How it was noised.
         condition: What it is conditioned on.
-        graphs: File name to sha256.
+        graphs: File name to sha256, the ranker's too where there is one.
         parity: The measured agreement with the checkpoint.
         provenance: Where the weights came from.
     """
@@ -125,6 +121,11 @@ class Bundle:
         """The condition graph, or None for an unconditional model."""
         return self.folder / CONDITION if self.condition.inputs else None
 
+    @property
+    def ranker_path(self) -> Path | None:
+        """The ranker's graph, or None for a bundle without one."""
+        return self.folder / RANKER if RANKER in self.graphs else None
+
 
 def write_manifest(
     folder: Path,
@@ -136,14 +137,16 @@ def write_manifest(
     provenance: Mapping[str, Any],
 ) -> None:
     """Write `bundle.json` for the graphs that already lie in `folder`, with their sha256."""
+    graphs = sorted(path for path in folder.glob("*.onnx") if path.name != RANKER)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "action_spec": action_spec.to_dict(),
         "schedule": schedule.to_dict(),
         "condition": condition.to_dict(),
-        "graphs": {path.name: sha256_of(path) for path in sorted(folder.glob("*.onnx"))},
+        "graphs": {path.name: sha256_of(path) for path in graphs},
         "parity": dict(parity),
         "provenance": dict(provenance),
+        **ranker_section(folder, action_spec, condition),
     }
     text = json.dumps(manifest, indent=2, allow_nan=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -169,7 +172,8 @@ def read_bundle(folder: Path | str) -> Bundle:
         condition = ConditionSpec.from_dict(manifest["condition"])
     except (VJ2DDIMError, TypeError, ValueError) as error:
         raise BundleError(f"{folder / MANIFEST}: {error}. Export the checkpoint again") from error
-    _check_graphs(folder, manifest["graphs"], conditional=bool(condition.inputs))
+    ranker = checked_section(manifest, folder / MANIFEST, action_spec, condition)
+    graphs = _checked_graphs(folder, manifest["graphs"], ranker, conditional=bool(condition.inputs))
     conditional = [bool(condition.inputs), condition.num_tokens > 0, condition.width > 0]
     if set(conditional) != {condition.kind != "none"}:
         raise BundleError(
@@ -183,15 +187,8 @@ def read_bundle(folder: Path | str) -> Bundle:
             f"{folder / MANIFEST}: field 'parity' has no finite 'worst_error'; found "
             f"{error_found!r}. Export the checkpoint again"
         )
-    return Bundle(
-        folder,
-        action_spec,
-        schedule,
-        condition,
-        manifest["graphs"],
-        manifest["parity"],
-        manifest["provenance"],
-    )
+    parity, provenance = manifest["parity"], manifest["provenance"]
+    return Bundle(folder, action_spec, schedule, condition, graphs, parity, provenance)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -211,27 +208,31 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: schema_version is {version!r}, this plugin reads {SCHEMA_VERSION}. Export "
             f"the checkpoint again with this version of the project"
         )
-    missing, unknown = set(FIELDS) - set(manifest), set(manifest) - set(FIELDS)
+    missing, unknown = set(FIELDS) - set(manifest), set(manifest) - set(FIELDS) - OPTIONAL
     if missing or unknown:
         raise BundleError(
             f"{path}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}. Export "
             f"the checkpoint again"
         )
-    for name in FIELDS[1:]:
+    for name in CONTENTS:
         if not isinstance(manifest[name], dict):
             raise BundleError(f"{path}: field {name!r} is not an object. Export again")
     fields: dict[str, Any] = manifest
     return fields
 
 
-def _check_graphs(folder: Path, graphs: Mapping[str, str], *, conditional: bool) -> None:
+def _checked_graphs(
+    folder: Path, graphs: Mapping[str, str], ranker: Mapping[str, str], *, conditional: bool
+) -> dict[str, str]:
+    """The sha256 of each graph by file name, found to be true."""
     expected = {DENOISER, CONDITION} if conditional else {DENOISER}
     if set(graphs) != expected:
         raise BundleError(
             f"{folder / MANIFEST}: graphs are {sorted(graphs)}, expected {sorted(expected)}. "
             f"Export the checkpoint again"
         )
-    for name, recorded in graphs.items():
+    recorded_graphs = {**graphs, **ranker}
+    for name, recorded in recorded_graphs.items():
         path = folder / name
         if not path.is_file():
             raise BundleError(f"{path} is missing. Copy the whole folder, or export again")
@@ -241,3 +242,4 @@ def _check_graphs(folder: Path, graphs: Mapping[str, str], *, conditional: bool)
                 f"{path} was changed: its sha256 is {found[:12]}..., the manifest says "
                 f"{str(recorded)[:12]}.... Copy the bundle anew, or export again"
             )
+    return recorded_graphs

@@ -77,7 +77,7 @@ COMMANDS = {
         "Rebuild a benchmark run's tables and pictures, as Markdown and HTML.",
     ),
     "latency": Command(
-        "vj2_ddim_benchmark.commands",
+        "vj2_ddim_benchmark.latency_commands",
         "latency",
         "benchmark",
         "Time one plan against the original script's torch sampler.",
@@ -88,6 +88,12 @@ COMMANDS = {
         "benchmark",
         "Measure overhead, deadlines under load, memory and threads.",
     ),
+    "scale": Command(
+        "vj2_ddim_benchmark.scale.commands",
+        "scale",
+        "benchmark",
+        "Time one plan through a predictor of VJ2-GUI's size.",
+    ),
     "two-room": Command(
         "vj2_ddim_benchmark.two_room.commands",
         "two_room",
@@ -95,10 +101,10 @@ COMMANDS = {
         "Compare with stable-worldmodel's solvers, in its own world and evaluation.",
     ),
     "benchmark-tune": Command(
-        "vj2_ddim_benchmark.commands",
+        "vj2_ddim_benchmark.tune_commands",
         "benchmark_tune",
         "benchmark",
-        "Tune gradient descent on validation screens.",
+        "Tune the planners on validation screens.",
     ),
 }
 

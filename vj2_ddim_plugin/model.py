@@ -16,6 +16,7 @@ from vj2_ddim_plugin.engine.independence import Feeds, IndependentRows
 from vj2_ddim_plugin.engine.providers import SessionSettings
 from vj2_ddim_plugin.errors import BundleError
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.ranker import Ranker, ranker_inputs
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.session import OnnxGraph
 
@@ -30,7 +31,10 @@ class EncodedContext(NamedTuple):
 
 
 class SamplerModel(Protocol):
-    """A denoiser with all that is needed to sample from it."""
+    """A denoiser with all that is needed to sample from it.
+
+    It may also have an attribute `ranker`, a `Ranker` or None.
+    """
 
     action_spec: ActionSpec
     schedule: NoiseSchedule
@@ -71,8 +75,8 @@ class BundleModel:
         num_threads: Threads of one operator; None leaves ONNX Runtime's choice.
         provider_options: Passed to the GPU's provider as they are.
         allow_tf32: See `SessionSettings`, as for the next two.
-        memory_limit_bytes: Of the GPU, for each of the two graphs.
-        cuda_graph: Whether a GPU records and replays the two graphs.
+        memory_limit_bytes: Of the GPU, for each graph.
+        cuda_graph: Whether a GPU records and replays the graphs.
 
     Raises:
         BundleError: The bundle is incomplete, changed, or its graphs do not fit its manifest.
@@ -106,6 +110,10 @@ class BundleModel:
             self._condition = self._load(
                 path, settings, self.condition.inputs, ["condition", "null_condition"]
             )
+        self._ranker: IndependentRows | None = None
+        if (path := self.bundle.ranker_path) is not None:
+            inputs = ranker_inputs(self.action_spec, self.condition)
+            self._ranker = self._load(path, settings, inputs, ["predicted_cost"])
 
     @property
     def provider(self) -> str:
@@ -136,11 +144,20 @@ class BundleModel:
             feeds["condition"] = condition
         return self._denoiser.run(feeds)[0]
 
+    @property
+    def ranker(self) -> Ranker | None:
+        """Runs `ranker.onnx`; None for a bundle without one."""
+        if (rows := self._ranker) is None:
+            return None
+        return lambda candidates, condition, /: rows.run(
+            {"candidates": candidates, "condition": condition}
+        )[0]
+
     def close(self) -> None:
-        """Free both sessions. Closing twice is fine; running afterwards is a `ProviderError`."""
-        self._denoiser.graph.close()
-        if self._condition is not None:
-            self._condition.graph.close()
+        """Free all sessions. Closing twice is fine; running afterwards is a `ProviderError`."""
+        for rows in (self._denoiser, self._condition, self._ranker):
+            if rows is not None:
+                rows.graph.close()
 
     def __enter__(self) -> BundleModel:
         """The model itself."""

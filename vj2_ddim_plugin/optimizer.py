@@ -31,6 +31,10 @@ class DDIMOptimizer:
         model: The trained model; `from_bundle` loads one.
         num_inference_steps: DDIM steps N.
         num_candidates: Samples K that the planner's cost ranks; without a cost, one is drawn.
+        num_ranked: Of the K, how many the bundle's ranker picks for the cost to rank (the warm
+            start is ranked besides, so a plan is never worse than it); 1 leaves the choice to the
+            ranker. Where a problem has no cost, K are drawn and the ranker's favourite is the plan.
+            None does without the ranker.
         eta: 0 is DDIM, 1 is DDPM.
         guidance_scale: Classifier-free guidance, `uncond + s * (cond - uncond)`; 1 is off.
         num_refinements: Rounds that re-noise the best candidates and denoise them again; None goes
@@ -45,7 +49,8 @@ class DDIMOptimizer:
             an optimizer, for example the host's own. Empty: the error is raised.
 
     Raises:
-        ConfigError: A setting is out of range, or guidance is asked of an unconditional model.
+        ConfigError: A setting is out of range, guidance is asked of an unconditional model, or
+            `num_ranked` of one without a ranker.
         ScheduleError: The steps do not fit the schedule.
     """
 
@@ -55,6 +60,7 @@ class DDIMOptimizer:
         *,
         num_inference_steps: int = 10,
         num_candidates: int = 16,
+        num_ranked: int | None = None,
         eta: float = 0.0,
         guidance_scale: float = 1.0,
         num_refinements: int | None = 0,
@@ -69,6 +75,7 @@ class DDIMOptimizer:
         self.settings = SearchSettings(
             num_inference_steps=num_inference_steps,
             num_candidates=num_candidates,
+            num_ranked=num_ranked,
             eta=eta,
             guidance_scale=guidance_scale,
             num_refinements=num_refinements,
@@ -103,7 +110,7 @@ class DDIMOptimizer:
             num_threads: Threads of one operator; None leaves ONNX Runtime's choice.
             provider_options: Passed to the GPU's provider as they are.
             allow_tf32: Whether a GPU may multiply in TF32; the loop amplifies its error.
-            memory_limit_bytes: Of the GPU, for each of the two graphs.
+            memory_limit_bytes: Of the GPU, for each graph.
             cuda_graph: Whether a GPU records and replays the denoiser.
             **settings: Any keyword of the constructor.
 
@@ -161,7 +168,7 @@ class DDIMOptimizer:
                 is the warm start, or else the first sample, with cost NaN.
 
         Returns:
-            The best candidate of each row; without a cost, the sample.
+            The best candidate of each row; without a cost, the sample or the ranker's choice.
 
         Raises:
             ContextError: The problem does not fit this optimizer, its cost failed, or its

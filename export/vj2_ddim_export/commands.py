@@ -17,6 +17,7 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, ours or the original script's .pth.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder.")],
     nhead: Annotated[int, typer.Option(help="Head count of an original checkpoint, which does not hold it.")] = 0,
+    ranker: Annotated[Path | None, typer.Option(help="A ranker.pt trained for this checkpoint; it goes into the bundle.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest relative error of the whole sampling loop.")] = TOLERANCE,
     seed: Annotated[int, typer.Option(help="Of the inputs of the parity gate.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
@@ -26,12 +27,14 @@ def export(
         checkpoint,
         out,
         nhead=nhead or None,
+        ranker=ranker,
         tolerance=tolerance,
         seed=seed,
         overwrite=overwrite,
     )
+    ranked = "" if parity.ranker_error is None else f", of the ranker {parity.ranker_error:.2e}"
     Console().print(
         f"parity over {parity.num_inference_steps} DDIM steps at batches "
-        f"{', '.join(map(str, parity.batches))}: worst error {parity.worst_error:.2e} "
+        f"{', '.join(map(str, parity.batches))}: worst error {parity.worst_error:.2e}{ranked} "
         f"(tolerance {parity.tolerance:.0e}); the bundle is in {out}"
     )

@@ -1,4 +1,4 @@
-"""The two ONNX graphs: one denoising step, and the condition encoder."""
+"""The ONNX graphs: one denoising step, the condition encoder, and the ranker if there is one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from vj2_ddim_plugin.errors import CheckpointError
+from vj2_ddim_plugin.ranker import ranker_inputs
 from vj2_ddim_training.diffusion_model import DiffusionModel
+from vj2_ddim_training.ranker.network import Ranker
 
-__all__ = ["export_condition", "export_denoiser"]
+__all__ = ["export_condition", "export_denoiser", "export_ranker"]
 
 OPSET = 20
 TRACED_BATCH = 2  # a batch of 1 would be taken for a constant
@@ -125,3 +127,12 @@ def export_condition(model: DiffusionModel, path: Path) -> None:
     inputs = tuple(torch.rand(TRACED_BATCH, *shape) for shape in model.condition.inputs.values())
     names = list(model.condition.inputs)
     _export(_Condition(model), inputs, names, ["condition", "null_condition"], path)
+
+
+def export_ranker(ranker: Ranker, model: DiffusionModel, path: Path) -> None:
+    """Write `ranker.onnx`: candidates `[batch, M, C]`, condition `[batch, S, W]` -> predicted_cost
+    `[batch]`.
+    """
+    inputs = ranker_inputs(model.action_spec, model.condition)
+    traced = tuple(torch.randn(TRACED_BATCH, *shape) for shape in inputs.values())
+    _export(ranker, traced, list(inputs), ["predicted_cost"], path)

@@ -1,12 +1,15 @@
 """The parity gate: the exported bundle must sample what the checkpoint samples.
 
 Not one step but the whole DDIM loop is compared, because a loop amplifies small errors; on fresh
-random inputs, at batches 1, 2 and 3, because tracing likes to freeze a batch.
+random inputs, at batches 1, 2 and 3, because tracing likes to freeze a batch. Where there is a
+ranker, what it predicts of these samples is compared as well.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +17,7 @@ from vj2_ddim_plugin.ddim import Denoiser, ddim_sample
 from vj2_ddim_plugin.errors import ParityError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.model import SamplerModel
+from vj2_ddim_plugin.ranker import ranker_of
 
 __all__ = ["Parity", "measure_parity"]
 
@@ -31,6 +35,7 @@ class Parity:
         batches: Batch sizes compared.
         num_inference_steps: DDIM steps of the loop.
         seed: Of the inputs.
+        ranker_error: The same of the predicted costs; None without a ranker.
     """
 
     worst_error: float
@@ -38,12 +43,17 @@ class Parity:
     batches: tuple[int, ...]
     num_inference_steps: int
     seed: int
+    ranker_error: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the ranker's only where there is one."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def measure_parity(
     exported: SamplerModel, reference: SamplerModel, tolerance: float, seed: int
 ) -> Parity:
-    """Compare two models on the whole sampling loop.
+    """Compare two models on the whole sampling loop, and their rankers if the reference has one.
 
     Args:
         exported: The bundle's model.
@@ -59,35 +69,52 @@ def measure_parity(
             differ by more than the tolerance.
     """
     rng = np.random.default_rng(seed)
-    worst = 0.0
+    errors: dict[str, list[float]] = {"samples": [], "predicts": []}
+    compared: dict[str, Compared] = {"samples": _sample}
+    if ranker_of(reference) is not None:
+        compared["predicts"] = _predict
     for batch in BATCHES:
         noise = rng.standard_normal((batch, *reference.action_spec.diffused_shape), np.float32)
         context = {
             name: rng.random((batch, *shape), np.float32)
             for name, shape in reference.condition.inputs.items()
         }
-        expected = _sample(reference, noise, context)
-        try:
-            found = _sample(exported, noise, context)
-        except Exception as failure:  # ONNX Runtime raises a dozen private types
-            raise ParityError(
-                f"batch {batch}: the bundle cannot run ({failure}). Nothing was written"
-            ) from failure
-        if found.shape != expected.shape:
-            raise ParityError(
-                f"batch {batch}: the bundle samples shape {found.shape}, the checkpoint "
-                f"{expected.shape}"
-            )
-        scale = max(1.0, float(np.abs(expected).max()))
-        error = float(np.abs(found - expected).max()) / scale
-        if not error <= tolerance:  # also catches NaN
-            raise ParityError(
-                f"batch {batch}: after {NUM_INFERENCE_STEPS} steps the bundle differs from the "
-                f"checkpoint by {error:.3g} of the largest value, above the tolerance "
-                f"{tolerance:.3g}. Nothing was written"
-            )
-        worst = max(worst, error)
-    return Parity(worst, tolerance, BATCHES, NUM_INFERENCE_STEPS, seed)
+        for does, function in compared.items():
+            expected = function(reference, noise, context)
+            try:
+                found = function(exported, noise, context)
+            except Exception as failure:  # ONNX Runtime raises a dozen private types
+                raise ParityError(
+                    f"batch {batch}: the bundle cannot run ({failure}). Nothing was written"
+                ) from failure
+            errors[does].append(_error(batch, does, found, expected, tolerance))
+    worst = max(errors["samples"])
+    ranker_error = max(errors["predicts"], default=None)
+    return Parity(worst, tolerance, BATCHES, NUM_INFERENCE_STEPS, seed, ranker_error)
+
+
+Compared = Callable[[SamplerModel, FloatArray, dict[str, FloatArray]], FloatArray]
+
+
+def _error(
+    batch: int, does: str, found: FloatArray, expected: FloatArray, tolerance: float
+) -> float:
+    """The largest difference over the largest magnitude or 1; too large is a `ParityError`."""
+    if found.shape != expected.shape:
+        raise ParityError(
+            f"batch {batch}: the bundle {does} shape {found.shape}, the checkpoint {expected.shape}"
+        )
+    scale = max(1.0, float(np.abs(expected).max()))
+    error = float(np.abs(found - expected).max()) / scale
+    if not error <= tolerance:  # also catches NaN
+        what = f"after {NUM_INFERENCE_STEPS} steps the bundle differs"
+        if does == "predicts":
+            what = "the bundle's ranker differs"
+        raise ParityError(
+            f"batch {batch}: {what} from the checkpoint by {error:.3g} of the largest value, above "
+            f"the tolerance {tolerance:.3g}. Nothing was written"
+        )
+    return error
 
 
 def _sample(model: SamplerModel, noise: FloatArray, context: dict[str, FloatArray]) -> FloatArray:
@@ -101,3 +128,11 @@ def _sample(model: SamplerModel, noise: FloatArray, context: dict[str, FloatArra
         for condition in ([None] if encoded is None else encoded)
     ]
     return np.concatenate(samples, axis=0)
+
+
+def _predict(model: SamplerModel, noise: FloatArray, context: dict[str, FloatArray]) -> FloatArray:
+    """What the ranker says of candidates all over the place."""
+    encoded, ranker = model.encode(context), ranker_of(model)
+    if encoded is None or ranker is None:
+        raise ParityError("it has no ranker")
+    return ranker(noise, encoded.condition)

@@ -83,7 +83,9 @@ class TrainingConfig:
     """How it is trained. All of it is stored in the checkpoint.
 
     Attributes:
-        num_epochs: Passes over the training data.
+        num_epochs: Passes over the training data, or over `epoch_share` of them.
+        epoch_share: Share of the training data in one epoch, drawn anew for each; less than 1
+            validates large data sets more often.
         batch_size: Examples in one step.
         lr: Peak learning rate; linear warm-up, then cosine decay to 0.
         warmup_share: Share of all steps that is warm-up.
@@ -93,6 +95,8 @@ class TrainingConfig:
         condition_dropout: Share of examples whose condition is hidden, so that the model also
             samples without one, and can be guided.
         noises_per_example: Timesteps and noises drawn for each example of a step.
+        longest_goal: How many later states of a trajectory serve as goals for each (`latents`);
+            more than 1 teaches the first gestures of longer ways.
         auxiliary_weight: Weight of regressing x_0 from the condition tokens (`latents`).
         seed: Of the weights, the order of the data, timesteps and noise.
         evaluate_every: Epochs between validations.
@@ -105,6 +109,7 @@ class TrainingConfig:
     """
 
     num_epochs: int = 50
+    epoch_share: float = 1.0
     batch_size: int = 32
     lr: float = 1e-4
     warmup_share: float = 0.02
@@ -113,6 +118,7 @@ class TrainingConfig:
     ema_decay: float = 0.999
     condition_dropout: float = 0.2
     noises_per_example: int = 1
+    longest_goal: int = 1
     auxiliary_weight: float = 0.5
     seed: int = 0
     evaluate_every: int = 1
@@ -132,6 +138,7 @@ class TrainingConfig:
             ("picture_every", 1),
             ("num_validation", 1),
             ("noises_per_example", 1),
+            ("longest_goal", 1),
             ("seed", 0),
         ):
             if getattr(self, name) < lowest:
@@ -141,6 +148,7 @@ class TrainingConfig:
             ("weight_decay", 0.0, float("inf")),
             ("clip_norm", 1e-9, float("inf")),
             ("auxiliary_weight", 0.0, float("inf")),
+            ("epoch_share", 1e-9, 1.0),
             ("warmup_share", 0.0, 1.0),
             ("ema_decay", 0.0, 1.0),
             ("condition_dropout", 0.0, 1.0),

@@ -85,7 +85,7 @@ class GestureExamples:
 
 
 class TransitionExamples:
-    """Transitions `(z_t, z_{t+1}) -> action`: every one is its own goal (hindsight).
+    """Transitions `(z_t, z_goal) -> action`: every one is its own goal (hindsight).
 
     Args:
         trajectories: Open trajectory files. Up to a gigabyte is read once and kept.
@@ -175,7 +175,11 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
 
 
 def open_examples(
-    folder: Path | str, action_spec: ActionSpec, condition: str, split: str = "train"
+    folder: Path | str,
+    action_spec: ActionSpec,
+    condition: str,
+    split: str = "train",
+    longest_goal: int = 1,
 ) -> Examples:
     """Open a data folder for training; what was left out of it is logged as a warning.
 
@@ -184,6 +188,7 @@ def open_examples(
         action_spec: What the actions are.
         condition: `none`, `sketch` or `latents`.
         split: Which split of a folder with a manifest.
+        longest_goal: How many later states serve as goals for each, for `latents`.
 
     Returns:
         The examples.
@@ -192,7 +197,8 @@ def open_examples(
         DataError: The folder cannot be read; the message names the file.
     """
     if condition == "latents":
-        return TransitionExamples(open_trajectories(folder, action_spec, split), action_spec)
+        trajectories = open_trajectories(folder, action_spec, split, longest_goal=longest_goal)
+        return TransitionExamples(trajectories, action_spec)
     flat = read_flat_actions(folder, action_spec)
     for problem in flat.problems:
         logger.warning("%s: %s", folder, problem)

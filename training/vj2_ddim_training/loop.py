@@ -27,7 +27,7 @@ from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.interrupts import hold_interrupts
 from vj2_ddim_training.loss import diffusion_loss
 from vj2_ddim_training.run_folder import RunFolder
-from vj2_ddim_training.validation import Validation
+from vj2_ddim_training.validation import SUCCESS, Validation
 
 __all__ = ["Progress", "Trainer"]
 
@@ -62,7 +62,8 @@ class Trainer:
         self.model.to(self.device)
         self.step = self.epoch = 0  # whole ones done; an epoch is done when it was validated
         self.losses: list[float] = []  # of the current epoch
-        self.steps_per_epoch = math.ceil(len(self.train_set) / config.batch_size)
+        self.epoch_length = math.ceil(config.epoch_share * len(self.train_set))
+        self.steps_per_epoch = math.ceil(self.epoch_length / config.batch_size)
         self.total_steps = config.num_epochs * self.steps_per_epoch
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
@@ -78,6 +79,7 @@ class Trainer:
         self.learning_rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, learning_rate)
         self.average = AveragedModel(self.model, avg_fn=self._average_weights, use_buffers=True)
         self.metrics: dict[str, Any] = {}
+        self.best_success = -math.inf
 
     def _average_weights(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         """EMA whose decay grows from 0.1, so that short runs are not averaged with the start."""
@@ -106,7 +108,7 @@ class Trainer:
         """The rest of the current epoch."""
         order = np.random.default_rng((self.config.seed, self.epoch)).permutation(
             len(self.train_set)
-        )
+        )[: self.epoch_length]
         self.model.train()
         first = self.epoch * self.steps_per_epoch
         while self.step < first + self.steps_per_epoch:
@@ -151,8 +153,16 @@ class Trainer:
             averaged: DiffusionModel = self.average.module  # type: ignore[assignment]
             self.metrics = self.validation.measure(averaged, epoch, self.step, last)
             numbers |= self.metrics
+            self._keep_best()
         self.validation.tracker.log(epoch, self.step, numbers)
         self.epoch, self.losses = epoch, []
+
+    def _keep_best(self) -> None:
+        """Keep this epoch if it succeeds at least as often as the best so far."""
+        success = self.metrics.get(SUCCESS)
+        if success is not None and success >= self.best_success:
+            self.best_success = success
+            save_checkpoint(self.checkpoint(), self.folder.best)
 
     def checkpoint(self) -> Checkpoint:
         """The run as it stands."""
@@ -203,6 +213,8 @@ class Trainer:
         self.learning_rate.load_state_dict(state["learning_rate"])
         self.step, self.epoch, self.metrics = state["step"], state["epoch"], saved.metrics
         self.losses = list(state["losses"])
+        if self.folder.best.exists():
+            self.best_success = load_checkpoint(self.folder.best).metrics[SUCCESS]
         self.validation.tracker.forget_after(self.epoch)
 
     def _require_same_run(self, saved: Checkpoint) -> None:

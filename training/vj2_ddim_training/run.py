@@ -23,7 +23,7 @@ from vj2_ddim_training.examples import infer_action_spec, open_examples
 from vj2_ddim_training.loop import Progress, Trainer
 from vj2_ddim_training.run_folder import RunFolder
 from vj2_ddim_training.tracking import Tracker
-from vj2_ddim_training.validation import Validation
+from vj2_ddim_training.validation import Judge, Validation
 
 __all__ = ["RunSettings", "train_run"]
 
@@ -68,13 +68,17 @@ class RunSettings:
 
 
 def train_run(
-    settings: RunSettings, progress: Progress = lambda done, total, line: None
+    settings: RunSettings,
+    progress: Progress = lambda done, total, line: None,
+    judge: Judge | None = None,
 ) -> Checkpoint:
     """Train, validate, track and save.
 
     Args:
         settings: The run.
         progress: Called after every step.
+        judge: Measures success whenever the model is validated; the epoch with the highest is kept
+            as `best.pt`. The loss does not show success.
 
     Returns:
         The final checkpoint, which lies in `save_dir`.
@@ -103,7 +107,7 @@ def train_run(
     actions = _some_actions(settings, template)
     spec = infer_action_spec(actions, settings.representation, template)
     condition = settings.model.condition
-    train_set = open_examples(settings.data_dir, spec, condition, "train")
+    train_set = open_examples(settings.data_dir, spec, condition, "train", config.longest_goal)
     held_out = open_examples(settings.val_data_dir, spec, condition, "validation")
     model_config = replace(settings.model, patch_size=_patch_size(settings, spec))
     torch.manual_seed(config.seed)
@@ -124,6 +128,7 @@ def train_run(
             config.num_validation,
             config.picture_every,
             config.seed,
+            judge,
         )
         trainer = Trainer(model, config, train_set, validation, folder, progress)
         try:

@@ -3,6 +3,7 @@
 ```
 RUN/
 ├── checkpoint.pt     the model, and all that resuming needs
+├── best.pt           the epoch with the highest success, where a judge measures it
 ├── metrics.jsonl     one line an epoch
 ├── pictures/         epoch_0010_sequences.png, epoch_0010_noise.png, ...
 └── wandb/            the Weights & Biases run, unless it is disabled
@@ -31,6 +32,7 @@ class RunFolder:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.checkpoint = self.folder / "checkpoint.pt"
+        self.best = self.folder / "best.pt"
         self.metrics = self.folder / "metrics.jsonl"
         self.pictures = self.folder / "pictures"
         self._lock = self.folder / "run.lock"
@@ -72,6 +74,7 @@ class RunFolder:
         try:
             if overwrite:
                 self.checkpoint.unlink(missing_ok=True)
+                self.best.unlink(missing_ok=True)
                 self.metrics.unlink(missing_ok=True)
             yield
         finally:

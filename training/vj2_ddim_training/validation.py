@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,11 @@ from vj2_ddim_training.plots import plot_noise, plot_sequences
 from vj2_ddim_training.protocols import SHOWN_SHARE, Evaluation, evaluate, recreate_from
 from vj2_ddim_training.tracking import Tracker
 
-__all__ = ["Validation"]
+__all__ = ["SUCCESS", "Judge", "Validation"]
+
+SUCCESS = "success"
+Judge = Callable[[DiffusionModel], Mapping[str, float]]
+"""Tries a model out where it will be used; returns named numbers, among them `success`."""
 
 NUM_INFERENCE_STEPS = 10
 NUM_SHOWN = 2
@@ -34,6 +39,7 @@ class Validation:
         num_sequences: Validation sequences measured.
         picture_every: Epochs between pictures.
         seed: Of all noise, so that epochs are comparable.
+        judge: Measures success, which chooses the best checkpoint; None where nobody can.
     """
 
     held_out: Examples
@@ -42,6 +48,7 @@ class Validation:
     num_sequences: int
     picture_every: int
     seed: int
+    judge: Judge | None = None
 
     def measure(self, model: DiffusionModel, epoch: int, step: int, last: bool) -> dict[str, Any]:
         """The validation loss, and `{protocol: {N: {measure: value}}}` at N = 10."""
@@ -55,6 +62,8 @@ class Validation:
         )
         numbers: dict[str, Any] = {"validation_loss": self._loss(model, evaluation)}
         numbers |= evaluate(model, evaluation, [NUM_INFERENCE_STEPS])
+        if self.judge is not None:
+            numbers |= self.judge(model)
         if last or epoch % self.picture_every == 0:
             self._pictures(model, evaluation, epoch, step)
         return numbers

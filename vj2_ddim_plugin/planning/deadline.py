@@ -166,6 +166,7 @@ class Deadline:
         *,
         names: tuple[str, str] = ("denoise", "project"),
         ranked: bool,
+        num_ranked: int | None = None,
     ) -> tuple[int, int]:
         """How many candidates, in how many steps, there is time for.
 
@@ -178,13 +179,15 @@ class Deadline:
             batch: Problems B.
             names: Of the operations that are one step, and what comes after the last one.
             ranked: Whether there is a cost.
+            num_ranked: Candidates a problem whose cost is asked then; None for all.
         """
         if self._seconds is None:
             return num_candidates, num_steps
         enough, best = min(4, num_steps), (1, 0)
         candidates = num_candidates
         while candidates:
-            steps = self._steps_for(candidates * batch, num_steps, names, ranked)
+            asked = min(candidates, num_ranked or candidates) * batch if ranked else 0
+            steps = self._steps_for(candidates * batch, num_steps, names, asked)
             if min(steps, enough) > min(best[1], enough) or best[1] == 0:
                 best = candidates, steps
             if steps >= enough:
@@ -194,13 +197,13 @@ class Deadline:
         self._cut_short |= best != (num_candidates, num_steps)
         return best[0], max(1, best[1])
 
-    def _steps_for(self, rows: int, num_steps: int, names: tuple[str, str], ranked: bool) -> int:
-        """Steps of `rows` rows that fit, up to `num_steps`."""
+    def _steps_for(self, rows: int, num_steps: int, names: tuple[str, str], asked: int) -> int:
+        """Steps of `rows` rows that fit before the cost of `asked` rows, up to `num_steps`."""
         step, budget = self._pace.expected(names[0], rows), self.remaining()
         if step == 0.0:
             return num_steps
-        if ranked:
+        if asked:
             known = self._pace.known("cost")
-            budget -= min(self._pace.expected("cost", rows), budget / 2) if known else budget / 2
-        budget -= self._pace.expected(names[1], rows)
+            budget -= min(self._pace.expected("cost", asked), budget / 2) if known else budget / 2
+        budget -= self._pace.expected(names[1], rows) + self._pace.expected("rank", rows)
         return max(0, min(num_steps, int(budget / step)))

@@ -47,7 +47,7 @@ class Pool:
     def __init__(self, warm_start: Candidates) -> None:
         self.actions, self.moved, self.kept = warm_start
         self.cost = np.zeros((len(self.actions), 0))
-        self._num_given = self.actions.shape[1]
+        self._num_given = int(self.actions.shape[1])
 
     @property
     def num_ranked(self) -> int:
@@ -79,9 +79,35 @@ class Pool:
     def keep_best(self, count: int) -> None:
         """Forget all but the cheapest `count` candidates a problem, and those without a cost."""
         order = np.argsort(self.cost, axis=1, kind="stable")[:, :count]
-        rows = np.arange(len(order))[:, None]
-        self.cost, self.actions = self.cost[rows, order], self.actions[rows, order]
-        self.moved, self.kept = self.moved[rows, order], self.kept[rows, order]
+        self.cost = self.cost[np.arange(len(order))[:, None], order]
+        self._keep(order)
+
+    @property
+    def first_in_question(self) -> int:
+        """Index of the first candidate that `keep_promising` may forget."""
+        return max(self.num_ranked, self._num_given)
+
+    def keep_promising(self, predicted: FloatArray | None, count: int) -> None:
+        """Forget all but `count` of the candidates from `first_in_question` on; the rest stay.
+
+        Args:
+            predicted: Their predicted cost `[B, n]`: the lowest are kept, in this order, those that
+                do not keep the constraints last. None keeps the first ones.
+            count: How many a problem.
+        """
+        first, size = self.first_in_question, self.actions.shape[1]
+        order = np.broadcast_to(np.arange(first, size), (len(self.actions), size - first))
+        if predicted is not None:
+            allowed = np.where(self.kept[:, first:], predicted, np.inf)
+            order = first + np.argsort(allowed, axis=1, kind="stable")
+        known = np.broadcast_to(np.arange(first), (len(order), first))
+        self._keep(np.concatenate([known, order[:, :count]], axis=1))
+
+    def _keep(self, columns: NDArray[np.intp]) -> None:
+        """Only these candidates `[B, n]` of each problem, in this order."""
+        rows = np.arange(len(columns))[:, None]
+        self.actions, self.moved = self.actions[rows, columns], self.moved[rows, columns]
+        self.kept = self.kept[rows, columns]
 
     def best_cost(self) -> FloatArray:
         """`[B]`, the lowest cost so far."""
@@ -111,8 +137,9 @@ class Pool:
         """`[B]`, the plan of each problem: the cheapest, or one whose cost is not known.
 
         Args:
-            ranking: Whether there is a cost. If there was no time to ask for it, the plan is the
-                warm start, if it may be; without a cost at all, it is the first sample that may.
+            ranking: Whether there is a cost, asked or predicted. If there was no time to ask for
+                it, the plan is the warm start, if it may be; without a cost at all, it is the first
+                sample that may.
 
         Raises:
             ConstraintError: A problem has no candidate that keeps the constraints.

@@ -20,13 +20,12 @@ from vj2_ddim_plugin.planning.checks import (
     checked_deadline,
     checked_output,
     checked_seed,
-    cost_of,
     padded_warm_start,
-    require_finite_cost,
 )
 from vj2_ddim_plugin.planning.constraints import Rules
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.planning.pool import Candidates, Pool
+from vj2_ddim_plugin.planning.ranking import Ranking
 from vj2_ddim_plugin.planning.settings import SearchSettings
 from vj2_ddim_plugin.schedule import TimestepPairs
 
@@ -54,11 +53,10 @@ class CandidateSearch:
     ) -> None:
         self._clock = Deadline(checked_deadline(problem), pace)
         self._model, self._settings, self._problem = model, settings, problem
-        self._spec, self._cost = model.action_spec, problem.cost
+        self._spec = model.action_spec
         self._rng = np.random.default_rng(checked_seed(problem, settings.seed))
-        self._seconds = dict.fromkeys(("condition", "denoise", "cost", "project"), 0.0)
-        self._denoiser_evaluations = self._cost_evaluations = 0
-        self._history: list[FloatArray] = []
+        self._seconds = dict.fromkeys(("condition", "denoise", "project"), 0.0)
+        self._denoiser_evaluations = 0
         if settings.num_refinements is None and not self._clock.is_set:
             raise ContextError("num_refinements None needs a deadline_s to refine until; set one")
         context = checked_context(problem, model.condition)
@@ -75,33 +73,39 @@ class CandidateSearch:
         kept = self._rules.kept(self._warm_start)
         self._pool = Pool(Candidates.changed(warm_start, self._warm_start, kept))
         self._encoded = self._timed("condition", model.encode, context)
+        tokens = None if self._encoded is None else self._encoded.condition
+        self._ranking = Ranking(model, settings, problem.cost, tokens, self._pool, self._clock)
 
     def run(self) -> PlanResult:
         """Sample, refine as often as asked and possible, and choose."""
         self._sample()
         limit = self._settings.num_refinements
         rounds = 0
-        while self._cost is not None and (limit is None or rounds < limit) and self._refine():
+        while self._ranking.exists and (limit is None or rounds < limit) and self._refine():
             rounds += 1
         return self._result()
 
     def _sample(self) -> None:
         """Candidates from pure noise and, beside a warm start, some from its neighbourhood."""
-        ranked = self._cost is not None
-        wanted = self._settings.num_candidates if ranked else 1
-        steps = self._settings.num_inference_steps
+        ranked, settings = self._ranking.exists, self._settings
+        wanted = settings.num_candidates if ranked else 1
         self._count, self._steps = self._clock.affordable(
-            wanted, steps, self._batch, names=self._operations, ranked=ranked
+            wanted,
+            settings.num_inference_steps,
+            self._batch,
+            names=self._operations,
+            ranked=self._problem.cost is not None,
+            num_ranked=settings.num_ranked,
         )
-        share = self._settings.warm_start_share if self._warm_start.shape[1] else 0.0
+        share = settings.warm_start_share if self._warm_start.shape[1] else 0.0
         near = int(share * self._count)
-        pairs = self._settings.pairs(self._model.schedule, self._steps)
+        pairs = settings.pairs(self._model.schedule, self._steps)
         self._denoise_into_pool(self._draw(self._count - near), pairs)
         if near:
             self._denoise_near(np.repeat(self._warm_start, near, axis=1))
         if not ranked and not self._pool.has_plans():  # the constraints refused the only sample
-            self._denoise_into_pool(self._draw(self._settings.num_candidates), pairs)
-        self._rank()
+            self._denoise_into_pool(self._draw(settings.num_candidates), pairs)
+        self._ranking.rank(self._count)
 
     def _refine(self) -> bool:
         """One more round around the best quarter, if there is time for it; whether there was."""
@@ -109,24 +113,24 @@ class CandidateSearch:
         step, after = self._operations
         steps = len(self._settings.middle_pairs(schedule, self._steps))
         if self._pool.num_ranked == 0 or not self._clock.allows(
-            (step, rows, steps), (after, rows, 1), ("cost", self._batch, 1)
+            (step, rows, steps), (after, rows, 1), *self._ranking.next_operations(rows)
         ):
             return False
         self._denoise_near(self._pool.elites(self._count))
-        self._rank()
+        self._ranking.rank(self._count)
         return True
 
     def _result(self) -> PlanResult:
         """The best of the pool, one a row."""
-        rows = np.arange(self._batch)
-        best = self._pool.choice(ranking=self._cost is not None)
+        rows, ranking = np.arange(self._batch), self._ranking
+        best, seconds = ranking.choice(), {**self._seconds, **ranking.seconds}
         return PlanResult(
             actions=np.ascontiguousarray(self._pool.actions[rows, best]),
-            cost=self._pool.cost_of_choice(best),
-            history=np.array(self._history).reshape(-1, self._batch),
-            num_cost_evaluations=self._cost_evaluations,
+            cost=ranking.cost_of_choice(best),
+            history=np.array(ranking.history).reshape(-1, self._batch),
+            num_cost_evaluations=ranking.num_cost_evaluations,
             num_denoiser_evaluations=self._denoiser_evaluations,
-            wall_time_s={**self._seconds, "total": time.perf_counter() - self._clock.started},
+            wall_time_s={**seconds, "total": time.perf_counter() - self._clock.started},
             provider=self._model.provider,
             stopped_because="deadline" if self._clock.mattered else "finished",
             projection_distance=self._pool.moved[rows, best],
@@ -227,24 +231,3 @@ class CandidateSearch:
         decoded, actions = self._projected(diffused)
         actions = self._rules.enforce(actions)
         return Candidates.changed(decoded, actions, self._rules.kept(actions))
-
-    def _rank(self) -> None:
-        """Ask for the cost of the candidates that have none yet, while there is time."""
-        cost, pool = self._cost, self._pool
-        if cost is None:
-            return
-        while pool.num_unranked:
-            size = self._clock.largest_slice("cost", pool.num_unranked, self._batch)
-            if not self._clock.allows(("cost", size * self._batch, 1)):
-                break
-            unranked = pool.actions[:, pool.num_ranked : pool.num_ranked + size]
-            begun = time.perf_counter()
-            pool.rank(self._timed("cost", cost_of, cost, unranked))
-            self._clock.record("cost", size * self._batch, time.perf_counter() - begun)
-            self._cost_evaluations += size * self._batch
-        if pool.num_unranked == 0:
-            pool.require_kept()
-            require_finite_cost(pool.best_cost())
-        if np.isfinite(pool.best_cost()).all():
-            pool.keep_best(self._count)
-            self._history.append(pool.best_cost())

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.model import SamplerModel
+from vj2_ddim_plugin.ranker import ranker_of
 from vj2_ddim_plugin.schedule import NoiseSchedule, TimestepPairs
 
 __all__ = ["SearchSettings"]
@@ -18,6 +19,7 @@ class SearchSettings:
 
     num_inference_steps: int
     num_candidates: int
+    num_ranked: int | None
     eta: float
     guidance_scale: float
     num_refinements: int | None
@@ -29,10 +31,16 @@ class SearchSettings:
 
     def check(self, model: SamplerModel) -> None:
         """Raise `ConfigError` for a setting that cannot work with this model."""
-        for name, lowest in (("num_candidates", 1), ("num_refinements", 0), ("seed", 0)):
+        for name, lowest in (
+            ("num_candidates", 1),
+            ("num_ranked", 1),
+            ("num_refinements", 0),
+            ("seed", 0),
+        ):
             found = getattr(self, name)
             if found is not None and (not isinstance(found, int) or found < lowest):
                 raise ConfigError(f"{name} must be an integer of at least {lowest}; found {found}")
+        self._check_ranker(model)
         if not 0.0 <= self.eta <= 1.0 or not 0.0 < self.refinement_strength < 1.0:
             raise ConfigError(
                 f"eta must be in [0, 1] and refinement_strength in (0, 1); found {self.eta} and "
@@ -47,6 +55,21 @@ class SearchSettings:
             )
         self.pairs(model.schedule, self.num_inference_steps)
         self.middle_pairs(model.schedule, self.num_inference_steps)
+
+    def _check_ranker(self, model: SamplerModel) -> None:
+        if self.num_ranked is None:
+            return
+        if self.num_ranked > self.num_candidates:
+            raise ConfigError(
+                f"num_ranked must be at most num_candidates, {self.num_candidates}, of which the "
+                f"ranker picks so many; found {self.num_ranked}"
+            )
+        if ranker_of(model) is None:
+            raise ConfigError(
+                f"num_ranked {self.num_ranked} needs a ranker, and this bundle has none. Export it "
+                f"with one ('vj2-ddim export CHECKPOINT --ranker ranker.pt'), or leave num_ranked "
+                f"None: then the cost is asked of all candidates"
+            )
 
     def pairs(self, schedule: NoiseSchedule, num_inference_steps: int) -> TimestepPairs:
         """Timesteps from pure noise."""

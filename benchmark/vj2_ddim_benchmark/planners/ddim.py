@@ -9,15 +9,21 @@ from vj2_ddim_plugin.optimizer import DDIMOptimizer
 
 __all__ = ["ddim"]
 
+GUIDANCE_SCALES = (1.0, 1.5, 2.0, 2.5, 3.0)
+
 
 def ddim(
     num_candidates: int,
     *,
     num_inference_steps: int = 10,
     num_refinements: int = 0,
+    num_ranked: int | None = None,
     in_quick: bool = True,
 ) -> Entry:
-    """DDIM samples from the bundle; a single one is not ranked and sees no world model."""
+    """DDIM samples from the bundle; a single one is not ranked and sees no world model.
+
+    With `num_ranked` the bundle's ranker picks so many of the candidates for the cost.
+    """
 
     def build(assets: BuildAssets, settings: Settings, **changes: Any) -> DDIMOptimizer:  # noqa: ANN401
         return DDIMOptimizer.from_bundle(
@@ -27,6 +33,7 @@ def ddim(
             num_inference_steps=num_inference_steps,
             num_candidates=num_candidates,
             num_refinements=num_refinements,
+            num_ranked=num_ranked,
             seed=assets.seed,
             **settings,
             **changes,
@@ -36,9 +43,11 @@ def ddim(
         return build(assets, settings, project=False)
 
     suffix = f"-refined-{num_refinements}" if num_refinements else ""
+    suffix += "" if num_ranked is None else f"-ranker-{num_ranked}"
     return Entry(
         f"ddim-{num_candidates}{suffix}",
         build,
+        search_space={"guidance_scale": GUIDANCE_SCALES},
         with_cost=num_candidates > 1,
         build_unprojected=build_unprojected,
         in_quick=in_quick,

@@ -27,6 +27,8 @@ class BuildAssets:
         num_threads: Threads of one operator, the same for all.
         seed: Seed of planners whose problems bring none.
         latents_path: The denoiser's training data, or None where no planner needs them.
+        regression_path: The amortised model of kind `regression`, or None likewise.
+        gaussian_path: The amortised model of kind `gaussian`, or None likewise.
     """
 
     action_spec: ActionSpec
@@ -34,6 +36,8 @@ class BuildAssets:
     num_threads: int = 1
     seed: int = 0
     latents_path: Path | None = None
+    regression_path: Path | None = None
+    gaussian_path: Path | None = None
 
     @property
     def required_bundle_path(self) -> Path:
@@ -57,6 +61,22 @@ class BuildAssets:
             raise ConfigError("this planner needs the denoiser's training data; give latents_path")
         return self.latents_path
 
+    @property
+    def required_regression_path(self) -> Path:
+        """`regression_path`, likewise."""
+        return self._required_model("regression_path")
+
+    @property
+    def required_gaussian_path(self) -> Path:
+        """`gaussian_path`, likewise."""
+        return self._required_model("gaussian_path")
+
+    def _required_model(self, name: str) -> Path:
+        path: Path | None = getattr(self, name)
+        if path is None:
+            raise ConfigError(f"this planner needs a trained amortised model; give {name}")
+        return path
+
 
 Build = Callable[[BuildAssets, Settings], ActionOptimizer]
 
@@ -73,6 +93,7 @@ class Entry:
         build_unprojected: Makes a twin that does not project its plans, for planners whose result
             does not hold its plan before projection; it runs outside the measured time.
         in_quick: Whether quick runs include it.
+        needs_latents: Whether it is built from `BuildAssets.latents_path`.
     """
 
     name: str
@@ -81,3 +102,4 @@ class Entry:
     with_cost: bool = True
     build_unprojected: Build | None = None
     in_quick: bool = True
+    needs_latents: bool = False

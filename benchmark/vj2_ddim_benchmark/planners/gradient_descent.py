@@ -185,9 +185,30 @@ def _phases(begun: float, descended: float) -> dict[str, float]:
 
 
 def gradient_descent(
-    method: str, num_iterations: int, *, num_restarts: int = 1, in_quick: bool = True
+    method: str,
+    num_iterations: int,
+    *,
+    num_restarts: int = 1,
+    start: str | None = None,
+    in_quick: bool = True,
 ) -> Entry:
-    """The registry's entry: from one tuned start, or from many gestures; learning rate tuned."""
+    """The registry's entry: from one start, or from many gestures; learning rate tuned.
+
+    Args:
+        method: `sgd` or `adam`.
+        num_iterations: Steps.
+        num_restarts: Descents side by side, all of them from gestures.
+        start: The one start, named in the entry; None lets the sweep choose it.
+        in_quick: Whether quick runs include it.
+
+    Raises:
+        ConfigError: The start is unknown, or is given for restarts.
+    """
+    if start is not None and (start not in STARTS or num_restarts > 1):
+        raise ConfigError(
+            f"start must be one of {', '.join(STARTS)} and is for a single descent; found "
+            f"{start!r} for {num_restarts}"
+        )
 
     def build(assets: BuildAssets, settings: Settings) -> GradientDescentOptimizer:
         return GradientDescentOptimizer(
@@ -200,11 +221,11 @@ def gradient_descent(
             **settings,
         )
 
-    suffix = f"-x{num_restarts}" if num_restarts > 1 else ""
-    start = ("gestures",) if num_restarts > 1 else STARTS
+    suffix = f"-x{num_restarts}" if num_restarts > 1 else f"-{start}" if start else ""
+    tried = ("gestures",) if num_restarts > 1 else (start,) if start else STARTS
     return Entry(
         f"gradient-descent-{method}-{num_iterations}{suffix}",
         build,
-        search_space={"lr": LEARNING_RATES[method], "start": start},
+        search_space={"lr": LEARNING_RATES[method], "start": tried},
         in_quick=in_quick,
     )

@@ -230,4 +230,5 @@ def retrieval(num_neighbours: int, *, in_quick: bool = False) -> Entry:
         search_space={"features": FEATURES},
         with_cost=num_neighbours > 1,
         in_quick=in_quick,
+        needs_latents=True,
     )

@@ -24,6 +24,7 @@ class Competitor:
         unprojected: A twin that does not project its plans, or None.
         settings: The tuned settings it was built with.
         build_ms: How long building it took.
+        world_model: What it encodes with and plans through, or None for the race's.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Competitor:
     unprojected: ActionOptimizer | None = None
     settings: Mapping[str, Any] | None = None
     build_ms: float = 0.0
+    world_model: Any = None
 
 
 def build_competitors(

@@ -12,7 +12,7 @@ from vj2_ddim_plugin.errors import DataError
 
 __all__ = ["to_html"]
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURES = {"png": (b"\x89PNG\r\n\x1a\n",), "gif": (b"GIF87a", b"GIF89a")}
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 STYLE = """
 body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1c1c1c; background: #fff;
@@ -40,7 +40,7 @@ def to_html(document: Document) -> str:
     """The page in HTML5, pictures as base64.
 
     Raises:
-        DataError: A picture is not a PNG.
+        DataError: A picture is neither a PNG nor a GIF.
     """
     title = escape(document.title)
     body = [f"<h1>{title}</h1>", *(_block(text) for text in document.opening)]
@@ -61,7 +61,7 @@ def _block(block: Block) -> str:
     if isinstance(block, Table):
         return _table(block)
     if isinstance(block, Picture):
-        image = f'<img src="data:image/png;base64,{_base64(block.path)}" alt="{block.path.stem}">'
+        image = f'<img src="{_data_url(block.path)}" alt="{block.path.stem}">'
         return f"<figure>{image}<figcaption>{escape(block.caption)}</figcaption></figure>"
     return f"<p>{escape(block)}</p>"
 
@@ -86,8 +86,9 @@ def _row(table: Table, index: int, cells: Sequence[str]) -> str:
     return f"<tr>{line}</tr>"
 
 
-def _base64(path: Path) -> str:
+def _data_url(path: Path) -> str:
     content = path.read_bytes()
-    if not content.startswith(PNG_SIGNATURE):
-        raise DataError(f"{path} is not a PNG picture; remove it, or draw it again")
-    return base64.b64encode(content).decode("ascii")
+    for kind, signatures in SIGNATURES.items():
+        if content.startswith(signatures):
+            return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    raise DataError(f"{path} is neither a PNG nor a GIF picture; remove it, or draw it again")

@@ -92,10 +92,10 @@ def matrix_table(pairs: Sequence[Pair]) -> Table:
 
 
 def _solved(records: Sequence[Record]) -> Solved:
-    """By planner, which problems it solved."""
+    """By planner, which problems it solved in time."""
     solved: Solved = {}
     for record in records:
-        solved.setdefault(record.planner, {})[record.problem] = record.success
+        solved.setdefault(record.planner, {})[record.problem] = record.solved
     return solved
 
 

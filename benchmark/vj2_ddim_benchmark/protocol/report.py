@@ -19,11 +19,12 @@ from vj2_ddim_benchmark.protocol.pairs import (
     matrix_table,
     pairs_against,
 )
-from vj2_ddim_benchmark.protocol.records import Record
+from vj2_ddim_benchmark.protocol.records import TOLERANCE_MS, TOLERANCE_SHARE, Record
 from vj2_ddim_benchmark.protocol.summary import TASK, Row, by_budget
 from vj2_ddim_benchmark.protocol.tables import (
     budget_name,
     budget_table,
+    evaluation_table,
     kind_table,
     main_table,
     setting_tables,
@@ -34,18 +35,31 @@ __all__ = ["make_document", "rich_table", "write_report"]
 
 IN_TERMINAL = ("planner", "success", "95 %", "p50 ms", "cost evals")
 MEANINGS = (
-    "A plan succeeds if executing it puts the screen exactly into the goal state; before "
+    "A plan succeeds if executing it puts the screen into the goal state; before "
     "projection is the same for the plan as it was before it was projected onto valid gestures. "
     "Intervals are Wilson's, 95 %. The cost is the world model's, of the plan that was executed, "
     "mean over the problems. Times are of one plan at a time, from two pictures to the plan, on a "
     "warm planner; building the optimizer and its first plan are timed apart. Evaluations are "
     "means a plan: candidates whose cost was asked for, and rows that went through the denoiser."
 )
+LATENESS = (
+    "Under a budget a plan that was late counts as a failure, here and in every other table and "
+    f"pair: one that took longer than the budget by more than {TOLERANCE_MS:g} ms or "
+    f"{TOLERANCE_SHARE:.0%} of it, whichever is more, so that noise of the clock does not decide. "
+    "Some planners cannot stop early."
+)
+EVALUATIONS = (
+    "Of each planner's budgets, the one with the most cost evaluations a plan (mean) that are no "
+    "more than the head of the column says. Time does not count here: a late plan is what it is."
+)
+KINDS = "Multimodal is all kinds together whose goals are reached by several different gestures."
 CAPTIONS = {
     "success_against_time": "Goals reached against the median time of one plan, a point a planner; "
     "bars are Wilson's 95 % intervals.",
     "curves": "Goals reached against the median time of one plan and against its mean number of "
-    "cost evaluations, a curve a planner through its budgets; bars are Wilson's 95 % intervals.",
+    "cost evaluations, a curve a planner through its budgets; late plans are shown where they were "
+    "ready, not as failures; bars are Wilson's 95 % intervals.",
+    "chain": "A chain of gestures: the screen with the finger on it, and the goal.",
     "landscape": "One goal: the world model's cost of a tap at every place of the screen, the path "
     "of gradient descent, and the candidates of the sampler.",
     "plans": "Goals, and each planner's plans drawn over the screens they were made for; framed "
@@ -72,6 +86,7 @@ def write_report(
     records: Sequence[Record],
     setup: Mapping[str, Any],
     pictures: Sequence[Path] = (),
+    studies: Sequence[Section] = (),
 ) -> None:
     """Write the page as Markdown, and beside it, with the ending `.html`, as one HTML file.
 
@@ -80,12 +95,13 @@ def write_report(
         rows: What `summarise` returns.
         records: The raw results behind them.
         setup: Settings and environment of the run.
-        pictures: PNG files in the folder of the page or below.
+        pictures: PNG or GIF files in the folder of the page or below.
+        studies: What the page says of chains and studies.
 
     Raises:
-        DataError: A picture is not a PNG.
+        DataError: A picture is neither.
     """
-    document = make_document(rows, records, setup, pictures)
+    document = make_document(rows, records, setup, pictures, studies)
     for target, text in (
         (path, to_markdown(document, path.parent)),
         (path.with_suffix(".html"), to_html(document)),
@@ -99,19 +115,24 @@ def make_document(
     records: Sequence[Record],
     setup: Mapping[str, Any],
     pictures: Sequence[Path] = (),
+    studies: Sequence[Section] = (),
 ) -> Document:
-    """The page: setup, planners, budgets if several, kinds, pairs, pictures, all other settings."""
+    """The page: setup, planners, budgets, kinds, pairs, studies, pictures, all other settings."""
     plain, further = setting_tables(setup)
     budgets = by_budget(records)
     sections = [
         Section("How it was run", (plain,)),
         Section("Planners", (MEANINGS, main_table(rows))),
     ]
+    if set(budgets) != {None}:
+        sections.append(Section("Success at equal time", (LATENESS, budget_table(rows))))
     if len(budgets) > 1:
-        sections.append(Section("Success at equal time", (budget_table(rows),)))
-    sections.append(Section("Success by kind of widget", (kind_table(rows),)))
+        evaluations = (EVALUATIONS, evaluation_table(rows))
+        sections.append(Section("Success at equal numbers of cost evaluations", evaluations))
+    sections.append(Section("Success by kind of widget", (KINDS, kind_table(rows))))
     for budget, same in budgets.items():
         sections += _pair_sections(same, budget_name(budget) if len(budgets) > 1 else "")
+    sections += studies
     shown = [Picture(path, CAPTIONS.get(path.stem, path.stem)) for path in pictures]
     sections.append(Section("Pictures", tuple(shown) or ("There are none.",)))
     if further.rows:

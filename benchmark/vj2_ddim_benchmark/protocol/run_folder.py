@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vj2_ddim_benchmark.protocol.gather import COLD, RESULTS, PlanKey
 from vj2_ddim_benchmark.protocol.records import Record, read_records
-from vj2_ddim_benchmark.protocol.run import COLD, RESULTS
 from vj2_ddim_benchmark.protocol.setup import SETUP
 from vj2_ddim_plugin.errors import DataError
 
@@ -48,7 +48,7 @@ def read_run_folder(folder: Path) -> RunFolder:
 
 def _refuse_repetitions(path: Path, records: list[Record]) -> None:
     """A plan that is there twice would count twice."""
-    lines: dict[tuple[str, int, float | None], int] = {}
+    lines: dict[PlanKey, int] = {}
     for line, record in enumerate(records, start=1):
         key = record.planner, record.problem, record.budget_ms
         if key in lines:

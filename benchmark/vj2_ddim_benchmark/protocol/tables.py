@@ -8,7 +8,15 @@ from typing import Any
 from vj2_ddim_benchmark.protocol.document import Table
 from vj2_ddim_benchmark.protocol.summary import TASK, Row
 
-__all__ = ["budget_name", "budget_table", "kind_table", "main_table", "setting_tables"]
+__all__ = [
+    "budget_name",
+    "budget_table",
+    "evaluation_table",
+    "kind_table",
+    "main_table",
+    "setting_tables",
+    "with_interval",
+]
 
 COLUMNS = (
     "planner",
@@ -22,7 +30,9 @@ COLUMNS = (
     "building ms",
     "cost evals",
     "denoiser evals",
+    "late",
 )
+EVALUATIONS = (0, 16, 64, 256, 1024)
 
 
 def budget_name(budget_ms: float | None) -> str:
@@ -37,27 +47,52 @@ def main_table(rows: Sequence[Row]) -> Table:
 
 
 def budget_table(rows: Sequence[Row]) -> Table:
-    """Success with its interval: one row a planner, one column a budget."""
-    overall = {_key(row): _with_interval(row) for row in _overall(rows)}
+    """Success in time with its interval: one row a planner, one column a budget."""
+    overall = {_key(row): with_interval(row) for row in _overall(rows)}
     planners = list(dict.fromkeys(planner for planner, _ in overall))
     budgets = sorted({budget for _, budget in overall}, key=lambda b: (b is None, b or 0.0))
     body = [(name, *(overall.get((name, budget), "") for budget in budgets)) for name in planners]
     return Table(("planner", *(budget_name(budget) for budget in budgets)), tuple(body))
 
 
+def evaluation_table(rows: Sequence[Row], limits: Sequence[int] = EVALUATIONS) -> Table:
+    """Success, be it late, with its interval: one row a planner, one column a limit.
+
+    Each cell is of the budget under which the planner made the most cost evaluations a plan, of
+    those with no more than the limit; it is empty where every budget took more.
+    """
+    body = []
+    for planner, own in _by_planner(_overall(rows)).items():
+        cells = []
+        for limit in limits:
+            within = [row for row in own if row["cost_evaluations"] <= limit]
+            most = max(within, key=lambda row: row["cost_evaluations"], default=None)
+            cells.append("" if most is None else with_interval(most, "any_time_success"))
+        body.append((planner, *cells))
+    return Table(("planner", *(f"{limit} or fewer" for limit in limits)), tuple(body))
+
+
 def kind_table(rows: Sequence[Row]) -> Table:
-    """Success with its interval: one row a planner and budget, one column a kind of widget."""
+    """Success with its interval: one row a planner and budget, one column a kind of widget.
+
+    The last column is of all multimodal kinds together, where there are any.
+    """
     kinds: dict[str, int] = {}
     for row in rows:
         if row["task"] != TASK:
             kinds[row["task"]] = max(row["n"], kinds.get(row["task"], 0))
-    shares = {(_key(row), row["task"]): _with_interval(row) for row in rows}
+    shares = {(_key(row), row["task"]): with_interval(row) for row in rows}
     body = [
         (name, *(shares.get((key, kind), "") for kind in kinds))
         for key, name in _names(rows).items()
     ]
     heads = (f"{kind.removeprefix(f'{TASK}/')} ({n})" for kind, n in kinds.items())
     return Table(("planner", *heads), tuple(body))
+
+
+def with_interval(row: Row, key: str = "success") -> str:
+    """A share and its interval, in percent."""
+    return f"{row[key]:.1%} ({100 * row[f'{key}_low']:.1f} to {100 * row[f'{key}_high']:.1f})"
 
 
 def setting_tables(setup: Mapping[str, Any]) -> tuple[Table, Table]:
@@ -90,6 +125,13 @@ def _overall(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["task"] == TASK]
 
 
+def _by_planner(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    planners: dict[str, list[Row]] = {}
+    for row in rows:
+        planners.setdefault(row["planner"], []).append(row)
+    return planners
+
+
 def _key(row: Row) -> tuple[str, float | None]:
     return row["planner"], row["budget_ms"]
 
@@ -102,11 +144,6 @@ def _names(rows: Sequence[Row]) -> dict[tuple[str, float | None], str]:
         (name, budget): f"{name}, {budget_name(budget)}" if several else name
         for name, budget in keys
     }
-
-
-def _with_interval(row: Row) -> str:
-    low, high = 100 * row["success_low"], 100 * row["success_high"]
-    return f"{row['success']:.1%} ({low:.1f} to {high:.1f})"
 
 
 def _cells(name: str, row: Row) -> tuple[str, ...]:
@@ -124,6 +161,7 @@ def _cells(name: str, row: Row) -> tuple[str, ...]:
         f"{row['p95_ms']:.1f}",
         first_plan,
         build,
-        f"{row['cost_evaluations']:g}",
-        f"{row['denoiser_evaluations']:g}",
+        f"{row['cost_evaluations']:.4g}",
+        f"{row['denoiser_evaluations']:.4g}",
+        "" if row["budget_ms"] is None else f"{row['late']:.1%}",
     )

@@ -17,11 +17,13 @@ from vj2_ddim_benchmark.world.environment import TouchScreenEnv
 from vj2_ddim_benchmark.world.pictures import draw_gesture
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
+from vj2_ddim_benchmark.world.vector import TouchScreenVectorEnv
 
 __all__ = [
     "Problems",
     "TouchScreen",
     "TouchScreenEnv",
+    "TouchScreenVectorEnv",
     "Transitions",
     "collect_transitions",
     "draw_gesture",
@@ -33,5 +35,6 @@ __all__ = [
 gymnasium.register(
     id="TouchScreen-v0",
     entry_point="vj2_ddim_benchmark.world.environment:TouchScreenEnv",
+    vector_entry_point="vj2_ddim_benchmark.world.vector:TouchScreenVectorEnv",
     max_episode_steps=20,
 )

@@ -1,7 +1,7 @@
 """Which widgets stand where on a page, up to their exact places.
 
 A page is a stack of bands, each of one widget or of two side by side, written
-`"carousel / keypad + switch"`. Every stack that fits the page and mixes at least two kinds is an
+`"carousel / keypad + switch"`. A stack that fits the page and mixes at least two kinds is an
 arrangement; a checksum of its name decides which split owns it (`splits.py`).
 """
 
@@ -24,7 +24,8 @@ __all__ = ["EDGE", "GAP", "Arrangement", "all_arrangements", "arrangements_of", 
 
 EDGE = 8.0  # least page pixels between a widget and the edge of the page
 GAP = 8.0  # least page pixels between widgets
-MAX_BANDS = 4
+NUM_DRAWS = 8000  # pages drawn; repeated ones count once
+MAX_TRIES = 6  # bands that are tried on a page, one after the other
 
 Band = tuple[int, ...]  # indices in WIDGETS, left to right
 Arrangement = tuple[Band, ...]  # bands, top to bottom
@@ -37,20 +38,24 @@ def name_of(arrangement: Arrangement) -> str:
 
 @cache
 def all_arrangements() -> tuple[Arrangement, ...]:
-    """Every arrangement, in a fixed order: those of one band first."""
+    """A fixed choice of different arrangements out of the many there are."""
+    rng = np.random.default_rng(0)
     kinds = range(len(WIDGETS))
     widths, heights = np.array([_smallest(kind) for kind in kinds]).T.tolist()
     bands: list[Band] = [*((kind,) for kind in kinds), *product(kinds, repeat=2)]
     bands = [band for band in bands if _fits([widths[kind] for kind in band])]
-    tall = {band: max(heights[kind] for kind in band) for band in bands}
-    found: list[Arrangement] = []
-    stacks: list[Arrangement] = [()]
-    for _ in range(MAX_BANDS):
-        taller = ((*stack, band) for stack in stacks for band in bands)
-        fitting = (stack for stack in taller if _fits([tall[band] for band in stack]))
-        stacks = [stack for stack in fitting if _allowed(stack)]
-        found += [stack for stack in stacks if len({kind for band in stack for kind in band}) > 1]
-    return tuple(found)
+    tall = [max(heights[kind] for kind in band) for band in bands]
+    found: dict[str, Arrangement] = {}
+    for tries in rng.integers(len(bands), size=(NUM_DRAWS, MAX_TRIES)).tolist():
+        chosen: list[int] = []
+        for index in tries:
+            stack = tuple(bands[i] for i in (*chosen, index))
+            if _fits([tall[i] for i in (*chosen, index)]) and _allowed(stack):
+                chosen.append(index)
+        arrangement = tuple(bands[i] for i in chosen)
+        if len({kind for band in arrangement for kind in band}) > 1:
+            found[name_of(arrangement)] = arrangement
+    return tuple(found.values())
 
 
 @cache

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world.painting import Images
-from vj2_ddim_benchmark.world.policies import mixed_policy
+from vj2_ddim_benchmark.world.policies import NEAR_MISS_SHARE, mixed_policy
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.splits import SPLITS
 from vj2_ddim_benchmark.world.touch import NUM_STEPS
@@ -58,6 +58,7 @@ def collect_transitions(
     split: str,
     seed: int,
     scripted_share: float = 0.7,
+    near_miss_share: float = NEAR_MISS_SHARE,
     size: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> Transitions:
@@ -69,6 +70,7 @@ def collect_transitions(
         split: `"train"`, `"validation"` or `"test"`.
         seed: The same seed gives the same trajectories.
         scripted_share: Share of gestures made by the scripted policy; the others are random.
+        near_miss_share: Share of the scripted gestures that are mistakes.
         size: Width and height of the frames, in pixels.
         progress: Called after each round with the number of transitions it added.
 
@@ -87,7 +89,7 @@ def collect_transitions(
     states = np.empty((num_trajectories, horizon + 1, screens.state.shape[1]), np.int64)
     frames[:, 0], states[:, 0] = screens.render(), screens.state
     for step in range(horizon):
-        actions[:, step] = mixed_policy(screens, scripted_share, rng)
+        actions[:, step] = mixed_policy(screens, scripted_share, rng, near_miss_share)
         screens = screens.execute(actions[:, step])
         frames[:, step + 1], states[:, step + 1] = screens.render(), screens.state
         if progress is not None:

@@ -16,21 +16,31 @@ from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, Strokes
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["choose_slots", "mixed_policy", "near_misses", "random_policy", "touch_slots"]
+__all__ = [
+    "NEAR_MISS_SHARE",
+    "choose_slots",
+    "mixed_policy",
+    "near_misses",
+    "random_policy",
+    "touch_slots",
+]
 
-NEAR_MISS_SHARE = 0.35  # of scripted gestures
+NEAR_MISS_SHARE = 0.35  # of scripted gestures, unless told
 MISS_PIXELS = (2.0, 24.0)  # how far beside a widget a near miss lands
 STRAY_PIXELS = (16.0, 80.0)  # how far a drag that should have been a tap goes
 
 
 def mixed_policy(
-    screens: TouchScreen, scripted_share: float, rng: np.random.Generator
+    screens: TouchScreen,
+    scripted_share: float,
+    rng: np.random.Generator,
+    near_miss_share: float = NEAR_MISS_SHARE,
 ) -> NDArray[np.float32]:
     """Scripted gestures on a share of the screens, random ones on the others."""
     actions = random_policy(screens.num_screens, rng)
     draw = rng.random(screens.num_screens)
-    missing = np.flatnonzero(draw < scripted_share * NEAR_MISS_SHARE)
-    touching = np.flatnonzero((draw >= scripted_share * NEAR_MISS_SHARE) & (draw < scripted_share))
+    missing = np.flatnonzero(draw < scripted_share * near_miss_share)
+    touching = np.flatnonzero((draw >= scripted_share * near_miss_share) & (draw < scripted_share))
     slots = choose_slots(screens, rng)
     actions[missing] = near_misses(screens.select(missing), slots[missing], rng)
     actions[touching] = touch_slots(screens.select(touching), slots[touching], rng)
@@ -38,39 +48,51 @@ def mixed_policy(
 
 
 def random_policy(num: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Taps and drags, half of each, anywhere on the page."""
-    start, end = rng.random((2, num, 2)) * PAGE
-    stays = rng.random((num, 1)) < 0.5
-    return _perform(Strokes(start, np.where(stays, start, end)), rng)
+    """Presses and drags, half of each, anywhere on the page.
+
+    One press in five is long; one drag in three is bent.
+    """
+    start, end, via = rng.random((3, num, 2)) * PAGE
+    stays, bent = rng.random((num, 1)) < 0.5, rng.random((num, 1)) < 1 / 3
+    end = np.where(stays, start, end)
+    via = np.where(bent & ~stays, via, (start + end) / 2)
+    long = stays[:, 0] & (rng.random(num) < 0.2)
+    return _perform(Strokes(start, end, via, long), rng)
 
 
 def touch_slots(
     screens: TouchScreen, slots: IntArray, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Change the state of one widget on each screen: that in slot `[n]`."""
-    start, end = np.zeros((2, screens.num_screens, 2))
-    for widget, rows, columns, _ in screens.widgets():
-        chosen = rows[columns == slots[rows]]
-        if len(chosen):
-            strokes = widget.strokes(screens.parts(chosen, slots[chosen]), rng)
-            start[chosen], end[chosen] = strokes.start, strokes.end
-    return _perform(Strokes(start, end), rng)
+    return _perform(_strokes(screens, slots, rng), rng)
 
 
 def near_misses(
     screens: TouchScreen, slots: IntArray, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Mistakes around the widget in slot `[n]`: beside it, a drag for a tap, or anywhere on it."""
-    boxes = screens.layout.boxes[np.arange(screens.num_screens), slots]
+    """Mistakes around the widget in slot `[n]`.
+
+    Evenly: a tap beside it, a drag that should have been a tap, a tap anywhere on it, a press
+    that is long and should be short or the other way round, and the right gesture with a wrong
+    end and no bend.
+    """
+    num = screens.num_screens
+    boxes = screens.layout.boxes[np.arange(num), slots]
     within = rng.uniform(boxes[:, :2], boxes[:, 2:])
-    angle = rng.uniform(0.0, 2 * np.pi, len(boxes))
-    stray = rng.uniform(*STRAY_PIXELS, (len(boxes), 1)) * np.stack(
-        [np.cos(angle), np.sin(angle)], 1
+    angle = rng.uniform(0.0, 2 * np.pi, num)
+    stray = rng.uniform(*STRAY_PIXELS, (num, 1)) * np.stack([np.cos(angle), np.sin(angle)], 1)
+    right = _strokes(screens, slots, rng)
+    mistake = rng.integers(5, size=(num, 1))
+    start = np.select(
+        [mistake == 0, mistake >= 3], [_beside(boxes, within, rng), right.start], within
     )
-    mistake = rng.integers(3, size=(len(boxes), 1))
-    start = np.where(mistake == 0, _beside(boxes, within, rng), within)
-    end = np.where(mistake == 1, np.clip(start + stray, 0.0, PAGE), start)
-    return _perform(Strokes(start, end), rng)
+    end = np.select(
+        [mistake == 1, mistake == 3, mistake == 4],
+        [start + stray, right.end, right.end + stray / 2],
+        start,
+    )
+    long = (mistake[:, 0] == 3) & ~np.asarray(right.long)
+    return _perform(Strokes(start, np.clip(end, 0.0, PAGE), None, long), rng)
 
 
 def choose_slots(
@@ -101,6 +123,22 @@ def _beside(boxes: FloatArray, within: FloatArray, rng: np.random.Generator) -> 
     return np.clip(points, 0.0, PAGE)
 
 
+def _strokes(screens: TouchScreen, slots: IntArray, rng: np.random.Generator) -> Strokes:
+    """What each widget in slot `[n]` asks for, with no field left out."""
+    start, end, via = np.zeros((3, screens.num_screens, 2))
+    long = np.zeros(screens.num_screens, bool)
+    for widget, rows, columns, _ in screens.widgets():
+        chosen = rows[columns == slots[rows]]
+        if len(chosen):
+            strokes = widget.strokes(screens.parts(chosen, slots[chosen]), rng)
+            start[chosen], end[chosen] = strokes.start, strokes.end
+            via[chosen] = (strokes.start + strokes.end) / 2 if strokes.via is None else strokes.via
+            long[chosen] = False if strokes.long is None else strokes.long
+    return Strokes(start, end, via, long)
+
+
 def _perform(strokes: Strokes, rng: np.random.Generator) -> NDArray[np.float32]:
     (x0, y0), (x1, y1) = strokes.start.T / PAGE, strokes.end.T / PAGE
-    return drag(x0, y0, x1, y1, *random_times(len(x0), rng))
+    via = None if strokes.via is None else tuple(strokes.via.T / PAGE)
+    times = random_times(len(x0), rng, strokes.long)
+    return drag(x0, y0, x1, y1, *times, via=via)

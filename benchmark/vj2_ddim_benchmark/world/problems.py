@@ -1,4 +1,8 @@
-"""One-gesture problems: a screen, and the same screen after one touch of one widget."""
+"""One-gesture problems: a screen, and the same screen after one touch of one widget.
+
+A third of them are of multimodal kinds, where several different gestures reach the goal and their
+average does not.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,15 @@ from numpy.typing import NDArray
 from vj2_ddim_benchmark.world.policies import choose_slots, touch_slots
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.splits import SPLITS, require_split
-from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS
+from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.gestures.segments import IntArray
 
 __all__ = ["Problems", "one_gesture_problems"]
 
-SPARE = 4  # screens drawn for each problem: enough of them have the kind that is wanted
+SPARE = 4  # screens drawn for each problem: nearly always enough have the kind that is wanted
+MOST_SPARE = 256
+PERIOD = 36  # problems after which the kinds come round again
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,10 @@ class Problems:
 
 
 def one_gesture_problems(num: int, *, split: str, seed: int, size: int = 64) -> Problems:
-    """Draw problems, equally many (give or take one) of each kind, in random order.
+    """Draw problems in random order.
+
+    A third are multimodal; within each third and the rest, equally many (give or take one) of each
+    kind.
 
     Args:
         num: How many.
@@ -55,19 +65,51 @@ def one_gesture_problems(num: int, *, split: str, seed: int, size: int = 64) -> 
     if num < 1 or seed < 0:
         raise ConfigError(f"num must be at least 1 and seed at least 0; found {num} and {seed}")
     rng = np.random.default_rng([seed, SPLITS.index(split), 1])
-    kinds = rng.permutation(np.arange(num) % len(KINDS))
-    pool = TouchScreen.generate(SPARE * num + 32, split=split, seed=seed, size=size)
-    available = [
-        (pool.layout.num_states[:, kind == SLOT_KINDS] > 0).any(axis=1)
-        for kind in range(len(KINDS))
-    ]
-    taken = np.zeros(pool.num_screens, bool)
-    rows = np.empty(num, np.int64)
-    # The rarest kind chooses its screens first, so that no other takes them.
-    for kind in np.argsort([mask.sum() for mask in available]):
-        wanted = np.flatnonzero(kinds == kind)
-        rows[wanted] = np.flatnonzero(available[kind] & ~taken)[: len(wanted)]
-        taken[rows[wanted]] = True
+    first = int(rng.integers(PERIOD)) if num < PERIOD else 0  # of few problems, not always the same
+    kinds = rng.permutation(_kinds_in_turn(first + num)[first:])
+    pool, rows = _screens_with(kinds, split, seed, size)
     start = pool.select(rows)
     actions = touch_slots(start, choose_slots(start, rng, kinds), rng)
     return Problems(start, start.execute(actions), np.array(KINDS)[kinds], actions)
+
+
+def _screens_with(
+    kinds: IntArray, split: str, seed: int, size: int
+) -> tuple[TouchScreen, IntArray]:
+    """Screens, and the row of a different one for each of `kinds` `[num]` that has that kind.
+
+    Raises:
+        ConfigError: A kind does not occur even on a great many screens.
+    """
+    spare = SPARE
+    while spare <= MOST_SPARE:
+        pool = TouchScreen.generate(spare * len(kinds) + 32, split=split, seed=seed, size=size)
+        present = pool.layout.num_states > 1
+        available = [present[:, kind == SLOT_KINDS].any(axis=1) for kind in range(len(KINDS))]
+        taken = np.zeros(pool.num_screens, bool)
+        rows = np.full(len(kinds), -1)
+        # The rarest kind chooses its screens first, so that no other takes them.
+        for kind in np.argsort([mask.sum() for mask in available]):
+            wanted = np.flatnonzero(kinds == kind)
+            found = np.flatnonzero(available[kind] & ~taken)[: len(wanted)]
+            rows[wanted[: len(found)]] = found
+            taken[found] = True
+        if (rows >= 0).all():
+            return pool, rows
+        spare *= 2
+    missing = KINDS[kinds[rows < 0][0]]
+    raise ConfigError(
+        f"too few screens of the {split} split have a {missing}; ask for fewer problems"
+    )
+
+
+def _kinds_in_turn(num: int) -> IntArray:
+    """Indices in `WIDGETS` `[num]`: every third one of a multimodal kind, each kind in turn."""
+    index = np.arange(num)
+    several = np.flatnonzero([widget.multimodal for widget in WIDGETS])
+    single = np.flatnonzero([not widget.multimodal and widget.active for widget in WIDGETS])
+    return np.where(
+        index % 3 == 2,
+        several[index // 3 % len(several)],
+        single[(index - index // 3) % len(single)],
+    )

@@ -13,7 +13,14 @@ from vj2_ddim_benchmark.world.painting import Images, paint
 from vj2_ddim_benchmark.world.palettes import BACKGROUND
 from vj2_ddim_benchmark.world.splits import SPLITS, require_split
 from vj2_ddim_benchmark.world.touch import read_gestures
-from vj2_ddim_benchmark.world.widgets import NUM_SLOTS, SLOT_KINDS, WIDGETS, Parts, Widget
+from vj2_ddim_benchmark.world.widgets import (
+    NUM_SLOTS,
+    SLOT_KINDS,
+    SLOT_TOLERANCE,
+    WIDGETS,
+    Parts,
+    Widget,
+)
 from vj2_ddim_benchmark.world.widgets.widget import inside
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.gestures.segments import IntArray
@@ -111,12 +118,13 @@ class TouchScreen:
         return paint(self.layout.colors[:, BACKGROUND], layers, self.size)
 
     def matches(self, state: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each screen is exactly in a state `[n, S]`, as `[n]`.
+        """Whether each screen is in a state `[n, S]`, up to each kind's tolerance, as `[n]`.
 
         Raises:
             DataError: The states are not states of these screens.
         """
-        return np.asarray((self.state == self._checked(state)).all(axis=1))
+        apart = np.abs(self.state - self._checked(state))
+        return np.asarray((apart <= SLOT_TOLERANCE).all(axis=1))
 
     def state_distance(self, state: ArrayLike) -> FloatArray:
         """How many gestures each screen is from a state `[n, S]`, as `[n]`.

@@ -2,8 +2,9 @@
 
 The finger is down where press > 0.5 and no channel is NaN; coordinates are clipped to [0, 1]. The
 first press segment is the gesture (the end of the block lifts the finger); later ones are ignored.
-A path that leaves the slop, a circle of 15 page pixels around its start, is a drag; one that stays
-inside it and is short enough is a tap; a longer one is neither.
+A path that leaves the slop, a circle of 15 page pixels around its start, is a drag, and a fling if
+it is fast. One that stays inside the slop is a tap if it is short, a long press if it is long, and
+in between neither.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = [
+    "FLING_SPEED",
+    "LONG_PRESS_STEPS",
     "MAX_TAP_STEPS",
     "NUM_STEPS",
     "PAGE",
@@ -31,6 +34,8 @@ PAGE = 256.0  # page pixels across the screen, whatever the size of its picture
 SLOP = 15.0  # page pixels a finger may stray in a tap
 NUM_STEPS = 250  # steps of one action block, at 500 Hz
 MAX_TAP_STEPS = 120  # a longer press is not a tap
+LONG_PRESS_STEPS = 150  # a shorter press is not a long press
+FLING_SPEED = 1.5  # page pixels a step, over the whole drag, from which on it is a fling
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Gestures:
         end: `[n, 2]`, x and y where it was lifted.
         dragged: `[n]`, whether the path left the slop around its start.
         num_steps: `[n]`, how long the finger was down.
+        path: `[n, 250, 2]`, x and y; `start` before the press and `end` after it.
     """
 
     touched: NDArray[np.bool_]
@@ -50,11 +56,23 @@ class Gestures:
     end: FloatArray
     dragged: NDArray[np.bool_]
     num_steps: IntArray
+    path: FloatArray
 
     @property
     def tapped(self) -> NDArray[np.bool_]:
         """`[n]`, whether the gesture is a tap."""
         return self.touched & ~self.dragged & (self.num_steps <= MAX_TAP_STEPS)
+
+    @property
+    def long_pressed(self) -> NDArray[np.bool_]:
+        """`[n]`, whether the gesture is a long press."""
+        return self.touched & ~self.dragged & (self.num_steps >= LONG_PRESS_STEPS)
+
+    @property
+    def flung(self) -> NDArray[np.bool_]:
+        """`[n]`, whether the gesture is a fast drag."""
+        travel = np.hypot(*(self.end - self.start).T)
+        return np.asarray(self.dragged & (travel >= FLING_SPEED * self.num_steps))
 
     def select(self, index: IntArray) -> Gestures:
         """The gestures at an index."""
@@ -64,6 +82,7 @@ class Gestures:
             self.end[index],
             self.dragged[index],
             self.num_steps[index],
+            self.path[index],
         )
 
 
@@ -84,9 +103,11 @@ def read_gestures(actions: ArrayLike, num_screens: int) -> Gestures:
     rows = np.arange(num_screens)
     start = np.stack([x[rows, first], y[rows, first]], axis=1)
     end = np.stack([x[rows, stop - 1], y[rows, stop - 1]], axis=1)
-    distance = (x - start[:, :1]) ** 2 + (y - start[:, 1:]) ** 2
-    strayed = (held & (distance > SLOP**2)).any(axis=1)
-    return Gestures(stop > first, start, end, strayed, stop - first)
+    path = np.stack([x, y], axis=-1)
+    strayed = (held & (((path - start[:, None]) ** 2).sum(axis=-1) > SLOP**2)).any(axis=1)
+    path = np.where((steps < first[:, None])[..., None], start[:, None], path)
+    path = np.where((steps >= stop[:, None])[..., None], end[:, None], path)
+    return Gestures(stop > first, start, end, strayed, stop - first, path)
 
 
 def gesture_path(action: ArrayLike) -> FloatArray:

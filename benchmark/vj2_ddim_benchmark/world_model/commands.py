@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,19 +9,22 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import Progress as ProgressBars
 from rich.table import Table
 
+from vj2_ddim_benchmark.progress import progress_bars
+from vj2_ddim_benchmark.protocol.setup import environment
 from vj2_ddim_benchmark.world.collect import (
     collect_transitions,
     load_transitions,
     save_transitions,
 )
+from vj2_ddim_benchmark.world.gallery import draw_gallery
+from vj2_ddim_benchmark.world.speed import measure_speed
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.embed import embed_transitions
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.report import report_world_model
-from vj2_ddim_benchmark.world_model.train import Progress, train_world_model
+from vj2_ddim_benchmark.world_model.train import train_world_model
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
@@ -45,7 +46,7 @@ def collect(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Touch screens with scripted and random gestures and write what happened."""
-    with _progress() as progress:
+    with progress_bars() as progress:
         done = 0
 
         def count(added: int) -> None:
@@ -58,6 +59,35 @@ def collect(
         )
     save_transitions(out, transitions, {"split": split, "seed": seed})
     typer.echo(f"{num_trajectories * horizon} transitions in {out}")
+
+
+@app.command()
+def speed(
+    num_screens: Annotated[int, typer.Option(min=1, help="Screens in the batch.")] = 512,
+    size: Annotated[int, typer.Option(help="Pixels of the pictures, 32 to 256.")] = 64,
+    num_repeats: Annotated[int, typer.Option(min=1, help="How often it is timed.")] = 9,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure the touch screen: transitions a second on one core."""
+    measured = measure_speed(num_screens, size=size, num_repeats=num_repeats)
+    rates = measured["transitions_per_second"]
+    typer.echo(
+        f"{rates['wall']:.0f} transitions a second by the clock on the wall, "
+        f"{rates['cpu']:.0f} a second of CPU time, at {size} x {size}"
+    )
+    if json_file is not None:
+        write_json(json_file, {**measured, "environment": environment()})
+
+
+@app.command()
+def picture(
+    out: Annotated[Path, typer.Option(help="The PNG file to write.")],
+    split: Split = "train",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Draw a one-gesture problem of every kind of widget."""
+    draw_gallery(out, split=split, seed=seed)
+    typer.echo(f"picture in {out}")
 
 
 @app.command()
@@ -79,7 +109,7 @@ def train(
         "seed": seed,
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    with _progress() as progress:
+    with progress_bars() as progress:
         model = train_world_model(replace(config, **changes), out, progress, device=device)
     _show(model.report)
     typer.echo(f"world model in {out}")
@@ -94,7 +124,7 @@ def report(
 ) -> None:
     """Measure a world model anew, and print what it measured."""
     model = WorldModel.load(checkpoint)
-    with _progress() as progress:
+    with progress_bars() as progress:
         measured = report_world_model(
             model, split=split, num_problems=num_problems, progress=progress
         )
@@ -127,20 +157,6 @@ def embed(
     }
     write_trajectories_h5(out, embeddings, actions, splits, layer_normed=model.config.layer_norm)
     typer.echo(f"{len(embeddings)} trajectories in {out}")
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """One bar a phase, made when the phase first reports."""
-    with ProgressBars(console=Console(stderr=True)) as bars:
-        tasks: dict[str, Any] = {}
-
-        def update(phase: str, done: int, total: int) -> None:
-            if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=total)
-            bars.update(tasks[phase], completed=done, total=total)
-
-        yield update
 
 
 def _show(measured: dict[str, Any]) -> None:

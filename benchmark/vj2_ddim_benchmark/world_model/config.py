@@ -45,7 +45,7 @@ class WorldModelConfig:
         ConfigError: On construction, for a number out of range or an unknown name.
     """
 
-    num_trajectories: int = 12000
+    num_trajectories: int = 20000
     horizon: int = 4
     screen_size: int = 64
     patch_size: int = 8

@@ -3,9 +3,10 @@
 Each patch becomes one token that sees its state, its goal and their difference, so that start can
 be told from goal, and *where* it lies: a learned embedding, and on a square grid its coordinates as
 well, from which a place can be read off linearly. A few layers mix the patches, then learned
-queries gather what the denoiser needs, so that its cost does not grow with the patches. A maximum
-over the patches is added to what they gather: attention starts out as an average, in which the one
-patch that matters is lost, and takes many times longer to find it.
+queries gather what the denoiser needs, so that its cost does not grow with the patches. Attention
+starts out as an average, in which the few patches that matter are lost, and takes many times longer
+to find them. So half of the queries start out looking where goal and state differ (their attention
+is weighted by the squared difference), and a maximum over the patches is added to what all gather.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ __all__ = ["LatentEncoder"]
 
 
 NUM_FREQUENCIES = 4
+LEAST_CHANGE = 1e-3  # squared difference, in variances of the latents, that counts as none
 
 
 def _grid_features(num_patches: int) -> Tensor:
@@ -76,6 +78,7 @@ class LatentEncoder(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(width, nhead) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
         self.queries = nn.Parameter(torch.randn(1, num_tokens, width))
+        self.focus = nn.Parameter((torch.arange(num_tokens) % 2 == 0).float()[:, None])
         self.gather = Attention(width, nhead)
         self.pool = nn.Linear(width, width)
 
@@ -89,7 +92,8 @@ class LatentEncoder(nn.Module):
         state = (state - self.latent_mean) / self.latent_std
         goal = (goal - self.latent_mean) / self.latent_std
         change = goal - state
-        energy = torch.log1p(change.square().mean(dim=-1, keepdim=True))
+        squared = change.square().mean(dim=-1, keepdim=True)
+        energy = torch.log1p(squared)
         grid = self.grid.expand(state.shape[0], -1, -1)
         patches = torch.cat([state, goal, change, energy, grid], dim=-1)
         tokens = self.embed(patches) + self.position
@@ -97,6 +101,7 @@ class LatentEncoder(nn.Module):
             tokens = layer(tokens)
         tokens = self.norm(tokens)
         queries = self.queries.expand(state.shape[0], -1, -1)  # len() would be a constant in ONNX
-        gathered: Tensor = self.gather(queries, tokens)
+        bias = self.focus * torch.log(squared + LEAST_CHANGE).transpose(1, 2)
+        gathered: Tensor = self.gather(queries, tokens, bias.unsqueeze(1))
         largest: Tensor = self.pool(tokens).amax(dim=1, keepdim=True)
         return gathered + largest

@@ -1,7 +1,9 @@
 """Trajectories of embeddings and action blocks, read one transition at a time.
 
-A transition is `(z_t, z_{t+H}) -> action blocks t ... t+H-1`, H being the spec's horizon: every
-trajectory gives its later states as goals for its earlier ones (hindsight).
+A transition is `(z_t, z_g) -> action blocks t ... t+H-1`, H being the spec's horizon: every
+trajectory gives its later states as goals for its earlier ones (hindsight). The nearest goal is
+g = t+H, right after the actions; farther ones, up to `longest_goal - 1` steps later, teach first
+actions of longer ways. The nearest ones count as often as there are distances.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Trajectories:
         spec: What the actions are.
         layer_normed: Whether the embeddings were layer-normed; None where nobody recorded it.
         allow_out_of_range: Accept actions outside the spec's bounds.
+        longest_goal: How many later states serve as goals for each; 1 is the nearest alone.
 
     Raises:
         DataError: The files' embeddings differ in shape.
@@ -68,6 +71,7 @@ class Trajectories:
         *,
         layer_normed: bool | None = None,
         allow_out_of_range: bool = False,
+        longest_goal: int = 1,
     ) -> None:
         self.files = tuple(files)
         self.spec = spec
@@ -81,7 +85,11 @@ class Trajectories:
                     f"{self.embedding_shape} in {self.files[0].paths[0].name}; keep them in "
                     f"different folders"
                 )
-        counts = [f.num_trajectories * (f.num_steps - spec.horizon) for f in self.files]
+        self._pairs = [_pairs(file.num_steps, spec.horizon, longest_goal) for file in self.files]
+        counts = [
+            file.num_trajectories * len(pairs)
+            for file, pairs in zip(self.files, self._pairs, strict=True)
+        ]
         self._offsets: IntArray = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._open = _file_cache()
 
@@ -132,7 +140,7 @@ class Trajectories:
         for number in np.unique(file_numbers):
             rows = np.flatnonzero(file_numbers == number)
             file = self.files[number]
-            self._read(file, chosen[rows] - self._offsets[number], rows, (z_t, z_next, actions))
+            self._read(number, chosen[rows] - self._offsets[number], rows, (z_t, z_next, actions))
             for embeddings in (z_t, z_next):
                 require_finite(embeddings[rows], file.paths[0], "embedding value")
             require_finite(actions[rows], file.paths[-1], "action value")
@@ -142,21 +150,34 @@ class Trajectories:
 
     def _read(
         self,
-        file: TrajectoryFile,
+        number: int,
         transitions: IntArray,
         rows: IntArray,
         into: tuple[Float32, Float32, Float32],
     ) -> None:
         """Copy transitions of one file into the given rows."""
         z_t, z_next, actions = into
-        horizon = self.spec.horizon
+        file, pairs = self.files[number], self._pairs[number]
         embeddings, blocks = self._open(file.paths, os.getpid())
-        trajectories, steps = np.divmod(transitions, file.num_steps - horizon)
+        trajectories, chosen = np.divmod(transitions, len(pairs))
+        steps, goals = pairs[chosen].T.tolist()
         with readable(file.paths), np.errstate(over="ignore"):
-            for row, i, t in zip(rows, trajectories.tolist(), steps.tolist(), strict=True):
+            for row, i, t, g in zip(rows, trajectories.tolist(), steps, goals, strict=True):
                 z_t[row] = embeddings[i, t]
-                z_next[row] = embeddings[i, t + horizon]
-                actions[row] = blocks[i, t : t + horizon].reshape(actions.shape[1:])
+                z_next[row] = embeddings[i, g]
+                block = blocks[i, t : t + self.spec.horizon]
+                actions[row] = block.reshape(actions.shape[1:])
+
+
+def _pairs(num_steps: int, horizon: int, longest_goal: int) -> IntArray:
+    """Start and goal `[n, 2]` of every transition in a trajectory of `num_steps` states."""
+    pairs = [
+        (start, goal)
+        for start in range(num_steps - horizon)
+        for goal in range(start + horizon, min(start + horizon + longest_goal, num_steps))
+        for _ in range(longest_goal if goal == start + horizon else 1)
+    ]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
 def open_trajectories(
@@ -165,6 +186,7 @@ def open_trajectories(
     split: str | None = "train",
     *,
     allow_out_of_range: bool = False,
+    longest_goal: int = 1,
 ) -> Trajectories:
     """Open a folder of trajectories: pairs of `.npy`, `.npz`, or HDF5 with a manifest.
 
@@ -174,6 +196,7 @@ def open_trajectories(
         split: `"train"`, `"validation"` or `"test"` of the manifest, or None for every file. A
             folder without a manifest is all `"train"`.
         allow_out_of_range: Accept actions outside the spec's bounds.
+        longest_goal: How many later states serve as goals for each, see `Trajectories`.
 
     Raises:
         DataError: There are no such files or split, or a file is broken or of a wrong shape.
@@ -195,5 +218,9 @@ def open_trajectories(
         raise DataError(f"{folder / MANIFEST_NAME}: split {split!r} lists no trajectory files")
     described = [describe_file(paths, spec) for paths in files]
     return Trajectories(
-        described, spec, layer_normed=layer_normed, allow_out_of_range=allow_out_of_range
+        described,
+        spec,
+        layer_normed=layer_normed,
+        allow_out_of_range=allow_out_of_range,
+        longest_goal=longest_goal,
     )

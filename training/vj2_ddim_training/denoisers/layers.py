@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -41,13 +43,17 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
-        """`[B, S, D]` attends over `[B, C, D]`, giving `[B, S, D]`."""
+    def forward(self, queries: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`[B, S, D]` attends over `[B, C, D]`, giving `[B, S, D]`; `bias` `[B, 1, S, C]`."""
         query = self.query(queries).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         key, value = (
             self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         )
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        if bias is None:
+            mixed = functional.scaled_dot_product_attention(query, key, value)
+        else:  # written out: the ONNX exporter does not take a mask that depends on the input
+            match = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+            mixed = torch.softmax(match + bias, dim=-1) @ value
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return output
 

@@ -1,4 +1,4 @@
-"""A carousel: a strip of pages; a horizontal drag that is long enough turns one page."""
+"""A carousel: a strip of pages; a horizontal drag that is long or fast enough turns one page."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Carousel(Widget):
         return np.asarray(options[:, 0])
 
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
-        """Turn one page when the drag is mostly horizontal and goes past the threshold."""
+        """Turn one page when the drag is mostly horizontal, and past the threshold or a fling."""
         across, down = (gestures.end - gestures.start).T
         turns = gestures.dragged & (np.abs(across) > np.abs(down))
-        turns &= np.abs(across) > THRESHOLD * parts.widths
+        turns &= gestures.flung | (np.abs(across) > THRESHOLD * parts.widths)
         page = parts.state - turns * np.sign(across).astype(int)
         return np.asarray(np.clip(page, 0, parts.options[:, 0] - 1))
 

@@ -7,7 +7,8 @@ import numpy as np
 from vj2_ddim_benchmark.world.painting import Rectangles, stack_boxes
 from vj2_ddim_benchmark.world.palettes import INK, KEYS, SURFACE
 from vj2_ddim_benchmark.world.touch import Gestures
-from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, inside, taps_inside
+from vj2_ddim_benchmark.world.widgets.grid import cell_boxes, cell_under, other_than, shrunk
+from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, taps_inside
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
@@ -38,9 +39,9 @@ class Keypad(Widget):
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A tap that starts and ends on one key selects it."""
         keys = _key_boxes(parts)
-        both = inside(gestures.start[:, None], keys) & inside(gestures.end[:, None], keys)
-        both &= gestures.tapped[:, None]
-        return np.where(both.any(axis=1), both.argmax(axis=1), parts.state)
+        start, end = cell_under(gestures.start, keys), cell_under(gestures.end, keys)
+        selects = gestures.tapped & (start == end) & (start >= 0)
+        return np.where(selects, start, parts.state)
 
     def draw(self, parts: Parts) -> Rectangles:
         """A panel, the display, a ring behind the selected key, and the keys."""
@@ -50,26 +51,18 @@ class Keypad(Widget):
         left, top, right, _ = parts.boxes.T
         display = stack_boxes(left + GAP, top + GAP, right - GAP, top + DISPLAY - GAP)
         selected = keys[rows, parts.state]
-        shrink = RING * (np.arange(MAX_KEYS) == parts.state[:, None])
-        faces = keys + shrink[..., None] * np.array([1.0, 1.0, -1.0, -1.0])
+        faces = shrunk(keys, RING * (np.arange(MAX_KEYS) == parts.state[:, None]))
         boxes = np.concatenate([np.stack([parts.boxes, display, selected], axis=1), faces], axis=1)
         frame = [parts.colors[:, SURFACE], palette[rows, parts.state], parts.colors[:, INK]]
         return Rectangles(boxes, np.concatenate([np.stack(frame, axis=1), palette], axis=1))
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """A tap on any key but the selected one."""
-        num_keys = self.num_states(parts.options)
-        key = (parts.state + rng.integers(1, num_keys)) % num_keys
+        key = other_than(parts.state, self.num_states(parts.options), rng)
         return taps_inside(_key_boxes(parts)[np.arange(len(key)), key], rng)
 
 
 def _key_boxes(parts: Parts) -> FloatArray:
-    """Boxes `[m, 9, 4]` of the keys; those a keypad does not have are empty."""
-    left, top, right, bottom = (edge[:, None] for edge in parts.boxes.T)
-    num_rows, num_columns = (count[:, None] for count in parts.options.T)
-    keys = np.arange(MAX_KEYS)
-    row, column = keys // num_columns, keys % num_columns
-    width, height = (right - left) / num_columns, (bottom - top - DISPLAY) / num_rows
-    x, y = left + column * width, top + DISPLAY + row * height
-    boxes = stack_boxes(x + GAP, y + GAP, x + width - GAP, y + height - GAP)
-    return np.where((row < num_rows)[..., None], boxes, 0.0)
+    """Boxes `[m, 9, 4]` of the keys."""
+    keys = parts.boxes + np.array([0.0, DISPLAY, 0.0, 0.0])
+    return cell_boxes(keys, parts.options[:, 0], parts.options[:, 1], MAX_KEYS, GAP)

@@ -20,7 +20,7 @@ from vj2_ddim_benchmark.world.touch import Gestures
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["Parts", "Strokes", "Widget", "inside", "taps_inside"]
+__all__ = ["MARGIN", "Parts", "Strokes", "Widget", "inside", "taps_inside"]
 
 MARGIN = 2.0  # page pixels that scripted taps keep from an edge
 
@@ -49,10 +49,19 @@ class Parts:
 
 @dataclass(frozen=True)
 class Strokes:
-    """Straight gestures in page pixels: from `start` `[m, 2]` to `end` `[m, 2]`; a tap stays."""
+    """m gestures in page pixels; a tap starts and ends in one place.
+
+    Attributes:
+        start: `[m, 2]`.
+        end: `[m, 2]`.
+        via: `[m, 2]`, where the finger is at half time; straight lines unless told.
+        long: `[m]`, which are long presses; none unless told.
+    """
 
     start: FloatArray
     end: FloatArray
+    via: FloatArray | None = None
+    long: NDArray[np.bool_] | None = None
 
 
 class Widget(ABC):
@@ -63,6 +72,12 @@ class Widget(ABC):
     """How many of them one screen may have."""
     choices: ClassVar[tuple[tuple[int, int], ...]]
     """The options one may be built with."""
+    active: ClassVar[bool] = True
+    """Whether it has states to change between; dead areas have one."""
+    multimodal: ClassVar[bool] = False
+    """Whether several different gestures do the same, and their average does nothing."""
+    tolerance: ClassVar[int] = 0
+    """How far two states may be apart and still count as the same."""
 
     @abstractmethod
     def size_range(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -82,11 +97,11 @@ class Widget(ABC):
 
     @abstractmethod
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
-        """Gestures, as varied as a user's, that change each one's state."""
+        """Gestures, as varied as a user's, that change each one's state beyond the tolerance."""
 
     def distance(self, state: IntArray, other: IntArray) -> FloatArray:
         """Gestures `[m]` between two states: one, unless a kind has to go step by step."""
-        return np.asarray(state != other, np.float64)
+        return np.asarray(np.abs(state - other) > self.tolerance, np.float64)
 
 
 def inside(points: FloatArray, boxes: FloatArray) -> NDArray[np.bool_]:

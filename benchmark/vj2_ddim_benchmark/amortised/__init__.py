@@ -1,0 +1,1 @@
+"""Amortised planning without diffusion: regression and a Gaussian, from what the denoiser sees."""

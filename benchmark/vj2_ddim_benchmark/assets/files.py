@@ -1,0 +1,85 @@
+"""Where trained parts lie, in a run's folder or in the package.
+
+```
+FOLDER/
+├── world_model.pt    the encoder and predictor that every planner plans through
+├── bundle/           the exported denoiser, with its ranker
+├── regression.pt     the action regressed from the same latents
+├── gaussian.pt       a Gaussian over actions from the same latents
+├── latents/          transitions, embedded (HDF5); not shipped
+└── denoiser/         the denoiser's training run; not shipped
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vj2_ddim_plugin.errors import DataError
+
+__all__ = ["SHIPPED", "Assets", "shipped_assets"]
+
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Paths in one folder."""
+
+    folder: Path
+
+    @property
+    def world_model(self) -> Path:
+        """The world model's file."""
+        return self.folder / "world_model.pt"
+
+    @property
+    def bundle(self) -> Path:
+        """The exported denoiser's folder."""
+        return self.folder / "bundle"
+
+    @property
+    def regression(self) -> Path:
+        """The amortised regression's file."""
+        return self.folder / "regression.pt"
+
+    @property
+    def gaussian(self) -> Path:
+        """The amortised Gaussian's file."""
+        return self.folder / "gaussian.pt"
+
+    @property
+    def latents(self) -> Path:
+        """The denoiser's data."""
+        return self.folder / "latents"
+
+    @property
+    def denoiser(self) -> Path:
+        """The denoiser's training run."""
+        return self.folder / "denoiser"
+
+    @property
+    def provenance(self) -> Path:
+        """What made them and what they measured."""
+        return self.folder / "provenance.json"
+
+    def complete(self) -> bool:
+        """Whether everything a benchmark needs is there."""
+        parts = (self.world_model, self.bundle, self.regression, self.gaussian)
+        return all(part.exists() for part in parts)
+
+
+def shipped_assets() -> Assets:
+    """The parts that come with the package; the recorded figures were measured with them.
+
+    Raises:
+        DataError: They are not there.
+    """
+    assets = Assets(SHIPPED)
+    if not assets.complete():
+        raise DataError(
+            f"{SHIPPED}: the trained parts that come with the package are not all there; install "
+            f"it anew, or make them with `vj2-ddim benchmark --retrain`"
+        )
+    return assets

@@ -1,0 +1,70 @@
+"""What trained parts were made with, what they measured, and whether they are still the same."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import vj2_ddim_plugin
+from vj2_ddim_benchmark.assets.files import Assets
+from vj2_ddim_benchmark.assets.settings import AssetSettings
+from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.files import sha256_of, write_json
+from vj2_ddim_plugin.records import to_plain
+from vj2_ddim_training.checkpoint import load_checkpoint
+from vj2_ddim_training.validation import SUCCESS
+
+__all__ = ["hashes_of", "read_provenance", "settings_as_json", "write_provenance"]
+
+COMMAND = "vj2-ddim benchmark --retrain --threads 1 --out RUN"
+
+
+def write_provenance(assets: Assets, settings: AssetSettings) -> None:
+    """Write `provenance.json` beside parts that were made whole.
+
+    Args:
+        assets: A folder with all parts and the denoiser's training run.
+        settings: What they were made with.
+    """
+    best = load_checkpoint(assets.denoiser / "best.pt")
+    contents = {
+        "command": COMMAND,
+        "version": vj2_ddim_plugin.__version__,
+        "settings": settings_as_json(settings),
+        "sha256": hashes_of(assets),
+        "denoiser": {
+            "data_fingerprint": best.data_fingerprint,
+            "epoch": best.training["epoch"],
+            "step": best.training["step"],
+            **{name: value for name, value in best.metrics.items() if name.startswith(SUCCESS)},
+        },
+    }
+    write_json(assets.provenance, contents)
+
+
+def read_provenance(assets: Assets) -> dict[str, Any]:
+    """The contents of `provenance.json`.
+
+    Raises:
+        DataError: It is missing or not JSON.
+    """
+    try:
+        contents: dict[str, Any] = json.loads(assets.provenance.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{assets.provenance}: cannot be read ({error}); make the parts anew with `{COMMAND}`"
+        ) from error
+    return contents
+
+
+def hashes_of(assets: Assets) -> dict[str, str]:
+    """sha256 of every file of the parts, by its path in the folder."""
+    parts = (assets.world_model, assets.regression, assets.gaussian)
+    files = [*parts, *sorted(path for path in assets.bundle.iterdir() if path.is_file())]
+    return {path.relative_to(assets.folder).as_posix(): sha256_of(path) for path in files}
+
+
+def settings_as_json(settings: AssetSettings) -> dict[str, Any]:
+    """The settings as JSON holds them."""
+    found: dict[str, Any] = json.loads(json.dumps(to_plain(settings)))
+    return found

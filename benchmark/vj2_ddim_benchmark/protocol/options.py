@@ -1,0 +1,47 @@
+"""What the words after the benchmark's options mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vj2_ddim_benchmark.planners.registry import entries_of
+from vj2_ddim_benchmark.protocol.studies import DEFAULT_PLANNERS, StudySettings
+from vj2_ddim_plugin.errors import ConfigError
+
+__all__ = ["budgets_of", "names_of", "studies_from"]
+
+
+def names_of(planners: list[str] | None) -> list[str]:
+    """Words that are repeated or have commas between them, one by one."""
+    return [name for words in planners or [] for name in words.split(",") if name]
+
+
+def budgets_of(budget_ms: list[float] | None, full_plan: bool) -> tuple[float | None, ...]:
+    """Each once, the smallest first, the full plan last."""
+    limits: list[float | None] = [*sorted(set(budget_ms or ()))]
+    return tuple([*limits, None] if full_plan or not limits else limits)
+
+
+def studies_from(
+    planners: list[str] | None, half_world_model: Path | None, bundles: list[str] | None
+) -> StudySettings:
+    """What the studies need.
+
+    Args:
+        planners: What `names_of` takes; the default ones where there are none.
+        half_world_model: A file, or None.
+        bundles: Each `NAME=DIR`.
+
+    Raises:
+        ConfigError: A bundle is not given as NAME=DIR, or a planner is unknown.
+    """
+    named = {}
+    for words in bundles or []:
+        name, equals, folder = words.partition("=")
+        if not name or not equals or not folder:
+            raise ConfigError(f"--study-bundle must be NAME=DIR; found {words!r}")
+        named[name] = Path(folder)
+    names = names_of(planners)
+    if names:
+        entries_of(names)
+    return StudySettings(tuple(names) or DEFAULT_PLANNERS, half_world_model, named)

@@ -1,0 +1,100 @@
+"""However many processes solve the problems, the results are the same but for the times."""
+
+import sys
+import threading
+from dataclasses import replace
+
+import pytest
+from protocol_tools import write_world_model
+
+from vj2_ddim_benchmark.planners.entry import BuildAssets
+from vj2_ddim_benchmark.protocol.executors import (
+    import_ray,
+    in_this_process,
+    over_processes,
+    over_ray,
+)
+from vj2_ddim_benchmark.protocol.gather import gather, read_cold, todo_list
+from vj2_ddim_benchmark.protocol.records import read_records
+from vj2_ddim_benchmark.protocol.variants import Variant
+from vj2_ddim_benchmark.protocol.worker import WorkerSettings
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
+
+PLANNERS = ("random", "descent", "blurred")
+NUM_PROBLEMS = 4
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    path = write_world_model(tmp_path_factory.mktemp("executors") / "world_model.pt")
+    return WorkerSettings(
+        variants=(
+            Variant("random", "random-gestures-16"),
+            Variant("descent", "gradient-descent-adam-10"),
+            Variant("blurred", "random-gestures-16", goal_noise=0.5),
+        ),
+        tuned={"random": {}, "descent": {"lr": 0.05, "start": "centre"}, "blurred": {}},
+        world_model=path,
+        assets=BuildAssets(ActionSpec(), None, 1, 0),
+        num_problems=NUM_PROBLEMS,
+        split="validation",
+        seed=0,
+        budgets=(None,),
+    )
+
+
+@pytest.fixture(scope="module")
+def alone(settings, tmp_path_factory):
+    out = tmp_path_factory.mktemp("alone")
+    return solve(out, in_this_process(settings.make()))
+
+
+def solve(out, executor):
+    return gather(out, PLANNERS, (None,), NUM_PROBLEMS, executor)
+
+
+def without_times(records):
+    return [replace(record, wall_ms=0.0) for record in records]
+
+
+def test_several_processes_give_what_one_gives(settings, alone, tmp_path):
+    records = solve(tmp_path, over_processes(settings, 2))
+    assert without_times(records) == without_times(alone)
+    assert read_records(tmp_path / "results.jsonl") == records  # in the same order
+    assert set(read_cold(tmp_path)) == set(PLANNERS)
+    assert any(a.final_cost != b.final_cost for a, b in zip(alone[::3], alone[1::3], strict=True))
+
+
+def test_what_a_worker_raises_is_raised_here(settings, tmp_path):
+    lost = replace(settings, world_model=tmp_path / "nothing.pt")
+    with pytest.raises(VJ2DDIMError, match=r"nothing\.pt"):
+        solve(tmp_path, over_processes(lost, 1))
+
+
+def test_nothing_to_do_starts_nothing(settings):
+    before = threading.active_count()
+    lost = replace(settings, world_model=None)
+    assert list(over_processes(lost, 4)([])) == []
+    assert threading.active_count() == before
+    with pytest.raises(ConfigError, match="workers"):
+        over_processes(settings, 0)
+
+
+def test_a_missing_ray_names_the_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'vj2-ddim-plugin\[ray\]'"):
+        import_ray()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_ray_cluster_gives_what_one_process_gives(settings, alone, tmp_path):
+    pytest.importorskip("ray")
+    records = solve(tmp_path / "run", over_ray(settings, "local", 2))
+    assert without_times(records) == without_times(alone)
+    assert list(over_ray(settings, "local")([])) == []
+    lost = replace(settings, world_model=tmp_path / "nothing.pt")
+    with pytest.raises(VJ2DDIMError, match=r"nothing\.pt"):
+        list(over_ray(lost, "local")(todo_list(PLANNERS, (None,), 1)))
+    with pytest.raises(ConfigError, match=r"cannot join the Ray cluster '127\.0\.0\.1:1'"):
+        list(over_ray(settings, "127.0.0.1:1")(todo_list(PLANNERS, (None,), 1)))
