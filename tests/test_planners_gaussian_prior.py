@@ -181,7 +181,9 @@ def test_it_is_built_from_its_file(tmp_path):
     built = entry.build(BuildAssets(SPEC, gaussian_path=path, seed=3), {"std_scale": 0.5})
     found, _ = solve(built)
     expected, _ = solve(make_planner(16, 0.5, seed=3))
-    np.testing.assert_array_equal(found.actions, expected.actions)
+    np.testing.assert_allclose(
+        found.actions, expected.actions, atol=2e-3
+    )  # a file is in half precision
 
 
 def test_without_its_file_it_says_what_is_missing():

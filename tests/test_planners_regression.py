@@ -115,9 +115,8 @@ def test_it_is_built_from_its_file(tmp_path):
     assert (entry.name, entry.with_cost, dict(entry.search_space)) == ("regression", False, {})
     built = entry.build(BuildAssets(SPEC, regression_path=path), {})
     expected = make_planner(seed=3).optimize(PlanningProblem(CONTEXT))
-    np.testing.assert_array_equal(
-        built.optimize(PlanningProblem(CONTEXT)).actions, expected.actions
-    )
+    found = built.optimize(PlanningProblem(CONTEXT))
+    np.testing.assert_allclose(found.actions, expected.actions, atol=2e-3)  # half precision
 
 
 def test_without_its_file_it_says_what_is_missing(tmp_path):
