@@ -8,12 +8,12 @@ import pytest
 
 from vj2_ddim_benchmark.chains.race import ChainRace
 from vj2_ddim_benchmark.chains.records import ChainRecord
-from vj2_ddim_benchmark.chains.run import run_chains
 from vj2_ddim_benchmark.chains.stopping import picture_distance, stop_distance_of
 from vj2_ddim_benchmark.chains.worker import ChainSettings, ChainWorker
 from vj2_ddim_benchmark.planners.entry import BuildAssets
 from vj2_ddim_benchmark.protocol.competitors import Competitor
 from vj2_ddim_benchmark.protocol.executors import in_this_process
+from vj2_ddim_benchmark.protocol.gather import gather
 from vj2_ddim_benchmark.protocol.json_lines import read_json_lines
 from vj2_ddim_benchmark.protocol.run import Race, problem_seed
 from vj2_ddim_benchmark.protocol.worker import WorkerSettings
@@ -83,7 +83,9 @@ def run(folder, competitors, budgets=(None,), stop_distance=0.0, progress=None):
     warm_up = Race(Seeing(), WARM_UP, make_cost=chain_race.make_cost)
     executor = in_this_process(ChainWorker(chain_race, warm_up, competitors, budgets))
     names = [competitor.name for competitor in competitors]
-    return run_chains(folder, names, budgets, len(CHAINS), executor, progress)
+    return gather(
+        folder, names, budgets, len(CHAINS), executor, progress, "chain", kind=ChainRecord
+    )
 
 
 def attempts(gestures, stop_distance=0.0):

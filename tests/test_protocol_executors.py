@@ -15,7 +15,7 @@ from vj2_ddim_benchmark.protocol.executors import (
     over_ray,
 )
 from vj2_ddim_benchmark.protocol.gather import gather, read_cold, todo_list
-from vj2_ddim_benchmark.protocol.records import read_records
+from vj2_ddim_benchmark.protocol.records import Record, read_records
 from vj2_ddim_benchmark.protocol.variants import Variant
 from vj2_ddim_benchmark.protocol.worker import WorkerSettings
 from vj2_ddim_plugin.actions import ActionSpec
@@ -51,7 +51,7 @@ def alone(settings, tmp_path_factory):
 
 
 def solve(out, executor):
-    return gather(out, PLANNERS, (None,), NUM_PROBLEMS, executor)
+    return gather(out, PLANNERS, (None,), NUM_PROBLEMS, executor, kind=Record)
 
 
 def without_times(records):

@@ -11,7 +11,7 @@ import pytest
 from vj2_ddim_benchmark.protocol.competitors import Competitor
 from vj2_ddim_benchmark.protocol.executors import in_this_process
 from vj2_ddim_benchmark.protocol.gather import gather, read_cold, todo_list
-from vj2_ddim_benchmark.protocol.records import read_records
+from vj2_ddim_benchmark.protocol.records import Record, read_records
 from vj2_ddim_benchmark.protocol.run import Race, most_generous, problem_seed
 from vj2_ddim_benchmark.protocol.worker import Worker
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
@@ -58,7 +58,7 @@ def run(out, competitors, progress=None, budgets=(None,)):
     race = Race(Seeing(), PROBLEMS, seed=3, make_cost=press_time)
     executor = in_this_process(Worker(race, competitors, budgets))
     names = [competitor.name for competitor in competitors]
-    return gather(out, names, budgets, len(PROBLEMS), executor, progress)
+    return gather(out, names, budgets, len(PROBLEMS), executor, progress, kind=Record)
 
 
 def test_success_is_what_the_screen_says(tmp_path):

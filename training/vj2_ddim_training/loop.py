@@ -26,6 +26,7 @@ from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.interrupts import hold_interrupts
 from vj2_ddim_training.loss import diffusion_loss
+from vj2_ddim_training.optimization import moving_average, warmup_cosine
 from vj2_ddim_training.run_folder import RunFolder
 from vj2_ddim_training.validation import SUCCESS, Validation
 
@@ -68,25 +69,13 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
-        warmup = max(1, round(config.warmup_share * self.total_steps))
-
-        def learning_rate(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            share = (step - warmup) / max(1, self.total_steps - warmup)
-            return 0.5 * (1.0 + math.cos(math.pi * share))
-
-        self.learning_rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, learning_rate)
-        self.average = AveragedModel(self.model, avg_fn=self._average_weights, use_buffers=True)
+        schedule = warmup_cosine(self.total_steps, config.warmup_share)
+        self.learning_rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
+        self.average = AveragedModel(
+            self.model, avg_fn=moving_average(config.ema_decay), use_buffers=True
+        )
         self.metrics: dict[str, Any] = {}
         self.best_success = -math.inf
-
-    def _average_weights(self, average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        """EMA whose decay grows from 0.1, so that short runs are not averaged with the start."""
-        if not average.is_floating_point():
-            return current
-        decay = min(self.config.ema_decay, (1 + float(count)) / (10 + float(count)))
-        return torch.lerp(current, average, decay)
 
     def run(self) -> Checkpoint:
         """Train to the end; on Ctrl-C, leave a checkpoint of the last whole step and re-raise.

@@ -26,6 +26,7 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.devices import choose_device
 from vj2_ddim_training.examples import Examples
+from vj2_ddim_training.optimization import moving_average, warmup_cosine
 
 __all__ = ["Progress", "fit_amortised", "train_amortised"]
 
@@ -117,8 +118,8 @@ def fit_amortised(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.lr, weight_decay=training.weight_decay
     )
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, _learning_rate(total, training))
-    average = AveragedModel(model, avg_fn=_averaging(training.ema_decay), use_buffers=True)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(total, training.warmup_share))
+    average = AveragedModel(model, avg_fn=moving_average(training.ema_decay), use_buffers=True)
     losses: list[float] = []
     for original, inputs in _batches(examples, training):
         here = {name: z.to(device) for name, z in inputs.items()}
@@ -153,25 +154,3 @@ def _batches(
             _, original, inputs = examples.batch(order[first : first + training.batch_size])
             tensors = {name: torch.from_numpy(z).float() for name, z in inputs.items()}
             yield torch.from_numpy(original).float(), tensors
-
-
-def _learning_rate(total: int, training: TrainingConfig) -> Callable[[int], float]:
-    """Share of the peak rate at each of `total` steps: linear warm-up, cosine decay to 0."""
-    warmup = max(1, round(training.warmup_share * total))
-
-    def share(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-    return share
-
-
-def _averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """An exponential moving average whose decay grows from 0.1, as the denoiser's does."""
-
-    def averaged(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        warmed = min(decay, (1 + float(count)) / (10 + float(count)))
-        return torch.lerp(current, average, warmed)
-
-    return averaged

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from vj2_ddim_benchmark.protocol.records import TOLERANCE_MS, TOLERANCE_SHARE
 
-__all__ = ["ChainRecord"]
+__all__ = ["CHAINS_DIR", "ChainRecord"]
+
+CHAINS_DIR = "chains"
+"""Where the results of chains are, in the folder of a run."""
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, cast
 
 from vj2_ddim_benchmark.chains.race import ChainRace
 from vj2_ddim_benchmark.protocol.competitors import Competitor
@@ -37,17 +36,13 @@ class ChainWorker(Worker):
         """
         super().__init__(warm_up, competitors, budgets)
         self.chain_race = chain_race
-        self._warm: set[str] = set()
 
     def solve(self, todo: Todo) -> Iterator[Solved]:
         """Go through one chain with each planner, in turn; `Solved.records` are `ChainRecord`s."""
-        names = dict.fromkeys(name for name, _ in todo.turns)
-        fresh = [self.competitors[name] for name in names if name not in self._warm]
-        cold: Mapping[str, Any] = self.race.warm_up(fresh, self.budgets) if fresh else {}
-        self._warm |= set(names)
+        self._warm_up(todo)
         for name, budget_ms in todo.turns:
             record = self.chain_race.attempt(self.competitors[name], todo.problem, budget_ms)
-            yield Solved(cast(Any, (record,)), cold)
+            yield Solved((record,), {})  # first plans are timed in the race
 
 
 @dataclass(frozen=True)

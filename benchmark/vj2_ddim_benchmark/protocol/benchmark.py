@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vj2_ddim_benchmark.chains.animation import animate_record, telling_chain
-from vj2_ddim_benchmark.chains.run import CHAINS_DIR, run_chains
+from vj2_ddim_benchmark.chains.records import CHAINS_DIR, ChainRecord
 from vj2_ddim_benchmark.chains.stopping import stop_distance_of
 from vj2_ddim_benchmark.chains.summary import summarise_chains
 from vj2_ddim_benchmark.chains.worker import ChainSettings
@@ -16,6 +16,7 @@ from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry
 from vj2_ddim_benchmark.protocol.executors import in_this_process, over_processes, over_ray
 from vj2_ddim_benchmark.protocol.gather import MapProblems, gather
 from vj2_ddim_benchmark.protocol.pictures import draw_pictures
+from vj2_ddim_benchmark.protocol.records import Record
 from vj2_ddim_benchmark.protocol.report_command import rebuild_report
 from vj2_ddim_benchmark.protocol.run import Progress, most_generous
 from vj2_ddim_benchmark.protocol.setup import claim_folder, environment, use_threads
@@ -98,7 +99,13 @@ class Benchmark:
         worker = settings.make()  # it also draws the pictures
         names = [variant.name for variant in variants]
         records = gather(
-            out, names, self.budgets, self.num_problems, self._executor(settings, worker), progress
+            out,
+            names,
+            self.budgets,
+            self.num_problems,
+            self._executor(settings, worker),
+            progress,
+            kind=Record,
         )
         budget = most_generous(list(self.budgets))
         shown = [record for record in records if record.budget_ms == budget]
@@ -139,7 +146,7 @@ class Benchmark:
             claim_folder(folder, {**self._fixed(), **_own_files(chosen)}, self._noted(settings))
             planners = [variant.name for variant in chosen]
             executor = self._executor(settings)
-            gather(folder, planners, (None,), num, executor, progress, f"study {name}")
+            gather(folder, planners, (None,), num, executor, progress, f"study {name}", kind=Record)
         return rebuild_report(out, out)
 
     def chains(
@@ -173,7 +180,9 @@ class Benchmark:
         fixed = {**self._fixed(), "num_chains": num_chains, "stop_distance": stop_distance}
         claim_folder(folder, fixed, self._noted(base))
         executor = self._executor(settings)
-        records = run_chains(folder, names, base.budgets, num_chains, executor, progress)
+        records = gather(
+            folder, names, base.budgets, num_chains, executor, progress, "chain", kind=ChainRecord
+        )
         drawn = chain_problems(num_chains, split=self.split, seed=self.seed, size=size)
         animate_record(out / "pictures" / "chain.gif", drawn, telling_chain(records, names[0]))
         rebuild_report(out, out)

@@ -10,9 +10,9 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
-from vj2_ddim_benchmark.protocol.json_lines import JsonLines
-from vj2_ddim_benchmark.protocol.records import Record
+from vj2_ddim_benchmark.protocol.json_lines import Dataclass, JsonLines
 from vj2_ddim_benchmark.protocol.run import Progress
 from vj2_ddim_plugin.files import write_json
 
@@ -56,13 +56,26 @@ class Solved:
     """Some plans of one problem.
 
     Attributes:
-        records: Their results, in order.
+        records: Their results, in order, of the class that is gathered.
         cold: Times of the planners that made their first plan in this process.
     """
 
-    records: tuple[Record, ...]
+    records: tuple[Any, ...]
     cold: Cold
 
+
+class Keyed(Dataclass, Protocol):
+    """A record that says which plan it is of."""
+
+    @property
+    def planner(self) -> str: ...
+    @property
+    def problem(self) -> int: ...
+    @property
+    def budget_ms(self) -> float | None: ...
+
+
+R = TypeVar("R", bound=Keyed)
 
 MapProblems = Callable[[Sequence[Todo]], Iterator[Solved]]
 """Solves problems and yields results in their order; see `executors.py`."""
@@ -76,7 +89,9 @@ def gather(
     map_problems: MapProblems,
     progress: Progress | None = None,
     phase: str = "plan",
-) -> list[Record]:
+    *,
+    kind: type[R],
+) -> list[R]:
     """Race; results that are already in the folder are kept, and only the others made.
 
     Args:
@@ -87,6 +102,7 @@ def gather(
         map_problems: Solves them.
         progress: Called with the phase, the plans made and their number.
         phase: What to call it.
+        kind: The class of the results.
 
     Returns:
         The records of these planners under these budgets on these problems, old and new.
@@ -96,7 +112,7 @@ def gather(
         DataError: The folder holds results that cannot be read.
     """
     report = progress or (lambda phase, done, total: None)
-    with JsonLines(out / RESULTS, Record) as log:
+    with JsonLines(out / RESULTS, kind) as log:
         done = {(record.planner, record.problem, record.budget_ms) for record in log.records}
         todos = todo_list(planners, budgets, num_problems, done)
         total, count, cold = sum(len(todo.turns) for todo in todos), 0, read_cold(out)

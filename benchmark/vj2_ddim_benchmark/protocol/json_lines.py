@@ -20,7 +20,7 @@ from typing import (
 
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
-__all__ = ["JsonLines", "read_json_lines"]
+__all__ = ["Dataclass", "JsonLines", "read_json_lines"]
 
 
 class Dataclass(Protocol):

@@ -9,8 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from vj2_ddim_benchmark.chains.records import ChainRecord
-from vj2_ddim_benchmark.chains.run import CHAINS_DIR
+from vj2_ddim_benchmark.chains.records import CHAINS_DIR, ChainRecord
 from vj2_ddim_benchmark.chains.summary import summarise_chains
 from vj2_ddim_benchmark.chains.tables import chain_section
 from vj2_ddim_benchmark.protocol.curves import draw_curves, draw_success_against_time

@@ -40,13 +40,17 @@ class Worker:
 
     def solve(self, todo: Todo) -> Iterator[Solved]:
         """Make the plans of one problem, in turn, and hand each out as it comes."""
+        self._warm_up(todo)
+        for name, budget_ms in todo.turns:
+            record = self.race.attempt(self.competitors[name], todo.problem, budget_ms)
+            yield Solved((record,), dict(self._cold))
+
+    def _warm_up(self, todo: Todo) -> None:
+        """Planners that this process has not met yet make their first plans."""
         names = dict.fromkeys(name for name, _ in todo.turns)
         fresh = [self.competitors[name] for name in names if name not in self._cold]
         if fresh:
             self._cold |= self.race.warm_up(fresh, self.budgets)
-        for name, budget_ms in todo.turns:
-            record = self.race.attempt(self.competitors[name], todo.problem, budget_ms)
-            yield Solved((record,), dict(self._cold))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import Examples
+from vj2_ddim_training.optimization import warmup_cosine
 from vj2_ddim_training.ranker.candidates import (
     JudgedCandidates,
     Progress,
@@ -93,12 +94,13 @@ def fit_ranker(
     optimizer = torch.optim.AdamW(ranker.parameters(), config.lr, weight_decay=config.weight_decay)
     steps_per_epoch = math.ceil(len(cost) / config.batch_size)
     total = config.num_epochs * steps_per_epoch
+    share_of_lr = warmup_cosine(total, WARMUP_SHARE)
     for step in range(total):
         epoch, index = divmod(step, steps_per_epoch)
         order = np.random.default_rng((config.seed, epoch)).permutation(len(cost))
         rows = torch.as_tensor(order[index * config.batch_size :][: config.batch_size])
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * _share_of_lr(step, total)
+            group["lr"] = config.lr * share_of_lr(step)
         predicted = ranker.rank(diffused[rows], condition[rows])
         loss = pairwise_loss(predicted, cost[rows], config.full_difference)
         optimizer.zero_grad()
@@ -131,14 +133,6 @@ def measure_ranker(ranker: Ranker, judged: JudgedCandidates) -> dict[str, float]
     for count in (1, 2, 4):
         measures[f"best_in_{count}"] = float((order[:, :count] == best).any(axis=1).mean())
     return measures
-
-
-def _share_of_lr(step: int, total: int) -> float:
-    """A linear warm-up, then half a cosine."""
-    warmup = max(1, round(WARMUP_SHARE * total))
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 def _spearman(one: FloatArray, other: FloatArray) -> FloatArray:
