@@ -22,12 +22,13 @@ from amortised_tools import (
 from tiny import make_examples
 
 from vj2_ddim_benchmark.amortised.config import AmortisedConfig
-from vj2_ddim_benchmark.amortised.file import load_amortised, round_weights, save_amortised
+from vj2_ddim_benchmark.amortised.file import load_amortised, save_amortised
 from vj2_ddim_benchmark.amortised.loss import amortised_loss, gaussian_nll
 from vj2_ddim_benchmark.amortised.model import STD_FLOOR, AmortisedModel
 from vj2_ddim_benchmark.amortised.predictor import Predictor
 from vj2_ddim_benchmark.amortised.train import train_amortised
 from vj2_ddim_benchmark.assets import AssetSettings
+from vj2_ddim_benchmark.half_precision import round_weights
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_training.config import ModelConfig

@@ -23,7 +23,7 @@ def tiny():
     full = AssetSettings.full()
     world_model = WorldModelConfig(
         num_trajectories=8, horizon=2, token_dim=4, width=8, num_layers=1, num_heads=1,
-        num_epochs=1, batch_size=8, num_report_problems=2,
+        num_epochs=4, batch_size=8, num_report_problems=2,
     )  # fmt: skip
     training = replace(
         full.training, num_epochs=2, epoch_share=0.4, batch_size=8, num_validation=4, longest_goal=2

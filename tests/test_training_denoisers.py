@@ -208,9 +208,10 @@ class TestLatentEncoder:
         order = [2, 0, 3, 1]
         moved = encoder(state[:, order], goal[:, order])
         assert not torch.allclose(encoder(state, goal), moved, atol=1e-5)
-        # the embedding and the grid alone tell where: without them, patches are a set
+        # the embedding and the places alone tell where: without them, patches are a set
         torch.nn.init.zeros_(encoder.position)
         encoder.grid.zero_()
+        encoder.reader.centres.zero_()
         moved = encoder(state[:, order], goal[:, order])
         torch.testing.assert_close(encoder(state, goal), moved, atol=1e-5, rtol=1e-5)
 

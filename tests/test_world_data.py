@@ -4,16 +4,17 @@ import h5py
 import numpy as np
 import pytest
 
+from vj2_ddim_benchmark.world import collect
 from vj2_ddim_benchmark.world.collect import (
     Transitions,
     collect_transitions,
     load_transitions,
     save_transitions,
 )
+from vj2_ddim_benchmark.world.policies import mixed_policy
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
-from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.splits import SPLITS
-from vj2_ddim_benchmark.world.widgets import KINDS, MULTIMODAL_KINDS, SLOT_KINDS
+from vj2_ddim_benchmark.world.widgets import KINDS, MULTIMODAL_KINDS, SLOT_KINDS, WIDGETS
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
@@ -54,17 +55,38 @@ def test_problems_are_named_by_their_seed_and_use_a_screen_once():
         one_gesture_problems(0, split="test", seed=7)
 
 
-def test_trajectories_are_what_the_screens_did():
+def test_trajectories_are_what_the_screens_did(monkeypatch):
+    touched = []
+
+    def policy(screens, *args):
+        touched.append(screens)
+        return mixed_policy(screens, *args)
+
+    monkeypatch.setattr(collect, "mixed_policy", policy)
     data = collect_transitions(40, horizon=3, split="train", seed=3)
-    screens = TouchScreen.generate(40, split="train", seed=3)
-    for step in range(3):
+    assert len(touched) == 3
+    for step, screens in enumerate(touched):
         np.testing.assert_array_equal(data.frames[:, step], screens.render())
         np.testing.assert_array_equal(data.states[:, step], screens.state)
-        screens = screens.execute(data.actions[:, step])
-    np.testing.assert_array_equal(data.states[:, 3], screens.state)
+        after = screens.execute(data.actions[:, step])
+        np.testing.assert_array_equal(data.states[:, step + 1], after.state)
+    np.testing.assert_array_equal(data.frames[:, 3], after.render())
     again = collect_transitions(40, horizon=3, split="train", seed=3)
     np.testing.assert_array_equal(again.actions, data.actions)
     assert VALID.is_valid(data.actions.reshape(-1, 250, 3)).all()
+
+
+def test_no_kind_of_widget_is_much_rarer_than_another():
+    data = collect_transitions(
+        440, horizon=2, split="train", seed=3, scripted_share=1.0, near_miss_share=0.0
+    )
+    changes = (data.states[:, 1:] != data.states[:, :-1]).sum(axis=(0, 1))
+    by_kind = np.array([changes[kind == SLOT_KINDS].sum() for kind in range(len(KINDS))])
+    active = np.array([widget.active for widget in WIDGETS])
+    share = by_kind[active] / by_kind.sum()
+    assert by_kind.sum() == 880  # every gesture changes one widget
+    assert share.min() > 0.5 / active.sum()
+    assert share.max() < 2.0 / active.sum()
 
 
 def test_scripted_gestures_mostly_change_something_and_random_ones_sometimes():

@@ -7,14 +7,12 @@ import torch
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.embed import embed_transitions
+from vj2_ddim_benchmark.world_model.loss import adversarial_actions, prediction_loss
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.predictor import Predictor
-from vj2_ddim_benchmark.world_model.train import (
-    prediction_loss,
-    train_predictor,
-    train_world_model,
-)
+from vj2_ddim_benchmark.world_model.train import train_predictor, train_world_model
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, DataError
+from vj2_ddim_plugin.files import sha256_of
 
 TINY = WorldModelConfig(
     num_trajectories=12, horizon=2, width=16, num_layers=1, num_heads=2, token_dim=8,
@@ -116,6 +114,50 @@ def test_a_checkpoint_opens_safely_and_comes_back_exactly(trained):
     z, actions = torch.from_numpy(latents), torch.rand(2, 250, 3)
     with torch.no_grad():
         assert torch.equal(loaded.rollout(z, actions), model.rollout(z, actions))
+
+
+def test_adversarial_actions_go_where_the_prediction_is_worse_and_no_farther():
+    torch.manual_seed(0)
+    predictor = Predictor(num_tokens=4, token_dim=3, action_block=20, width=16, num_layers=1)
+    for weight in predictor.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    latents, actions = touched_cells(64, np.random.default_rng(1))
+    before, after, touch, radius = latents[:, 0], latents[:, 1], actions[:, 0], 0.02
+    moved = adversarial_actions(
+        predictor, before, touch, after, radius, 1.0, torch.Generator().manual_seed(0)
+    )
+    shift = moved - touch
+    assert shift.abs().amax() <= radius + 1e-6
+    assert torch.equal(moved[..., 2], touch[..., 2])
+    assert moved[..., :2].min() >= 0.0
+    assert moved[..., :2].max() <= 1.0
+    assert all(weight.grad is None for weight in predictor.parameters())
+
+    def loss(actions):
+        with torch.no_grad():
+            return prediction_loss(predictor(latents[:, :1], actions[:, None])[:, 0], before, after,
+                                   1.0).item()  # fmt: skip
+
+    assert loss(moved) > loss(touch)
+    assert loss(moved) > loss(touch - shift)
+
+
+def test_adversarial_training_differs_and_goes_on_from_a_model(trained, tmp_path):
+    model, path, _ = trained
+    further = train_world_model(
+        replace(TINY, adversarial_radius=0.05), tmp_path / "further.pt", start=path
+    )
+    assert further.config.adversarial_radius == 0.05
+    plain = train_world_model(TINY, tmp_path / "plain.pt", start=path)
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(further.encoder.state_dict()[name], value), name
+    positions = [m.predictor.position for m in (model, plain, further)]
+    assert not torch.equal(positions[0], positions[1])
+    assert not torch.equal(positions[1], positions[2])
+    assert further.provenance["started_from_sha256"] == sha256_of(path)
+    with pytest.raises(ConfigError, match=r"model\.pt.*'width': \(16, 32\)"):
+        train_world_model(replace(TINY, width=32), tmp_path / "wide.pt", start=path)
+    assert not (tmp_path / "wide.pt").exists()
 
 
 def test_the_same_seed_trains_the_same_model_and_leaves_the_global_generator(tmp_path, trained):

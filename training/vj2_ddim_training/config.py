@@ -88,7 +88,8 @@ class TrainingConfig:
             validates large data sets more often.
         batch_size: Examples in one step.
         lr: Peak learning rate; linear warm-up, then cosine decay to 0.
-        warmup_share: Share of all steps that is warm-up.
+        num_cycles: Times that course is run, each from half the peak of the one before.
+        warmup_share: Share of a cycle's steps that is warm-up.
         weight_decay: AdamW's.
         clip_norm: Largest gradient norm.
         ema_decay: Decay of the weights' moving average, reached after a warm-up of its own.
@@ -112,6 +113,7 @@ class TrainingConfig:
     epoch_share: float = 1.0
     batch_size: int = 32
     lr: float = 1e-4
+    num_cycles: int = 1
     warmup_share: float = 0.02
     weight_decay: float = 1e-4
     clip_norm: float = 1.0
@@ -139,6 +141,7 @@ class TrainingConfig:
             ("num_validation", 1),
             ("noises_per_example", 1),
             ("longest_goal", 1),
+            ("num_cycles", 1),
             ("seed", 0),
         ):
             if getattr(self, name) < lowest:

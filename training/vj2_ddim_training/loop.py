@@ -69,7 +69,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
         )
-        schedule = warmup_cosine(self.total_steps, config.warmup_share)
+        schedule = warmup_cosine(self.total_steps, config.warmup_share, config.num_cycles)
         self.learning_rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
         self.average = AveragedModel(
             self.model, avg_fn=moving_average(config.ema_decay), use_buffers=True

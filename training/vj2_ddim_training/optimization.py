@@ -11,19 +11,31 @@ from torch import Tensor
 __all__ = ["moving_average", "warmup_cosine"]
 
 
-def warmup_cosine(total_steps: int, warmup_share: float) -> Callable[[int], float]:
+def warmup_cosine(
+    total_steps: int, warmup_share: float, num_cycles: int = 1
+) -> Callable[[int], float]:
     """Share of the peak learning rate at each step: linear warm-up, then a cosine down to 0.
+
+    With several cycles that course is run again, each time from half the peak of the time before
+    (warm restarts, Loshchilov & Hutter 2017, "SGDR", eq. 5, with a decaying peak): a run can go on
+    from where a shorter one ended.
 
     Args:
         total_steps: Steps in all.
-        warmup_share: Share of them that is warm-up, at least one step.
+        warmup_share: Share of each cycle that is warm-up, at least one step.
+        num_cycles: Times the course is run.
     """
-    warmup = max(1, round(warmup_share * total_steps))
+    length = math.ceil(total_steps / num_cycles)
+    warmup = max(1, round(warmup_share * length))
 
     def share(step: int) -> float:
+        cycle = min(step // length, num_cycles - 1)
+        peak = 0.5**cycle
+        step -= cycle * length
         if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, total_steps - warmup)))
+            return peak * (step + 1) / warmup
+        cosine = math.cos(math.pi * (step - warmup) / max(1, length - warmup))
+        return peak * 0.5 * (1.0 + cosine)
 
     return share
 

@@ -10,12 +10,13 @@ import torch
 
 from vj2_ddim_benchmark.amortised.config import AmortisedConfig
 from vj2_ddim_benchmark.amortised.model import AmortisedModel
+from vj2_ddim_benchmark.half_precision import half_weights
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.errors import CheckpointError, VJ2DDIMError
 from vj2_ddim_plugin.files import atomic_path
 
-__all__ = ["load_amortised", "round_weights", "save_amortised"]
+__all__ = ["load_amortised", "save_amortised"]
 
 FORMAT = "vj2-ddim amortised planner 1"
 FIELDS = {
@@ -27,11 +28,6 @@ FIELDS = {
     "provenance": dict,
     "data_fingerprint": str,
 }
-
-
-def round_weights(model: AmortisedModel) -> None:
-    """Round the weights to what a file holds of them: half precision."""
-    model.load_state_dict({name: value.half() for name, value in model.state_dict().items()})
 
 
 def save_amortised(
@@ -61,7 +57,7 @@ def save_amortised(
         "config": model.config.to_dict(),
         "action_spec": model.action_spec.to_dict(),
         "condition": model.condition.to_dict(),
-        "weights": {name: value.cpu().half() for name, value in model.state_dict().items()},
+        "weights": half_weights(model),
         "training": dict(training),
         "provenance": dict(provenance),
         "data_fingerprint": data_fingerprint,

@@ -14,6 +14,7 @@ from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning.checks import checked_batch, checked_context, checked_deadline
+from vj2_ddim_plugin.planning.deadline import Pace
 
 __all__ = ["Draw", "plan_from_prediction", "require_same_actions"]
 
@@ -39,6 +40,7 @@ def plan_from_prediction(
     *,
     seed: int,
     planner: str,
+    pace: Pace,
 ) -> RankedPlan:
     """Plan in one round.
 
@@ -50,6 +52,7 @@ def plan_from_prediction(
         draw: Makes candidates; not asked without a cost.
         seed: Used where the problem brings none.
         planner: Named in errors.
+        pace: How long things took in earlier plans.
 
     Raises:
         ContextError: The problem does not fit, its cost failed, or it asks for what these planners
@@ -59,7 +62,7 @@ def plan_from_prediction(
     context = checked_context(problem, predictor.condition)
     if problem.cost is None:
         return _unranked(problem, predictor, spec, context, begun, planner)
-    ranking = Ranking(problem, spec, seed=seed, planner=planner)
+    ranking = Ranking(problem, spec, seed=seed, planner=planner, pace=pace)
     mean, std = predictor.predict(context)
     predicted = time.perf_counter()
     candidates = _decoded(draw(mean, std, ranking.rng), predictor)

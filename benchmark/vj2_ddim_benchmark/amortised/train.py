@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from vj2_ddim_benchmark.amortised.config import AmortisedConfig
-from vj2_ddim_benchmark.amortised.file import round_weights, save_amortised
+from vj2_ddim_benchmark.amortised.file import save_amortised
 from vj2_ddim_benchmark.amortised.loss import amortised_loss
 from vj2_ddim_benchmark.amortised.model import AmortisedModel
+from vj2_ddim_benchmark.half_precision import round_weights
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.devices import choose_device

@@ -43,12 +43,12 @@ class AssetSettings:
     def full(cls) -> AssetSettings:
         """What the shipped parts are made with."""
         training = TrainingConfig(
-            num_epochs=10, epoch_share=0.13, batch_size=64, lr=1.5e-3, condition_dropout=0.1,
+            num_epochs=10, epoch_share=0.116, batch_size=64, lr=2e-3, condition_dropout=0.1,
             noises_per_example=3, longest_goal=4, auxiliary_weight=1.0, wandb_mode="disabled",
         )  # fmt: skip
         return cls(
             world_model=WorldModelConfig(),
-            num_trajectories=20000,
+            num_trajectories=40000,
             num_validation_trajectories=200,
             scripted_share=1.0,
             near_miss_share=0.0,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import checked_seed
+from vj2_ddim_plugin.planning.deadline import Pace
 
 __all__ = ["CandidateCEM"]
 
@@ -47,6 +48,7 @@ class CandidateCEM:
     min_std: float = 0.05
     covariance: str = "diagonal"
     seed: int = 0
+    _pace: Pace = field(default_factory=Pace, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -67,7 +69,9 @@ class CandidateCEM:
         /,
     ) -> PlanResult:
         """Search around the candidates `[B, K, L, A]` of known cost `[B, K]`."""
-        ranking = Ranking(problem, self.action_spec, seed=self.seed, planner="DDIM-started CEM")
+        ranking = Ranking(
+            problem, self.action_spec, seed=self.seed, planner="DDIM-started CEM", pace=self._pace
+        )
         rng = np.random.default_rng((checked_seed(problem, self.seed), STREAM))
         space = natural_space(self.action_spec)
         elites, cost = elites_of(space.encode(candidates), cost, self.num_elites)

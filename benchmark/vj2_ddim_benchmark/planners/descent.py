@@ -63,7 +63,7 @@ def descend(
         lr: Its learning rate.
         num_iterations: Steps, each a forward and a backward pass; one more forward pass judges the
             last iterate.
-        out_of_time: Asked after each evaluation; True ends the descent.
+        out_of_time: Asked after each evaluation; True, where no more step fits, ends the descent.
         watch: Called with every iterate, the start included.
 
     Returns:

@@ -14,6 +14,7 @@ from vj2_ddim_benchmark.planners.population import require_at_least, require_in
 from vj2_ddim_benchmark.planners.ranking import RankedPlan
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.planning.deadline import Pace
 
 __all__ = ["GaussianPriorOptimizer", "gaussian_prior"]
 
@@ -50,6 +51,7 @@ class GaussianPriorOptimizer:
         require_same_actions(predictor, action_spec)
         self.action_spec, self.predictor = action_spec, predictor
         self.num_candidates, self.std_scale, self.seed = num_candidates, std_scale, seed
+        self._pace = Pace()
 
     def optimize(self, problem: PlanningProblem) -> RankedPlan:
         """Plan in one round; `init_action`, when given, is one candidate more.
@@ -66,6 +68,7 @@ class GaussianPriorOptimizer:
             self._draw,
             seed=self.seed,
             planner="the Gaussian prior",
+            pace=self._pace,
         )
 
     def _draw(self, mean: FloatArray, std: FloatArray, rng: np.random.Generator) -> FloatArray:

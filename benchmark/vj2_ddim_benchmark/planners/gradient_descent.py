@@ -21,6 +21,7 @@ from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import checked_batch, checked_cost, padded_warm_start
+from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 
 __all__ = ["LEARNING_RATES", "GradientDescentOptimizer", "GradientDescentPlan", "gradient_descent"]
 
@@ -93,6 +94,7 @@ class GradientDescentOptimizer:
         self.method, self.lr, self.num_iterations = method, lr, num_iterations
         self.start, self.num_restarts, self.project = start, num_restarts, project
         self.draw_gestures, self.dtype, self.seed = draw_gestures, dtype, seed
+        self._pace = Pace()
         self._starts(1, np.random.default_rng(seed))  # an unknown start fails here, not in a plan
 
     def optimize(self, problem: PlanningProblem) -> GradientDescentPlan:
@@ -109,11 +111,11 @@ class GradientDescentOptimizer:
         Raises:
             ContextError: There is no cost, or the cost or `init_action` does not fit.
         """
-        begun = time.perf_counter()
+        deadline = Deadline(problem.deadline_s, self._pace)
         if problem.cost is None:
             raise ContextError("gradient descent needs a cost; this problem has none")
         start = self.initial_actions(problem)
-        descent = self._descend(problem, start, begun)
+        descent = self._descend(problem, start, deadline)
         descended = time.perf_counter()
         iterates = descent.best.numpy()
         candidates = np.concatenate([start.numpy(), iterates], axis=1)
@@ -122,13 +124,14 @@ class GradientDescentOptimizer:
         rows, chosen = np.arange(len(cost)), cost.argmin(axis=1)
         moved = np.abs(projected - candidates).max(axis=(2, 3))
         lowest = descent.best_cost.argmin(dim=1).numpy()
+        deadline.record("finish", cost.size, time.perf_counter() - descended)
         return GradientDescentPlan(
             actions=projected[rows, chosen],
             cost=cost[rows, chosen],
             history=descent.history.numpy(),
             num_cost_evaluations=descent.num_cost_evaluations + cost.size,
             num_denoiser_evaluations=0,
-            wall_time_s=_phases(begun, descended),
+            wall_time_s=_phases(deadline.started, descended),
             provider="torch",
             stopped_because=descent.stopped_because,
             projection_distance=moved[rows, chosen],
@@ -162,10 +165,17 @@ class GradientDescentOptimizer:
     def _starts(self, num: int, rng: np.random.Generator) -> FloatArray:
         return starts(self.start, num, self.action_spec, self.draw_gestures, rng)
 
-    def _descend(self, problem: PlanningProblem, start: torch.Tensor, begun: float) -> Descent:
+    def _descend(
+        self, problem: PlanningProblem, start: torch.Tensor, deadline: Deadline
+    ) -> Descent:
+        rows = start.shape[0] * start.shape[1]
+        evaluated: list[float] = []
+
         def out_of_time() -> bool:
-            limit = problem.deadline_s
-            return limit is not None and time.perf_counter() - begun >= limit
+            evaluated.append(time.perf_counter())
+            if len(evaluated) > 1:
+                deadline.record("step", rows, evaluated[-1] - evaluated[-2])
+            return not deadline.allows(("step", rows, 1), ("finish", 2 * rows, 1))
 
         return descend(
             self.torch_cost_of(problem),

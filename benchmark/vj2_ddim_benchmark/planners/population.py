@@ -18,6 +18,7 @@ from vj2_ddim_benchmark.planners.starts import DrawGestures, any_gestures, draw_
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.planning.deadline import Pace
 
 __all__ = [
     "POPULATION_STARTS",
@@ -103,6 +104,7 @@ class PopulationOptimizer(ABC):
         self.action_spec, self.space = action_spec, space
         self.num_samples, self.num_iterations = num_samples, num_iterations
         self.start, self.draw_gestures, self.seed = start, draw_gestures, seed
+        self._pace = Pace()
 
     @abstractmethod
     def proposal(self, mean: FloatArray) -> Proposal:
@@ -122,7 +124,9 @@ class PopulationOptimizer(ABC):
         Raises:
             ContextError: There is no cost, or the problem does not fit.
         """
-        ranking = Ranking(problem, self.action_spec, seed=self.seed, planner=self.name)
+        ranking = Ranking(
+            problem, self.action_spec, seed=self.seed, planner=self.name, pace=self._pace
+        )
         proposal, parameters = self._first(ranking)
         candidates = self.space.decode(parameters)
         candidates[:, : ranking.warm_start.shape[1]] = ranking.warm_start

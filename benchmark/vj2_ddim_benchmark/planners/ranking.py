@@ -20,6 +20,7 @@ from vj2_ddim_plugin.planning.checks import (
     padded_warm_start,
     require_finite_cost,
 )
+from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 
 __all__ = ["RankedPlan", "Ranking"]
 
@@ -40,11 +41,15 @@ class RankedPlan(PlanResult):
 class Ranking:
     """Ranks candidates for one problem until its deadline, and keeps the best.
 
+    The clock is watched as DDIM's planner watches it: what is not expected to end in time, by how
+    long it took lately, is not begun, and a smaller part of it is tried first.
+
     Args:
         problem: What to plan for.
         spec: Bounds, and what a valid gesture is.
         seed: Used where the problem brings none.
         planner: Named in errors.
+        pace: How long things took in the optimizer's earlier plans; None knows of none.
 
     Raises:
         ContextError: There is no cost, something of the problem does not fit, or it asks for what
@@ -52,15 +57,23 @@ class Ranking:
     """
 
     def __init__(
-        self, problem: PlanningProblem, spec: ActionSpec, *, seed: int, planner: str
+        self,
+        problem: PlanningProblem,
+        spec: ActionSpec,
+        *,
+        seed: int,
+        planner: str,
+        pace: Pace | None = None,
     ) -> None:
-        self._begun = time.perf_counter()
+        self._pace = pace or Pace()
+        self._deadline = Deadline(problem.deadline_s, self._pace)
+        self._ended: float | None = None  # when the last round was ranked
         if problem.frozen_action is not None or problem.constraints is not None:
             raise ContextError(
                 f"{planner} keeps neither frozen_action nor constraints; leave both None"
             )
         self._cost = _required_cost(problem, planner)
-        self._spec, self._deadline_s = spec, problem.deadline_s
+        self._spec = spec
         self.batch = checked_batch(problem, problem.context)
         self.rng = np.random.default_rng(checked_seed(problem, seed))
         self.warm_start = padded_warm_start(problem.init_action, spec, self.batch)
@@ -88,28 +101,45 @@ class Ranking:
         Raises:
             CostError: The cost raised, its shape is wrong, or it is finite for no candidate so far.
         """
-        chunk = candidates.shape[1]
-        if self._deadline_s is not None:
-            chunk = max(1, ROWS_BETWEEN_LOOKS // self.batch)
-        cost = np.full(candidates.shape[:2], np.inf)
-        for first in range(0, candidates.shape[1], chunk):
-            if self._num_evaluations and self.out_of_time():
+        if self._ended is not None:
+            self._deadline.record("between", self.batch, time.perf_counter() - self._ended)
+        cost, first = np.full(candidates.shape[:2], np.inf), 0
+        while first < candidates.shape[1]:
+            size = self._affordable(candidates.shape[1] - first)
+            if size == 0:
                 break
-            part = slice(first, first + chunk)
+            part = slice(first, first + size)
             cost[:, part] = self._rank(candidates[:, part])
+            first += size
         self._history.append(self._best_cost)
+        self._ended = time.perf_counter()
         return cost
 
     def out_of_time(self) -> bool:
-        """Whether the deadline has passed; it is remembered as the reason to stop."""
-        elapsed = time.perf_counter() - self._begun
-        if self._deadline_s is not None and elapsed >= self._deadline_s:
+        """Whether another round is not expected to fit; that is remembered as the reason to stop.
+
+        A round is what lies between two rounds of ranking, and ranking one candidate.
+        """
+        if not self._deadline.allows(("between", self.batch, 1), ("rank", self.batch, 1)):
             self._stopped = "deadline"
         return self._stopped == "deadline"
 
+    def _affordable(self, num: int) -> int:
+        """How many of `num` candidates a problem to rank at once; 0 when not one more fits."""
+        if not self._deadline.is_set:
+            return num
+        size = min(num, max(1, ROWS_BETWEEN_LOOKS // self.batch))
+        remaining = self._deadline.remaining()
+        while size > 1 and self._pace.expected("rank", size * self.batch) >= remaining:
+            size //= 2
+        if self._num_evaluations and not self._deadline.allows(("rank", size * self.batch, 1)):
+            self._stopped = "deadline"
+            return 0
+        return size
+
     def result(self) -> RankedPlan:
         """The best candidates, after at least one round."""
-        total = time.perf_counter() - self._begun
+        total = time.perf_counter() - self._deadline.started
         return RankedPlan(
             actions=self._best,
             cost=self._best_cost,
@@ -124,7 +154,8 @@ class Ranking:
         )
 
     def _rank(self, candidates: FloatArray) -> FloatArray:
-        """Project, ask for the cost, and remember the best."""
+        """Project, ask for the cost, and remember the best and the time it took."""
+        started = time.perf_counter()
         valid = self._spec.is_valid(candidates)[..., None, None]
         projected = np.where(valid, candidates, self._spec.project(candidates))
         begun = time.perf_counter()
@@ -138,6 +169,7 @@ class Ranking:
         better = better[:, None, None]
         self._best = np.where(better, projected[rows, chosen], self._best)
         self._unprojected = np.where(better, candidates[rows, chosen], self._unprojected)
+        self._deadline.record("rank", cost.size, time.perf_counter() - started)
         return cost
 
 

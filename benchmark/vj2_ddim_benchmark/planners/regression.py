@@ -13,6 +13,7 @@ from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
 from vj2_ddim_benchmark.planners.ranking import RankedPlan
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.planning.deadline import Pace
 
 __all__ = ["RegressionOptimizer", "regression"]
 
@@ -31,6 +32,7 @@ class RegressionOptimizer:
     def __init__(self, action_spec: ActionSpec, predictor: Predictor) -> None:
         require_same_actions(predictor, action_spec)
         self.action_spec, self.predictor = action_spec, predictor
+        self._pace = Pace()
 
     def optimize(self, problem: PlanningProblem) -> RankedPlan:
         """Plan; with a cost, the plan's is asked, and `init_action` returned where it is lower.
@@ -39,7 +41,13 @@ class RegressionOptimizer:
             ContextError: The problem does not fit, or its cost failed.
         """
         return plan_from_prediction(
-            problem, self.predictor, self.action_spec, _mean_alone, seed=0, planner="regression"
+            problem,
+            self.predictor,
+            self.action_spec,
+            _mean_alone,
+            seed=0,
+            planner="regression",
+            pace=self._pace,
         )
 
 

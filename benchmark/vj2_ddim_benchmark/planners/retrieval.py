@@ -22,6 +22,7 @@ from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import checked_batch
+from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_training.data.trajectories import open_trajectories
 
 __all__ = ["FEATURES", "Memory", "RetrievalOptimizer", "Transitions", "features_of", "retrieval"]
@@ -179,6 +180,7 @@ class RetrievalOptimizer:
             )
         self.action_spec, self.memory = action_spec, memory
         self.num_neighbours, self.features = num_neighbours, memory.kind
+        self._pace = Pace()
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:
         """Plan in one round; `init_action`, when there is a cost, is one candidate more.
@@ -195,7 +197,7 @@ class RetrievalOptimizer:
             checked_batch(problem, problem.context)
             actions = self.memory.actions[self.memory.nearest(state, goal, 1)[:, 0]]
             return _unranked(actions, time.perf_counter() - begun)
-        ranking = Ranking(problem, self.action_spec, seed=0, planner="retrieval")
+        ranking = Ranking(problem, self.action_spec, seed=0, planner="retrieval", pace=self._pace)
         nearest = self.memory.nearest(state, goal, self.num_neighbours)
         ranking.rank(np.concatenate([ranking.warm_start, self.memory.actions[nearest]], axis=1))
         return ranking.result()

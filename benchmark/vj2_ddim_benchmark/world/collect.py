@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.policies import NEAR_MISS_SHARE, mixed_policy
-from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.splits import SPLITS
+from vj2_ddim_benchmark.world.screens_with import screens_with
+from vj2_ddim_benchmark.world.splits import SPLITS, require_split
 from vj2_ddim_benchmark.world.touch import NUM_STEPS
+from vj2_ddim_benchmark.world.widgets import WIDGETS
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures.segments import IntArray
@@ -62,7 +63,7 @@ def collect_transitions(
     size: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> Transitions:
-    """Touch fresh screens and record what happens.
+    """Touch fresh screens and record what happens; no kind of widget is much rarer than another.
 
     Args:
         num_trajectories: n.
@@ -82,8 +83,13 @@ def collect_transitions(
             f"horizon must be at least 1 and scripted_share in [0, 1]; found {horizon} and "
             f"{scripted_share}"
         )
-    screens = TouchScreen.generate(num_trajectories, split=split, seed=seed, size=size)
+    require_split(split)
     rng = np.random.default_rng([seed, SPLITS.index(split), 2])
+    active = np.flatnonzero([widget.active for widget in WIDGETS])
+    pool, rows = screens_with(
+        np.resize(rng.permutation(active), num_trajectories), split, seed, size
+    )
+    screens = pool.select(rng.permutation(rows))
     frames = np.empty((num_trajectories, horizon + 1, size, size, 3), np.uint8)
     actions = np.empty((num_trajectories, horizon, NUM_STEPS, 3), np.float32)
     states = np.empty((num_trajectories, horizon + 1, screens.state.shape[1]), np.int64)

@@ -98,18 +98,21 @@ def near_misses(
 def choose_slots(
     screens: TouchScreen, rng: np.random.Generator, kinds: IntArray | None = None
 ) -> IntArray:
-    """A slot `[n]` of a widget that is there: first an even choice of kind, then one of the kind.
+    """A slot `[n]` of a widget that a touch can change: first a kind, then one of the kind.
+
+    A kind is chosen the more often on a screen that has it, the fewer of the screens have it.
 
     Args:
         screens: n screens.
         rng: Source of randomness.
         kinds: `[n]` indices of the kinds to choose from, where that is not free.
     """
-    present = screens.layout.num_states > 0
+    present = screens.layout.num_states > 1
     if kinds is not None:
         present &= kinds[:, None] == SLOT_KINDS
     counts = np.stack([present[:, k == SLOT_KINDS].sum(axis=1) for k in range(len(KINDS))], axis=1)
-    weight = present / np.maximum(counts[:, SLOT_KINDS], 1)
+    share = np.maximum((counts > 0).mean(axis=0), 1e-9)
+    weight = present / (np.maximum(counts, 1) * share)[:, SLOT_KINDS]
     return np.asarray((weight / rng.exponential(size=weight.shape)).argmax(axis=1))
 
 

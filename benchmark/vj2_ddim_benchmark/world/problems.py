@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world.policies import choose_slots, touch_slots
 from vj2_ddim_benchmark.world.screen import TouchScreen
+from vj2_ddim_benchmark.world.screens_with import screens_with
 from vj2_ddim_benchmark.world.splits import SPLITS, require_split
-from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, WIDGETS
+from vj2_ddim_benchmark.world.widgets import KINDS, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
 
 __all__ = ["Problems", "one_gesture_problems"]
 
-SPARE = 4  # screens drawn for each problem: nearly always enough have the kind that is wanted
-MOST_SPARE = 256
 PERIOD = 36  # problems after which the kinds come round again
 
 
@@ -67,40 +66,10 @@ def one_gesture_problems(num: int, *, split: str, seed: int, size: int = 64) -> 
     rng = np.random.default_rng([seed, SPLITS.index(split), 1])
     first = int(rng.integers(PERIOD)) if num < PERIOD else 0  # of few problems, not always the same
     kinds = rng.permutation(_kinds_in_turn(first + num)[first:])
-    pool, rows = _screens_with(kinds, split, seed, size)
+    pool, rows = screens_with(kinds, split, seed, size)
     start = pool.select(rows)
     actions = touch_slots(start, choose_slots(start, rng, kinds), rng)
     return Problems(start, start.execute(actions), np.array(KINDS)[kinds], actions)
-
-
-def _screens_with(
-    kinds: IntArray, split: str, seed: int, size: int
-) -> tuple[TouchScreen, IntArray]:
-    """Screens, and the row of a different one for each of `kinds` `[num]` that has that kind.
-
-    Raises:
-        ConfigError: A kind does not occur even on a great many screens.
-    """
-    spare = SPARE
-    while spare <= MOST_SPARE:
-        pool = TouchScreen.generate(spare * len(kinds) + 32, split=split, seed=seed, size=size)
-        present = pool.layout.num_states > 1
-        available = [present[:, kind == SLOT_KINDS].any(axis=1) for kind in range(len(KINDS))]
-        taken = np.zeros(pool.num_screens, bool)
-        rows = np.full(len(kinds), -1)
-        # The rarest kind chooses its screens first, so that no other takes them.
-        for kind in np.argsort([mask.sum() for mask in available]):
-            wanted = np.flatnonzero(kinds == kind)
-            found = np.flatnonzero(available[kind] & ~taken)[: len(wanted)]
-            rows[wanted[: len(found)]] = found
-            taken[found] = True
-        if (rows >= 0).all():
-            return pool, rows
-        spare *= 2
-    missing = KINDS[kinds[rows < 0][0]]
-    raise ConfigError(
-        f"too few screens of the {split} split have a {missing}; ask for fewer problems"
-    )
 
 
 def _kinds_in_turn(num: int) -> IntArray:

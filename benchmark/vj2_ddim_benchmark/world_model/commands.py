@@ -97,6 +97,15 @@ def train(
     horizon: Annotated[int | None, typer.Option(min=1, help="Gestures in each.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    start_from: Annotated[
+        Path | None, typer.Option(help="A world model to train further; it keeps its encoder.")
+    ] = None,
+    adversarial_radius: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Move touches against the model by so many screens, for smooth gradients."
+        ),
+    ] = 0.0,
     device: Annotated[str, typer.Option(help="cpu, or a torch device.")] = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="Less data, fewer steps.")] = False,
 ) -> None:
@@ -107,10 +116,12 @@ def train(
         "horizon": horizon,
         "num_epochs": epochs,
         "seed": seed,
+        "adversarial_radius": adversarial_radius,
     }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     with progress_bars() as progress:
-        model = train_world_model(replace(config, **changes), out, progress, device=device)
+        config = replace(config, **changes)
+        model = train_world_model(config, out, progress, device=device, start=start_from)
     _show(model.report)
     typer.echo(f"world model in {out}")
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from vj2_ddim_benchmark.half_precision import half_weights
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.predictor import NUM_CHANNELS, Predictor
@@ -20,7 +21,7 @@ from vj2_ddim_plugin.files import atomic_path
 
 __all__ = ["WorldModel"]
 
-FORMAT = "vj2-ddim touch screen world model 1"
+FORMAT = "vj2-ddim touch screen world model 2"
 FIELDS = ("config", "encoder", "predictor", "report", "provenance")
 
 
@@ -97,12 +98,15 @@ class WorldModel(nn.Module):
         return z
 
     def save(self, path: Path | str) -> None:
-        """Write one file that `torch.load(weights_only=True)` opens, whole or not at all."""
+        """Write one file that `torch.load(weights_only=True)` opens, whole or not at all.
+
+        The predictor's weights are written in half precision; training has rounded them.
+        """
         contents = {
             "format": FORMAT,
             "config": self.config.to_dict(),
             "encoder": {name: value.cpu() for name, value in self.encoder.state_dict().items()},
-            "predictor": {name: value.cpu() for name, value in self.predictor.state_dict().items()},
+            "predictor": half_weights(self.predictor),
             "report": self.report,
             "provenance": self.provenance,
         }

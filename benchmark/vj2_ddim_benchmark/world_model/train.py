@@ -11,24 +11,32 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
+from vj2_ddim_benchmark.half_precision import round_weights
 from vj2_ddim_benchmark.world.collect import Transitions, collect_transitions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
+from vj2_ddim_benchmark.world_model.loss import (
+    adversarial_actions,
+    changed_tokens,
+    prediction_loss,
+)
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.predictor import Predictor
 from vj2_ddim_benchmark.world_model.report import report_world_model
-from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.files import sha256_of
 
-__all__ = ["Progress", "prediction_loss", "train_predictor", "train_world_model"]
+__all__ = ["Progress", "train_predictor", "train_world_model"]
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase, how much of it is done, and how much there is."""
 
-BETA = 0.5  # errors below it are squared
+SHAPE = (
+    "screen_size", "patch_size", "token_dim", "layer_norm", "action_block", "width", "num_layers",
+    "num_heads", "num_knots",
+)  # fmt: skip
 NUM_ENCODER_FRAMES = 2000  # whitening is fitted to these; more change nothing
-CHANGED = 1e-4  # a token that moves more than this, anywhere, has changed
 
 
 def train_world_model(
@@ -37,6 +45,7 @@ def train_world_model(
     progress: Progress | None = None,
     *,
     device: str = "cpu",
+    start: Path | None = None,
 ) -> WorldModel:
     """Make a world model and write it to a file.
 
@@ -45,20 +54,28 @@ def train_world_model(
         out: The checkpoint to create or replace.
         progress: Told about every step.
         device: Where to train.
+        start: A world model to go on from, with its encoder; a new one unless told.
 
     Returns:
         The model that was written, in evaluation mode.
+
+    Raises:
+        CheckpointError: `start` cannot be opened.
+        ConfigError: It is not of the size that `config` asks for.
     """
     progress = progress or (lambda phase, done, total: None)
     began = time.perf_counter()
     transitions = _collect(config, progress)
-    model = _untrained(config, transitions.frames).to(device)
+    model = _untrained(config, transitions.frames) if start is None else _taken_up(start, config)
+    model.to(device)
     latents, actions = model.encode(transitions.frames), transitions.actions
     del transitions  # the frames are large
     losses = train_predictor(
         model.predictor, torch.from_numpy(latents), torch.from_numpy(actions), config, progress
     )
+    round_weights(model.predictor)
     model.provenance = {
+        "started_from_sha256": None if start is None else sha256_of(start),
         "version": version("vj2-ddim-plugin"),
         "torch": str(torch.__version__),
         "num_transitions": actions.shape[0] * actions.shape[1],
@@ -103,7 +120,13 @@ def train_predictor(
     losses = []
     for row, step in _batches(chosen, config.batch_size, config.num_epochs, generator):
         z, target = latents[row, step].to(device), latents[row, step + 1].to(device)
-        prediction = predictor(z[:, None], actions[row, step][:, None].to(device))[:, 0]
+        touch = actions[row, step].to(device)
+        if config.adversarial_radius:
+            touch = adversarial_actions(
+                predictor, z, touch, target, config.adversarial_radius, config.change_weight,
+                generator,
+            )  # fmt: skip
+        prediction = predictor(z[:, None], touch[:, None])[:, 0]
         loss = prediction_loss(prediction, z, target, config.change_weight)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -127,37 +150,9 @@ def _batches(
             yield row, step
 
 
-def prediction_loss(
-    prediction: Tensor, before: Tensor, after: Tensor, change_weight: float
-) -> Tensor:
-    """Smooth L1 distance of prediction and target over all tokens, and over those that change.
-
-    The tokens that change count as one, however many they are, so that a switch weighs as much as
-    a page.
-
-    Args:
-        prediction: Predicted latents `[n, N, D]`.
-        before: Latents before the action.
-        after: Latents after it, the target.
-        change_weight: Weight of the tokens that change.
-
-    Returns:
-        A scalar.
-    """
-    changed = _changed(before, after)
-    error = functional.smooth_l1_loss(prediction, after, reduction="none", beta=BETA).mean(dim=-1)
-    of_changed = (error * changed).sum(dim=-1) / changed.sum(dim=-1).clamp(min=1)
-    return (error.mean(dim=-1) + change_weight * of_changed).mean()
-
-
-def _changed(before: Tensor, after: Tensor) -> Tensor:
-    """Which tokens of `[..., D]` change."""
-    return (after - before).abs().amax(dim=-1) > CHANGED
-
-
 def _choose(latents: Tensor, config: WorldModelConfig, generator: torch.Generator) -> Tensor:
     """`[m, 2]` row and step of every transition that changes the screen, and a share of others."""
-    changed = _changed(latents[:, :-1], latents[:, 1:]).any(dim=-1)
+    changed = changed_tokens(latents[:, :-1], latents[:, 1:]).any(dim=-1)
     kept = torch.rand(changed.shape, generator=generator) < config.unchanged_share
     chosen = (changed | kept).nonzero()
     if len(chosen) < config.batch_size:
@@ -199,3 +194,19 @@ def _untrained(config: WorldModelConfig, frames: NDArray[np.uint8]) -> WorldMode
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return WorldModel.create(config, encoder)
+
+
+def _taken_up(start: Path, config: WorldModelConfig) -> WorldModel:
+    """The world model of a file, to be trained further as `config` says."""
+    model = WorldModel.load(start)
+    different = {
+        name: (getattr(model.config, name), getattr(config, name))
+        for name in SHAPE
+        if getattr(model.config, name) != getattr(config, name)
+    }
+    if different:
+        raise ConfigError(
+            f"{start}: cannot be trained further, these settings differ (there, here): {different}"
+        )
+    model.config = config
+    return model

@@ -7,6 +7,11 @@ queries gather what the denoiser needs, so that its cost does not grow with the 
 starts out as an average, in which the few patches that matter are lost, and takes many times longer
 to find them. So half of the queries start out looking where goal and state differ (their attention
 is weighted by the squared difference), and a maximum over the patches is added to what all gather.
+
+Where a touch must land matters to a fraction of a patch, and a weighted sum of embeddings tells
+that badly. So on a square grid each query also *points*: it gathers the patches' centres, moved by
+an offset each patch predicts, under its own attention (the spatial softmax of Levine et al. 2016,
+"End-to-End Training of Deep Visuomotor Policies", section 4.2, with offsets).
 """
 
 from __future__ import annotations
@@ -17,23 +22,55 @@ import torch
 from torch import Tensor, nn
 
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_training.denoisers.layers import Attention, TransformerLayer, fourier_features
+from vj2_ddim_training.denoisers.layers import (
+    Attention,
+    FeedForward,
+    TransformerLayer,
+    fourier_features,
+)
 
 __all__ = ["LatentEncoder"]
 
 
 NUM_FREQUENCIES = 4
 LEAST_CHANGE = 1e-3  # squared difference, in variances of the latents, that counts as none
+REACH = 0.125  # scale of a patch's offset to its centre, in screens
 
 
-def _grid_features(num_patches: int) -> Tensor:
-    """`[N, F]`: the centre of each patch of a square grid, and its Fourier features; else none."""
+def _centres(num_patches: int) -> Tensor:
+    """`[N, 2]`: x and y in [0, 1] of the centre of each patch of a square grid; else `[N, 0]`."""
     side = math.isqrt(num_patches)
     if side * side != num_patches:
         return torch.zeros(num_patches, 0)
-    centres = (torch.arange(side) + 0.5) / side
-    y, x = torch.meshgrid(centres, centres, indexing="ij")
-    return fourier_features(torch.stack([x.flatten(), y.flatten()], dim=-1), NUM_FREQUENCIES)
+    along = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(along, along, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=-1)
+
+
+class _Reader(Attention):
+    """What each query gathers from the patches: their content, and the place it points to."""
+
+    centres: Tensor
+
+    def __init__(self, width: int, num_heads: int, centres: Tensor) -> None:
+        super().__init__(width, num_heads)
+        self.register_buffer("centres", 2.0 * centres - 1.0, persistent=False)
+        num_places = num_heads * centres.shape[-1]
+        self.offset = nn.Linear(width, num_places) if num_places else None
+        self.place = nn.Linear(num_places, width) if num_places else None
+
+    def read(self, queries: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Queries `[B, S, D]` over tokens `[B, N, D]`, `bias` `[B, 1, S, N]`, to `[B, S, D]`."""
+        query, key, value = self.split(queries, tokens)
+        attention = self.weights(query, key, bias)
+        gathered: Tensor = self.output((attention @ value).transpose(1, 2).flatten(2))
+        if self.offset is None or self.place is None:
+            return gathered
+        offsets = self.offset(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        points = self.centres + 2.0 * REACH * offsets  # [B, heads, N, 2]
+        pointed = (attention @ points).transpose(1, 2).flatten(2)
+        gathered = gathered + self.place(pointed)
+        return gathered
 
 
 class LatentEncoder(nn.Module):
@@ -70,7 +107,9 @@ class LatentEncoder(nn.Module):
             )
         num_patches, latent_width = input_shapes["state"]
         self.num_tokens = num_tokens
-        self.register_buffer("grid", _grid_features(num_patches), persistent=False)
+        centres = _centres(num_patches)
+        grid = fourier_features(centres, NUM_FREQUENCIES)
+        self.register_buffer("grid", grid, persistent=False)
         self.register_buffer("latent_mean", torch.zeros(latent_width))
         self.register_buffer("latent_std", torch.ones(latent_width))
         self.embed = nn.Linear(3 * latent_width + 1 + self.grid.shape[-1], width)
@@ -79,8 +118,10 @@ class LatentEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.queries = nn.Parameter(torch.randn(1, num_tokens, width))
         self.focus = nn.Parameter((torch.arange(num_tokens) % 2 == 0).float()[:, None])
-        self.gather = Attention(width, nhead)
+        self.reader = _Reader(width, nhead, centres)
         self.pool = nn.Linear(width, width)
+        self.norm_gathered = nn.LayerNorm(width)
+        self.refine = FeedForward(width, ratio=2)
 
     def set_statistics(self, latents: Tensor) -> None:
         """Take mean and standard deviation from `[n, N, D]` training latents; they are saved."""
@@ -102,6 +143,7 @@ class LatentEncoder(nn.Module):
         tokens = self.norm(tokens)
         queries = self.queries.expand(state.shape[0], -1, -1)  # len() would be a constant in ONNX
         bias = self.focus * torch.log(squared + LEAST_CHANGE).transpose(1, 2)
-        gathered: Tensor = self.gather(queries, tokens, bias.unsqueeze(1))
-        largest: Tensor = self.pool(tokens).amax(dim=1, keepdim=True)
-        return gathered + largest
+        gathered = self.reader.read(queries, tokens, bias.unsqueeze(1))
+        gathered = gathered + self.pool(tokens).amax(dim=1, keepdim=True)
+        refined: Tensor = gathered + self.refine(self.norm_gathered(gathered))
+        return refined

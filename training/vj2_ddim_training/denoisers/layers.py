@@ -43,17 +43,27 @@ class Attention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, queries: Tensor, context: Tensor, bias: Tensor | None = None) -> Tensor:
-        """`[B, S, D]` attends over `[B, C, D]`, giving `[B, S, D]`; `bias` `[B, 1, S, C]`."""
+    def split(self, queries: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query `[B, heads, S, d]`, key and value `[B, heads, C, d]`."""
         query = self.query(queries).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         key, value = (
             self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         )
-        if bias is None:
-            mixed = functional.scaled_dot_product_attention(query, key, value)
-        else:  # written out: the ONNX exporter does not take a mask that depends on the input
-            match = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
-            mixed = torch.softmax(match + bias, dim=-1) @ value
+        return query, key, value
+
+    def weights(self, query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+        """Attention `[B, heads, S, C]` written out; `bias` `[B, 1, S, C]` is added before softmax.
+
+        For where it is needed itself, and because the ONNX exporter does not take a mask that
+        depends on the input.
+        """
+        match = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+        return torch.softmax(match + bias, dim=-1)
+
+    def forward(self, queries: Tensor, context: Tensor) -> Tensor:
+        """`[B, S, D]` attends over `[B, C, D]`, giving `[B, S, D]`."""
+        query, key, value = self.split(queries, context)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return output
 
