@@ -1,6 +1,7 @@
 """The benchmark's trained parts: made in order, made once, gone on with after an interruption."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 
 from vj2_ddim_benchmark.amortised.file import load_amortised
 from vj2_ddim_benchmark.assets import AssetSettings, build, build_assets
+from vj2_ddim_benchmark.assets.variant import build_variant, equal_steps
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.data.trajectories import open_trajectories
@@ -156,3 +159,31 @@ def test_an_interrupted_denoiser_goes_on_and_is_the_same(built, tiny, tmp_path, 
     resumed = load_checkpoint(made.denoiser / "checkpoint.pt").model.state_dict()
     whole = load_checkpoint(found.denoiser / "checkpoint.pt").model.state_dict()
     assert all((resumed[name] == whole[name]).all() for name in whole)
+
+
+@pytest.mark.parametrize("data_share", [1.0, 0.01])
+def test_variants_take_as_many_steps_however_little_data_they_see(data_share):
+    full = AssetSettings.full()
+    settings = replace(full, num_trajectories=int(data_share * full.num_trajectories))
+    training = equal_steps(settings, 3000).training
+    examples = settings.num_trajectories * 22  # 4 x 4 nearest, 3 + 2 + 1 farther
+    steps = math.ceil(math.ceil(training.epoch_share * examples) / training.batch_size)
+    assert 3000 <= steps * training.num_epochs < 3000 + training.num_epochs
+    assert training.num_epochs >= 5
+    assert training.num_cycles == 1
+
+
+def test_a_variant_differs_in_what_was_asked_for(built, tiny, tmp_path, monkeypatch):
+    _, found, _ = built
+    monkeypatch.setattr(AssetSettings, "full", classmethod(lambda cls: tiny))
+    bundles = {
+        name: build_variant(
+            tmp_path / name, found.world_model, data_share=share, representation=name,
+            num_steps=5, threads=1,
+        )
+        for name, share in (("held", 0.5), ("raw", 1.0))
+    }  # fmt: skip
+    for name, bundle in bundles.items():
+        assert read_bundle(bundle).action_spec.representation == name
+    with pytest.raises(ActionError, match="representation 'rwa' is unknown"):
+        build_variant(tmp_path / "bad", found.world_model, representation="rwa", num_steps=1)

@@ -55,28 +55,30 @@ def test_what_is_varied_reaches_the_sampler(monkeypatch, study, key, values):
 
 
 def test_every_study_begins_or_ends_with_the_planners_as_they_are(tmp_path):
-    settings = StudySettings(("ddim-16", "cem-8x32"), Path("half.pt"), {"1 %": Path("one")})
+    settings = StudySettings(
+        ("ddim-16", "cem-8x32"), {"half": Path("half.pt")}, {"1 %": Path("one")}
+    )
     noise = named("goal-noise", settings)
     assert {name: v.goal_noise for name, v in noise.items() if v.entry == "cem-8x32"} == {
         "cem-8x32@0": 0.0, "cem-8x32@0.1": 0.1, "cem-8x32@0.2": 0.2, "cem-8x32@0.5": 0.5,
     }  # fmt: skip
     models = {name: variant.world_model for name, variant in named("world-model", settings).items()}
     assert models == {
-        "ddim-16@full": None, "ddim-16@half": Path("half.pt"),
-        "cem-8x32@full": None, "cem-8x32@half": Path("half.pt"),
+        "ddim-16@own": None, "ddim-16@half": Path("half.pt"),
+        "cem-8x32@own": None, "cem-8x32@half": Path("half.pt"),
     }  # fmt: skip
-    bundles = {name: variant.bundle for name, variant in named("data", settings).items()}
+    bundles = {name: variant.bundle for name, variant in named("denoisers", settings).items()}
     assert bundles == {
-        "ddim-16@1 %": Path("one"), "ddim-16@all": None,
-        "ddim-1@1 %": Path("one"), "ddim-1@all": None,
+        "ddim-16@1 %": Path("one"), "ddim-16@own": None,
+        "ddim-1@1 %": Path("one"), "ddim-1@own": None,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("study", "message"),
     [
-        ("world-model", "--half-world-model"),
-        ("data", "--study-bundle"),
+        ("world-model", "--study-world-model"),
+        ("denoisers", "--study-bundle"),
         ("stepps", "unknown; use one of steps, candidates"),
     ],
 )
@@ -89,8 +91,12 @@ def test_options():
     assert budgets_of(None, False) == (None,)
     assert budgets_of([50.0, 10.0, 50.0], False) == (10.0, 50.0)
     assert budgets_of([50.0], True) == (50.0, None)
-    settings = studies_from(["ddim-1,cem-8x32"], None, ["1 %=a=b"])
-    assert settings == StudySettings(("ddim-1", "cem-8x32"), None, {"1 %": Path("a=b")})
+    settings = studies_from(["ddim-1,cem-8x32"], ["half=h.pt"], ["1 %=a=b"])
+    assert settings == StudySettings(
+        ("ddim-1", "cem-8x32"), {"half": Path("h.pt")}, {"1 %": Path("a=b")}
+    )
+    with pytest.raises(ConfigError, match=r"must be NAME=FILE; found 'h\.pt'"):
+        studies_from(None, ["h.pt"], None)
     with pytest.raises(ConfigError, match="NAME=DIR"):
         studies_from(None, None, ["bundle"])
     with pytest.raises(ConfigError, match="nobody"):
@@ -158,7 +164,7 @@ def test_studies_are_raced_beside_the_race_and_rebuilt_from_their_raw_results(tm
     planners = ("random-gestures-16",)
     run, out = tmp_path / "run", tmp_path / "out"
     settings.run(run, entries_of(planners))
-    studies = StudySettings(planners, half)
+    studies = StudySettings(planners, {"half": half})
     settings.study(run, ("goal-noise", "world-model"), studies, num_problems=2)
     rows = rebuild_report(run, out)
     assert [row["budget_ms"] for row in rows if row["task"] == "one-gesture"] == [5000.0, None]
@@ -170,9 +176,9 @@ def test_studies_are_raced_beside_the_race_and_rebuilt_from_their_raw_results(tm
         assert (out / "pictures" / f"study-{name}.png").read_bytes().startswith(b"\x89PNG")
         for page in ("report.md", "report.html"):
             assert STUDIES[name].title in (out / page).read_text()
-    # without noise and with the full world model it is the race again
+    # without noise and with its own world model it is the race again
     plain = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
-    for name, variant in (("goal-noise", "@0"), ("world-model", "@full")):
+    for name, variant in (("goal-noise", "@0"), ("world-model", "@own")):
         lines = (run / "studies" / name / "results.jsonl").read_text().splitlines()
         again = [r for r in map(json.loads, lines) if r["planner"].endswith(variant)]
         costs = [r["final_cost"] for r in plain if r["budget_ms"] is None][:2]

@@ -100,6 +100,12 @@ COMMANDS = {
         "benchmark",
         "Compare with stable-worldmodel's solvers, in its own world and evaluation.",
     ),
+    "benchmark-denoiser": Command(
+        "vj2_ddim_benchmark.assets.commands",
+        "benchmark_denoiser",
+        "benchmark",
+        "Train a denoiser on less data, or in another representation.",
+    ),
     "benchmark-tune": Command(
         "vj2_ddim_benchmark.tune_commands",
         "benchmark_tune",

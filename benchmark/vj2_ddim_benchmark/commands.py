@@ -102,12 +102,13 @@ def benchmark(
     study_problems: Annotated[
         int | None, typer.Option(min=1, help="The first so many problems; all unless told.")
     ] = None,
-    half_world_model: Annotated[
-        Path | None, typer.Option(help="The lesser one, for the study world-model.")
+    study_world_model: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FILE: another one, for the study world-model; repeatable."),
     ] = None,
     study_bundle: Annotated[
         list[str] | None,
-        typer.Option(help="NAME=DIR: a denoiser of less data, for the study data; repeatable."),
+        typer.Option(help="NAME=DIR: another denoiser, for the study denoisers; repeatable."),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer problems and planners.")] = False,
     json_file: JsonFile = None,
@@ -120,7 +121,7 @@ def benchmark(
     num_chains = (10 if quick else 150) if chains is None else chains
     if ray is not None:
         import_ray()
-    studies, chosen = studies_from(study_planners, half_world_model, study_bundle), names_of(study)
+    studies, chosen = studies_from(study_planners, study_world_model, study_bundle), names_of(study)
     for name in chosen:
         studies.variants(name)
     with progress_bars() as progress:

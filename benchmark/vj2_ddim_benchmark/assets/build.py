@@ -132,6 +132,7 @@ def _train_denoiser(
             model=settings.model,
             training=settings.training,
             schedule=schedule,
+            representation=settings.representation,
             resume=(assets.denoiser / "checkpoint.pt").exists(),
         ),
         lambda done, total, line: progress("train the denoiser", done, total),

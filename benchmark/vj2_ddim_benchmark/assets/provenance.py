@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import vj2_ddim_plugin
@@ -14,7 +15,7 @@ from vj2_ddim_plugin.records import to_plain
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.validation import SUCCESS
 
-__all__ = ["hashes_of", "read_provenance", "settings_as_json", "write_provenance"]
+__all__ = ["hashes_of", "read_best", "read_provenance", "settings_as_json", "write_provenance"]
 
 COMMAND = "vj2-ddim benchmark --retrain --threads 1 --out RUN"
 
@@ -26,20 +27,29 @@ def write_provenance(assets: Assets, settings: AssetSettings) -> None:
         assets: A folder with all parts and the denoiser's training run.
         settings: What they were made with.
     """
-    best = load_checkpoint(assets.denoiser / "best.pt")
     contents = {
         "command": COMMAND,
         "version": vj2_ddim_plugin.__version__,
         "settings": settings_as_json(settings),
         "sha256": hashes_of(assets),
-        "denoiser": {
-            "data_fingerprint": best.data_fingerprint,
-            "epoch": best.training["epoch"],
-            "step": best.training["step"],
-            **{name: value for name, value in best.metrics.items() if name.startswith(SUCCESS)},
-        },
+        "denoiser": read_best(assets.denoiser),
     }
     write_json(assets.provenance, contents)
+
+
+def read_best(run: Path) -> dict[str, Any]:
+    """What is known of the best checkpoint of a denoiser's training run: data, steps, success.
+
+    Raises:
+        CheckpointError: It cannot be opened.
+    """
+    best = load_checkpoint(run / "best.pt")
+    return {
+        "data_fingerprint": best.data_fingerprint,
+        "epoch": best.training["epoch"],
+        "step": best.training["step"],
+        **{name: value for name, value in best.metrics.items() if name.startswith(SUCCESS)},
+    }
 
 
 def read_provenance(assets: Assets) -> dict[str, Any]:

@@ -25,6 +25,7 @@ class AssetSettings:
         training: How it is trained.
         ranker: How its ranker is trained, or None for none.
         amortised: How the regression and the Gaussian are trained, or None for neither.
+        representation: What the denoiser diffuses: `raw`, `held`, `path`, or `auto`.
         seed: Of the denoiser's data; the other parts hold their own.
     """
 
@@ -37,6 +38,7 @@ class AssetSettings:
     training: TrainingConfig
     ranker: RankerConfig | None
     amortised: TrainingConfig | None
+    representation: str = "auto"
     seed: int = 1
 
     @classmethod

@@ -23,25 +23,33 @@ def budgets_of(budget_ms: list[float] | None, full_plan: bool) -> tuple[float | 
 
 
 def studies_from(
-    planners: list[str] | None, half_world_model: Path | None, bundles: list[str] | None
+    planners: list[str] | None, world_models: list[str] | None, bundles: list[str] | None
 ) -> StudySettings:
     """What the studies need.
 
     Args:
         planners: What `names_of` takes; the default ones where there are none.
-        half_world_model: A file, or None.
+        world_models: Each `NAME=FILE`.
         bundles: Each `NAME=DIR`.
 
     Raises:
-        ConfigError: A bundle is not given as NAME=DIR, or a planner is unknown.
+        ConfigError: A file is not given with its name, or a planner is unknown.
     """
-    named = {}
-    for words in bundles or []:
-        name, equals, folder = words.partition("=")
-        if not name or not equals or not folder:
-            raise ConfigError(f"--study-bundle must be NAME=DIR; found {words!r}")
-        named[name] = Path(folder)
     names = names_of(planners)
     if names:
         entries_of(names)
-    return StudySettings(tuple(names) or DEFAULT_PLANNERS, half_world_model, named)
+    return StudySettings(
+        tuple(names) or DEFAULT_PLANNERS,
+        _named("--study-world-model", "FILE", world_models),
+        _named("--study-bundle", "DIR", bundles),
+    )
+
+
+def _named(option: str, what: str, given: list[str] | None) -> dict[str, Path]:
+    named = {}
+    for words in given or []:
+        name, equals, path = words.partition("=")
+        if not name or not equals or not path:
+            raise ConfigError(f"{option} must be NAME={what}; found {words!r}")
+        named[name] = Path(path)
+    return named

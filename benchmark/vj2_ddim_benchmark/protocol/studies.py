@@ -83,16 +83,16 @@ STUDIES: Mapping[str, Study] = {
         ),
         Study(
             "world-model",
-            "A world model trained half as well",
+            "Other world models",
             "world model",
-            "The planner encodes with and plans through the lesser world model; the final cost is "
-            "the full one's.",
+            "The planner encodes with and plans through another world model; the final cost is "
+            "that of the race's own (own).",
         ),
         Study(
-            "data",
-            "Less training data",
-            "the denoiser's data",
-            "Denoisers trained on a part of the data, and the race's own (all).",
+            "denoisers",
+            "Other denoisers",
+            "denoiser",
+            "Denoisers of other data or another representation, and the race's own (own).",
         ),
     )
 }
@@ -104,12 +104,12 @@ class StudySettings:
 
     Attributes:
         planners: Lines of the registry that goals are blurred and the world model is changed for.
-        half_world_model: The file of the lesser world model, or None.
-        bundles: Denoisers trained on less data, by what is said of the data.
+        world_models: Files of other world models, by what they are called.
+        bundles: Other denoisers, likewise.
     """
 
     planners: tuple[str, ...] = DEFAULT_PLANNERS
-    half_world_model: Path | None = None
+    world_models: Mapping[str, Path] = field(default_factory=dict)
     bundles: Mapping[str, Path] = field(default_factory=dict)
 
     def variants(self, study: str) -> tuple[Variant, ...]:
@@ -125,7 +125,7 @@ class StudySettings:
             "candidates": _candidates,
             "goal-noise": self._goal_noise,
             "world-model": self._world_model,
-            "data": self._data,
+            "denoisers": self._denoisers,
         }
         return makers[study]()
 
@@ -137,23 +137,23 @@ class StudySettings:
         )
 
     def _world_model(self) -> tuple[Variant, ...]:
-        if self.half_world_model is None:
-            raise ConfigError("the study world-model needs a second world model; give its file "
-                              "with --half-world-model")  # fmt: skip
+        if not self.world_models:
+            raise ConfigError("the study world-model needs other world models; give each with "
+                              "--study-world-model NAME=FILE")  # fmt: skip
         return tuple(
             Variant(_name(planner, value), planner, world_model=path)
             for planner in self.planners
-            for value, path in (("full", None), ("half", self.half_world_model))
+            for value, path in (("own", None), *self.world_models.items())
         )
 
-    def _data(self) -> tuple[Variant, ...]:
+    def _denoisers(self) -> tuple[Variant, ...]:
         if not self.bundles:
-            raise ConfigError("the study data needs bundles trained on less data; give each with "
+            raise ConfigError("the study denoisers needs other bundles; give each with "
                               "--study-bundle NAME=DIR")  # fmt: skip
         return tuple(
             Variant(_name(planner, value), planner, bundle=path)
             for planner in (RANKED, SINGLE)
-            for value, path in (*self.bundles.items(), ("all", None))
+            for value, path in (*self.bundles.items(), ("own", None))
         )
 
 
