@@ -3,6 +3,7 @@
 import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from protocol_tools import write_world_model
@@ -96,5 +97,14 @@ def test_a_ray_cluster_gives_what_one_process_gives(settings, alone, tmp_path):
     lost = replace(settings, world_model=tmp_path / "nothing.pt")
     with pytest.raises(VJ2DDIMError, match=r"nothing\.pt"):
         list(over_ray(lost, "local")(todo_list(PLANNERS, (None,), 1)))
-    with pytest.raises(ConfigError, match=r"cannot join the Ray cluster '127\.0\.0\.1:1'"):
-        list(over_ray(settings, "127.0.0.1:1")(todo_list(PLANNERS, (None,), 1)))
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"), [("127.0.0.1:1", "refused"), ("ray://127.0.0.1:1", "refused"),
+                            ("nowhere", "expected HOST:PORT")],
+)  # fmt: skip
+def test_a_cluster_that_does_not_answer_is_named(settings, monkeypatch, address, reason):
+    never = SimpleNamespace(is_initialized=lambda: False)  # whose init must not be called
+    monkeypatch.setitem(sys.modules, "ray", never)
+    with pytest.raises(ConfigError, match=f"cannot join the Ray cluster '{address}'.*{reason}"):
+        list(over_ray(settings, address)(todo_list(PLANNERS, (None,), 1)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import pickle
+import socket
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,7 @@ from vj2_ddim_plugin.errors import ConfigError
 __all__ = ["import_ray", "in_this_process", "over_processes", "over_ray"]
 
 LOCAL, AUTO = "local", "auto"
+PATIENCE_S = 5.0  # for a cluster's address to answer
 
 
 def in_this_process(worker: Worker) -> MapProblems:
@@ -132,10 +134,28 @@ def _join(ray: Any, address: str, num_cpus: int) -> None:  # noqa: ANN401
     if address == LOCAL:
         settings |= {"address": LOCAL, "num_cpus": num_cpus, "include_dashboard": False}
     elif address != AUTO:  # without an address Ray looks for one that runs here
+        _require_listening(address)
         settings["address"] = address
     try:
         ray.init(**settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"cannot join the Ray cluster {address!r} ({error}); give its address, or 'local' to "
+            f"start one here"
+        ) from error
+
+
+def _require_listening(address: str) -> None:
+    """Refuse `HOST:PORT` or `ray://HOST:PORT` where nobody answers; Ray would wait for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        raise ConfigError(
+            f"cannot join the Ray cluster {address!r}: expected HOST:PORT, ray://HOST:PORT, 'auto' "
+            f"or 'local'"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
+    except (OSError, OverflowError) as error:
         raise ConfigError(
             f"cannot join the Ray cluster {address!r} ({error}); give its address, or 'local' to "
             f"start one here"
