@@ -5,8 +5,14 @@ import pytest
 
 from vj2_ddim_benchmark.amortised.file import load_amortised
 from vj2_ddim_benchmark.assets import AssetSettings, shipped_assets
+from vj2_ddim_benchmark.assets.build import collect_latents
 from vj2_ddim_benchmark.assets.files import Assets
-from vj2_ddim_benchmark.assets.provenance import hashes_of, read_provenance, settings_as_json
+from vj2_ddim_benchmark.assets.provenance import (
+    hashes_of,
+    read_provenance,
+    settings_as_json,
+    statistics_of,
+)
 from vj2_ddim_benchmark.planners.host import plan
 from vj2_ddim_benchmark.world import one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -57,6 +63,17 @@ def test_one_sample_succeeds_as_often_as_recorded(assets):
     reached = problems.start.execute(result.actions).matches(problems.goal.state).mean()
     error = np.sqrt(recorded * (1 - recorded) * (1 / NUM_PROBLEMS + 1 / 300))
     assert abs(reached - recorded) < 4 * error
+
+
+def test_the_command_collects_the_data_that_was_recorded(assets):
+    """Of the validation split, which is small; the encoder, the screens and the gestures count."""
+    recorded = read_provenance(assets)["validation_data"]
+    latents, actions = collect_latents(
+        WorldModel.load(assets.world_model), AssetSettings.full(), "validation"
+    )
+    found = statistics_of(latents[:, :-1], actions)
+    for name, values in recorded.items():
+        assert found[name] == pytest.approx(values, rel=1e-5, abs=1e-6), name
 
 
 def test_missing_parts_are_named(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from vj2_ddim_training.ranker.files import save_ranker
 from vj2_ddim_training.ranker.train import train_ranker
 from vj2_ddim_training.run import RunSettings, train_run
 
-__all__ = ["build_assets"]
+__all__ = ["build_assets", "collect_latents"]
 
 
 def build_assets(
@@ -74,46 +74,57 @@ def build_assets(
     return assets
 
 
+def collect_latents(
+    world_model: WorldModel, settings: AssetSettings, split: str, progress: Progress | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """The denoiser's data of a split: latents `[n, T, N, D]`, actions `[n, T-1, 250, 3]`.
+
+    Args:
+        world_model: Its encoder makes the latents.
+        settings: How many trajectories, and of what.
+        split: `train` or `validation`.
+        progress: Told about every round of gestures.
+    """
+    config, collected = world_model.config, 0
+    counts = {
+        "train": settings.num_trajectories,
+        "validation": settings.num_validation_trajectories,
+    }
+
+    def told(added: int) -> None:
+        nonlocal collected
+        collected += added
+        if progress is not None:
+            progress("collect for the denoiser", collected, counts[split] * config.horizon)
+
+    transitions = collect_transitions(
+        counts[split],
+        horizon=config.horizon,
+        split=split,
+        seed=settings.seed,
+        scripted_share=settings.scripted_share,
+        near_miss_share=settings.near_miss_share,
+        size=config.screen_size,
+        progress=told,
+    )
+    return embed_transitions(world_model, transitions)
+
+
 def _write_latents(
     world_model: WorldModel, settings: AssetSettings, folder: Path, progress: Progress
 ) -> None:
     """Collect transitions on training and validation screens, and embed them."""
-    config = world_model.config
-    embeddings, actions, splits = [], [], {}
-    first = 0
-    for split, count in (
-        ("train", settings.num_trajectories),
-        ("validation", settings.num_validation_trajectories),
-    ):
-        collected = [0]
-
-        def told(
-            added: int, total: int = count * config.horizon, seen: list[int] = collected
-        ) -> None:
-            seen[0] += added
-            progress("collect for the denoiser", seen[0], total)
-
-        transitions = collect_transitions(
-            count,
-            horizon=config.horizon,
-            split=split,
-            seed=settings.seed,
-            scripted_share=settings.scripted_share,
-            near_miss_share=settings.near_miss_share,
-            size=config.screen_size,
-            progress=told,
-        )
-        latents, blocks = embed_transitions(world_model, transitions)
-        embeddings.append(latents)
-        actions.append(blocks)
-        splits[split] = range(first, first + count)
-        first += count
+    parts = {
+        split: collect_latents(world_model, settings, split, progress)
+        for split in ("train", "validation")
+    }
+    num_train, num = len(parts["train"][1]), sum(len(actions) for _, actions in parts.values())
     write_trajectories_h5(
         folder,
-        np.concatenate(embeddings),
-        np.concatenate(actions),
-        splits,
-        layer_normed=config.layer_norm,
+        np.concatenate([latents for latents, _ in parts.values()]),
+        np.concatenate([actions for _, actions in parts.values()]),
+        {"train": range(num_train), "validation": range(num_train, num)},
+        layer_normed=world_model.config.layer_norm,
     )
 
 

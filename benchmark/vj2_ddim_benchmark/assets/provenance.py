@@ -6,16 +6,28 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import vj2_ddim_plugin
 from vj2_ddim_benchmark.assets.files import Assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings
+from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import sha256_of, write_json
+from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.records import to_plain
 from vj2_ddim_training.checkpoint import load_checkpoint
+from vj2_ddim_training.data.trajectories import open_trajectories
 from vj2_ddim_training.validation import SUCCESS
 
-__all__ = ["hashes_of", "read_best", "read_provenance", "settings_as_json", "write_provenance"]
+__all__ = [
+    "hashes_of",
+    "read_best",
+    "read_provenance",
+    "settings_as_json",
+    "statistics_of",
+    "write_provenance",
+]
 
 COMMAND = "vj2-ddim benchmark --retrain --threads 1 --out RUN"
 
@@ -33,6 +45,7 @@ def write_provenance(assets: Assets, settings: AssetSettings) -> None:
         "settings": settings_as_json(settings),
         "sha256": hashes_of(assets),
         "denoiser": read_best(assets.denoiser),
+        "validation_data": statistics_of(*_validation_data(assets)),
     }
     write_json(assets.provenance, contents)
 
@@ -50,6 +63,22 @@ def read_best(run: Path) -> dict[str, Any]:
         "step": best.training["step"],
         **{name: value for name, value in best.metrics.items() if name.startswith(SUCCESS)},
     }
+
+
+def statistics_of(latents: FloatArray, actions: FloatArray) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of latents and actions, to tell whether data are the same."""
+    return {
+        name: {"mean": float(values.mean(dtype=float)), "std": float(values.std(dtype=float))}
+        for name, values in (("latents", latents), ("actions", actions))
+    }
+
+
+def _validation_data(assets: Assets) -> tuple[FloatArray, FloatArray]:
+    """The states and actions of every transition the denoiser was validated on."""
+    spec = read_bundle(assets.bundle).action_spec
+    data = open_trajectories(assets.latents, spec, "validation")
+    latents, _, actions = data.gather(np.arange(len(data)))
+    return latents, actions
 
 
 def read_provenance(assets: Assets) -> dict[str, Any]:
