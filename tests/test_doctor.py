@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from vj2_ddim_plugin import doctor
 from vj2_ddim_plugin.commands import doctor as command
-from vj2_ddim_plugin.doctor import EXTRAS, RUNS, examine
+from vj2_ddim_plugin.doctor import EXTRAS, RUNS, examine, time_one_plan
 from vj2_ddim_plugin.errors import BundleError, ConfigError, ProviderError
 from vj2_ddim_plugin.session import available_providers, why_not
 
@@ -106,7 +106,7 @@ def test_the_environment_is_read(monkeypatch):
 
 
 def test_a_bundle_is_timed(folder):
-    timed = examine(folder)["bundle"]
+    timed = time_one_plan(folder)
     assert timed["folder"] == str(folder)
     assert timed["steps"] == 10
     assert 0 < timed["warm_plan_s"] < 10
@@ -116,7 +116,13 @@ def test_a_bundle_is_timed(folder):
 
 def test_a_folder_that_is_no_bundle_is_a_bundle_error(tmp_path):
     with pytest.raises(BundleError, match="not a bundle"):
-        examine(tmp_path)
+        time_one_plan(tmp_path)
+
+
+def test_a_broken_bundle_does_not_hide_what_the_machine_can_do(app, tmp_path):
+    done = run(app, "--bundle", tmp_path)
+    assert isinstance(done.exception, BundleError)
+    assert "processor" in done.output
 
 
 def test_the_table_and_the_file_say_the_same(app, folder, tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vj2_ddim_plugin.bundle import Bundle, read_bundle
-from vj2_ddim_plugin.doctor import RUNS, examine
+from vj2_ddim_plugin.doctor import RUNS, examine, time_one_plan
 from vj2_ddim_plugin.engine.providers import PROVIDERS
 from vj2_ddim_plugin.errors import ConfigError, ProviderError
 from vj2_ddim_plugin.files import write_json
@@ -49,18 +50,25 @@ def doctor(
     unknown = sorted(set(require or ()) - set(PROVIDERS))
     if unknown:
         raise ConfigError(f"--require {unknown[0]} is unknown; use one of {', '.join(PROVIDERS)}")
-    findings = examine(bundle)
+    findings = examine()
+    _show(findings)
+    if bundle is not None:  # after the rest: what is wrong with a bundle may be read off it
+        findings["bundle"] = time_one_plan(bundle)
+        _show({"bundle": findings["bundle"]})
+    if json_file is not None:
+        write_json(json_file, findings)
+    for name in require or ():
+        if findings["providers"][name] != RUNS:
+            raise ProviderError(f"--require {name}: it {findings['providers'][name]}")
+
+
+def _show(findings: Mapping[str, Any]) -> None:
     table = Table(show_header=False, show_lines=True)
     for section, value in findings.items():
         lines = value.items() if isinstance(value, dict) else [("", value)]
         text = Text("\n".join(f"{name}: {found}" if name else f"{found}" for name, found in lines))
         table.add_row(section, text)
     console.print(table)
-    if json_file is not None:
-        write_json(json_file, findings)
-    for name in require or ():
-        if findings["providers"][name] != RUNS:
-            raise ProviderError(f"--require {name}: it {findings['providers'][name]}")
 
 
 def _describe(bundle: Bundle) -> dict[str, object]:

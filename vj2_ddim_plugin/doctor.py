@@ -21,7 +21,7 @@ from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.session import OnnxGraph, available_providers, why_not
 
-__all__ = ["EXTRAS", "RUNS", "examine"]
+__all__ = ["EXTRAS", "RUNS", "examine", "time_one_plan"]
 
 EXTRAS = {
     "cli": ("typer", "rich", "matplotlib"),
@@ -47,19 +47,13 @@ TINY_GRAPH = (
 )
 
 
-def examine(bundle: Path | str | None = None) -> dict[str, Any]:
+def examine() -> dict[str, Any]:
     """Look at this machine and this installation; plain values, ready for JSON.
-
-    Args:
-        bundle: A bundle to time one plan of, or None.
 
     Returns:
         Sections by name. `providers` holds `"runs"`, or why not, for each provider by its name.
-
-    Raises:
-        BundleError: The bundle is incomplete, changed or inconsistent.
     """
-    findings: dict[str, Any] = {
+    return {
         "versions": {
             "vj2-ddim-plugin": _version("vj2-ddim-plugin"),
             "python": platform.python_version(),
@@ -77,9 +71,6 @@ def examine(bundle: Path | str | None = None) -> dict[str, Any]:
         "environment": {name: os.environ.get(name, "not set") for name in VARIABLES},
         "extras": {extra: _whether_installed(modules) for extra, modules in EXTRAS.items()},
     }
-    if bundle is not None:
-        findings["bundle"] = _time_one_plan(bundle)
-    return findings
 
 
 def _version(distribution: str) -> str | None:
@@ -115,8 +106,15 @@ def _processor() -> Iterator[tuple[str, Any]]:
         yield "load of 1, 5, 15 minutes", [round(load, 2) for load in os.getloadavg()]
 
 
-def _time_one_plan(bundle: Path | str) -> dict[str, Any]:
-    """Load a bundle, plan a first time and then warm, for one problem and without a cost."""
+def time_one_plan(bundle: Path | str) -> dict[str, Any]:
+    """Load a bundle, plan a first time and then warm, for one problem and without a cost.
+
+    Returns:
+        Plain values, ready for JSON.
+
+    Raises:
+        BundleError: The bundle is incomplete, changed or inconsistent.
+    """
     started = time.perf_counter()
     with BundleModel(bundle) as model:
         loaded = time.perf_counter()

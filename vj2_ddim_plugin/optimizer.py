@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
 from vj2_ddim_plugin.model import BundleModel, SamplerModel
 from vj2_ddim_plugin.planning.deadline import Pace
@@ -118,9 +120,16 @@ class DDIMOptimizer:
             The optimizer, warmed up by running its whole loop.
 
         Raises:
+            ConfigError: A setting is unknown.
             BundleError: The bundle is incomplete, changed or inconsistent.
             ProviderError: The provider asked for is not the one that runs.
         """
+        known = inspect.signature(DDIMOptimizer).parameters
+        if unknown := sorted(settings.keys() - known.keys()):
+            raise ConfigError(
+                f"{unknown[0]!r} is no setting; those of a plan are "
+                f"{', '.join(name for name in known if name != 'model')}"
+            )
         model = BundleModel(
             path,
             provider,
