@@ -42,6 +42,10 @@ class DDIMOptimizer:
         num_refinements: Rounds that re-noise the best candidates and denoise them again; None goes
             on until the deadline, which every problem must then have.
         refinement_strength: How far to re-noise, as a share of the schedule.
+        num_robust: Of the cheapest, how many are asked about again, moved a little each way; the
+            plan is the one whose worst cost is lowest, and its `cost` stays its own. 0 takes the
+            cheapest. Under a deadline, as many as there is time for.
+        robust_radius: How far they are moved, as a share of each channel's range.
         warm_start_share: Share of the candidates that, where a problem has a warm start, begin at
             the warm start re-noised by `refinement_strength` instead of at pure noise.
         project: Whether candidates are projected onto valid gestures before they are ranked.
@@ -67,6 +71,8 @@ class DDIMOptimizer:
         guidance_scale: float = 1.0,
         num_refinements: int | None = 0,
         refinement_strength: float = 0.4,
+        num_robust: int = 0,
+        robust_radius: float = 0.015,
         warm_start_share: float = 0.25,
         project: bool = True,
         timestep_spacing: str | None = None,
@@ -82,6 +88,8 @@ class DDIMOptimizer:
             guidance_scale=guidance_scale,
             num_refinements=num_refinements,
             refinement_strength=refinement_strength,
+            num_robust=num_robust,
+            robust_radius=robust_radius,
             warm_start_share=warm_start_share,
             project=project,
             timestep_spacing=timestep_spacing,

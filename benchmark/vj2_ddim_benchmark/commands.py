@@ -24,6 +24,7 @@ from vj2_ddim_benchmark.protocol.variants import Variant
 __all__ = ["benchmark"]
 
 CHAIN_PLANNERS = (
+    "ddim-16-robust-2",
     "ddim-16",
     "ddim-1",
     "regression",

@@ -42,11 +42,13 @@ class Pool:
         moved: `[B, K']`, how far projection and constraints moved each.
         kept: `[B, K']`, whether it keeps the constraints; one that does not is never the plan.
         cost: `[B, ranked]`, infinite where it may not be the plan.
+        worst: `[B, n]`, the worst cost near each of the first n candidates; None if none is known.
     """
 
     def __init__(self, warm_start: Candidates) -> None:
         self.actions, self.moved, self.kept = warm_start
         self.cost = np.zeros((len(self.actions), 0))
+        self.worst: FloatArray | None = None
         self._num_given = int(self.actions.shape[1])
 
     @property
@@ -136,6 +138,8 @@ class Pool:
     def choice(self, *, ranking: bool) -> NDArray[np.intp]:
         """`[B]`, the plan of each problem: the cheapest, or one whose cost is not known.
 
+        Where the worst cost near the cheapest ones is known, the plan is the lowest of those.
+
         Args:
             ranking: Whether there is a cost, asked or predicted. If there was no time to ask for
                 it, the plan is the warm start, if it may be; without a cost at all, it is the first
@@ -158,7 +162,8 @@ class Pool:
         unranked = np.argmax(allowed, axis=1)
         if self.num_ranked == 0:
             return np.asarray(unranked)
-        return np.asarray(np.where(np.isfinite(best), self.cost.argmin(axis=1), unranked))
+        ranked = self.cost if self.worst is None else self.worst
+        return np.asarray(np.where(np.isfinite(best), ranked.argmin(axis=1), unranked))
 
     def cost_of_choice(self, choice: NDArray[np.intp]) -> FloatArray:
         """`[B]`, the cost of the chosen candidates; NaN where it was not asked for."""

@@ -8,11 +8,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import CostFn, FloatArray
 from vj2_ddim_plugin.model import SamplerModel
 from vj2_ddim_plugin.planning.checks import cost_of, require_finite_cost
 from vj2_ddim_plugin.planning.deadline import Deadline
 from vj2_ddim_plugin.planning.pool import Pool
+from vj2_ddim_plugin.planning.robustness import moved_copies
 from vj2_ddim_plugin.planning.settings import SearchSettings
 from vj2_ddim_plugin.ranker import predicted_cost, ranker_of
 
@@ -87,6 +89,32 @@ class Ranking:
             if self._cost is not None:
                 self.history.append(pool.best_cost())
 
+    def check_robustness(self, spec: ActionSpec, count: int, radius: float) -> None:
+        """Ask about the cheapest again, moved a little; the best worst cost will be the plan.
+
+        Args:
+            spec: What is moved.
+            count: How many of the cheapest; fewer if there is no time for more.
+            radius: How far.
+        """
+        pool, batch, worst = self._pool, self._batch, []
+        count = min(count, pool.num_ranked)
+        if self._cost is None or count < 2 or not np.isfinite(pool.best_cost()).all():
+            return
+        first = 0
+        while first < count:
+            one = moved_copies(pool.actions[:, first : first + 1], spec, radius)
+            each = batch * one.shape[2]
+            size = self._clock.largest_slice("cost", count - first, each)
+            if not self._clock.allows(("cost", size * each, 1)):
+                break
+            copies = moved_copies(pool.actions[:, first : first + size], spec, radius)
+            costs = self._timed_cost(self._cost, copies.reshape(batch, -1, *copies.shape[3:]))
+            worst.append(costs.reshape(copies.shape[:3]).max(axis=2))
+            first += size
+        if worst:
+            pool.worst = np.maximum(pool.cost[:, :first], np.concatenate(worst, axis=1))
+
     def choice(self) -> NDArray[np.intp]:
         """`[B]`, the plan of each problem, see `Pool.choice`."""
         return self._pool.choice(ranking=self._cost is not None or self._pool.num_ranked > 0)
@@ -126,9 +154,14 @@ class Ranking:
             if not self._clock.allows(("cost", size * batch, 1)):
                 break
             unranked = pool.actions[:, pool.num_ranked : pool.num_ranked + size]
-            begun = time.perf_counter()
-            pool.rank(cost_of(cost, unranked))
-            taken = time.perf_counter() - begun
-            self.seconds["cost"] += taken
-            self._clock.record("cost", size * batch, taken)
-            self.num_cost_evaluations += size * batch
+            pool.rank(self._timed_cost(cost, unranked))
+
+    def _timed_cost(self, cost: CostFn, actions: FloatArray) -> FloatArray:
+        """The cost `[B, n]` of actions `[B, n, L, A]`, counted and timed."""
+        begun = time.perf_counter()
+        values = cost_of(cost, actions)
+        taken = time.perf_counter() - begun
+        self.seconds["cost"] += taken
+        self._clock.record("cost", values.size, taken)
+        self.num_cost_evaluations += values.size
+        return values

@@ -83,6 +83,9 @@ class CandidateSearch:
         rounds = 0
         while self._ranking.exists and (limit is None or rounds < limit) and self._refine():
             rounds += 1
+        settings = self._settings
+        if settings.num_robust:
+            self._ranking.check_robustness(self._spec, settings.num_robust, settings.robust_radius)
         return self._result()
 
     def _sample(self) -> None:

@@ -24,6 +24,8 @@ class SearchSettings:
     guidance_scale: float
     num_refinements: int | None
     refinement_strength: float
+    num_robust: int
+    robust_radius: float
     warm_start_share: float
     project: bool
     timestep_spacing: str | None
@@ -35,6 +37,7 @@ class SearchSettings:
             ("num_candidates", 1),
             ("num_ranked", 1),
             ("num_refinements", 0),
+            ("num_robust", 0),
             ("seed", 0),
         ):
             found = getattr(self, name)
@@ -46,6 +49,8 @@ class SearchSettings:
                 f"eta must be in [0, 1] and refinement_strength in (0, 1); found {self.eta} and "
                 f"{self.refinement_strength}"
             )
+        if not 0.0 < self.robust_radius <= 1.0:
+            raise ConfigError(f"robust_radius must be in (0, 1]; found {self.robust_radius}")
         if not 0.0 <= self.warm_start_share < 1.0:
             raise ConfigError(f"warm_start_share must be in [0, 1); found {self.warm_start_share}")
         if self.guidance_scale != 1.0 and not model.condition.inputs:

@@ -18,11 +18,13 @@ def ddim(
     num_inference_steps: int = 10,
     num_refinements: int = 0,
     num_ranked: int | None = None,
+    num_robust: int = 0,
     in_quick: bool = True,
 ) -> Entry:
     """DDIM samples from the bundle; a single one is not ranked and sees no world model.
 
-    With `num_ranked` the bundle's ranker picks so many of the candidates for the cost.
+    With `num_ranked` the bundle's ranker picks so many of the candidates for the cost; with
+    `num_robust` so many of the cheapest are asked about again, moved a little.
     """
 
     def build(assets: BuildAssets, settings: Settings, **changes: Any) -> DDIMOptimizer:  # noqa: ANN401
@@ -34,6 +36,7 @@ def ddim(
             num_candidates=num_candidates,
             num_refinements=num_refinements,
             num_ranked=num_ranked,
+            num_robust=num_robust,
             seed=assets.seed,
             **settings,
             **changes,
@@ -44,6 +47,7 @@ def ddim(
 
     suffix = f"-refined-{num_refinements}" if num_refinements else ""
     suffix += "" if num_ranked is None else f"-ranker-{num_ranked}"
+    suffix += f"-robust-{num_robust}" if num_robust else ""
     return Entry(
         f"ddim-{num_candidates}{suffix}",
         build,

@@ -23,6 +23,7 @@ __all__ = ["REGISTRY", "entries_of"]
 
 REGISTRY: tuple[Entry, ...] = (
     ddim(16),
+    ddim(16, num_robust=2),
     ddim(16, num_refinements=2, in_quick=False),
     ddim(16, num_ranked=1),
     ddim(16, num_ranked=4, in_quick=False),
@@ -32,7 +33,7 @@ REGISTRY: tuple[Entry, ...] = (
     regression(),
     gaussian_prior(16),
     retrieval(16),
-    gradient_descent("sgd", 10),
+    gradient_descent("sgd", 10, in_quick=False),
     gradient_descent("sgd", 10, num_restarts=16, in_quick=False),
     gradient_descent("sgd", 200, in_quick=False),
     gradient_descent("adam", 10),
