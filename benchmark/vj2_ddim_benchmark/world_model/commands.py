@@ -171,11 +171,12 @@ def embed(
 
 
 def _show(measured: dict[str, Any]) -> None:
-    """A table of measures, one column a kind of widget."""
+    """A table of measures, one row a kind of widget; it fits 80 columns."""
     measures = measured["measures"]
+    names = list(measures["overall"])
     title = f"{measured['num_problems']} problems of the {measured['split']} split"
-    table = Table("measure", *measures, title=title)
-    for name in measures["overall"]:
-        cells = [measures[kind].get(name) for kind in measures]
-        table.add_row(name, *("" if value is None else f"{value:.3f}" for value in cells))
+    table = Table("kind", *(name.replace("_", " ") for name in names), title=title, padding=0)
+    for kind, found in measures.items():
+        cells = [found.get(name) for name in names]
+        table.add_row(kind, *("" if value is None else f"{value:.3f}" for value in cells))
     Console().print(table)
