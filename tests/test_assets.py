@@ -14,7 +14,7 @@ from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.data.trajectories import open_trajectories
@@ -185,5 +185,8 @@ def test_a_variant_differs_in_what_was_asked_for(built, tiny, tmp_path, monkeypa
     }  # fmt: skip
     for name, bundle in bundles.items():
         assert read_bundle(bundle).action_spec.representation == name
-    with pytest.raises(ActionError, match="representation 'rwa' is unknown"):
+    with pytest.raises(ConfigError, match="representation 'rwa' is unknown"):
         build_variant(tmp_path / "bad", found.world_model, representation="rwa", num_steps=1)
+    assert not (tmp_path / "bad").exists()
+    with pytest.raises(ConfigError, match="data_share"):
+        build_variant(tmp_path / "raw", found.world_model, data_share=0.5, representation="raw")

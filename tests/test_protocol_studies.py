@@ -97,6 +97,9 @@ def test_options():
     )
     with pytest.raises(ConfigError, match=r"must be NAME=FILE; found 'h\.pt'"):
         studies_from(None, ["h.pt"], None)
+    for twice in (["a=x", "a=y"], ["own=x"], ["a@b=x"]):
+        with pytest.raises(ConfigError, match=r"--study-bundle: a NAME must be given once"):
+            studies_from(None, None, twice)
     with pytest.raises(ConfigError, match="NAME=DIR"):
         studies_from(None, None, ["bundle"])
     with pytest.raises(ConfigError, match="nobody"):

@@ -21,13 +21,18 @@ FREE = ActionSpec(
     representation="raw",
 )
 TOUCH = ActionSpec(action_block=4, min_press_steps=2, max_press_steps=3, path_knots=2)
-RADIUS, EDGE = 0.02, 0.0
+RADIUS = 0.02
+SEED = 15
 
 
 def cliff(candidates):
-    """Lowest just above the edge, and very high below it: the cheapest plan is a bad bet."""
+    """Lowest just above an edge, and very high below it: the cheapest plan is a bad bet.
+
+    The edge is another one in every problem of a batch.
+    """
     place = candidates.mean(axis=2)[..., 0]
-    return np.where(place > EDGE, place - EDGE, 10.0)
+    edge = 0.05 * np.arange(len(candidates))[:, None]
+    return np.where(place > edge, place - edge, 10.0)
 
 
 class Asked:
@@ -72,17 +77,29 @@ def test_the_plan_has_the_lowest_worst_cost_of_the_cheapest(batch, num_robust):
     robust = make(num_robust=num_robust, robust_radius=RADIUS).optimize(
         PlanningProblem({}, cost=cliff, **problem)
     )
-    cost = cliff(candidates)[0]
-    cheapest = np.argsort(cost, kind="stable")[:num_robust]
-    copies = moved_copies(candidates[0, cheapest], FREE, RADIUS)
-    worst = np.maximum(cost[cheapest], cliff(copies).max(axis=1))
-    expected = cheapest[worst.argmin()]
-    assert expected != cheapest[0] or num_robust == 2  # else the case shows nothing
-    for row in range(batch):
-        np.testing.assert_array_equal(robust.actions[row], candidates[row, expected])
-    np.testing.assert_allclose(robust.cost, cost[expected])
+    cost, rows = cliff(candidates), np.arange(batch)[:, None]
+    cheapest = np.argsort(cost, axis=1, kind="stable")[:, :num_robust]
+    copies = moved_copies(candidates[rows, cheapest], FREE, RADIUS)
+    moved = cliff(copies.reshape(batch, -1, *copies.shape[3:])).reshape(copies.shape[:3])
+    worst = np.maximum(cost[rows, cheapest], moved.max(axis=2))
+    expected = cheapest[rows[:, 0], worst.argmin(axis=1)]
+    assert (expected != cheapest[:, 0]).any()  # else the case shows nothing
+    np.testing.assert_array_equal(robust.actions, candidates[rows[:, 0], expected])
+    np.testing.assert_allclose(robust.cost, cost[rows[:, 0], expected])
     assert robust.num_cost_evaluations == batch * (16 + num_robust * 4)
-    np.testing.assert_allclose(plain.cost, cost.min())
+    np.testing.assert_allclose(plain.cost, cost.min(axis=1))
+
+
+def test_what_is_sent_already_is_not_moved():
+    asked, frozen = Asked(), np.full((1, 3, 2), 0.3, np.float32)
+    make(num_robust=2).optimize(
+        PlanningProblem({}, cost=asked, batch_size=1, seed=3, frozen_action=frozen)
+    )
+    plans, copies = asked.candidates
+    assert copies.shape[1] == 8
+    for candidates in (plans, copies):
+        np.testing.assert_allclose(candidates[:, :, :3], 0.3, atol=1e-6)
+    assert np.ptp(copies[0, :4, 3:], axis=0).max() > 1.9 * RADIUS
 
 
 def test_without_a_cost_nothing_is_asked():
@@ -102,19 +119,31 @@ def test_under_a_deadline_as_many_are_checked_as_there_is_time_for(monkeypatch):
             return len(checked) <= 2
         return True
 
+    def largest_slice(self, name, rows, each):
+        return rows if each == 1 else 1
+
     monkeypatch.setattr(Deadline, "allows", allows)
-    monkeypatch.setattr(Deadline, "largest_slice", lambda self, name, rows, each: 16 // each or 1)
-    limited = make(num_robust=4, robust_radius=RADIUS)
-    result = limited.optimize(PlanningProblem({}, cost=cliff, batch_size=1, seed=3, deadline_s=60))
-    two = make(num_robust=2, robust_radius=RADIUS)
-    expected = two.optimize(PlanningProblem({}, cost=cliff, batch_size=1, seed=3))
-    np.testing.assert_array_equal(result.actions, expected.actions)
+    monkeypatch.setattr(Deadline, "largest_slice", largest_slice)
+
+    def plan(num_robust):
+        checked.clear()
+        return make(num_robust=num_robust, robust_radius=RADIUS).optimize(
+            PlanningProblem({}, cost=cliff, batch_size=1, seed=SEED, deadline_s=60)
+        )
+
+    limited, two = plan(4), plan(2)
+    np.testing.assert_array_equal(limited.actions, two.actions)
+    assert limited.num_cost_evaluations == 16 + 2 * 4
+    monkeypatch.undo()
+    assert not np.array_equal(plan(4).actions, two.actions)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"num_robust": -1}, "num_robust must be"),
+        ({"num_robust": 1}, "from 2 to 16.*found 1"),
+        ({"num_robust": 17}, "from 2 to 16.*found 17"),
         ({"robust_radius": 0.0}, r"robust_radius must be"),
     ],
 )

@@ -155,8 +155,12 @@ def test_adversarial_training_differs_and_goes_on_from_a_model(trained, tmp_path
     assert not torch.equal(positions[0], positions[1])
     assert not torch.equal(positions[1], positions[2])
     assert further.provenance["started_from_sha256"] == sha256_of(path)
+
+    def refuse(phase, done, total):
+        raise AssertionError("collected before the mistake was found")
+
     with pytest.raises(ConfigError, match=r"model\.pt.*'width': \(16, 32\)"):
-        train_world_model(replace(TINY, width=32), tmp_path / "wide.pt", start=path)
+        train_world_model(replace(TINY, width=32), tmp_path / "wide.pt", refuse, start=path)
     assert not (tmp_path / "wide.pt").exists()
 
 

@@ -34,9 +34,9 @@ class DDIMOptimizer:
         num_inference_steps: DDIM steps N.
         num_candidates: Samples K that the planner's cost ranks; without a cost, one is drawn.
         num_ranked: Of the K, how many the bundle's ranker picks for the cost to rank (the warm
-            start is ranked besides, so a plan is never worse than it); 1 leaves the choice to the
-            ranker. Where a problem has no cost, K are drawn and the ranker's favourite is the plan.
-            None does without the ranker.
+            start is ranked besides: without `num_robust`, a plan is never worse than it); 1 leaves
+            the choice to the ranker. Where a problem has no cost, K are drawn and the ranker's
+            favourite is the plan. None does without the ranker.
         eta: 0 is DDIM, 1 is DDPM.
         guidance_scale: Classifier-free guidance, `uncond + s * (cond - uncond)`; 1 is off.
         num_refinements: Rounds that re-noise the best candidates and denoise them again; None goes
@@ -44,7 +44,8 @@ class DDIMOptimizer:
         refinement_strength: How far to re-noise, as a share of the schedule.
         num_robust: Of the cheapest, how many are asked about again, moved a little each way; the
             plan is the one whose worst cost is lowest, and its `cost` stays its own. 0 takes the
-            cheapest. Under a deadline, as many as there is time for.
+            cheapest. Under a deadline, as many as there is time for. A warm start that is cheaper
+            may then lose to a plan that is safer.
         robust_radius: How far they are moved, as a share of each channel's range.
         warm_start_share: Share of the candidates that, where a problem has a warm start, begin at
             the warm start re-noised by `refinement_strength` instead of at pure noise.
@@ -132,11 +133,10 @@ class DDIMOptimizer:
             BundleError: The bundle is incomplete, changed or inconsistent.
             ProviderError: The provider asked for is not the one that runs.
         """
-        known = inspect.signature(DDIMOptimizer).parameters
-        if unknown := sorted(settings.keys() - known.keys()):
+        known = inspect.signature(cls).parameters.keys() - {"model"}
+        if unknown := sorted(settings.keys() - known):
             raise ConfigError(
-                f"{unknown[0]!r} is no setting; those of a plan are "
-                f"{', '.join(name for name in known if name != 'model')}"
+                f"{unknown[0]!r} is no setting; those of a plan are {', '.join(sorted(known))}"
             )
         model = BundleModel(
             path,
@@ -179,7 +179,8 @@ class DDIMOptimizer:
 
         Args:
             problem: See `PlanningProblem`. `init_action` becomes candidate 0, so with a cost the
-                plan is never worse than it (than what the constraints leave of it). `deadline_s` is
+                plan is never worse than it (than what the constraints leave of it; but see
+                `num_robust`). `deadline_s` is
                 kept by beginning nothing that is not expected to end in time: fewer steps, fewer
                 candidates, no more rounds; where not even one candidate could be ranked, the plan
                 is the warm start, or else the first sample, with cost NaN.

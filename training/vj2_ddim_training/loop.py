@@ -215,6 +215,7 @@ class Trainer:
             "action_spec": self.model.action_spec.to_dict(),
         }
         there = {
+            **TrainingConfig().to_dict(),  # settings that there were not when it was saved
             **saved.model.config.to_dict(),
             **saved.training.get("config", {}),
             "data": saved.data_fingerprint,

@@ -17,8 +17,8 @@ def warmup_cosine(
     """Share of the peak learning rate at each step: linear warm-up, then a cosine down to 0.
 
     With several cycles that course is run again, each time from half the peak of the time before
-    (warm restarts, Loshchilov & Hutter 2017, "SGDR", eq. 5, with a decaying peak): a run can go on
-    from where a shorter one ended.
+    (warm restarts, Loshchilov & Hutter 2017, "SGDR", eq. 5, with a decaying peak), so that a run of
+    one cycle more begins as the shorter one ended.
 
     Args:
         total_steps: Steps in all.

@@ -8,13 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import CostFn, FloatArray
 from vj2_ddim_plugin.model import SamplerModel
 from vj2_ddim_plugin.planning.checks import cost_of, require_finite_cost
 from vj2_ddim_plugin.planning.deadline import Deadline
 from vj2_ddim_plugin.planning.pool import Pool
-from vj2_ddim_plugin.planning.robustness import moved_copies
 from vj2_ddim_plugin.planning.settings import SearchSettings
 from vj2_ddim_plugin.ranker import predicted_cost, ranker_of
 
@@ -89,28 +87,26 @@ class Ranking:
             if self._cost is not None:
                 self.history.append(pool.best_cost())
 
-    def check_robustness(self, spec: ActionSpec, count: int, radius: float) -> None:
+    def check_robustness(self, copies_of: Callable[[FloatArray], FloatArray], num: int) -> None:
         """Ask about the cheapest again, moved a little; the best worst cost will be the plan.
 
         Args:
-            spec: What is moved.
-            count: How many of the cheapest; fewer if there is no time for more.
-            radius: How far.
+            copies_of: Candidates `[B, K, L, A]` to copies of them `[B, K, S, L, A]`.
+            num: How many of the cheapest; fewer if there is no time for more.
         """
-        pool, batch, worst = self._pool, self._batch, []
-        count = min(count, pool.num_ranked)
-        if self._cost is None or count < 2 or not np.isfinite(pool.best_cost()).all():
+        pool, batch = self._pool, self._batch
+        num = min(num, pool.num_ranked)
+        if self._cost is None or num < 2 or not np.isfinite(pool.best_cost()).all():
             return
-        first = 0
-        while first < count:
-            one = moved_copies(pool.actions[:, first : first + 1], spec, radius)
-            each = batch * one.shape[2]
-            size = self._clock.largest_slice("cost", count - first, each)
+        copies = copies_of(pool.actions[:, :num])
+        each, first, worst = batch * copies.shape[2], 0, []
+        while first < num:
+            size = self._clock.largest_slice("cost", num - first, each)
             if not self._clock.allows(("cost", size * each, 1)):
                 break
-            copies = moved_copies(pool.actions[:, first : first + size], spec, radius)
-            costs = self._timed_cost(self._cost, copies.reshape(batch, -1, *copies.shape[3:]))
-            worst.append(costs.reshape(copies.shape[:3]).max(axis=2))
+            asked = copies[:, first : first + size]
+            costs = self._timed_cost(self._cost, asked.reshape(batch, -1, *asked.shape[3:]))
+            worst.append(costs.reshape(asked.shape[:3]).max(axis=2))
             first += size
         if worst:
             pool.worst = np.maximum(pool.cost[:, :first], np.concatenate(worst, axis=1))

@@ -26,6 +26,7 @@ from vj2_ddim_plugin.planning.constraints import Rules
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.planning.pool import Candidates, Pool
 from vj2_ddim_plugin.planning.ranking import Ranking
+from vj2_ddim_plugin.planning.robustness import moved_copies
 from vj2_ddim_plugin.planning.settings import SearchSettings
 from vj2_ddim_plugin.schedule import TimestepPairs
 
@@ -83,9 +84,8 @@ class CandidateSearch:
         rounds = 0
         while self._ranking.exists and (limit is None or rounds < limit) and self._refine():
             rounds += 1
-        settings = self._settings
-        if settings.num_robust:
-            self._ranking.check_robustness(self._spec, settings.num_robust, settings.robust_radius)
+        if self._settings.num_robust:
+            self._ranking.check_robustness(self._copies, self._settings.num_robust)
         return self._result()
 
     def _sample(self) -> None:
@@ -122,6 +122,12 @@ class CandidateSearch:
         self._denoise_near(self._pool.elites(self._count))
         self._ranking.rank(self._count)
         return True
+
+    def _copies(self, actions: FloatArray) -> FloatArray:
+        """Copies of candidates, moved a little; what is known of the plan stays where it is."""
+        copies = moved_copies(actions, self._spec, self._settings.robust_radius)
+        flat = copies.reshape(self._batch, -1, *copies.shape[3:])
+        return self._rules.enforce(flat, avoid=False).reshape(copies.shape)
 
     def _result(self) -> PlanResult:
         """The best of the pool, one a row."""

@@ -44,6 +44,12 @@ class SearchSettings:
             if found is not None and (not isinstance(found, int) or found < lowest):
                 raise ConfigError(f"{name} must be an integer of at least {lowest}; found {found}")
         self._check_ranker(model)
+        most = self.num_ranked or self.num_candidates
+        if self.num_robust == 1 or self.num_robust > most:
+            raise ConfigError(
+                f"num_robust must be 0, or from 2 to {most}, the candidates that are ranked; found "
+                f"{self.num_robust}"
+            )
         if not 0.0 <= self.eta <= 1.0 or not 0.0 < self.refinement_strength < 1.0:
             raise ConfigError(
                 f"eta must be in [0, 1] and refinement_strength in (0, 1); found {self.eta} and "

@@ -8,11 +8,15 @@ from pathlib import Path
 
 from vj2_ddim_benchmark.assets.build import build_assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings
+from vj2_ddim_benchmark.protocol.setup import claim_folder, environment
 from vj2_ddim_benchmark.world_model.train import Progress
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
 
 __all__ = ["build_variant", "equal_steps"]
 
-NUM_VALIDATIONS = 5  # the most successful of so many is kept
+NUM_VALIDATIONS = 5  # the most successful of so many, or fewer, is kept
 
 
 def build_variant(
@@ -34,7 +38,8 @@ def build_variant(
         world_model: Its encoder makes the latents.
         data_share: Share of the shipped denoiser's trajectories.
         representation: What is diffused: `raw`, `held`, `path`, or `auto`.
-        num_steps: Gradient steps, rounded up to whole epochs.
+        num_steps: Gradient steps, rounded up to whole epochs (which adds up where there is little
+            data).
         threads: Torch's threads; None leaves its choice.
         progress: Told about every step of every phase.
 
@@ -42,8 +47,17 @@ def build_variant(
         The bundle's folder.
 
     Raises:
-        ActionError: The representation is unknown, or cannot hold the gestures.
+        ConfigError: The representation is unknown, or the folder holds a denoiser of other
+            settings.
+        ActionError: The representation cannot hold the gestures.
     """
+    if representation not in (*REPRESENTATIONS, "auto"):
+        raise ConfigError(
+            f"representation {representation!r} is unknown; use one of "
+            f"{', '.join(REPRESENTATIONS)}, or auto"
+        )
+    asked = {"data_share": data_share, "representation": representation, "num_steps": num_steps}
+    claim_folder(folder, {**asked, "world_model_sha256": sha256_of(world_model)}, environment())
     full = AssetSettings.full()
     settings = replace(
         full,
@@ -71,6 +85,6 @@ def equal_steps(settings: AssetSettings, num_steps: int) -> AssetSettings:
     share = min(1.0, num_steps / (num_epochs * batches))
     training = replace(
         settings.training, num_epochs=num_epochs, epoch_share=share, num_cycles=1,
-        evaluate_every=max(1, num_epochs // NUM_VALIDATIONS),
+        evaluate_every=math.ceil(num_epochs / NUM_VALIDATIONS),
     )  # fmt: skip
     return replace(settings, training=training)

@@ -20,7 +20,12 @@ from vj2_ddim_benchmark.planners.starts import STARTS, DrawGestures, any_gesture
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
-from vj2_ddim_plugin.planning.checks import checked_batch, checked_cost, padded_warm_start
+from vj2_ddim_plugin.planning.checks import (
+    checked_batch,
+    checked_cost,
+    checked_deadline,
+    padded_warm_start,
+)
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 
 __all__ = ["LEARNING_RATES", "GradientDescentOptimizer", "GradientDescentPlan", "gradient_descent"]
@@ -111,7 +116,7 @@ class GradientDescentOptimizer:
         Raises:
             ContextError: There is no cost, or the cost or `init_action` does not fit.
         """
-        deadline = Deadline(problem.deadline_s, self._pace)
+        deadline = Deadline(checked_deadline(problem), self._pace)
         if problem.cost is None:
             raise ContextError("gradient descent needs a cost; this problem has none")
         start = self.initial_actions(problem)

@@ -15,6 +15,7 @@ from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import (
     checked_batch,
+    checked_deadline,
     checked_seed,
     cost_of,
     padded_warm_start,
@@ -66,7 +67,7 @@ class Ranking:
         pace: Pace | None = None,
     ) -> None:
         self._pace = pace or Pace()
-        self._deadline = Deadline(problem.deadline_s, self._pace)
+        self._deadline = Deadline(checked_deadline(problem), self._pace)
         self._ended: float | None = None  # when the last round was ranked
         if problem.frozen_action is not None or problem.constraints is not None:
             raise ContextError(

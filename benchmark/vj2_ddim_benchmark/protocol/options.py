@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vj2_ddim_benchmark.planners.registry import entries_of
-from vj2_ddim_benchmark.protocol.studies import DEFAULT_PLANNERS, StudySettings
+from vj2_ddim_benchmark.protocol.studies import DEFAULT_PLANNERS, OWN, SEPARATOR, StudySettings
 from vj2_ddim_plugin.errors import ConfigError
 
 __all__ = ["budgets_of", "names_of", "studies_from"]
@@ -51,5 +51,10 @@ def _named(option: str, what: str, given: list[str] | None) -> dict[str, Path]:
         name, equals, path = words.partition("=")
         if not name or not equals or not path:
             raise ConfigError(f"{option} must be NAME={what}; found {words!r}")
+        if name in named or name == OWN or SEPARATOR in name:
+            raise ConfigError(
+                f"{option}: a NAME must be given once, must not be {OWN!r} (the race's) and not "
+                f"hold {SEPARATOR!r}; found {words!r}"
+            )
         named[name] = Path(path)
     return named

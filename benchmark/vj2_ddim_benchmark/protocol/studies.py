@@ -20,6 +20,8 @@ from vj2_ddim_plugin.errors import ConfigError
 
 __all__ = [
     "DEFAULT_PLANNERS",
+    "OWN",
+    "SEPARATOR",
     "STUDIES",
     "STUDIES_DIR",
     "Study",
@@ -30,6 +32,7 @@ __all__ = [
 
 STUDIES_DIR = "studies"
 SEPARATOR = "@"
+OWN = "own"  # the race's own world model, or denoiser
 STEPS = (1, 2, 4, 8, 10, 16, 50)
 CANDIDATES = (1, 4, 16, 64)
 GOAL_NOISE = (0.0, 0.1, 0.2, 0.5)
@@ -92,7 +95,8 @@ STUDIES: Mapping[str, Study] = {
             "denoisers",
             "Other denoisers",
             "denoiser",
-            "Denoisers of other data or another representation, and the race's own (own).",
+            "Denoisers of other data or another representation, which may have been trained for "
+            "longer or shorter, and the race's own (own).",
         ),
     )
 }
@@ -143,7 +147,7 @@ class StudySettings:
         return tuple(
             Variant(_name(planner, value), planner, world_model=path)
             for planner in self.planners
-            for value, path in (("own", None), *self.world_models.items())
+            for value, path in ((OWN, None), *self.world_models.items())
         )
 
     def _denoisers(self) -> tuple[Variant, ...]:
@@ -153,7 +157,7 @@ class StudySettings:
         return tuple(
             Variant(_name(planner, value), planner, bundle=path)
             for planner in (RANKED, SINGLE)
-            for value, path in (*self.bundles.items(), ("own", None))
+            for value, path in (*self.bundles.items(), (OWN, None))
         )
 
 

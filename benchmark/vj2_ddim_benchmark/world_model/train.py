@@ -33,8 +33,8 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of a phase, how much of it is done, and how much there is."""
 
 SHAPE = (
-    "screen_size", "patch_size", "token_dim", "layer_norm", "action_block", "width", "num_layers",
-    "num_heads", "num_knots",
+    "screen_size", "patch_size", "token_dim", "noise_floor", "layer_norm", "action_block", "width",
+    "num_layers", "num_heads", "num_knots", "cost_kind",
 )  # fmt: skip
 NUM_ENCODER_FRAMES = 2000  # whitening is fitted to these; more change nothing
 
@@ -65,8 +65,9 @@ def train_world_model(
     """
     progress = progress or (lambda phase, done, total: None)
     began = time.perf_counter()
+    known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
     transitions = _collect(config, progress)
-    model = _untrained(config, transitions.frames) if start is None else _taken_up(start, config)
+    model = known or _untrained(config, transitions.frames)
     model.to(device)
     latents, actions = model.encode(transitions.frames), transitions.actions
     del transitions  # the frames are large
