@@ -295,3 +295,14 @@ def test_held_interrupt_comes_once_and_after_the_block():
         pass
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_checkpoint_from_before_a_setting_existed_is_resumed(tmp_path):
+    write_data(tmp_path / "data")
+    settings = make_settings(tmp_path, num_epochs=1)
+    train_run(settings)
+    path = tmp_path / "run" / "checkpoint.pt"
+    checkpoint = load_checkpoint(path)
+    del checkpoint.training["config"]["num_cycles"]
+    save_checkpoint(checkpoint, path)
+    assert train_run(replace(settings, resume=True)).training["config"]["num_cycles"] == 1

@@ -45,8 +45,9 @@ class AssetSettings:
     def full(cls) -> AssetSettings:
         """What the shipped parts are made with."""
         training = TrainingConfig(
-            num_epochs=10, epoch_share=0.116, batch_size=64, lr=2e-3, condition_dropout=0.1,
-            noises_per_example=3, longest_goal=4, auxiliary_weight=1.0, wandb_mode="disabled",
+            num_epochs=30, num_cycles=3, epoch_share=0.116, batch_size=64, lr=2e-3,
+            condition_dropout=0.1, noises_per_example=3, longest_goal=4, auxiliary_weight=1.0,
+            wandb_mode="disabled",
         )  # fmt: skip
         return cls(
             world_model=WorldModelConfig(),
@@ -59,8 +60,8 @@ class AssetSettings:
                 condition_tokens=16,
             ),
             training=training,
-            ranker=RankerConfig(num_problems=4000),
-            amortised=replace(training, num_epochs=5),
+            ranker=RankerConfig(num_problems=12000),
+            amortised=replace(training, num_epochs=5, num_cycles=1),
         )  # fmt: skip
 
     @classmethod
@@ -72,7 +73,9 @@ class AssetSettings:
             world_model=WorldModelConfig.quick(),
             num_trajectories=4000,
             num_validation_trajectories=50,
-            training=replace(full.training, num_epochs=5, epoch_share=1.0, longest_goal=1),
+            training=replace(
+                full.training, num_epochs=5, num_cycles=1, epoch_share=1.0, longest_goal=1
+            ),
             ranker=None,
             amortised=None,
         )
