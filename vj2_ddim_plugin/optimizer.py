@@ -39,6 +39,10 @@ class DDIMOptimizer:
             favourite is the plan. None does without the ranker.
         eta: 0 is DDIM, 1 is DDPM.
         guidance_scale: Classifier-free guidance, `uncond + s * (cond - uncond)`; 1 is off.
+        temperature: Standard deviation of the noise that sampling starts from. Below 1, samples
+            crowd where the model is surest: a single one hits more often, many differ less (as the
+            low-temperature sampling of Ajay et al. 2023, "Is Conditional Generative Modeling All
+            You Need for Decision-Making?", which scales the noise of every step).
         num_refinements: Rounds that re-noise the best candidates and denoise them again; None goes
             on until the deadline, which every problem must then have.
         refinement_strength: How far to re-noise, as a share of the schedule.
@@ -70,6 +74,7 @@ class DDIMOptimizer:
         num_ranked: int | None = None,
         eta: float = 0.0,
         guidance_scale: float = 1.0,
+        temperature: float = 1.0,
         num_refinements: int | None = 0,
         refinement_strength: float = 0.4,
         num_robust: int = 0,
@@ -87,6 +92,7 @@ class DDIMOptimizer:
             num_ranked=num_ranked,
             eta=eta,
             guidance_scale=guidance_scale,
+            temperature=temperature,
             num_refinements=num_refinements,
             refinement_strength=refinement_strength,
             num_robust=num_robust,

@@ -103,11 +103,12 @@ class CandidateSearch:
         share = settings.warm_start_share if self._warm_start.shape[1] else 0.0
         near = int(share * self._count)
         pairs = settings.pairs(self._model.schedule, self._steps)
-        self._denoise_into_pool(self._draw(self._count - near), pairs)
+        temperature = np.float32(settings.temperature)
+        self._denoise_into_pool(temperature * self._draw(self._count - near), pairs)
         if near:
             self._denoise_near(np.repeat(self._warm_start, near, axis=1))
         if not ranked and not self._pool.has_plans():  # the constraints refused the only sample
-            self._denoise_into_pool(self._draw(settings.num_candidates), pairs)
+            self._denoise_into_pool(temperature * self._draw(settings.num_candidates), pairs)
         self._ranking.rank(self._count)
 
     def _refine(self) -> bool:

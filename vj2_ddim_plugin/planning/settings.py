@@ -22,6 +22,7 @@ class SearchSettings:
     num_ranked: int | None
     eta: float
     guidance_scale: float
+    temperature: float
     num_refinements: int | None
     refinement_strength: float
     num_robust: int
@@ -55,6 +56,8 @@ class SearchSettings:
                 f"eta must be in [0, 1] and refinement_strength in (0, 1); found {self.eta} and "
                 f"{self.refinement_strength}"
             )
+        if not 0.0 <= self.temperature <= 1.0:
+            raise ConfigError(f"temperature must be in [0, 1]; found {self.temperature}")
         if not 0.0 < self.robust_radius <= 1.0:
             raise ConfigError(f"robust_radius must be in (0, 1]; found {self.robust_radius}")
         if not 0.0 <= self.warm_start_share < 1.0:

@@ -9,7 +9,8 @@ from vj2_ddim_plugin.optimizer import DDIMOptimizer
 
 __all__ = ["ddim"]
 
-GUIDANCE_SCALES = (1.0, 1.5, 2.0, 2.5, 3.0)
+GUIDANCE_SCALES = (1.0, 1.25, 1.5, 2.0)
+TEMPERATURES = (0.5, 0.75, 1.0)
 
 
 def ddim(
@@ -51,7 +52,7 @@ def ddim(
     return Entry(
         f"ddim-{num_candidates}{suffix}",
         build,
-        search_space={"guidance_scale": GUIDANCE_SCALES},
+        search_space={"guidance_scale": GUIDANCE_SCALES, "temperature": TEMPERATURES},
         with_cost=num_candidates > 1,
         build_unprojected=build_unprojected,
         in_quick=in_quick,
