@@ -133,6 +133,7 @@ class TestRefused:
             ("--eta", 2.0, ["eta"]),
             ("--provider", "tpu", ["'tpu'", "cuda"]),
             ("--guidance-scale", 2.0, ["guidance_scale", "unconditional"]),
+            ("--temperature", 1.5, ["temperature", "[0, 1]"]),
             ("--num-plans", 0, ["batch"]),
             ("--seed", -1, ["seed"]),
         ],

@@ -30,6 +30,7 @@ def plan(
     num_inference_steps: Annotated[int, typer.Option(help="DDIM steps N.")] = 10,
     eta: Annotated[float, typer.Option(help="0 is DDIM, 1 is DDPM.")] = 0.0,
     guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is off.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Std of the starting noise; below 1, surer plans.")] = 1.0,
     provider: Annotated[str, typer.Option(help="auto, cpu or cuda; by name it is strict.")] = "auto",
     project: Annotated[bool, typer.Option(help="Project the plan onto valid gestures.")] = True,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
@@ -42,6 +43,7 @@ def plan(
         num_inference_steps=num_inference_steps,
         eta=eta,
         guidance_scale=guidance_scale,
+        temperature=temperature,
         project=project,
         seed=seed,
     )

@@ -69,7 +69,7 @@ def draw_line(axes: Any, index: int, points: Sequence[Point], label: str | None)
 
 def draw_curves(path: Path, rows: Sequence[Row]) -> None:
     """Success against the time that plans took, and against cost evaluations."""
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    figure = Figure(figsize=(11, _height(rows)), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for index, planner in enumerate(_planners(rows)):
         draw_line(axes[0], index, curve(rows, planner, "p50_ms"), planner)
@@ -90,7 +90,7 @@ def draw_curves(path: Path, rows: Sequence[Row]) -> None:
 
 def draw_success_against_time(path: Path, rows: Sequence[Row]) -> None:
     """Success with its 95 % interval against the median time of a plan, one point a planner."""
-    figure = Figure(figsize=(8.5, 5.2), layout="constrained")
+    figure = Figure(figsize=(8.5, _height(rows)), layout="constrained")
     axes = figure.subplots()
     for index, planner in enumerate(_planners(rows)):
         draw_line(axes, index, curve(rows, planner, "p50_ms"), planner)
@@ -110,3 +110,8 @@ def draw_success_against_time(path: Path, rows: Sequence[Row]) -> None:
 
 def _planners(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(row["planner"] for row in rows))
+
+
+def _height(rows: Sequence[Row]) -> float:
+    """Inches that the legend needs, a line a planner."""
+    return max(5.2, 0.4 + 0.215 * len(_planners(rows)))
