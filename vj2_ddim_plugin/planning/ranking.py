@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,17 +99,14 @@ class Ranking:
         if self._cost is None or num < 2 or not np.isfinite(pool.best_cost()).all():
             return
         copies = copies_of(pool.actions[:, :num])
-        each, first, worst = batch * copies.shape[2], 0, []
-        while first < num:
-            size = self._clock.largest_slice("cost", num - first, each)
-            if not self._clock.allows(("cost", size * each, 1)):
-                break
-            asked = copies[:, first : first + size]
+        worst = []
+        for part in self._slices(num, batch * copies.shape[2]):
+            asked = copies[:, part]
             costs = self._timed_cost(self._cost, asked.reshape(batch, -1, *asked.shape[3:]))
             worst.append(costs.reshape(asked.shape[:3]).max(axis=2))
-            first += size
         if worst:
-            pool.worst = np.maximum(pool.cost[:, :first], np.concatenate(worst, axis=1))
+            moved = np.concatenate(worst, axis=1)
+            pool.worst = np.maximum(pool.cost[:, : moved.shape[1]], moved)
 
     def choice(self) -> NDArray[np.intp]:
         """`[B]`, the plan of each problem, see `Pool.choice`."""
@@ -144,13 +141,19 @@ class Ranking:
 
     def _ask(self, cost: CostFn) -> None:
         """The cost of the candidates that have none yet, in slices while there is time."""
-        pool, batch = self._pool, self._batch
-        while pool.num_unranked:
-            size = self._clock.largest_slice("cost", pool.num_unranked, batch)
-            if not self._clock.allows(("cost", size * batch, 1)):
-                break
-            unranked = pool.actions[:, pool.num_ranked : pool.num_ranked + size]
-            pool.rank(self._timed_cost(cost, unranked))
+        unranked = self._pool.actions[:, self._pool.num_ranked :]
+        for part in self._slices(unranked.shape[1], self._batch):
+            self._pool.rank(self._timed_cost(cost, unranked[:, part]))
+
+    def _slices(self, num: int, each: int) -> Iterator[slice]:
+        """Parts of `num` things to ask the cost about, `each` rows of it, while there is time."""
+        first = 0
+        while first < num:
+            size = self._clock.largest_slice("cost", num - first, each)
+            if not self._clock.allows(("cost", size * each, 1)):
+                return
+            yield slice(first, first + size)
+            first += size
 
     def _timed_cost(self, cost: CostFn, actions: FloatArray) -> FloatArray:
         """The cost `[B, n]` of actions `[B, n, L, A]`, counted and timed."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.ranker.config import RankerConfig
 
@@ -27,6 +29,9 @@ class AssetSettings:
         amortised: How the regression and the Gaussian are trained, or None for neither.
         representation: What the denoiser diffuses: `raw`, `held`, `path`, or `auto`.
         seed: Of the denoiser's data; the other parts hold their own.
+
+    Raises:
+        ConfigError: On construction, for an unknown representation.
     """
 
     world_model: WorldModelConfig
@@ -40,6 +45,14 @@ class AssetSettings:
     amortised: TrainingConfig | None
     representation: str = "auto"
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown representation here, before data are collected for it."""
+        if self.representation not in (*REPRESENTATIONS, "auto"):
+            raise ConfigError(
+                f"representation {self.representation!r} is unknown; use one of "
+                f"{', '.join(REPRESENTATIONS)}, or auto"
+            )
 
     @classmethod
     def full(cls) -> AssetSettings:

@@ -10,9 +10,7 @@ from vj2_ddim_benchmark.assets.build import build_assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings
 from vj2_ddim_benchmark.protocol.setup import claim_folder, environment
 from vj2_ddim_benchmark.world_model.train import Progress
-from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
 
 __all__ = ["build_variant", "equal_steps"]
 
@@ -51,13 +49,6 @@ def build_variant(
             settings.
         ActionError: The representation cannot hold the gestures.
     """
-    if representation not in (*REPRESENTATIONS, "auto"):
-        raise ConfigError(
-            f"representation {representation!r} is unknown; use one of "
-            f"{', '.join(REPRESENTATIONS)}, or auto"
-        )
-    asked = {"data_share": data_share, "representation": representation, "num_steps": num_steps}
-    claim_folder(folder, {**asked, "world_model_sha256": sha256_of(world_model)}, environment())
     full = AssetSettings.full()
     settings = replace(
         full,
@@ -66,6 +57,8 @@ def build_variant(
         ranker=None,
         amortised=None,
     )
+    asked = {"data_share": data_share, "representation": representation, "num_steps": num_steps}
+    claim_folder(folder, {**asked, "world_model_sha256": sha256_of(world_model)}, environment())
     settings = equal_steps(settings, num_steps)
     return build_assets(folder, settings, progress, threads, world_model).bundle
 

@@ -134,32 +134,29 @@ def _join(ray: Any, address: str, num_cpus: int) -> None:  # noqa: ANN401
     if address == LOCAL:
         settings |= {"address": LOCAL, "num_cpus": num_cpus, "include_dashboard": False}
     elif address != AUTO:  # without an address Ray looks for one that runs here
-        _require_listening(address)
         settings["address"] = address
     try:
+        if address not in (LOCAL, AUTO):
+            _knock(address)
         ray.init(**settings)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"cannot join the Ray cluster {address!r} ({error}); give its address, or 'local' to "
             f"start one here"
         ) from error
 
 
-def _require_listening(address: str) -> None:
-    """Refuse `HOST:PORT` or `ray://HOST:PORT` where nobody answers; Ray would wait for minutes."""
+def _knock(address: str) -> None:
+    """Raise at once where nobody answers; Ray itself would wait for minutes.
+
+    Raises:
+        ValueError: The address is not `HOST:PORT` or `ray://HOST:PORT`.
+        OSError: Nobody answers.
+    """
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not colon or not port.isdigit():
-        raise ConfigError(
-            f"cannot join the Ray cluster {address!r}: expected HOST:PORT, ray://HOST:PORT, 'auto' "
-            f"or 'local'"
-        )
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"cannot join the Ray cluster {address!r} ({error}); give its address, or 'local' to "
-            f"start one here"
-        ) from error
+        raise ValueError("expected HOST:PORT or ray://HOST:PORT")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
 
 
 def _get(ray: Any, result: Any) -> Solved:  # noqa: ANN401

@@ -32,7 +32,7 @@ __all__ = ["Progress", "train_predictor", "train_world_model"]
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase, how much of it is done, and how much there is."""
 
-SHAPE = (
+KEPT = (  # what further training cannot change
     "screen_size", "patch_size", "token_dim", "noise_floor", "layer_norm", "action_block", "width",
     "num_layers", "num_heads", "num_knots", "cost_kind",
 )  # fmt: skip
@@ -202,7 +202,7 @@ def _taken_up(start: Path, config: WorldModelConfig) -> WorldModel:
     model = WorldModel.load(start)
     different = {
         name: (getattr(model.config, name), getattr(config, name))
-        for name in SHAPE
+        for name in KEPT
         if getattr(model.config, name) != getattr(config, name)
     }
     if different:
