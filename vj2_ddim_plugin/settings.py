@@ -1,0 +1,176 @@
+"""A setting is declared once: its type, its default, its range and a sentence of help.
+
+```python
+@dataclass(frozen=True)
+class SearchSettings(Settings):
+    num_candidates: int = setting(16, "Samples K that the planner's cost ranks.", low=1)
+```
+
+The constructor checks it, checkpoints and manifests store it, the command line makes its option of
+it (`vj2_ddim_plugin.cli.options`) and the reference its row: each reads it here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from types import UnionType
+from typing import Any, ClassVar, NamedTuple, Self, get_args, get_origin, get_type_hints
+
+from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
+
+__all__ = ["Setting", "Settings", "declared", "setting"]
+
+
+class Setting(NamedTuple):
+    """What is declared of one field.
+
+    Attributes:
+        help: One sentence.
+        low: The lowest value allowed, or None.
+        high: The highest value allowed, or None.
+        above: A bound that the value must exceed, or None.
+        below: A bound that the value must stay under, or None.
+        choices: The values allowed; empty where any is.
+        option: The command line's name where it is another, for example `--json`.
+    """
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+    choices: tuple[str, ...] = ()
+    option: str | None = None
+
+    @property
+    def range(self) -> str:
+        """The range in words, for example `at least 1`; empty where any value is allowed."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        bounds = (
+            ("at least", self.low),
+            ("above", self.above),
+            ("at most", self.high),
+            ("below", self.below),
+        )
+        return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+
+    def allows(self, value: Any) -> bool:  # noqa: ANN401
+        """Whether a value of the right type is in range; infinite and NaN numbers never are."""
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        return (
+            math.isfinite(value)
+            and (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+
+def setting(
+    default: Any,  # noqa: ANN401
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: Sequence[str] = (),
+    option: str | None = None,
+) -> Any:  # noqa: ANN401
+    """A dataclass field with all that is known of it; see `Setting`."""
+    what = Setting(help, low, high, above, below, tuple(choices), option)
+    return field(default=default, metadata={"setting": what})
+
+
+def declared(kind: type[Settings]) -> dict[str, Setting]:
+    """What is declared of each field of a settings class, by name and in order."""
+    return {each.name: each.metadata["setting"] for each in fields(kind)}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A frozen dataclass of declared settings, checked when it is made.
+
+    A subclass that has rules between fields checks them in `check`.
+
+    Raises:
+        VJ2DDIMError: On construction (the subclass names which), for a value of another type or out
+            of range. The message begins with the field's name.
+    """
+
+    error: ClassVar[type[VJ2DDIMError]] = ConfigError
+
+    def __post_init__(self) -> None:
+        """Check every field, then the rules between them."""
+        hints = _hints(type(self))
+        for name, rule in declared(type(self)).items():
+            value = getattr(self, name)
+            if isinstance(value, list):
+                value = tuple(value)
+                object.__setattr__(self, name, value)
+            if not _is_a(value, hints[name]):
+                raise self.error(f"{name} must be {_words(hints[name])}; found {value!r}")
+            if rule.choices and not rule.allows(value):
+                raise self.error(f"{name} {value!r} is unknown; use {rule.range}")
+            if not rule.allows(value):
+                raise self.error(f"{name} must be {rule.range or 'finite'}; found {value!r}")
+        self.check()
+
+    def check(self) -> None:
+        """Refuse fields that contradict one another; raises `error`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as values that JSON and `torch.load(weights_only=True)` can hold."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; a missing or an unknown field raises `error`, by name."""
+        names = {each.name for each in fields(cls)}
+        if set(values) != names:
+            raise cls.error(
+                f"{cls.__name__} has missing fields {sorted(names - set(values))} and unknown "
+                f"fields {sorted(set(values) - names)}"
+            )
+        return cls(**values)
+
+
+@lru_cache(maxsize=64)
+def _hints(kind: Any) -> dict[str, Any]:  # noqa: ANN401
+    return get_type_hints(kind)
+
+
+def _is_a(value: object, hint: Any) -> bool:  # noqa: ANN401
+    """Whether a value can be a field of this type; an int can be a float, a bool no int."""
+    if hint is Any:
+        return True
+    if isinstance(hint, UnionType):
+        return any(_is_a(value, choice) for choice in get_args(hint))
+    origin = get_origin(hint) or hint
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_a(each, get_args(hint)[0]) for each in value)
+    if origin in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if origin is float else origin)
+
+
+def _words(hint: Any) -> str:  # noqa: ANN401
+    """A type as a sentence says it."""
+    names = {int: "an integer", float: "a number", str: "text", bool: "true or false"}
+    if isinstance(hint, UnionType):
+        return " or ".join(_words(choice) for choice in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"a sequence, each {_words(get_args(hint)[0])}"
+    if hint is type(None):
+        return "None"
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
