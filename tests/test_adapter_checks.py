@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from adapter_tools import TOUCH, TWO_TOUCHES, gaussian_optimizer, robot_spec
+from builders.adapters import TOUCH, TWO_TOUCHES, gaussian_optimizer, robot_spec
 from hypothesis import given
 from hypothesis import strategies as st
 

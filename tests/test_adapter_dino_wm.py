@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from adapter_tools import Answer, Recorder, best_of, gaussian_optimizer, robot_spec
+from builders.adapters import Answer, Recorder, best_of, gaussian_optimizer, robot_spec
 from torch import nn
 
 from vj2_ddim_plugin.adapters.dino_wm import DINOWMPlanner

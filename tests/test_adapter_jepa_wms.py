@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from adapter_tools import Answer, Recorder, best_of, gaussian_optimizer, robot_spec
+from builders.adapters import Answer, Recorder, best_of, gaussian_optimizer, robot_spec
 
 from vj2_ddim_plugin.adapters.jepa_wms import JEPAWMsPlanner, PlanningResult
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders.training import vj2_ddim
 from test_imports import HOOK, run
-from tiny import vj2_ddim
 
 from vj2_ddim_plugin.adapters import hosts
 from vj2_ddim_plugin.adapters.registry import GROUP, Adapter, find_adapters, load_adapter

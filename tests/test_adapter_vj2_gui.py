@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from adapter_tools import (
+from builders.adapters import (
     TOUCH,
     TWO_TOUCHES,
     Answer,
@@ -14,8 +14,8 @@ from adapter_tools import (
     gaussian_optimizer,
     robot_spec,
 )
+from builders.training import make_gestures
 from test_bundle import make_bundle
-from tiny import make_gestures
 from torch import nn
 
 from vj2_ddim_plugin.adapters.vj2_gui import VJ2GUIPlanner

@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
-from adapter_tools import Answer, Recorder, best_of, gaussian_optimizer, robot_spec
+from builders.adapters import Answer, Recorder, best_of, gaussian_optimizer, robot_spec
 from torch.nn.functional import layer_norm
 
 from vj2_ddim_plugin.adapters.vjepa2 import VJEPA2CEM, l1

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from amortised_tools import (
+from builders.amortised import (
     DENOISER,
     SHAPES,
     SPEC,
@@ -19,7 +19,7 @@ from amortised_tools import (
     taps,
     write_examples,
 )
-from tiny import make_examples
+from builders.training import make_examples
 
 from vj2_ddim_benchmark.amortised.config import AmortisedConfig
 from vj2_ddim_benchmark.amortised.file import load_amortised, save_amortised

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import LENGTH, make_gestures, make_model, vj2_ddim, write_data
+from builders.training import LENGTH, make_gestures, make_model, vj2_ddim, write_data
 
 from vj2_ddim_plugin.bundle import write_manifest
 from vj2_ddim_plugin.errors import ConfigError

@@ -75,7 +75,7 @@ def test_every_command_names_its_own_extra(name, monkeypatch, capsys):
     def missing(module):
         raise ModuleNotFoundError("No module named 'gizmo'", name="gizmo")
 
-    monkeypatch.setattr("vj2_ddim_plugin.cli.importlib.import_module", missing)
+    monkeypatch.setattr("vj2_ddim_plugin.cli.app.importlib.import_module", missing)
     assert in_process(name, "--help") == 1
     message = capsys.readouterr().err
     assert f"'vj2-ddim {name}'" in message
@@ -133,7 +133,7 @@ def test_dashes_and_underscores_are_both_understood(words, monkeypatch):
     def train(data_dir: str = typer.Option(), d_model: int = typer.Option()) -> None:
         seen.append((data_dir, d_model))
 
-    monkeypatch.setattr("vj2_ddim_plugin.cli._load", lambda name: train)
+    monkeypatch.setattr("vj2_ddim_plugin.cli.app._load", lambda name: train)
     assert in_process("train", *words) == 0
     assert seen == [("a_b", 64)]  # a value keeps its underscores
 
@@ -142,7 +142,7 @@ def test_a_command_that_is_an_app_keeps_its_own_commands(monkeypatch):
     app, seen = typer.Typer(), []
     app.command("generate")(lambda: seen.append("generate"))
     app.command("inspect")(lambda: seen.append("inspect"))
-    monkeypatch.setattr("vj2_ddim_plugin.cli._load", lambda name: app)
+    monkeypatch.setattr("vj2_ddim_plugin.cli.app._load", lambda name: app)
     assert in_process("data", "inspect") == 0
     assert seen == ["inspect"]
 
@@ -178,6 +178,6 @@ def test_a_command_is_found_whatever_the_programs_own_arguments_are(monkeypatch,
 
 def test_help_in_a_program_with_other_arguments_imports_no_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["another-program"])
-    monkeypatch.setattr("vj2_ddim_plugin.cli.importlib.import_module", lambda name: 1 / 0)
+    monkeypatch.setattr("vj2_ddim_plugin.cli.app.importlib.import_module", lambda name: 1 / 0)
     assert in_process("--help") == 0
     assert "benchmark-tune" in capsys.readouterr().out

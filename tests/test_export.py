@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from tiny import make_model
+from builders.training import make_model
 
 from vj2_ddim_export import export as export_module
 from vj2_ddim_export.export import export_bundle

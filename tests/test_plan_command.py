@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny import LENGTH, make_model, vj2_ddim
+from builders.training import LENGTH, make_model, vj2_ddim
 
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.interface import PlanningProblem

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from amortised_tools import SPEC, make_context, make_model, make_predictor, taps
+from builders.amortised import SPEC, make_context, make_model, make_predictor, taps
 
 from vj2_ddim_benchmark.amortised.file import save_amortised
 from vj2_ddim_benchmark.planners.entry import BuildAssets

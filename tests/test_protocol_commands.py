@@ -3,9 +3,9 @@
 import inspect
 import json
 
+import builders.training as tiny
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from vj2_ddim_benchmark import commands, latency_commands, tune_commands

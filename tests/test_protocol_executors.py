@@ -6,7 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from protocol_tools import write_world_model
+from builders.race import write_world_model
 
 from vj2_ddim_benchmark.planners.entry import BuildAssets
 from vj2_ddim_benchmark.protocol.executors import (

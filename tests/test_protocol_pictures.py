@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import typer
-from protocol_tools import write_world_model
+from builders.race import write_world_model
 from typer.testing import CliRunner
 
 from vj2_ddim_benchmark.commands import benchmark

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from protocol_tools import write_world_model
+from builders.race import write_world_model
 from test_protocol_records import PLAN
 
 from vj2_ddim_benchmark.planners import ddim as ddim_module

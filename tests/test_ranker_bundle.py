@@ -6,10 +6,10 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+from builders.training import make_model, make_spec, vj2_ddim
 from onnx import TensorProto, helper
 from test_bundle import LATENTS, PARITY, SCHEDULE, SPEC, edit, make_bundle, save_graph, tensor
 from test_export import save
-from tiny import make_model, make_spec, vj2_ddim
 
 from vj2_ddim_export import export as export_module
 from vj2_ddim_export.export import export_bundle

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from builders.training import make_examples, make_model, make_spec
 from scipy.stats import spearmanr
-from tiny import make_examples, make_model, make_spec
 
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, CostError
 from vj2_ddim_plugin.interface import PlanningProblem

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from builders.training import vj2_ddim
 from test_bundle import make_bundle
-from tiny import vj2_ddim
 
 from vj2_ddim_benchmark.scale import measure
 from vj2_ddim_benchmark.scale.host import Descent, Host

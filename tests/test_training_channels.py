@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tiny import vj2_ddim
+from builders.training import vj2_ddim
 
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.data.trajectories import write_trajectories_h5

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import make_model
+from builders.training import make_model
 
 from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_training.checkpoint import FIELDS, Checkpoint, load_checkpoint, save_checkpoint

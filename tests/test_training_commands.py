@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny import LENGTH, vj2_ddim, write_data
+from builders.training import LENGTH, vj2_ddim, write_data
 
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_training.checkpoint import load_checkpoint

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import LATENTS, make_model
+from builders.training import LATENTS, make_model
 
 from vj2_ddim_plugin.ddim import ddim_sample
 from vj2_ddim_plugin.errors import ConfigError

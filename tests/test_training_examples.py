@@ -4,9 +4,9 @@ import logging
 
 import numpy as np
 import pytest
+from builders.training import LENGTH, make_gestures, make_spec, write_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import LENGTH, make_gestures, make_spec, write_data
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError, DataError

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny import make_examples, make_model, make_settings, write_data
+from builders.training import make_examples, make_model, make_settings, write_data
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.checkpoint import load_checkpoint

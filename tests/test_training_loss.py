@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from builders.training import make_model, make_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import make_model, make_spec
 
 from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.ddim import to_x0_and_epsilon

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from tiny import make_examples, make_model
+from builders.training import make_examples, make_model
 
 from vj2_ddim_plugin.ddim import add_noise
 from vj2_ddim_plugin.errors import ScheduleError

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny import make_settings, write_data
+from builders.training import make_settings, write_data
 
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.schedule import NoiseSchedule

@@ -4,8 +4,8 @@ import json
 import warnings
 
 import pytest
+from builders.training import make_settings, write_data
 from matplotlib.figure import Figure
-from tiny import make_settings, write_data
 
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.run_folder import RunFolder

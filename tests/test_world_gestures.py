@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from world_tools import after, screens_of, stroke
+from builders.world import after, screens_of, stroke
 
 from vj2_ddim_benchmark.world.touch import read_gestures
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from builders.world import slot_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world_tools import slot_of
 
 from vj2_ddim_benchmark.world.layouts import Layout
 from vj2_ddim_benchmark.world.screen import TouchScreen

@@ -4,9 +4,9 @@ from collections import deque
 
 import numpy as np
 import pytest
+from builders.world import ACTIVE_KINDS, any_screens, rules, screens_of, slot_of, stroke
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from world_tools import ACTIVE_KINDS, any_screens, rules, screens_of, slot_of, stroke
 
 from vj2_ddim_benchmark.world.policies import choose_slots, touch_slots
 from vj2_ddim_benchmark.world.screen import TouchScreen

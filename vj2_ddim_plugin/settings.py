@@ -109,7 +109,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every field, then the rules between them."""
-        hints = _hints(type(self))
+        kind: Any = type(self)  # mypy takes no class for hashable
+        hints = _hints(kind)
         for name, rule in declared(type(self)).items():
             value = getattr(self, name)
             if isinstance(value, list):

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from tiny import LENGTH, make_spec
 
+from builders.training import LENGTH, make_spec
 from vj2_ddim_benchmark.amortised.config import AmortisedConfig
 from vj2_ddim_benchmark.amortised.model import AmortisedModel
 from vj2_ddim_benchmark.amortised.predictor import Predictor
