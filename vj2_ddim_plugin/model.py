@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +29,14 @@ from vj2_ddim_plugin.settings import with_changes
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = ["BundleModel", "CostPredictor", "EncodedContext", "SamplerModel", "ranker_of"]
+
+
+CostPredictor = Callable[[FloatArray, FloatArray], FloatArray]
+"""The ranker: diffused candidates `[n, M, C]` and condition tokens `[n, S, W]` to a cost `[n]` that
+is comparable among the candidates of one problem, lower is better.
+
+It reads the tokens, which are encoded once a plan anyway, so that ranking many candidates costs
+about as much as one denoising step, however slow the world model is."""
 
 
 class EncodedContext(NamedTuple):
@@ -68,26 +76,6 @@ class SamplerModel(Protocol):
 
     def close(self) -> None:
         """Free what the model holds. Closing twice is fine."""
-        ...
-
-
-class CostPredictor(Protocol):
-    """The ranker: predicts a cost that is comparable among the candidates of one problem.
-
-    It reads the condition tokens, which are encoded once a plan anyway, so that ranking many
-    candidates costs about as much as one denoising step, however slow the world model is.
-    """
-
-    def __call__(self, candidates: FloatArray, condition: FloatArray, /) -> FloatArray:
-        """Predict.
-
-        Args:
-            candidates: Diffused arrays `[n, M, C]`, normalized.
-            condition: Condition tokens `[n, S, W]`; not changed in place.
-
-        Returns:
-            `[n]`, lower is better.
-        """
         ...
 
 
@@ -138,11 +126,7 @@ class BundleModel:
         return self._denoiser.graph.provider
 
     def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
-        """Run `condition.onnx`; None for an unconditional bundle.
-
-        Raises:
-            ProviderError: The run failed, or the model was closed.
-        """
+        """Run `condition.onnx`; None for an unconditional bundle."""
         if CONDITION not in self._rows:
             return None
         condition, null_condition = self._rows[CONDITION].run(dict(context))
@@ -151,11 +135,7 @@ class BundleModel:
     def denoise(
         self, sample: FloatArray, timestep: int, condition: FloatArray | None
     ) -> FloatArray:
-        """Run `denoiser.onnx` once.
-
-        Raises:
-            ProviderError: The run failed, or the model was closed.
-        """
+        """Run `denoiser.onnx` once."""
         feeds: Feeds = {"sample": sample, "timestep": _timesteps(len(sample), timestep)}
         if condition is not None:
             feeds["condition"] = condition

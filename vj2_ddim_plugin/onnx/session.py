@@ -152,11 +152,7 @@ class OnnxGraph:
         self._open()
 
     def run(self, feeds: dict[str, Array]) -> list[Array]:
-        """Run once: arrays by input name in, arrays in output order out.
-
-        Raises:
-            ProviderError: The run failed, whatever ONNX Runtime's reason; or the graph was closed.
-        """
+        """Run once: arrays by input name in, arrays in output order out."""
         run = self._run if self._forks == _Process.forks else None  # read in this order
         if run is None:
             run = self._reopen()
@@ -288,13 +284,7 @@ class BoundRuns:
     """A session whose buffers are allocated once for each combination of input shapes.
 
     One run at a time: the buffers are shared, and CUDA graphs must not be replayed concurrently.
-
-    Args:
-        session: An `onnxruntime.InferenceSession`.
-        place: Copies an array to the device and returns its `OrtValue`.
-        run_options: `onnxruntime.RunOptions` for a CUDA graph's id, -1 for a run outside of any.
-        constant: Inputs whose arrays are never changed in place: they are copied again only when
-            another array is given.
+    Inputs that are `constant` are never changed in place: another array is needed for another copy.
     """
 
     def __init__(
