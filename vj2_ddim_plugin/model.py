@@ -99,7 +99,8 @@ class BundleModel:
     Raises:
         BundleError: The bundle is incomplete, changed, or its graphs do not fit its manifest.
         ConfigError: A setting is unknown or out of range.
-        ProviderError: The provider asked for is not the one that runs.
+        ProviderError: The provider asked for is not the one that runs; later, a run failed or the
+            model was closed.
     """
 
     def __init__(

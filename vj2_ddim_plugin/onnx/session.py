@@ -152,7 +152,11 @@ class OnnxGraph:
         self._open()
 
     def run(self, feeds: dict[str, Array]) -> list[Array]:
-        """Run once: arrays by input name in, arrays in output order out."""
+        """Run once: arrays by input name in, arrays in output order out.
+
+        Raises:
+            ProviderError: The run failed, whatever ONNX Runtime's reason; or the graph was closed.
+        """
         run = self._run if self._forks == _Process.forks else None  # read in this order
         if run is None:
             run = self._reopen()
