@@ -1,7 +1,7 @@
 """Press segments: find them, describe them, fit a path to them.
 
-A *press segment* is a run of steps with the finger down. Every function takes one *block* a row
-(`[n, T, ...]`) and is vectorised over rows.
+A *press segment* is a run of steps with the finger down. Every function but the first two takes one
+*block* a row (`[n, T, ...]`) and is vectorised over rows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["count_segments", "fit_knots", "interpolate_knots", "longest_segment"]
+__all__ = [
+    "count_segments",
+    "fit_knots",
+    "interpolate_knots",
+    "longest_segment",
+    "pressed",
+    "release",
+]
 
 IntArray = NDArray[np.integer[Any]]
+
+
+def pressed(actions: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
+    """Where the finger is down in `[..., A]`: press above one half, as `[...]`."""
+    return np.asarray(actions[..., spec.press_index] > 0.5)
+
+
+def release(actions: FloatArray, spec: ActionSpec) -> FloatArray:
+    """Make the press of `[..., A]` binary, and zero every channel where the finger is up."""
+    down = pressed(actions, spec)
+    released = np.where(down[..., None], actions, 0.0).astype(actions.dtype, copy=False)
+    released[..., spec.press_index] = down
+    return released
 
 
 def count_segments(pressed: NDArray[np.bool_]) -> IntArray:
@@ -26,14 +47,7 @@ def count_segments(pressed: NDArray[np.bool_]) -> IntArray:
 
 
 def longest_segment(pressed: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
-    """First step and one past the last step of each row's longest run of True.
-
-    Args:
-        pressed: `[n, T]`.
-
-    Returns:
-        `(start, stop)`, each `[n]`; the earlier of equally long runs; `(0, 0)` where there is none.
-    """
+    """First step and one past the last step of each row's longest run of True."""
     steps = np.arange(1, pressed.shape[1] + 1)
     last_released = np.maximum.accumulate(np.where(pressed, 0, steps), axis=1)
     run_length = np.where(pressed, steps - last_released, 0)
@@ -59,18 +73,7 @@ def _knot_solver(num_steps: int, num_knots: int) -> FloatArray:
 
 
 def fit_knots(values: FloatArray, start: IntArray, stop: IntArray, num_knots: int) -> FloatArray:
-    """Least-squares knots, evenly spaced in time, of each row's path from `start` to `stop`.
-
-    Args:
-        values: `[n, T, C]`.
-        start: `[n]` first step of the segment.
-        stop: `[n]` one past its last step; a row with `stop <= start` gets zeros.
-        num_knots: Knots K to fit, at least 2.
-
-    Returns:
-        `[n, K, C]`. Exact for paths that are piecewise linear between K even knots and at least K
-        steps long.
-    """
+    """Least-squares knots, evenly spaced in time, of each row's path from `start` to `stop`."""
     knots = np.zeros((len(values), num_knots, values.shape[2]), values.dtype)
     lengths = stop - start
     for length in np.unique(lengths[lengths > 0]):

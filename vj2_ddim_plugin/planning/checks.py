@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.bundle import ConditionSpec
+from vj2_ddim_plugin.constraints import checked_actions, checked_array
 from vj2_ddim_plugin.errors import BundleError, ContextError, CostError
-from vj2_ddim_plugin.gestures.projection import BOUND_TOLERANCE
+from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = [
     "checked_actions",
@@ -30,11 +29,7 @@ __all__ = [
 
 
 def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[str, FloatArray]:
-    """The context arrays that the model needs, as float32, checked.
-
-    Raises:
-        ContextError: An array is missing, unknown, of the wrong shape, or not finite.
-    """
+    """The context arrays that the model needs, as float32, checked."""
     missing = set(condition.inputs) - set(problem.context)
     unknown = set(problem.context) - set(condition.inputs)
     if missing or unknown:
@@ -43,7 +38,7 @@ def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[
         )
     arrays: dict[str, FloatArray] = {}
     for name, shape in condition.inputs.items():
-        array = np.ascontiguousarray(_numbers(f"context {name!r}", problem.context[name]))
+        array = np.ascontiguousarray(checked_array(f"context {name!r}", problem.context[name]))
         if array.shape[1:] != tuple(shape) or array.ndim != len(shape) + 1:
             raise ContextError(
                 f"context {name!r} has shape {array.shape}; expected [B, "
@@ -59,25 +54,13 @@ def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[
     return arrays
 
 
-def _numbers(name: str, values: object) -> FloatArray:
-    """As float32, or a `ContextError` for what is no array of numbers."""
-    try:
-        return np.asarray(values, np.float32)
-    except Exception as error:  # whatever the other library raises, for example a tensor on a GPU
-        raise ContextError(f"{name} is not an array of numbers: {error}") from error
-
-
 def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -> int:
-    """B, from the problem's arrays or `batch_size`, all of which must agree.
-
-    Raises:
-        ContextError: They disagree, or B is 0.
-    """
+    """B, from the problem's arrays or `batch_size`, all of which must agree."""
     sizes = {name: len(array) for name, array in context.items()}
     for name in ("init_action", "frozen_action"):
         actions = getattr(problem, name)
         if actions is not None:
-            shape = _numbers(name, actions).shape
+            shape = checked_array(name, actions).shape
             if len(shape) != 3:
                 raise ContextError(f"{name} has shape {shape}; expected [B, steps, channels]")
             sizes[name] = shape[0]
@@ -113,9 +96,6 @@ def padded_warm_start(init_action: FloatArray | None, spec: ActionSpec, batch: i
     """The warm start as candidates `[B, 1, L, A]`; `[B, 0, L, A]` when there is none.
 
     A short one is continued by zeros (finger up) for touches, by its last action otherwise.
-
-    Raises:
-        ContextError: It has the wrong shape, is longer than L, out of bounds, or not finite.
     """
     if init_action is None:
         return np.zeros((batch, 0, spec.length, spec.num_channels), np.float32)
@@ -132,38 +112,10 @@ def padded_warm_start(init_action: FloatArray | None, spec: ActionSpec, batch: i
     return np.concatenate([actions, rest], axis=1)[:, None]
 
 
-def outside_bounds(actions: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
-    """Which values of `[..., A]` leave the bounds; none does where the finger is up."""
-    slack = BOUND_TOLERANCE * np.maximum(np.abs(spec.low_array), np.abs(spec.high_array))
-    outside = (actions < spec.low_array - slack) | (actions > spec.high_array + slack)
-    if spec.press_channel is not None:
-        outside &= spec.pressed(actions)[..., None]
-    return np.asarray(outside)
-
-
-def checked_actions(name: str, actions: object, spec: ActionSpec, longest: int) -> FloatArray:
-    """Actions `[B, 1 to longest, A]` as finite float32.
-
-    Raises:
-        ContextError: They are of another shape or not finite.
-    """
-    array = _numbers(name, actions)
-    if array.ndim != 3 or array.shape[2] != spec.num_channels or not 1 <= array.shape[1] <= longest:
-        raise ContextError(
-            f"{name} has shape {array.shape}; expected [B, 1 to {longest}, {spec.num_channels}]"
-        )
-    if not np.isfinite(array).all():
-        raise ContextError(f"{name} has values that are NaN or infinite; pass None instead")
-    return array
-
-
 def cost_of(cost: CostFn, candidates: FloatArray) -> FloatArray:
     """The planner's cost of `[B, K, L, A]` as `[B, K]`, NaN counted as infinitely bad.
 
     It is given a copy, so it cannot change the candidates.
-
-    Raises:
-        CostError: It raised, or its shape is wrong.
     """
     try:
         values = np.asarray(cost(candidates.copy()), np.float64)
@@ -180,11 +132,7 @@ def cost_of(cost: CostFn, candidates: FloatArray) -> FloatArray:
 
 
 def checked_cost(cost: CostFn, candidates: FloatArray) -> FloatArray:
-    """`cost_of` candidates of which every problem has one of finite cost.
-
-    Raises:
-        CostError: It raised, its shape is wrong, or it is finite for no candidate of a problem.
-    """
+    """`cost_of` candidates of which every problem has one of finite cost."""
     values = cost_of(cost, candidates)
     require_finite_cost(values.min(axis=1))
     return values
@@ -201,11 +149,7 @@ def require_finite_cost(best: FloatArray) -> None:
 
 
 def checked_output(output: FloatArray, sample: FloatArray) -> FloatArray:
-    """The denoiser's output, of the sample's shape and finite: clipping would hide the rest.
-
-    Raises:
-        BundleError: It is not.
-    """
+    """The denoiser's output, of the sample's shape and finite: clipping would hide the rest."""
     if output.shape != sample.shape or not np.isfinite(output).all():
         raise BundleError(
             f"the denoiser returned shape {output.shape} with "

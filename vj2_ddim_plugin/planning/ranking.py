@@ -4,19 +4,188 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vj2_ddim_plugin.errors import BundleError, ConstraintError
+from vj2_ddim_plugin.gestures import encode, project
 from vj2_ddim_plugin.interface import CostFn, FloatArray
-from vj2_ddim_plugin.model import SamplerModel
+from vj2_ddim_plugin.model import CostPredictor, SamplerModel, ranker_of
+from vj2_ddim_plugin.planning import SearchSettings
 from vj2_ddim_plugin.planning.checks import cost_of, require_finite_cost
 from vj2_ddim_plugin.planning.deadline import Deadline
-from vj2_ddim_plugin.planning.pool import Pool
-from vj2_ddim_plugin.planning.settings import SearchSettings
-from vj2_ddim_plugin.ranker import predicted_cost, ranker_of
+from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["Ranking"]
+__all__ = ["Candidates", "Pool", "Ranking", "predicted_cost"]
+
+
+class Candidates(NamedTuple):
+    """Actions `[B, K, L, A]`, how far each was moved, and whether it keeps the constraints."""
+
+    actions: FloatArray
+    moved: FloatArray
+    kept: NDArray[np.bool_]
+
+    @classmethod
+    def changed(
+        cls, before: FloatArray, actions: FloatArray, kept: NDArray[np.bool_]
+    ) -> Candidates:
+        """Actions that were `before` projection and constraints changed them."""
+        if actions is before:
+            return cls(actions, np.zeros(actions.shape[:2]), kept)
+        return cls(actions, np.abs(actions - before).max(axis=(2, 3), initial=0.0), kept)
+
+    def taken(self, columns: NDArray[np.intp]) -> Candidates:
+        """Only those of `[B, n]`, in this order."""
+        rows = np.arange(len(columns))[:, None]
+        return Candidates(
+            self.actions[rows, columns], self.moved[rows, columns], self.kept[rows, columns]
+        )
+
+
+class Pool:
+    """Candidates `[B, K', L, A]`, of which the first are ranked."""
+
+    def __init__(self, warm_start: Candidates) -> None:
+        self._all = warm_start  # none or one a problem
+        self._num_given = int(warm_start.actions.shape[1])
+        # `[B, ranked]`, infinite where one may not be the plan
+        self.cost: FloatArray = np.zeros((len(warm_start.actions), 0))
+        # `[B, n]`, the worst cost near each of the first n candidates; None if none is known
+        self.worst: FloatArray | None = None
+
+    @property
+    def actions(self) -> FloatArray:
+        """`[B, K', L, A]`."""
+        return self._all.actions
+
+    @property
+    def moved(self) -> FloatArray:
+        """`[B, K']`, how far projection and constraints moved each."""
+        return self._all.moved
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """`[B, K']`, whether it keeps the constraints; one that does not is never the plan."""
+        return self._all.kept
+
+    @property
+    def num_ranked(self) -> int:
+        """Candidates a problem whose cost is known."""
+        return int(self.cost.shape[1])
+
+    @property
+    def num_unranked(self) -> int:
+        """Candidates a problem whose cost is not known yet."""
+        return int(self.actions.shape[1]) - self.num_ranked
+
+    def add(self, candidates: Candidates) -> None:
+        """Append K more candidates a problem, those that keep the constraints first."""
+        if not candidates.kept.all():
+            candidates = candidates.taken(np.argsort(~candidates.kept, axis=1, kind="stable"))
+        both = zip(self._all, candidates, strict=True)
+        self._all = Candidates(*(np.concatenate(pair, axis=1) for pair in both))
+
+    def rank(self, cost: FloatArray) -> None:
+        """Append the cost `[B, n]` of the next n candidates."""
+        kept = self.kept[:, self.num_ranked : self.num_ranked + cost.shape[1]]
+        self.cost = np.concatenate([self.cost, np.where(kept, cost, np.inf)], axis=1)
+
+    def keep_best(self, count: int) -> None:
+        """Forget all but the cheapest `count` candidates a problem, and those without a cost."""
+        order = np.argsort(self.cost, axis=1, kind="stable")[:, :count]
+        self.cost = np.take_along_axis(self.cost, order, axis=1)
+        self._all = self._all.taken(order)
+
+    @property
+    def first_in_question(self) -> int:
+        """Index of the first candidate that `keep_promising` may forget."""
+        return max(self.num_ranked, self._num_given)
+
+    def keep_promising(self, predicted: FloatArray | None, count: int) -> None:
+        """Forget all but `count` of the candidates from `first_in_question` on; the rest stay.
+
+        Those of the lowest predicted cost `[B, n]` are kept, in this order, those that break the
+        constraints last; without a prediction, the first ones.
+        """
+        first, size = self.first_in_question, self.actions.shape[1]
+        order = np.broadcast_to(np.arange(first, size), (len(self.actions), size - first))
+        if predicted is not None:
+            allowed = np.where(self.kept[:, first:], predicted, np.inf)
+            order = first + np.argsort(allowed, axis=1, kind="stable")
+        known = np.broadcast_to(np.arange(first), (len(order), first))
+        self._all = self._all.taken(np.concatenate([known, order[:, :count]], axis=1))
+
+    def best_cost(self) -> FloatArray:
+        """`[B]`, the lowest cost so far."""
+        return np.asarray(self.cost.min(axis=1, initial=np.inf))
+
+    def elites(self, count: int) -> FloatArray:
+        """The best quarter, `[B, count, L, A]`, each repeated as often as needed."""
+        order = np.argsort(self.cost, axis=1, kind="stable")[:, : max(1, count // 4)]
+        return self._all.taken(order[:, np.arange(count) % order.shape[1]]).actions
+
+    def has_plans(self) -> bool:
+        """Whether every problem has a candidate that may be its plan."""
+        return bool(self.kept.any(axis=1).all())
+
+    def require_kept(self) -> None:
+        """Raise `ConstraintError` where a problem has no candidate that may be its plan."""
+        if not self.has_plans():
+            without = np.flatnonzero(~self.kept.any(axis=1))
+            raise ConstraintError(
+                f"none of the {self.kept.shape[1]} candidates of problem {without[0]} keeps the "
+                f"constraints: what is fixed or frozen, the forbidden rectangles and the rules of "
+                f"one gesture leave too little. Loosen them; more num_candidates may help"
+            )
+
+    def choice(self, *, ranking: bool) -> NDArray[np.intp]:
+        """`[B]`, the plan of each problem: the cheapest, or one whose cost is not known.
+
+        Where the worst cost near the cheapest ones is known, the plan is the lowest of those. With
+        `ranking` (there is a cost, asked or predicted) and no time to ask for it, the plan is the
+        warm start, if it may be; without any cost, the first sample that may.
+        """
+        self.require_kept()
+        if not ranking and self._num_given == 0 and self.kept[:, 0].all():
+            return np.zeros(len(self.kept), np.intp)
+        allowed = self.kept.copy()
+        allowed[:, : self.num_ranked] = False
+        if not ranking:
+            sampled = allowed[:, self._num_given :].any(axis=1, keepdims=True)
+            allowed[:, : self._num_given] &= ~sampled
+        best = self.best_cost()
+        require_finite_cost(np.where(allowed.any(axis=1), 0.0, best))
+        unranked = np.argmax(allowed, axis=1)
+        if self.num_ranked == 0:
+            return np.asarray(unranked)
+        ranked = self.cost if self.worst is None else self.worst
+        return np.asarray(np.where(np.isfinite(best), ranked.argmin(axis=1), unranked))
+
+    def cost_of_choice(self, choice: NDArray[np.intp]) -> FloatArray:
+        """`[B]`, the cost of the chosen candidates; NaN where it was not asked for."""
+        padded = np.pad(self.cost, ((0, 0), (0, self.num_unranked)), constant_values=np.nan)
+        cost = padded[np.arange(len(choice)), choice]
+        return np.where(np.isfinite(cost), cost, np.nan)
+
+
+def predicted_cost(
+    ranker: CostPredictor, candidates: FloatArray, condition: FloatArray, spec: ActionSpec
+) -> FloatArray:
+    """The predicted cost `[B, K]` of candidates `[B, K, L, A]` in the planner's units."""
+    batch, count = candidates.shape[:2]
+    diffused = encode(project(candidates, spec), spec)
+    rows = np.ascontiguousarray(diffused.reshape(-1, *spec.diffused_shape), np.float32)
+    values = np.asarray(ranker(rows, np.repeat(condition, count, axis=0)))
+    if values.shape != (len(rows),) or not np.isfinite(values).all():
+        raise BundleError(
+            f"the ranker returned shape {values.shape} with {int(np.sum(~np.isfinite(values)))} "
+            f"values that are NaN or infinite, for {len(rows)} candidates. Check its weights, or "
+            f"export the checkpoint again"
+        )
+    return values.reshape(batch, count)
 
 
 class Ranking:
@@ -24,14 +193,6 @@ class Ranking:
 
     Where the problem has no cost, the ranker's prediction stands in for it: it chooses the plan,
     but is never reported as the plan's cost.
-
-    Args:
-        model: May have a ranker.
-        settings: `num_ranked` says whether to use it.
-        cost: The problem's, or None.
-        condition: Condition tokens `[B, S, W]`, or None for an unconditional model.
-        pool: The candidates.
-        clock: The time left.
 
     Attributes:
         history: The best cost `[B]` after each round; empty without a cost.
@@ -71,12 +232,13 @@ class Ranking:
     def rank(self, count: int) -> None:
         """Rank the new candidates while there is time, and forget all but the best `count`."""
         pool = self._pool
-        if self._cost is None:
-            if (predicted := self._predicted(pool.num_ranked)) is not None:
-                pool.rank(predicted)
-        else:
+        if self._cost is not None:
             self._pick()
-            self._ask(self._cost)
+            unranked = pool.actions[:, pool.num_ranked :]
+            for part in self._slices(unranked.shape[1], self._batch):
+                pool.rank(self._asked(self._cost, unranked[:, part]))
+        elif (predicted := self._predicted(pool.num_ranked)) is not None:
+            pool.rank(predicted)
         if not self.exists:
             return
         if pool.num_unranked == 0:
@@ -88,11 +250,9 @@ class Ranking:
                 self.history.append(pool.best_cost())
 
     def check_robustness(self, copies_of: Callable[[FloatArray], FloatArray], num: int) -> None:
-        """Ask about the cheapest again, moved a little; the best worst cost will be the plan.
+        """Ask about the `num` cheapest again, moved a little; the best worst cost will be the plan.
 
-        Args:
-            copies_of: Candidates `[B, K, L, A]` to copies of them `[B, K, S, L, A]`.
-            num: How many of the cheapest; fewer if there is no time for more.
+        `copies_of` makes copies `[B, K, S, L, A]` of candidates; fewer if there is no time for all.
         """
         pool, batch = self._pool, self._batch
         num = min(num, pool.num_ranked)
@@ -102,7 +262,7 @@ class Ranking:
         worst = []
         for part in self._slices(num, batch * copies.shape[2]):
             asked = copies[:, part]
-            costs = self._timed_cost(self._cost, asked.reshape(batch, -1, *asked.shape[3:]))
+            costs = self._asked(self._cost, asked.reshape(batch, -1, *asked.shape[3:]))
             worst.append(costs.reshape(asked.shape[:3]).max(axis=2))
         if worst:
             moved = np.concatenate(worst, axis=1)
@@ -132,18 +292,7 @@ class Ranking:
         rows = actions.shape[0] * actions.shape[1]
         if self._predict is None or not self._clock.allows(("rank", rows, 1)):
             return None
-        begun = time.perf_counter()
-        predicted = self._predict(actions)
-        taken = time.perf_counter() - begun
-        self.seconds["rank"] += taken
-        self._clock.record("rank", rows, taken)
-        return predicted
-
-    def _ask(self, cost: CostFn) -> None:
-        """The cost of the candidates that have none yet, in slices while there is time."""
-        unranked = self._pool.actions[:, self._pool.num_ranked :]
-        for part in self._slices(unranked.shape[1], self._batch):
-            self._pool.rank(self._timed_cost(cost, unranked[:, part]))
+        return self._timed("rank", rows, self._predict, actions)
 
     def _slices(self, num: int, each: int) -> Iterator[slice]:
         """Parts of `num` things to ask the cost about, `each` rows of it, while there is time."""
@@ -155,12 +304,18 @@ class Ranking:
             yield slice(first, first + size)
             first += size
 
-    def _timed_cost(self, cost: CostFn, actions: FloatArray) -> FloatArray:
+    def _asked(self, cost: CostFn, actions: FloatArray) -> FloatArray:
         """The cost `[B, n]` of actions `[B, n, L, A]`, counted and timed."""
+        asked = actions.shape[0] * actions.shape[1]
+        self.num_cost_evaluations += asked
+        return self._timed("cost", asked, lambda candidates: cost_of(cost, candidates), actions)
+
+    def _timed(
+        self, phase: str, rows: int, function: Callable[[FloatArray], FloatArray], given: FloatArray
+    ) -> FloatArray:
         begun = time.perf_counter()
-        values = cost_of(cost, actions)
+        values = function(given)
         taken = time.perf_counter() - begun
-        self.seconds["cost"] += taken
-        self._clock.record("cost", values.size, taken)
-        self.num_cost_evaluations += values.size
+        self.seconds[phase] += taken
+        self._clock.record(phase, rows, taken)
         return values
