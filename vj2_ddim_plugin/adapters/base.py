@@ -38,6 +38,7 @@ __all__ = [
     "checked_costs",
     "checked_init_action",
     "checked_plan",
+    "inputs_of",
     "spec_of",
     "wanted_context",
 ]
@@ -259,6 +260,13 @@ def spec_of(optimizer: ActionOptimizer) -> ActionSpec:
     return spec
 
 
+def inputs_of(optimizer: ActionOptimizer) -> Mapping[str, tuple[int, ...]] | None:
+    """What an optimizer is conditioned on, by name; None where it does not say."""
+    condition = getattr(getattr(optimizer, "model", None), "condition", None)
+    inputs: Mapping[str, tuple[int, ...]] | None = getattr(condition, "inputs", None)
+    return inputs
+
+
 def wanted_context(
     optimizer: ActionOptimizer, given: Mapping[str, Tensor], host: str
 ) -> dict[str, FloatArray]:
@@ -267,8 +275,8 @@ def wanted_context(
     One that names its inputs (`model.condition`) gets these and no others, one that does not gets
     all of `given`, tensors `[B, ...]`; `ContextError` where it wants one that the host lacks.
     """
-    condition = getattr(getattr(optimizer, "model", None), "condition", None)
-    names = sorted(given) if condition is None else sorted(condition.inputs)
+    inputs = inputs_of(optimizer)
+    names = sorted(given if inputs is None else inputs)
     missing = sorted(set(names) - set(given))
     if missing:
         raise ContextError(

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.adapters.base import HostPlanner, checked_init_action, wanted_context
+from vj2_ddim_plugin.adapters.base import HostPlanner, checked_init_action, inputs_of, wanted_context
 from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ConfigError, ContextError, CostError
 from vj2_ddim_plugin.interface import FloatArray
@@ -200,13 +200,12 @@ class StableWorldModelSolver(HostPlanner):
         """
         import torch
 
-        config = self._configured[2]
         self._begin()
         batch = batch_of(info_dict, self.n_envs)
         with torch.inference_mode():  # not around the optimizer: `on_failure` may use gradients
             info = placed(info_dict, self.model, self.device)
             context = {}
-            if self.optimizer.model.condition.inputs:
+            if inputs_of(self.optimizer) != {}:
                 latents = self.encode(self.model, info)
                 context = wanted_context(self.optimizer, latents, self.host)
         for callback in self.callbacks:
@@ -217,20 +216,24 @@ class StableWorldModelSolver(HostPlanner):
         start = warm_start(init_action, self.action_spec, batch, sizes)
         actions = self._plan(context, cost if self.ranked else None, start, batch)
         cost.finish()
-        result = self.last_result
+        blocks = torch.tensor(actions).reshape(batch, *sizes)
+        return {"actions": blocks, **self._outputs()}
+
+    def _outputs(self) -> dict[str, Any]:
+        """What the host logs of the last plan."""
+        if (result := self.last_result) is None:
+            return {}
         costs = np.asarray(result.cost, float).tolist()
         outputs: dict[str, Any] = {
-            "actions": torch.tensor(actions).reshape(batch, config.horizon, self.action_dim),
             "costs": costs,
             "cost": costs,
             "planned_by": result.planned_by,
             "failures": result.failures,
             "stopped_because": result.stopped_because,
         }
-        if self.callbacks:
-            for callback in self.callbacks:
-                callback.end_solve()
-            outputs["callbacks"] = {each.output_key: each.history for each in self.callbacks}
+        for callback in self.callbacks:
+            callback.end_solve()
+            outputs.setdefault("callbacks", {})[callback.output_key] = callback.history
         return outputs
 
     def _cost(self, info: Info) -> InfoCost:
