@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import onnxruntime
@@ -12,13 +13,13 @@ import typer
 from test_bundle import make_bundle
 from typer.testing import CliRunner
 
-from vj2_ddim_plugin import doctor
-from vj2_ddim_plugin.commands import doctor as command
-from vj2_ddim_plugin.doctor import EXTRAS, RUNS, examine, time_one_plan
+from vj2_ddim_plugin.cli import doctor
+from vj2_ddim_plugin.cli.commands import doctor as command
+from vj2_ddim_plugin.cli.doctor import EXTRAS, RUNS, examine, time_one_plan
 from vj2_ddim_plugin.errors import BundleError, ConfigError, ProviderError
 from vj2_ddim_plugin.session import available_providers, why_not
 
-PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @pytest.fixture
@@ -41,6 +42,8 @@ def test_it_says_which_providers_really_run():
     findings = examine()
     assert findings["built in"] == available_providers()
     assert findings["versions"]["python"].startswith("3.")
+    assert findings["versions"]["vj2-ddim-plugin"] == version("vj2-ddim-plugin")
+    assert findings["versions"]["vj2-ddim-benchmark"]
     assert findings["versions"].get("onnxruntime-gpu") or findings["versions"].get("onnxruntime")
     assert findings["providers"]["cpu"] == RUNS
     for name in ("cuda", "tensorrt"):
@@ -87,9 +90,10 @@ def test_the_tiny_graph_is_sound():
 
 def test_the_extras_are_those_of_the_project():
     declared = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    assert set(EXTRAS) == set(declared) - {"dev", "docs"}
     for extra, modules in EXTRAS.items():
         own = {line.split(">")[0].split("=")[0] for line in declared[extra]}
-        assert {name for name in own if not name.startswith("vj2")} <= set(modules)
+        assert {name for name in own if not name.startswith("vj2")} == set(modules)
 
 
 def test_a_missing_extra_is_named(monkeypatch):
@@ -158,7 +162,7 @@ def test_it_needs_no_torch_and_prints_nothing_but_its_table():
 import sys
 for name in ("torch", "onnx", "scipy", "wandb"):
     sys.modules[name] = None
-from vj2_ddim_plugin.commands import doctor
+from vj2_ddim_plugin.cli.commands import doctor
 doctor()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

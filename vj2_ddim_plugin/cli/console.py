@@ -70,7 +70,8 @@ def print_table(
     console = Console()
     if numbers or not console.is_terminal:
         wide = console.options.update(max_width=UNBOUNDED)
-        console.width = max(console.width, console.measure(table, options=wide).maximum)
+        natural = console.measure(table, options=wide).maximum
+        console = Console(width=max(natural, console.width), height=console.height)
     if title:  # beside the table: Rich would break it at the table's width
         say(title, style="italic")
     console.print(table)
