@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.engine.providers import PROVIDERS
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.session import OnnxGraph
+from vj2_ddim_plugin.onnx import PROVIDERS
+from vj2_ddim_plugin.onnx.session import OnnxGraph
 
 __all__ = ["Feeds", "IndependentRows"]
 
