@@ -5,7 +5,6 @@ Hosts check little of what passes between them and a planner; the one place that
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import time
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError, CostError
+from vj2_ddim_plugin.gestures import outside_bounds, pressed
 from vj2_ddim_plugin.interface import (
     ActionOptimizer,
     CostFn,
@@ -24,8 +23,11 @@ from vj2_ddim_plugin.interface import (
     PlanningProblem,
     PlanResult,
 )
+from vj2_ddim_plugin.onnx import SessionSettings
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.planning.checks import outside_bounds
+from vj2_ddim_plugin.planning import SearchSettings
+from vj2_ddim_plugin.settings import declared
+from vj2_ddim_plugin.spec import ActionSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,8 +210,8 @@ class HostPlanner:
         clamped = tensor.clamp(lowest, highest)
         if spec.press_channel is None:
             return clamped
-        pressed = torch.from_numpy(spec.pressed(actions)[..., None]).to(tensor.device)
-        return torch.where(pressed, clamped, tensor)
+        down = torch.from_numpy(pressed(actions, spec)[..., None]).to(tensor.device)
+        return torch.where(down, clamped, tensor)
 
     def _array_cost(self, cost: RowCost, like: Tensor, length: int, chunk: int) -> CostFn:
         """The host's cost as the optimizer calls it: `[B, K, L, A]` to `[B, K]`, in numpy."""
@@ -244,9 +246,8 @@ class HostPlanner:
 
 def _own_settings() -> set[str]:
     """Every setting of a `HostPlanner` and of the optimizer that it loads from a bundle."""
-    makers = (DDIMOptimizer, DDIMOptimizer.from_bundle, HostPlanner)
-    names = {name for maker in makers for name in inspect.signature(maker).parameters}
-    return names - {"model", "path", "optimizer", "settings"}
+    own = {"deadline_s", "seed", "rows_per_chunk", "session", "on_failure"}
+    return own | {*declared(SearchSettings), *declared(SessionSettings)}
 
 
 def spec_of(optimizer: ActionOptimizer) -> ActionSpec:

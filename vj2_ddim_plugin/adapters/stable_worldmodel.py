@@ -25,12 +25,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.adapters.base import HostPlanner, checked_init_action, inputs_of, wanted_context
+from vj2_ddim_plugin.adapters.base import (
+    HostPlanner,
+    checked_init_action,
+    inputs_of,
+    wanted_context,
+)
 from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ConfigError, ContextError, CostError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.spec import ActionSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

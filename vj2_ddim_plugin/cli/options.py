@@ -55,6 +55,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:  # noqa: ANN401
+        values = {each.name: each.default for each in expanded.values()} | values
         settings = {name: _settings_from(kind, values) for name, kind in groups.items()}
         command(**settings, **{name: values[name] for name in given if name not in groups})
 

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.gestures import pressed
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["draw_channels", "draw_paths", "num_samples", "plot_plan", "save_figure"]
 
@@ -65,7 +66,7 @@ def draw_channels(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
             seconds,
             0,
             1,
-            where=spec.pressed(actions),
+            where=pressed(actions, spec),
             transform=axis.get_xaxis_transform(),
             color=PRESS_COLOR,
             linewidth=0,
@@ -84,10 +85,9 @@ def draw_paths(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
     """
     x, y = spec.coordinate_indices
     for index, sequence in enumerate(actions):
-        pressed = spec.pressed(sequence)
-        if not pressed.any():
+        path = sequence[pressed(sequence, spec)]
+        if not len(path):
             continue
-        path = sequence[pressed]
         color = f"C{index % 10}"
         axis.plot(path[:, x], path[:, y], color=color, linewidth=1.2, alpha=0.8)
         axis.plot(path[0, x], path[0, y], "o", color=color, markersize=4)
