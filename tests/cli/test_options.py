@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +16,6 @@ from vj2_ddim_plugin.onnx import SessionSettings
 from vj2_ddim_plugin.planning import SearchSettings
 from vj2_ddim_plugin.settings import Settings, declared, setting
 
-HERE = Path("here")
-
 
 @dataclass(frozen=True)
 class Every(Settings):
@@ -26,7 +24,7 @@ class Every(Settings):
     count: int = setting(3, "How many.", low=1, high=9)
     share: float = setting(0.5, "How much.", above=0, below=1)
     name: str = setting("a", "Which.", choices=("a", "b"))
-    folder: Path = setting(HERE, "Where.")
+    folder: Path = setting(Path("here"), "Where.")
     tuned: bool = setting(True, "Whether it is tuned.")
     limit: int | None = setting(None, "How many at most.", low=1)
     widths: tuple[int, ...] = setting((1, 2), "How wide.")
@@ -55,7 +53,7 @@ class AlsoSeeded(Settings):
 class Needed(Settings):
     """A field without a default."""
 
-    folder: Path = field(metadata={"setting": setting(None, "Where.").metadata["setting"]})
+    folder: Path = setting(help="Where.")
     count: int = setting(1, "How many.")
 
 
