@@ -7,14 +7,13 @@ import sys
 import numpy as np
 import onnxruntime
 import pytest
-from test_bundle import make_bundle, save_denoiser
+from builders.bundles import make_bundle, save_denoiser
 
-from vj2_ddim_plugin import session
-from vj2_ddim_plugin.engine.providers import SessionSettings
 from vj2_ddim_plugin.errors import BundleError, ProviderError
 from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.onnx import SessionSettings, session
+from vj2_ddim_plugin.onnx.session import OnnxGraph, available_providers, why_not
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.session import OnnxGraph, available_providers, why_not
 
 CPU, CUDA, TENSORRT = (
     "CPUExecutionProvider",
@@ -125,7 +124,7 @@ def test_nothing_is_printed_by_a_process_of_its_own(graph, provider, no_gpu):
     code = f"""
 import numpy as np
 from vj2_ddim_plugin.errors import ProviderError
-from vj2_ddim_plugin.session import OnnxGraph
+from vj2_ddim_plugin.onnx.session import OnnxGraph
 try:
     graph = OnnxGraph({str(graph)!r}, {provider!r})
     graph.run({{"sample": np.ones((2, 6, 1), np.float32), "timestep": np.zeros(2, np.int64)}})

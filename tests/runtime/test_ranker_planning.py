@@ -7,78 +7,29 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from builders.runtime import (
+    FREE,
+    LIKED,
+    MEANS,
+    SCHEDULE,
+    TOUCH,
+    WANTED,
+    Asked,
+    Ranked,
+    all_candidates,
+    liked,
+    make_optimizer,
+    problem,
+    wanted,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import BundleError, ConfigError, ConstraintError
-from vj2_ddim_plugin.interface import PlanConstraints, PlanningProblem
-from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.planning.pool import Candidates, Pool
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.interface import PlanConstraints
+from vj2_ddim_plugin.planning.ranking import Candidates, Pool
 from vj2_ddim_plugin.testing import GaussianModel
-
-FREE = ActionSpec(
-    action_block=6,
-    channels=("a", "b"),
-    action_low=(-1.0, -1.0),
-    action_high=(1.0, 1.0),
-    press_channel=None,
-    representation="raw",
-)
-TOUCH = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)
-SCHEDULE = NoiseSchedule(num_train_timesteps=100)
-MEANS = np.array([[0.2], [-0.3], [0.1]], np.float32)
-LIKED = 0.4  # the ranker likes plans whose mean is near it
-WANTED = -0.4  # and the cost those near here: the two disagree
-
-
-def liked(actions):
-    """The predicted cost of actions `[..., L, A]` of `FREE`, whose sampler's units are theirs."""
-    return np.abs(actions.mean(axis=(-2, -1)) - LIKED)
-
-
-def wanted(candidates):
-    return np.abs(candidates.mean(axis=(2, 3)) - WANTED)
-
-
-class Ranked(GaussianModel):
-    """Has a ranker that is written above; remembers how many candidates it was shown."""
-
-    def __init__(self, spec=FREE, **settings):
-        super().__init__(spec, SCHEDULE, 0.0, 0.5, conditional=True, **settings)
-        self.seen = []
-
-    def ranker(self, candidates, condition):
-        assert condition.shape == (len(candidates), 1, 1)
-        self.seen.append(len(candidates))
-        return liked(candidates)
-
-
-class Asked:
-    """A cost that keeps what it was asked about."""
-
-    def __init__(self, cost=wanted):
-        self.cost, self.rounds = cost, []
-
-    def __call__(self, candidates):
-        self.rounds.append(candidates)
-        return self.cost(candidates)
-
-
-def make_optimizer(model=None, **changes):
-    settings = {"num_inference_steps": 3, "num_candidates": 8, **changes}
-    return DDIMOptimizer(model or Ranked(), **settings)
-
-
-def problem(cost=None, means=MEANS, **fields):
-    return PlanningProblem({"mean": means}, cost, **fields)
-
-
-def all_candidates(**fields):
-    asked = Asked()
-    make_optimizer().optimize(problem(asked, **fields))
-    return asked.rounds[0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -243,7 +194,7 @@ def test_it_is_shown_what_would_be_planned_in_the_form_that_is_diffused():
     asked = Asked(lambda candidates: np.zeros(candidates.shape[:2]))
     make_optimizer(model).optimize(problem(asked))
     make_optimizer(model, num_ranked=1).optimize(problem())
-    np.testing.assert_allclose(TOUCH.decode(shown[0]), asked.rounds[0], atol=1e-6)
+    np.testing.assert_allclose(gestures.decode(shown[0], TOUCH), asked.rounds[0], atol=1e-6)
 
 
 def test_a_bundle_without_a_ranker_is_told_what_to_do():
@@ -256,7 +207,7 @@ def test_a_bundle_without_a_ranker_is_told_what_to_do():
 @pytest.mark.parametrize(
     ("count", "message"),
     [
-        (0, "num_ranked must be an integer of at least 1; found 0"),
+        (0, "num_ranked must be at least 1; found 0"),
         (2.0, "num_ranked must be an integer"),
         (9, "num_ranked must be at most num_candidates, 8.*found 9"),
     ],

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem, PlanResult
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import (
     BundleError,
     ConfigError,
@@ -18,6 +17,7 @@ from vj2_ddim_plugin.errors import (
 )
 from vj2_ddim_plugin.interface import PlanConstraints
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
 SPEC = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)

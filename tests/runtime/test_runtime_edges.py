@@ -6,16 +6,16 @@ import math
 import numpy as np
 import onnxruntime
 import pytest
-from test_bundle import make_bundle
+from builders.bundles import make_bundle
 
-from vj2_ddim_plugin import session
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import BundleError, ContextError, ProviderError, VJ2DDIMError
 from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.onnx import session
+from vj2_ddim_plugin.onnx.session import OnnxGraph
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.session import OnnxGraph
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
 SCHEDULE = NoiseSchedule(num_train_timesteps=100)
@@ -164,10 +164,11 @@ def test_a_step_that_is_not_expected_to_end_in_time_is_not_begun(
 # 8. A denoiser whose output has another shape is broadcast into plans; a condition graph without
 # null_condition leaves as a raw unpacking error. The manifest check looks at inputs only.
 def test_a_denoiser_of_another_output_shape_is_refused(tmp_path):
+    from builders.bundles import save_graph, tensor
     from onnx import TensorProto, helper
-    from test_bundle import save_graph, tensor
 
-    from vj2_ddim_plugin.bundle import ConditionSpec, write_manifest
+    from vj2_ddim_plugin.bundle import write_manifest
+    from vj2_ddim_plugin.spec import ConditionSpec
 
     spec = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)
     inputs = [tensor("sample", ["B", 6, 1]), tensor("timestep", ["B"], TensorProto.INT64)]
@@ -186,9 +187,9 @@ def test_a_denoiser_of_another_output_shape_is_refused(tmp_path):
 
 
 def test_a_condition_graph_without_null_condition_is_refused(tmp_path):
-    import test_bundle
+    from builders import bundles as test_bundle
+    from builders.bundles import save_graph, tensor
     from onnx import helper
-    from test_bundle import save_graph, tensor
 
     from vj2_ddim_plugin.model import BundleModel
 
@@ -215,10 +216,11 @@ def test_a_condition_graph_without_null_condition_is_refused(tmp_path):
 # 9. Weights outside the graph file are not hashed: the bundle loads after they were changed.
 def test_weights_beside_the_graph_are_refused(tmp_path):
     import onnx
+    from builders.bundles import tensor
     from onnx import TensorProto, helper, numpy_helper
-    from test_bundle import tensor
 
-    from vj2_ddim_plugin.bundle import ConditionSpec, write_manifest
+    from vj2_ddim_plugin.bundle import write_manifest
+    from vj2_ddim_plugin.spec import ConditionSpec
 
     weight = numpy_helper.from_array(np.full((6, 1), 0.5, np.float32), "weight")
     inputs = [tensor("sample", ["B", 6, 1]), tensor("timestep", ["B"], TensorProto.INT64)]

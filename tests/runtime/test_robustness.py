@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.planning.deadline import Deadline
-from vj2_ddim_plugin.planning.robustness import moved_copies
+from vj2_ddim_plugin.planning.search import moved_copies
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel
 
 FREE = ActionSpec(

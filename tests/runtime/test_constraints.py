@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem, gestures
+from vj2_ddim_plugin.constraints import Rules
+from vj2_ddim_plugin.constraints.moves import touches
 from vj2_ddim_plugin.errors import ConstraintError
-from vj2_ddim_plugin.gestures.avoidance import touches
 from vj2_ddim_plugin.interface import PlanConstraints
-from vj2_ddim_plugin.planning.constraints import Rules
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
 SPEC = ActionSpec(action_block=20, min_press_steps=4, max_press_steps=10)
@@ -217,7 +217,7 @@ def test_without_a_cost_more_samples_are_drawn_when_the_only_one_is_refused(monk
     problem = PlanningProblem(constraints=PlanConstraints(), batch_size=2)
     result = make_optimizer(num_inference_steps=5).optimize(problem)
     assert result.num_denoiser_evaluations == 2 * 5 * (1 + 8)
-    assert SPEC.is_valid(result.actions).all()
+    assert gestures.is_valid(result.actions, SPEC).all()
 
 
 def test_no_constraints_change_nothing():

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.constraints.moves import meet_fixed
 from vj2_ddim_plugin.errors import ConstraintError
-from vj2_ddim_plugin.gestures.fixing import meet_fixed
 from vj2_ddim_plugin.interface import PlanConstraints
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel
 
 SPEC = ActionSpec(action_block=20, min_press_steps=4, max_press_steps=10)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vj2_ddim_plugin.errors import ConstraintError, CostError
-from vj2_ddim_plugin.planning.pool import Candidates, Pool
+from vj2_ddim_plugin.planning.ranking import Candidates, Pool
 
 
 def candidates(values, kept=None):

@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from test_ranker_planning import (
+from builders.runtime import (
     MEANS,
     Asked,
     Ranked,

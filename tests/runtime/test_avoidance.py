@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.gestures.avoidance import clear_shift, move_clear, touches
+from vj2_ddim_plugin.constraints.moves import clear_shift, move_clear, touches
+from vj2_ddim_plugin.gestures import is_valid
+from vj2_ddim_plugin.spec import ActionSpec
 
 SPEC = ActionSpec(action_block=20, min_press_steps=4, max_press_steps=10)
-UNIT = (np.zeros(2), np.ones(2))
 
 
 def gesture(start, stop, begin, end):
@@ -73,7 +73,7 @@ def test_the_shift_is_the_shortest_that_clears_every_rectangle(data):
     rectangles = np.array(rectangles)
     low = np.array([[data.draw(cell) / 10, data.draw(cell) / 10]])
     high = low + 0.05
-    shift, found = clear_shift(low, high, rectangles, UNIT)
+    shift, found = clear_shift(low, high, rectangles, SPEC)
     grid = np.linspace(-1, 1, 201)
     tries = np.stack(np.meshgrid(grid, grid), axis=-1).reshape(-1, 2)
     new_low, new_high = low + tries, high + tries
@@ -94,7 +94,7 @@ def test_a_gesture_that_touches_is_moved_as_a_whole_and_the_others_stay():
     rectangle = np.array([[0.45, 0.0, 0.65, 0.52]])
     moved = move_clear(blocks, rectangle, SPEC)
     np.testing.assert_array_equal(moved[1], blocks[1])
-    assert SPEC.is_valid(moved).all()
+    assert is_valid(moved, SPEC).all()
     np.testing.assert_allclose(moved[0, 3:8, 1], 0.52 + 1e-4, atol=1e-6)  # the near edge
     np.testing.assert_allclose(moved[0, 3:8, 0], blocks[0, 3:8, 0], atol=1e-6)
 
@@ -115,7 +115,7 @@ def test_many_rectangles_give_the_same_shift_as_trying_each_alone(count):
     rectangles = np.concatenate([corner, corner + 0.05], axis=1)
     low = rng.random((5, 2)) * 0.9
     high = low + 0.03
-    shift, found = clear_shift(low, high, rectangles, UNIT)
+    shift, found = clear_shift(low, high, rectangles, SPEC)
     for row in range(5):
         moves = [
             np.concatenate(

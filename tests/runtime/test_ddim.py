@@ -9,9 +9,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.ddim import (
     add_noise,
+    classifier_free_guidance,
     clip_to,
     ddim_invert,
     ddim_sample,
@@ -20,8 +20,8 @@ from vj2_ddim_plugin.ddim import (
     to_x0_and_epsilon,
 )
 from vj2_ddim_plugin.errors import ScheduleError
-from vj2_ddim_plugin.guidance import classifier_free_guidance
 from vj2_ddim_plugin.schedule import BETA_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel
 
 SHAPE = (4, 6, 2)

@@ -11,14 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnxruntime
 import pytest
-from test_bundle import make_bundle
+from builders.bundles import make_bundle
 
-from vj2_ddim_plugin import session
 from vj2_ddim_plugin.errors import ProviderError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.onnx import session
+from vj2_ddim_plugin.onnx.session import OnnxGraph
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.session import OnnxGraph
 from vj2_ddim_plugin.testing import QuadraticCost
 
 GOALS = np.random.default_rng(0).standard_normal((4, 2, 3), np.float32)
@@ -171,7 +171,7 @@ def test_a_session_that_dies_is_told_and_the_others_live(folder):
     def die(feeds):
         raise RuntimeError("device lost")
 
-    model._denoiser.graph._run = die
+    model._rows["denoiser.onnx"].graph._run = die
     with pytest.raises(ProviderError, match=r"denoiser.onnx failed .*: device lost"):
         model.denoise(feeds()["sample"], 1, feeds()["condition"])
     assert other.denoise(feeds()["sample"], 1, feeds()["condition"]).shape == (2, 6, 1)

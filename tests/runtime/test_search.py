@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
 FREE = ActionSpec(
@@ -173,6 +174,6 @@ def test_two_presses_are_no_valid_gesture_even_where_any_path_is():
     )
     actions = np.zeros((10, 3))
     actions[1:4] = actions[6:8] = 0.5, 0.5, 1.0
-    assert not spec.is_valid(actions)
+    assert not is_valid(actions, spec)
     actions[6:8] = 0.0
-    assert spec.is_valid(actions)
+    assert is_valid(actions, spec)

@@ -4,12 +4,12 @@ import ctypes
 import dataclasses
 from types import SimpleNamespace
 
+import onnxruntime
 import pytest
 
-from vj2_ddim_plugin.engine import drivers
-from vj2_ddim_plugin.engine.drivers import why_not
-from vj2_ddim_plugin.engine.providers import SessionSettings
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.onnx import SessionSettings, session
+from vj2_ddim_plugin.onnx.session import why_not
 
 CPU, CUDA, TENSORRT = (
     "CPUExecutionProvider",
@@ -96,7 +96,7 @@ def test_a_number_out_of_range_is_named(name, value):
 
 @pytest.mark.parametrize("provider", ["gpu", "CPU", "", CUDA, None])
 def test_an_unknown_provider_is_refused_with_the_known_ones(provider):
-    with pytest.raises(ConfigError, match="'auto', 'cpu', 'cuda', 'tensorrt'"):
+    with pytest.raises(ConfigError, match="auto, cpu, cuda, tensorrt"):
         SessionSettings(provider)
 
 
@@ -115,7 +115,7 @@ class Loader:
 
     def __init__(self, status=0, devices=1, driver="", library=""):
         self.status, self.devices = status, devices
-        self.problems = {drivers.DRIVER: driver, "onnxruntime_providers": library}
+        self.problems = {session.DRIVER: driver, "onnxruntime_providers": library}
         self.loaded = []
 
     def byref(self, number):
@@ -133,24 +133,31 @@ class Loader:
         return SimpleNamespace(cuInit=lambda flags: self.status, cuDeviceGetCount=self.count)
 
 
+def built_with(monkeypatch, *providers):
+    monkeypatch.setattr(session, "available_providers", lambda: [*providers])
+
+
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
     for provider in ("cuda", "tensorrt"):
         (tmp_path / f"libonnxruntime_providers_{provider}.so").touch()
-    drivers._load_dependencies.cache_clear()
+    monkeypatch.setattr(session, "LIBRARIES", tmp_path)
+    built_with(monkeypatch, TENSORRT, CUDA, CPU)
+    session._load_dependencies.cache_clear()
     yield tmp_path
-    drivers._load_dependencies.cache_clear()
+    session._load_dependencies.cache_clear()
 
 
 def reason(monkeypatch, folder, provider="cuda", **machine):
     loader = Loader(**machine)
-    monkeypatch.setattr(drivers, "ctypes", loader)
-    return why_not(provider, [TENSORRT, CUDA, CPU], folder), loader
+    monkeypatch.setattr(session, "ctypes", loader)
+    return why_not(provider), loader
 
 
 @pytest.mark.parametrize(("provider", "name"), [("cuda", CUDA), ("tensorrt", TENSORRT)])
-def test_a_provider_that_was_not_built_in_is_said_so(folder, provider, name):
-    assert f"without {name}; install onnxruntime-gpu" in why_not(provider, [CPU], folder)
+def test_a_provider_that_was_not_built_in_is_said_so(monkeypatch, folder, provider, name):
+    built_with(monkeypatch, CPU)
+    assert f"without {name}; install onnxruntime-gpu" in why_not(provider)
 
 
 def test_a_machine_that_has_all_lacks_nothing(monkeypatch, folder):
@@ -191,9 +198,19 @@ def test_what_was_missing_is_looked_for_again_and_what_was_found_is_not(monkeypa
     assert told == ""
     assert len(loader.loaded) == 2
     told, loader = reason(monkeypatch, folder)
-    assert (told, loader.loaded) == ("", [drivers.DRIVER])
+    assert (told, loader.loaded) == ("", [session.DRIVER])
+
+
+def test_onnx_runtime_loads_what_nvidias_wheels_brought_and_prints_nothing(
+    monkeypatch, folder, capsys
+):
+    loaded = []
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: loaded.append(1) or print("Failed"))  # noqa: T201
+    assert reason(monkeypatch, folder)[0] == ""
+    assert loaded == [1]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_the_real_loader_names_the_missing_driver(monkeypatch, folder):
-    monkeypatch.setattr(drivers, "DRIVER", "libcuda-that-is-not-there.so.1")
-    assert "libcuda-that-is-not-there.so.1" in why_not("cuda", [CUDA], folder)
+    monkeypatch.setattr(session, "DRIVER", "libcuda-that-is-not-there.so.1")
+    assert "libcuda-that-is-not-there.so.1" in why_not("cuda")

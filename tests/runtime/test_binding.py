@@ -3,12 +3,10 @@
 import numpy as np
 import onnxruntime
 import pytest
-from test_bundle import save_denoiser
+from builders.bundles import save_denoiser
 
-from vj2_ddim_plugin import session
-from vj2_ddim_plugin.engine.binding import MAX_SHAPES, BoundRuns
-from vj2_ddim_plugin.engine.providers import SessionSettings
-from vj2_ddim_plugin.session import OnnxGraph
+from vj2_ddim_plugin.onnx import SessionSettings, session
+from vj2_ddim_plugin.onnx.session import MAX_SHAPES, BoundRuns, OnnxGraph
 
 rng = np.random.default_rng(0)
 ortvalue_from_numpy = onnxruntime.OrtValue.ortvalue_from_numpy  # the real one

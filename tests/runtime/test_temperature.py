@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel
 
 FREE = ActionSpec(
@@ -41,5 +41,5 @@ def test_the_coldest_sample_is_the_mean_whatever_the_seed():
 
 @pytest.mark.parametrize("temperature", [-0.1, 1.1, float("nan")])
 def test_temperatures_out_of_range_are_refused(temperature):
-    with pytest.raises(ConfigError, match=r"temperature must be in \[0, 1\]"):
+    with pytest.raises(ConfigError, match=r"temperature must be at least 0 and at most 1"):
         sample(temperature)

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+from builders.bundles import LATENTS, PARITY, SCHEDULE, SPEC, edit, make_bundle, save_graph, tensor
 from builders.training import make_model, make_spec, vj2_ddim
 from onnx import TensorProto, helper
-from test_bundle import LATENTS, PARITY, SCHEDULE, SPEC, edit, make_bundle, save_graph, tensor
 from test_export import save
 
 from vj2_ddim_export import export as export_module
@@ -112,7 +112,7 @@ def test_a_bundle_without_a_ranker_reads_as_ever(tmp_path):
         *("schema_version", "action_spec", "schedule", "condition", "graphs", "parity"),
         "provenance",
     }
-    assert read_bundle(folder).ranker_path is None
+    assert read_bundle(folder).path_of("ranker.onnx") is None
     with BundleModel(folder, "cpu") as model:
         assert model.ranker is None
 

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.planning.deadline import FINISH_S, SLICE_S, Deadline, Pace
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
 SPEC = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)

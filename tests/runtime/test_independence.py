@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
+from builders.bundles import LATENTS, PARITY, SCHEDULE, SPEC, make_bundle, save_graph, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from test_bundle import LATENTS, PARITY, SCHEDULE, SPEC, make_bundle, save_graph, tensor
 
 from vj2_ddim_plugin.bundle import read_bundle, write_manifest
-from vj2_ddim_plugin.engine.independence import BLOCK_ROWS, IndependentRows
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.onnx.rows import BLOCK_ROWS, IndependentRows
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 
 CPU = "CPUExecutionProvider"
@@ -132,7 +132,7 @@ def network(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one thread", "two threads"])
 def model(request, network):
-    return BundleModel(network, "cpu", request.param)
+    return BundleModel(network, "cpu", num_threads=request.param)
 
 
 SAMPLES = rng.standard_normal((300, 6, 1), np.float32)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem, gestures
+from vj2_ddim_plugin.constraints.moves import continue_blocks
 from vj2_ddim_plugin.errors import ContextError
-from vj2_ddim_plugin.gestures.continuation import continue_blocks
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
 SPEC = ActionSpec(action_block=20, min_press_steps=4, max_press_steps=10)
@@ -138,7 +138,7 @@ def test_every_plan_begins_with_what_was_sent(sent, with_cost):
     problem = PlanningProblem(cost=cost, frozen_action=frozen, init_action=current)
     result = make_optimizer(num_refinements=1).optimize(problem)
     np.testing.assert_array_equal(result.actions[:, :sent], frozen)
-    assert (SPEC.pressed(result.actions).sum(axis=1) <= 10).all()
+    assert (gestures.pressed(result.actions, SPEC).sum(axis=1) <= 10).all()
 
 
 def test_the_rest_of_the_plan_follows_the_exact_posterior_given_the_beginning():

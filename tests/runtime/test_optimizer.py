@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ConfigError, ContextError, ScheduleError
 from vj2_ddim_plugin.interface import ActionOptimizer, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
 SPEC = ActionSpec(
@@ -248,7 +249,7 @@ def test_a_deadline_returns_a_plan_and_says_so(deadline):
     assert np.isnan(result.cost).all()  # no time was left to ask for it
     assert result.num_cost_evaluations == 0
     assert result.num_denoiser_evaluations == 2 * 8  # one step, no refinement
-    assert SPEC.is_valid(result.actions).all()
+    assert gestures.is_valid(result.actions, SPEC).all()
 
 
 def test_a_generous_deadline_changes_nothing():
@@ -371,10 +372,10 @@ def test_projection_makes_valid_plans_and_says_what_it_moved():
         make_optimizer(TOUCH, std=1.0, project=project).optimize(problem)
         for project in (True, False)
     )
-    assert TOUCH.is_valid(projected.actions).all()
-    assert not TOUCH.is_valid(bare.actions).any()
+    assert gestures.is_valid(projected.actions, TOUCH).all()
+    assert not gestures.is_valid(bare.actions, TOUCH).any()
     np.testing.assert_array_equal(bare.projection_distance, 0.0)
-    np.testing.assert_array_equal(TOUCH.project(bare.actions), projected.actions)
+    np.testing.assert_array_equal(gestures.project(bare.actions, TOUCH), projected.actions)
     moved = np.abs(projected.actions - bare.actions).max(axis=(1, 2))
     np.testing.assert_allclose(projected.projection_distance, moved)
 
@@ -382,7 +383,7 @@ def test_projection_makes_valid_plans_and_says_what_it_moved():
 def test_the_cost_judges_projected_plans():
     cost = Recorder(lambda candidates: np.zeros(candidates.shape[:2]))
     make_optimizer(TOUCH, std=1.0, num_refinements=1).optimize(PlanningProblem(cost=cost))
-    assert all(TOUCH.is_valid(candidates).all() for candidates in cost.candidates)
+    assert all(gestures.is_valid(candidates, TOUCH).all() for candidates in cost.candidates)
 
 
 def test_the_context_reaches_the_right_problem():
@@ -452,4 +453,4 @@ def test_two_blocks_are_planned_at_once():
         PlanningProblem(cost=lambda c: np.zeros(c.shape[:2]), batch_size=2)
     )
     assert result.actions.shape == (2, 20, 3)
-    assert spec.is_valid(result.actions).all()
+    assert gestures.is_valid(result.actions, spec).all()
