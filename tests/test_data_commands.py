@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_training.data.commands import app
-from vj2_ddim_training.data.flat import read_flat_actions
+from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.generate import generate_gestures
 
 

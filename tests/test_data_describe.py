@@ -3,10 +3,10 @@ import pytest
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_training.data.describe import describe_data
+from vj2_ddim_training.data.inspect import describe_data
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.data.picture import plot_description
-from vj2_ddim_training.data.problems import find_problems
+from vj2_ddim_training.data.inspect import plot_description
+from vj2_ddim_training.data.inspect import find_faults
 from vj2_ddim_training.plots import save_figure
 
 SPEC = ActionSpec(action_block=10, min_press_steps=1, max_press_steps=None, representation="raw")
@@ -80,11 +80,11 @@ def changed(row, column, value):
 )
 def test_each_trouble_is_found(actions, message):
     good = press(0, 5, (0.1, 0.1), (0.9, 0.3))
-    problems = find_problems(np.stack([good, actions, good + 0]), SPEC)
+    problems = find_faults(np.stack([good, actions, good + 0]), SPEC)
     (found,) = [problem for problem in problems if message in problem]
     assert found.startswith("1 of 3 sequences")
     assert found.endswith("(the first is number 1)")
-    assert find_problems(good[None], SPEC) == []
+    assert find_faults(good[None], SPEC) == []
 
 
 def test_repeats_within_and_across_files(tmp_path):
@@ -141,7 +141,7 @@ def test_every_block_of_a_longer_horizon_is_checked():
     )
     good = press(0, 5, (0.1, 0.1), (0.9, 0.3))
     actions = np.stack([np.concatenate([good, good]), np.concatenate([good, crooked()])])
-    (problem,) = find_problems(actions, spec)
+    (problem,) = find_faults(actions, spec)
     assert "1 of 2 sequences have a path that is not straight" in problem
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_training.data.flat import read_flat_actions
+from vj2_ddim_training.data.gesture_files import read_flat_actions
 
 SPEC = ActionSpec()
 SHORT = ActionSpec(action_block=4, min_press_steps=2, max_press_steps=None)

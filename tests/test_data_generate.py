@@ -5,7 +5,7 @@ from scipy import stats
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import count_segments
-from vj2_ddim_training.data.flat import read_flat_actions
+from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.generate import generate_gestures, write_gestures
 from vj2_ddim_training.measures.gestures import find_gestures
 

@@ -11,13 +11,13 @@ from scipy.stats import spearmanr
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, CostError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_training.ranker.candidates import JudgedCandidates, judge_candidates
-from vj2_ddim_training.ranker.config import RankerConfig
-from vj2_ddim_training.ranker.files import load_ranker, model_fingerprint, save_ranker
-from vj2_ddim_training.ranker.loss import comparable, pairwise_loss
-from vj2_ddim_training.ranker.network import Ranker
-from vj2_ddim_training.ranker.sampler import RankedSampler
-from vj2_ddim_training.ranker.train import measure_ranker, train_ranker
+from vj2_ddim_training.ranker.training import JudgedCandidates, judge_candidates
+from vj2_ddim_training.config import RankerConfig
+from vj2_ddim_training.ranker.network import load_ranker, model_fingerprint, save_ranker
+from vj2_ddim_training.ranker.training import comparable, pairwise_loss
+from vj2_ddim_training.ranker.network import RankerNetwork
+from vj2_ddim_training.ranker.network import RankedSampler
+from vj2_ddim_training.ranker.training import measure_ranker, train_ranker
 
 TINY = RankerConfig(
     width=16, num_layers=1, nhead=2, num_queries=2, num_problems=8, num_sampled=2, num_perturbed=2,
@@ -142,7 +142,7 @@ def test_an_unconditional_model_has_no_ranker():
     with pytest.raises(ConfigError, match="conditional model"):
         train_ranker(unconditional, make_examples(8, condition="none"), distance, TINY)
     with pytest.raises(ConfigError, match="unconditional"):
-        Ranker(TINY, SPEC, unconditional.condition)
+        RankerNetwork(TINY, SPEC, unconditional.condition)
 
 
 # The loss.
@@ -172,7 +172,7 @@ def test_the_pairwise_loss_by_hand():
 
 
 def test_measures_of_a_ranker_that_is_right_and_of_one_that_is_wrong(model):
-    ranker = Ranker(TINY, SPEC, model.condition).eval()
+    ranker = RankerNetwork(TINY, SPEC, model.condition).eval()
     diffused = torch.randn(5, 6, *SPEC.diffused_shape)
     condition = torch.randn(5, model.condition.num_tokens, model.condition.width)
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_measures_of_a_ranker_that_is_right_and_of_one_that_is_wrong(model):
 
 
 def test_one_row_at_a_time_is_the_same_as_all_candidates_of_a_problem(model):
-    ranker = Ranker(TINY, SPEC, model.condition).eval()
+    ranker = RankerNetwork(TINY, SPEC, model.condition).eval()
     diffused = torch.randn(3, 4, *SPEC.diffused_shape)
     condition = torch.randn(3, model.condition.num_tokens, model.condition.width)
     with torch.no_grad():

@@ -10,8 +10,8 @@ from builders.training import make_examples, make_model
 from vj2_ddim_plugin.ddim import add_noise
 from vj2_ddim_plugin.errors import ScheduleError
 from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_training import protocols
-from vj2_ddim_training.protocols import Evaluation, evaluate, recreate_from
+from vj2_ddim_training import evaluation
+from vj2_ddim_training.evaluation import Evaluation, evaluate, recreate_from
 
 PROTOCOLS = ["conditional", "denoise@0.25", "denoise@0.5", "denoise@0.75"]
 PROTOCOLS += ["inversion", "inversion-euler", "generate"]

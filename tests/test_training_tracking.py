@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.run_folder import RunFolder
-from vj2_ddim_training.tracking import Tracker
+from vj2_ddim_training.run_folder import Tracker
 
 PICTURES = ("noise", "sequences")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_plugin.ranker import ranker_inputs
 from vj2_ddim_training.diffusion_model import DiffusionModel
-from vj2_ddim_training.ranker.network import Ranker
+from vj2_ddim_training.ranker.network import RankerNetwork
 
 __all__ = ["export_condition", "export_denoiser", "export_ranker"]
 
@@ -129,7 +129,7 @@ def export_condition(model: DiffusionModel, path: Path) -> None:
     _export(_Condition(model), inputs, names, ["condition", "null_condition"], path)
 
 
-def export_ranker(ranker: Ranker, model: DiffusionModel, path: Path) -> None:
+def export_ranker(ranker: RankerNetwork, model: DiffusionModel, path: Path) -> None:
     """Write `ranker.onnx`: candidates `[batch, M, C]`, condition `[batch, S, W]` -> predicted_cost
     `[batch]`.
     """

@@ -13,8 +13,7 @@ from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.model import EncodedContext
 from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_training.conditions.latents import LatentEncoder
-from vj2_ddim_training.conditions.sketch import SketchEncoder
+from vj2_ddim_training.condition_encoders import LatentEncoder, SketchEncoder
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
@@ -58,7 +57,7 @@ class DiffusionModel(nn.Module):
         else:
             self.denoiser = DiTDenoiser(
                 rows, channels, config.d_model, config.num_layers, config.nhead,
-                config.patch_size, conditional=config.condition != "none",
+                config.patch_size or 1, conditional=config.condition != "none",
             )  # fmt: skip
         num_tokens = 0
         if config.condition == "sketch":

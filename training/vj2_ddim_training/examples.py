@@ -15,9 +15,9 @@ from vj2_ddim_plugin.errors import ActionError, DataError
 from vj2_ddim_plugin.gestures.projection import PATH_TOLERANCE
 from vj2_ddim_plugin.gestures.segments import count_segments, longest_segment
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_training.data.flat import read_flat_actions
-from vj2_ddim_training.data.sketch import sketch_of
+from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
+from vj2_ddim_training.measures.gestures import sketch_of
 
 __all__ = ["Batch", "Examples", "GestureExamples", "TransitionExamples", "infer_action_spec"]
 __all__ += ["open_examples"]
@@ -38,11 +38,19 @@ class Batch(NamedTuple):
 
 
 class Examples(Protocol):
-    """A data set that can be asked for any rows."""
+    """A data set that can be asked for any rows.
+
+    Attributes:
+        action_spec: What the actions are.
+        input_shapes: Shape of each condition input without its batch axis.
+        data_fingerprint: Names the data.
+        layer_normed: Whether the latents were layer-normed; None where nobody recorded it.
+    """
 
     action_spec: ActionSpec
     input_shapes: dict[str, tuple[int, ...]]
     data_fingerprint: str
+    layer_normed: bool | None
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -62,6 +70,8 @@ class GestureExamples:
         condition: `none` or `sketch`.
         data_fingerprint: Names the data.
     """
+
+    layer_normed: bool | None = None  # there are no latents
 
     def __init__(
         self, actions: FloatArray, action_spec: ActionSpec, condition: str, data_fingerprint: str
@@ -95,6 +105,7 @@ class TransitionExamples:
     def __init__(self, trajectories: Trajectories, action_spec: ActionSpec) -> None:
         self._trajectories, self.action_spec = trajectories, action_spec
         self.data_fingerprint = trajectories.data_fingerprint
+        self.layer_normed = trajectories.layer_normed
         shape = trajectories.embedding_shape
         self.input_shapes: dict[str, tuple[int, ...]] = {"state": shape, "goal": shape}
         self._kept: Batch | None = None
@@ -158,7 +169,7 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
         raise ActionError(
             f"representation 'path' cannot hold these actions exactly: their paths are not "
             f"piecewise linear between up to {KNOT_CHOICES[-1]} knots, or a block has more or "
-            f"fewer than one press. Use '--representation auto' or 'held'"
+            f"fewer than one press. Use representation 'auto' or 'held'"
         )
     held = with_settings(representation="held", path_knots=None)
     drift = np.abs(held.decode(held.encode(actions)) - actions)
@@ -166,7 +177,7 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
     if representation == "held" and not inverts:
         raise ActionError(
             "representation 'held' cannot hold these actions exactly: a block has several presses, "
-            "or values other than 0 where the finger is up. Use '--representation auto' or 'raw'"
+            "or values other than 0 where the finger is up. Use representation 'auto' or 'raw'"
         )
     chosen = "held" if inverts else "raw"
     return with_settings(
@@ -200,8 +211,8 @@ def open_examples(
         trajectories = open_trajectories(folder, action_spec, split, longest_goal=longest_goal)
         return TransitionExamples(trajectories, action_spec)
     flat = read_flat_actions(folder, action_spec)
-    for problem in flat.problems:
-        logger.warning("%s: %s", folder, problem)
+    for fault in flat.faults:
+        logger.warning("%s: %s", folder, fault)
     try:
         return GestureExamples(flat.actions, action_spec, condition, flat.data_fingerprint)
     except ActionError as error:

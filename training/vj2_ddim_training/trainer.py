@@ -162,12 +162,14 @@ class Trainer:
         state = self.loop.state_dict()
         weights = state.pop("model")
         del state["average"]  # the checkpoint's own model
-        provenance = {
+        provenance: dict[str, Any] = {
             "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
             "torch": str(torch.__version__),
             "python": platform.python_version(),
             "made_by": "vj2-ddim train",
         }
+        if self.train_set.layer_normed is not None:
+            provenance["layer_normed"] = self.train_set.layer_normed
         return Checkpoint(
             self.averaged,
             weights,
@@ -188,7 +190,7 @@ class Trainer:
         if missing:
             raise CheckpointError(
                 f"{self.folder.checkpoint} cannot be resumed, its training state lacks {missing}. "
-                f"Train anew with --overwrite"
+                f"Train anew with overwrite"
             )
         self._require_same_run(saved)
         self.loop.load_state_dict(
@@ -224,5 +226,5 @@ class Trainer:
         if different:
             raise CheckpointError(
                 f"{self.folder.checkpoint} cannot be resumed, these settings differ (there, here): "
-                f"{different}. Use the same ones, or --overwrite"
+                f"{different}. Use the same ones, or overwrite"
             )

@@ -1,4 +1,6 @@
-"""State and goal latents as a condition.
+"""Condition encoders: what the denoiser is told, turned into tokens once a plan.
+
+State and goal latents as a condition.
 
 Each patch becomes one token that sees its state, its goal and their difference, so that start can
 be told from goal, and *where* it lies: a learned embedding, and on a square grid its coordinates as
@@ -22,17 +24,42 @@ import torch
 from torch import Tensor, nn
 
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_training.denoisers.layers import (
+from vj2_ddim_training.denoisers.dit import (
     Attention,
     FeedForward,
     TransformerLayer,
     fourier_features,
 )
 
-__all__ = ["LatentEncoder"]
+__all__ = ["LatentEncoder", "SketchEncoder"]
+
+SKETCH_FREQUENCIES = 7
+GRID_FREQUENCIES = 4
 
 
-NUM_FREQUENCIES = 4
+class SketchEncoder(nn.Module):
+    """`sketch` `[B, n]` in [0, 1] to tokens `[B, n, width]`.
+
+    Args:
+        input_shapes: `{"sketch": (n,)}`.
+        width: Token width.
+    """
+
+    def __init__(self, input_shapes: dict[str, tuple[int, ...]], width: int) -> None:
+        super().__init__()
+        (size,) = input_shapes["sketch"]
+        self.num_tokens = size
+        self.embed = nn.Linear(1 + 2 * SKETCH_FREQUENCIES, width)
+        self.position = nn.Parameter(0.02 * torch.randn(1, size, width))
+        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, sketch: Tensor) -> Tensor:
+        """Encode `[B, n]` numbers as `[B, n, width]` tokens."""
+        features = fourier_features(sketch.unsqueeze(-1), SKETCH_FREQUENCIES)
+        tokens: Tensor = self.mix(self.embed(features) + self.position)
+        return tokens
+
+
 LEAST_CHANGE = 1e-3  # squared difference, in variances of the latents, that counts as none
 REACH = 0.125  # scale of a patch's offset to its centre, in screens
 
@@ -108,7 +135,7 @@ class LatentEncoder(nn.Module):
         num_patches, latent_width = input_shapes["state"]
         self.num_tokens = num_tokens
         centres = _centres(num_patches)
-        grid = fourier_features(centres, NUM_FREQUENCIES)
+        grid = fourier_features(centres, GRID_FREQUENCIES)
         self.register_buffer("grid", grid, persistent=False)
         self.register_buffer("latent_mean", torch.zeros(latent_width))
         self.register_buffer("latent_std", torch.ones(latent_width))

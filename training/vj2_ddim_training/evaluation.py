@@ -13,15 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from vj2_ddim_plugin.ddim import Denoiser, add_noise, clip_to, ddim_invert, ddim_sample
-from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.measures.generation import generation_measures
-from vj2_ddim_training.measures.inversion import gaussianity
-from vj2_ddim_training.measures.recreation import recreation_measures
+from vj2_ddim_training.measures.recreation import gaussianity, recreation_measures
 
-__all__ = ["Evaluation", "evaluate", "recreate_from"]
+__all__ = ["EvaluationSettings", "Results", "evaluate", "recreate_from"]
 
 Measures = dict[str, float]
 Results = dict[str, dict[str, Measures]]
@@ -31,75 +30,59 @@ FIXED_POINT_ITERATIONS = 3  # with 0, the usual DDIM inversion; both are reporte
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What to measure on.
+class EvaluationSettings(Settings):
+    """How much is measured."""
 
-    Attributes:
-        held_out: Validation data.
-        training: Training actions `[t, L, A]`, for memorisation; the held-out ones if None.
-        num_sequences: Held-out sequences to use, from the first on; None for all.
-        num_generated: Sequences to generate.
-        seed: Of all noise.
-        clip: Whether x0 is clipped to the action bounds while sampling.
-
-    Raises:
-        ConfigError: A number is out of range.
-    """
-
-    held_out: Examples
-    training: FloatArray | None = None
-    num_sequences: int | None = None
-    num_generated: int = 1000
-    seed: int = 0
-    clip: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse numbers out of range."""
-        for name, value, lowest in (
-            ("num_sequences", 1 if self.num_sequences is None else self.num_sequences, 1),
-            ("num_generated", self.num_generated, 1),
-            ("seed", self.seed, 0),
-        ):
-            if value < lowest:
-                raise ConfigError(f"{name} must be at least {lowest}; found {value}")
-
-    def batch(self) -> Batch:
-        """The held-out examples in use."""
-        count = min(self.num_sequences or len(self.held_out), len(self.held_out))
-        return self.held_out.batch(np.arange(count))
+    num_sequences: int = setting(0, "Held-out sequences, from the first on; 0 for all.", low=0)
+    num_generated: int = setting(2000, "Sequences to generate.", low=1)
+    seed: int = setting(0, "Of all noise.", low=0)
+    clip: bool = setting(True, "Clip x0 to the action bounds while sampling.")
 
 
 def evaluate(
     model: DiffusionModel,
-    evaluation: Evaluation,
+    held_out: Examples,
     steps: Sequence[int],
+    settings: EvaluationSettings | None = None,
+    *,
+    training: FloatArray | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Results:
     """Measure every protocol that the model can do.
 
     Args:
         model: The model.
-        evaluation: What to measure on.
+        held_out: Validation data.
         steps: The numbers of denoiser steps N.
+        settings: How much is measured.
+        training: Training actions `[t, L, A]`, for memorisation; the held-out ones if None.
         report: Called with the name of what comes next.
 
     Returns:
-        `{protocol: {str(N): {measure: value}}}`.
+        `{protocol: {str(N): {measure: value}}}`; see `recreation_measures` and
+        `generation_measures` for the measures.
+
+    Raises:
+        ConfigError: N is out of the schedule's range.
     """
-    batch = evaluation.batch()
+    settings = settings or EvaluationSettings()
+    count = min(settings.num_sequences or len(held_out), len(held_out))
+    batch = held_out.batch(np.arange(count))
     results: Results = {}
     for num_inference_steps in steps:
         measured: dict[str, Measures] = {}
         report(f"N = {num_inference_steps}")
         if model.condition_encoder is not None:
-            measured["conditional"] = _conditional(model, evaluation, batch, num_inference_steps)
+            measured["conditional"] = _conditional(model, settings, batch, num_inference_steps)
         for share in NOISE_SHARES:
             recreated = recreate_from(
-                model, batch, share, num_inference_steps, evaluation.seed, evaluation.clip
+                model, batch, share, num_inference_steps, settings.seed, settings.clip
             )
             measured[f"denoise@{share}"] = _compare(model, batch, recreated)
         measured |= _inversion(model, batch, num_inference_steps)
-        measured["generate"] = _generate(model, evaluation, batch, num_inference_steps)
+        measured["generate"] = _generate(
+            model, settings, batch.actions, training, num_inference_steps
+        )
         for protocol, measures in measured.items():
             results.setdefault(protocol, {})[str(num_inference_steps)] = measures
     return results
@@ -156,14 +139,14 @@ def _compare(model: DiffusionModel, batch: Batch, diffused: FloatArray) -> Measu
 
 
 def _conditional(
-    model: DiffusionModel, evaluation: Evaluation, batch: Batch, num_inference_steps: int
+    model: DiffusionModel, settings: EvaluationSettings, batch: Batch, num_inference_steps: int
 ) -> Measures:
     diffused = ddim_sample(
         _denoiser(model, batch),
-        _noise(batch.original.shape, evaluation.seed),
+        _noise(batch.original.shape, settings.seed),
         model.schedule,
         num_inference_steps,
-        correct=clip_to(model.action_spec.diffused_bounds) if evaluation.clip else None,
+        correct=clip_to(model.action_spec.diffused_bounds) if settings.clip else None,
     )
     return _compare(model, batch, diffused)
 
@@ -195,17 +178,21 @@ def _inversion(
 
 
 def _generate(
-    model: DiffusionModel, evaluation: Evaluation, batch: Batch, num_inference_steps: int
+    model: DiffusionModel,
+    settings: EvaluationSettings,
+    reference: FloatArray,
+    training: FloatArray | None,
+    num_inference_steps: int,
 ) -> Measures:
     spec = model.action_spec
-    shape = (evaluation.num_generated, *spec.diffused_shape)
+    shape = (settings.num_generated, *spec.diffused_shape)
     diffused = ddim_sample(
         _denoiser(model, None),
-        _noise(shape, evaluation.seed + 1),
+        _noise(shape, settings.seed + 1),
         model.schedule,
         num_inference_steps,
-        correct=clip_to(spec.diffused_bounds) if evaluation.clip else None,
+        correct=clip_to(spec.diffused_bounds) if settings.clip else None,
     )
     decoded = spec.decode(diffused)
-    training = batch.actions if evaluation.training is None else evaluation.training
-    return generation_measures(decoded, spec.project(decoded), batch.actions, training, spec)
+    seen = reference if training is None else training
+    return generation_measures(decoded, spec.project(decoded), reference, seen, spec)
