@@ -6,7 +6,7 @@ import torch
 from builders.adapters import Answer, Recorder, best_of, gaussian_optimizer, robot_spec
 
 from vj2_ddim_plugin.adapters.jepa_wms import JEPAWMsPlanner, PlanningResult
-from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
+from vj2_ddim_plugin.errors import ActionError, ConfigError
 
 HORIZON, FRAMESKIP = 4, 2
 ACTION_DIM = 2 * FRAMESKIP
@@ -183,15 +183,6 @@ def test_the_rest_of_a_plan_starts_the_next_one_until_a_new_goal():
         assert cold.problem.init_action is None
 
 
-def test_settings_in_the_wrong_place_are_refused_and_unused_ones_said(caplog):
-    with pytest.raises(ConfigError, match=r"\['num_candidates', 'provider'\] .*settings="):
-        make_planner(num_candidates=64, provider="cuda")
-    make_planner()
-    (line,) = (record for record in caplog.records if "does not use" in record.message)
-    assert line.levelname == "WARNING"
-    assert "num_elites, num_samples, planner_name, var_scale" in line.message
-
-
 def test_what_does_not_fit_is_named():
     with pytest.raises(ConfigError, match="call set_objective before plan"):
         JEPAWMsPlanner(gaussian_optimizer(SPEC), Model().unroll, ACTION_DIM).plan(latents(1))
@@ -199,11 +190,3 @@ def test_what_does_not_fit_is_named():
         make_planner(horizon=5)
     with pytest.raises(ActionError, match="takes 7 numbers"):
         JEPAWMsPlanner(gaussian_optimizer(SPEC), Model().unroll, 7)
-    planner = make_planner()
-    planner.set_objective(lambda encodings, actions: encodings.flatten(2).mean(2))
-    with pytest.raises(ContextError, match="objective of jepa-wms returned shape"):
-        planner.plan(latents(1))
-    planner = make_planner(goal=latents(2, 1) * torch.nan)
-    with pytest.raises(ContextError, match="NaN or infinite for every candidate"):
-        planner.plan(latents(1))
-    assert planner.last_result is None

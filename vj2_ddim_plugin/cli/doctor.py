@@ -27,7 +27,6 @@ EXTRAS = {
     "cli": ("typer", "rich", "matplotlib"),
     "train": ("torch", "wandb", "scipy", "h5py"),
     "export": ("torch", "onnx", "onnxscript"),
-    "benchmark": ("torch", "onnx", "gymnasium"),
 }
 RUNS = "runs"
 WHEELS = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-directml", "onnxruntime-openvino")
@@ -56,6 +55,7 @@ def examine() -> dict[str, Any]:
     return {
         "versions": {
             "vj2-ddim-plugin": _version("vj2-ddim-plugin"),
+            "vj2-ddim-benchmark": _version("vj2-ddim-benchmark") or "not installed",
             "python": platform.python_version(),
             "numpy": np.__version__,
             **{wheel: found for wheel in WHEELS if (found := _version(wheel))},
