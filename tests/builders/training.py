@@ -60,7 +60,7 @@ def make_model(
         spec = make_spec("raw", normalized=False)
     else:
         spec = make_spec(representation)
-    sizes = {"d_model": 16, "num_layers": 1, "nhead": 2, "condition_tokens": 3}
+    sizes = {"d_model": 16, "num_layers": 1, "nhead": 2, "condition_tokens": 3, "patch_size": 1}
     config = ModelConfig(
         **{**sizes, "architecture": architecture, "condition": condition, **size},
     )

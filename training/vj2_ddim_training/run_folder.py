@@ -23,9 +23,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 
+from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
-from vj2_ddim_training.plots import save_figure
 
 __all__ = ["RunFolder", "Tracker", "strict_json"]
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.cli.pictures import draw_paths
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.gestures.segments import (
     count_segments,
@@ -29,7 +30,6 @@ from vj2_ddim_training.data.gesture_files import (
     tail_fault,
 )
 from vj2_ddim_training.measures.gestures import GESTURE_TYPES, find_gestures, gesture_type
-from vj2_ddim_training.plots import draw_paths
 
 __all__ = ["DataDescription", "describe_data", "find_faults", "plot_description"]
 
