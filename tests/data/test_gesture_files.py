@@ -30,7 +30,7 @@ def test_files_are_joined_in_sorted_order(tmp_path):
     assert data.actions.dtype == np.float32
     assert [int(file.name[6:12]) for file in data.files] == list(range(12))
     assert not data.tail_rows
-    assert not data.problems
+    assert not data.faults
 
 
 @pytest.mark.parametrize("shape", [(12, 3), (3, 4, 3), (3, 12), (3, 1, 4, 3), (3, 1, 12)])
@@ -58,9 +58,9 @@ def test_tail_is_reported_and_whole_sequences_are_kept(tmp_path):
     data = read_flat_actions(tmp_path, SHORT)
     np.testing.assert_array_equal(data.actions, np.concatenate([actions[:2], actions]))
     assert data.tail_rows == {"a_actions.npy": 2}
-    (problem,) = data.problems
-    assert "a_actions.npy" in problem
-    assert "2 rows" in problem
+    (fault,) = data.faults
+    assert "a_actions.npy" in fault
+    assert "2 rows" in fault
 
 
 def test_fingerprint_follows_contents_and_names_not_place(tmp_path):

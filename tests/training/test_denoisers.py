@@ -11,8 +11,7 @@ from builders.training import LATENTS, make_model
 from vj2_ddim_plugin.ddim import ddim_sample
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.checkpoint import load_checkpoint
-from vj2_ddim_training.condition_encoders import LatentEncoder
-from vj2_ddim_training.condition_encoders import SketchEncoder
+from vj2_ddim_training.condition_encoders import LatentEncoder, SketchEncoder
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser, sinusoidal_embedding
 from vj2_ddim_training.diffusion_model import TorchSampler

@@ -8,8 +8,7 @@ from builders.training import make_settings, write_data
 from matplotlib.figure import Figure
 
 from vj2_ddim_training.run import train_run
-from vj2_ddim_training.run_folder import RunFolder
-from vj2_ddim_training.run_folder import Tracker
+from vj2_ddim_training.run_folder import RunFolder, Tracker
 
 PICTURES = ("noise", "sequences")
 

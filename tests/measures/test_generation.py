@@ -7,8 +7,11 @@ from scipy.spatial.distance import cdist
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.measures.generation import generation_measures
-from vj2_ddim_training.measures.generation import coverage_and_density, memorisation_ratio
+from vj2_ddim_training.measures.generation import (
+    coverage_and_density,
+    generation_measures,
+    memorisation_ratio,
+)
 
 SPEC = ActionSpec()
 SMALL = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=None)

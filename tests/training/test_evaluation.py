@@ -11,7 +11,12 @@ from vj2_ddim_plugin.ddim import add_noise
 from vj2_ddim_plugin.errors import ScheduleError
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training import evaluation
-from vj2_ddim_training.evaluation import Evaluation, evaluate, recreate_from
+from vj2_ddim_training.evaluation import EvaluationSettings, evaluate, recreate_from
+
+
+def measure(model, held_out, steps, training=None, **settings):
+    return evaluate(model, held_out, steps, EvaluationSettings(**settings), training=training)
+
 
 PROTOCOLS = ["conditional", "denoise@0.25", "denoise@0.5", "denoise@0.75"]
 PROTOCOLS += ["inversion", "inversion-euler", "generate"]
@@ -56,7 +61,7 @@ class Answers:
 
 
 def test_structure_and_json():
-    results = evaluate(make_model("sketch"), Evaluation(make_examples(6), num_generated=5), [1, 4])
+    results = measure(make_model("sketch"), make_examples(6), [1, 4], num_generated=5)
     assert list(results) == PROTOCOLS
     for by_steps in results.values():
         assert list(by_steps) == ["1", "4"]
@@ -68,14 +73,14 @@ def test_structure_and_json():
 def test_unconditional_model_has_no_conditional_protocol():
     examples = make_examples(6, "none", "raw")
     model = make_model("none", "minimal")
-    found = evaluate(model, Evaluation(examples, num_generated=5), [2])
+    found = measure(model, examples, [2], num_generated=5)
     assert list(found) == PROTOCOLS[1:]
 
 
 def test_a_perfect_model_recreates_perfectly():
     oracle = Oracle(make_model("sketch"))
     answers = Answers(make_examples(8))
-    found = evaluate(oracle, Evaluation(answers, num_generated=4), [1, 10])
+    found = measure(oracle, answers, [1, 10], num_generated=4)
     for protocol in PROTOCOLS[:4]:
         for steps in ("1", "10"):
             measures = found[protocol][steps]
@@ -89,7 +94,7 @@ def test_a_perfect_model_recreates_perfectly():
 
 def test_inversion_of_a_collapsed_model_is_degenerate():
     """It makes one gesture whatever the noise: x_T is not Gaussian, and does not lead back."""
-    found = evaluate(Oracle(make_model("sketch")), Evaluation(Answers(make_examples(8))), [10])
+    found = measure(Oracle(make_model("sketch")), Answers(make_examples(8)), [10])
     for name in ("inversion", "inversion-euler"):
         assert found[name]["10"]["degenerate"] == 1.0
 
@@ -100,7 +105,7 @@ def test_inversion_of_an_exact_model_of_gaussian_data_is_not_degenerate():
     shape = (1500, *examples.action_spec.diffused_shape)
     gaussian = std * np.random.default_rng(0).standard_normal(shape, np.float32)
     examples._original, examples.actions = gaussian, np.repeat(examples.actions[:1], 1500, axis=0)
-    measures = protocols._inversion(oracle, Answers(examples).batch(np.arange(1500)), 50)
+    measures = evaluation._inversion(oracle, Answers(examples).batch(np.arange(1500)), 50)
     assert measures["inversion"]["degenerate"] == 0.0
     assert 0.9 < measures["inversion"]["lowest_std"] <= measures["inversion"]["highest_std"] < 1.1
     assert measures["inversion"]["worst_abs_mean"] < 0.1
@@ -112,7 +117,7 @@ def test_inversion_hides_the_condition():
     seen = []
     forward = oracle.forward
     oracle.forward = lambda *inputs: (seen.append(inputs[2]), forward(*inputs))[1]
-    protocols._inversion(oracle, Answers(make_examples(3)).batch(np.arange(3)), 2)
+    evaluation._inversion(oracle, Answers(make_examples(3)).batch(np.arange(3)), 2)
     assert seen
     assert all((tokens == 0).all() for tokens in seen)
 
@@ -137,52 +142,53 @@ def test_denoise_starts_at_its_share_of_the_schedule_with_that_much_noise(share)
 def test_denoise_caps_its_steps_at_the_timesteps_there_are():
     schedule = NoiseSchedule("cosine", "v_prediction", num_train_timesteps=20)
     model = make_model("sketch", schedule=schedule)
-    found = evaluate(model, Evaluation(make_examples(4), num_generated=3), [20])
+    found = measure(model, make_examples(4), [20], num_generated=3)
     assert "20" in found["denoise@0.25"]
 
 
 def test_more_steps_than_timesteps_is_an_error():
     with pytest.raises(ScheduleError, match="num_inference_steps"):
-        evaluate(make_model(), Evaluation(make_examples(4), num_generated=3), [1001])
+        measure(make_model(), make_examples(4), [1001], num_generated=3)
 
 
 def test_zero_terminal_snr_has_no_inversion():
     model = make_model(schedule=NoiseSchedule("zero_terminal_snr", "v_prediction"))
-    found = evaluate(model, Evaluation(make_examples(4), num_generated=3), [3])
+    found = measure(model, make_examples(4), [3], num_generated=3)
     assert [name for name in found if name.startswith("inversion")] == []
     assert {"conditional", "denoise@0.5", "generate"} < set(found)
 
 
 def test_num_sequences_takes_the_first_and_num_generated_counts():
     examples = make_examples(9)
-    evaluation = Evaluation(examples, num_sequences=4)
-    assert np.array_equal(evaluation.batch().actions, examples.actions[:4])
-    assert len(Evaluation(examples, num_sequences=100).batch().actions) == 9
-    assert len(Evaluation(examples).batch().actions) == 9
+    asked, batch = [], examples.batch
+    examples.batch = lambda rows: (asked.append(rows.tolist()), batch(rows))[1]
+    for num in (4, 100, 0):
+        measure(make_model(), examples, [1], num_sequences=num, num_generated=2)
+    assert asked == [[0, 1, 2, 3], list(range(9)), list(range(9))]
 
 
 def test_same_seed_same_measures_other_seed_others():
     model, examples = make_model(), make_examples(6)
 
-    def measure(seed):
-        return evaluate(model, Evaluation(examples, num_generated=20, seed=seed), [3])
-
-    assert measure(1) == measure(1)
-    assert measure(1)["conditional"] != measure(2)["conditional"]
-    assert measure(1)["generate"] != measure(2)["generate"]
+    one, again, other = (
+        measure(model, examples, [3], num_generated=20, seed=seed) for seed in (1, 1, 2)
+    )
+    assert one == again
+    assert one["conditional"] != other["conditional"]
+    assert one["generate"] != other["generate"]
 
 
 @pytest.mark.parametrize("clip", [True, False])
 def test_clipping_is_on_or_off_for_all_but_inversion(clip, monkeypatch):
     clipped = []
-    sample = protocols.ddim_sample
+    sample = evaluation.ddim_sample
 
     def record(*arguments, **settings):
         clipped.append(settings.get("correct") is not None)
         return sample(*arguments, **settings)
 
-    monkeypatch.setattr(protocols, "ddim_sample", record)
-    evaluate(make_model(), Evaluation(make_examples(4), num_generated=3, clip=clip), [3])
+    monkeypatch.setattr(evaluation, "ddim_sample", record)
+    measure(make_model(), make_examples(4), [3], num_generated=3, clip=clip)
     names = ["conditional", *["denoise"] * 3, *["inversion"] * 2, "generate"]
     assert clipped == [clip and name != "inversion" for name in names]
 
@@ -192,7 +198,7 @@ def test_memorisation_is_measured_against_the_training_set():
     far, near = make_examples(200, seed=7).actions, examples.actions
 
     def ratio(training):
-        found = evaluate(model, Evaluation(examples, training, num_generated=30), [3])
+        found = measure(model, examples, [3], training, num_generated=30)
         return found["generate"]["3"]["memorisation_ratio"]
 
     assert ratio(near) > 100 * ratio(far)  # the held-out set itself has distance 0 to itself
@@ -201,6 +207,6 @@ def test_memorisation_is_measured_against_the_training_set():
 def test_a_model_is_left_as_it_was():
     model = make_model()
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    evaluate(model, Evaluation(make_examples(3), num_generated=3), [2])
+    measure(model, make_examples(3), [2], num_generated=3)
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())

@@ -5,8 +5,8 @@ from scipy import stats
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import count_segments
-from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.generate import generate_gestures, write_gestures
+from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.measures.gestures import find_gestures
 
 SPEC = ActionSpec()
@@ -93,13 +93,17 @@ def test_seeds_reproduce():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num": 0}, "found 0 and 250"),
-        ({"sequence_length": 0}, "found 2000 and 0"),
+        ({"num": 0}, "at least 1; found 0"),
+        ({"sequence_length": 0}, "sequence_length must be at least 1; found 0"),
         ({"kind": "tap"}, "'tap' is unknown; use one of click, swipe, mixed"),
-        ({"min_duration_share": -0.1}, "found -0.1 and 0.3"),
+        (
+            {"min_duration_share": -0.1},
+            "min_duration_share must be at least 0 and at most 1; found -0.1",
+        ),
         ({"min_duration_share": 0.4}, "found 0.4 and 0.3"),
-        ({"max_duration_share": 30.0}, "shares of the sequence"),
-        ({"max_duration_share": float("nan")}, "found 0.02 and nan"),
+        ({"max_duration_share": 30.0}, "max_duration_share must be .*at most 1; found 30.0"),
+        ({"max_duration_share": 0.01}, "shares of the sequence: 0.02 is 2 %"),
+        ({"max_duration_share": float("nan")}, "max_duration_share.*found nan"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

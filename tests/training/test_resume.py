@@ -16,8 +16,7 @@ from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.checkpoint import load_checkpoint, save_checkpoint
 from vj2_ddim_training.loop import hold_interrupts
 from vj2_ddim_training.run import train_run
-from vj2_ddim_training.run_folder import RunFolder
-from vj2_ddim_training.run_folder import Tracker
+from vj2_ddim_training.run_folder import RunFolder, Tracker
 from vj2_ddim_training.validation import Validation
 
 EPOCH = 3  # steps

@@ -11,13 +11,22 @@ from scipy.stats import spearmanr
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, CostError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_training.ranker.training import JudgedCandidates, judge_candidates
 from vj2_ddim_training.config import RankerConfig
-from vj2_ddim_training.ranker.network import load_ranker, model_fingerprint, save_ranker
-from vj2_ddim_training.ranker.training import comparable, pairwise_loss
-from vj2_ddim_training.ranker.network import RankerNetwork
-from vj2_ddim_training.ranker.network import RankedSampler
-from vj2_ddim_training.ranker.training import measure_ranker, train_ranker
+from vj2_ddim_training.ranker.network import (
+    RankedSampler,
+    RankerNetwork,
+    load_ranker,
+    model_fingerprint,
+    save_ranker,
+)
+from vj2_ddim_training.ranker.training import (
+    JudgedCandidates,
+    comparable,
+    judge_candidates,
+    measure_ranker,
+    pairwise_loss,
+    train_ranker,
+)
 
 TINY = RankerConfig(
     width=16, num_layers=1, nhead=2, num_queries=2, num_problems=8, num_sampled=2, num_perturbed=2,

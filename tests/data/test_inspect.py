@@ -2,12 +2,10 @@ import numpy as np
 import pytest
 
 from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_training.data.inspect import describe_data
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.data.inspect import plot_description
-from vj2_ddim_training.data.inspect import find_faults
-from vj2_ddim_training.plots import save_figure
+from vj2_ddim_training.data.inspect import describe_data, find_faults, plot_description
 
 SPEC = ActionSpec(action_block=10, min_press_steps=1, max_press_steps=None, representation="raw")
 
@@ -33,7 +31,7 @@ def test_good_data_by_hand(tmp_path):
     )
     description = describe_data(tmp_path, SPEC)
     assert (description.num_files, description.num_sequences) == (2, 3)
-    assert description.problems == []
+    assert description.faults == []
     assert description.gesture_types == {
         "click": 1,
         "horizontal": 1,
@@ -80,8 +78,8 @@ def changed(row, column, value):
 )
 def test_each_trouble_is_found(actions, message):
     good = press(0, 5, (0.1, 0.1), (0.9, 0.3))
-    problems = find_faults(np.stack([good, actions, good + 0]), SPEC)
-    (found,) = [problem for problem in problems if message in problem]
+    faults = find_faults(np.stack([good, actions, good + 0]), SPEC)
+    (found,) = [fault for fault in faults if message in fault]
     assert found.startswith("1 of 3 sequences")
     assert found.endswith("(the first is number 1)")
     assert find_faults(good[None], SPEC) == []
@@ -91,7 +89,7 @@ def test_repeats_within_and_across_files(tmp_path):
     one, two = press(0, 5, (0.1, 0.1), (0.9, 0.3)), press(0, 5, (0.1, 0.1), (0.3, 0.9))
     save(tmp_path, "a_actions.npy", one, two, one)
     save(tmp_path, "b_actions.npy", two)
-    assert describe_data(tmp_path, SPEC).problems == [
+    assert describe_data(tmp_path, SPEC).faults == [
         "a_actions.npy: 1 of 3 sequences repeat an earlier one (the first is number 2)",
         "1 sequences are in more than one file",
     ]
@@ -107,13 +105,13 @@ def test_broken_files_are_listed_and_the_others_described(tmp_path):
     save(tmp_path, "d_actions.npy", changed(3, 0, np.nan))
     description = describe_data(tmp_path, SPEC)
     assert (description.num_files, description.num_sequences) == (4, 2)
-    assert [problem[:13] for problem in description.problems] == [
+    assert [fault[:13] for fault in description.faults] == [
         f"{name}_actions.npy" for name in "abcd"
     ]
-    for problem, message in zip(
-        description.problems, ["last 4 rows", "truncated", "(20, 4)", "NaN"], strict=True
+    for fault, message in zip(
+        description.faults, ["last 4 rows", "truncated", "(20, 4)", "NaN"], strict=True
     ):
-        assert message in problem
+        assert message in fault
     assert description.valid_share == 0.5
 
 
@@ -122,7 +120,7 @@ def test_only_broken_files(tmp_path):
     description = describe_data(tmp_path, SPEC)
     assert description.num_sequences == 0
     assert description.durations == description.channel_ranges == {}
-    assert len(description.problems) == 1
+    assert len(description.faults) == 1
     save_figure(plot_description(description, SPEC), tmp_path / "picture.png")
     with pytest.raises(DataError, match="no such file"):
         describe_data(tmp_path / "nowhere", SPEC)
@@ -132,7 +130,7 @@ def test_no_warnings_for_nothing_but_nan(tmp_path):
     np.save(tmp_path / "a_actions.npy", np.full((10, 3), np.nan, np.float32))
     description = describe_data(tmp_path, SPEC)
     assert description.channel_ranges == {}
-    assert "NaN" in description.problems[0]
+    assert "NaN" in description.faults[0]
 
 
 def test_every_block_of_a_longer_horizon_is_checked():
@@ -141,8 +139,8 @@ def test_every_block_of_a_longer_horizon_is_checked():
     )
     good = press(0, 5, (0.1, 0.1), (0.9, 0.3))
     actions = np.stack([np.concatenate([good, good]), np.concatenate([good, crooked()])])
-    (problem,) = find_faults(actions, spec)
-    assert "1 of 2 sequences have a path that is not straight" in problem
+    (fault,) = find_faults(actions, spec)
+    assert "1 of 2 sequences have a path that is not straight" in fault
 
 
 def test_actions_that_are_not_touches(tmp_path):
@@ -150,7 +148,7 @@ def test_actions_that_are_not_touches(tmp_path):
     actions = np.random.default_rng(0).random((20, 3)).astype(np.float32)
     np.save(tmp_path / "a_actions.npy", actions)
     description = describe_data(tmp_path, spec)
-    assert description.problems == []
+    assert description.faults == []
     assert description.durations == description.gesture_types == {}
     save_figure(plot_description(description, spec), tmp_path / "picture.png")
 

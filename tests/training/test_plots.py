@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.cli.pictures import plot_plan, save_figure
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.plots import plot_noise, plot_plan, plot_sequences, save_figure
+from vj2_ddim_training.plots import plot_noise, plot_sequences
 
 SPEC = ActionSpec()
 ACTIONS = generate_gestures(4, kind="swipe", rng=np.random.default_rng(0))
