@@ -11,7 +11,7 @@ from builders.training import make_examples, make_model, make_settings, write_da
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.loss import diffusion_loss
+from vj2_ddim_training.diffusion_model import diffusion_loss
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.run_folder import RunFolder
 from vj2_ddim_training.trainer import Trainer

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.ddim import to_x0_and_epsilon
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import NoiseSchedule, target_of
 from vj2_ddim_training.config import ModelConfig
-from vj2_ddim_training.loss import diffusion_loss, target_of
+from vj2_ddim_training.diffusion_model import diffusion_loss
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
@@ -67,7 +67,7 @@ def test_target_holds_the_x0_and_epsilon_that_the_sampler_recovers(
     x0, epsilon = torch.randn(2, 2, 3, 1, generator=generator(seed), dtype=torch.float64)
     alpha = torch.full((2, 1, 1), schedule.alpha_cumprod(timestep), dtype=torch.float64)
     noisy = alpha.sqrt() * x0 + (1 - alpha).sqrt() * epsilon
-    target = target_of(x0, epsilon, alpha, schedule)
+    target = target_of(schedule.prediction_type, x0, epsilon, alpha)
     found = to_x0_and_epsilon(target.numpy(), noisy.numpy(), timestep, schedule)
     np.testing.assert_allclose(found[0], x0, atol=1e-7)
     np.testing.assert_allclose(found[1], epsilon, atol=1e-7)
@@ -82,7 +82,7 @@ def test_exact_denoiser_of_gaussian_data_has_the_closed_form_loss(prediction_typ
         alpha = alphas[timesteps][:, None, None]
         x0 = alpha.sqrt() * std**2 / (alpha * std**2 + 1 - alpha) * sample
         epsilon = (sample - alpha.sqrt() * x0) / (1 - alpha).sqrt()
-        return target_of(x0, epsilon, alpha, schedule)
+        return target_of(schedule.prediction_type, x0, epsilon, alpha)
 
     original = std * torch.randn(40_000, 2, 1, generator=generator(1))
     loss = diffusion_loss(Recorder(schedule, posterior_mean), original, {}, generator(2))

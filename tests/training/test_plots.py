@@ -89,7 +89,7 @@ def test_unknown_suffix_leaves_nothing(tmp_path):
 
 def test_neither_pyplot_nor_torch_is_imported(tmp_path):
     code = (
-        "import sys, numpy as np, vj2_ddim_training.plots as p, vj2_ddim_plugin.actions as a\n"
+        "import sys, numpy as np, vj2_ddim_plugin.cli.pictures as p, vj2_ddim_plugin.spec as a\n"
         "p.save_figure(p.plot_plan(np.zeros((1, 250, 3)), a.ActionSpec()), sys.argv[1])\n"
         "assert 'matplotlib.pyplot' not in sys.modules and 'torch' not in sys.modules"
     )

@@ -75,7 +75,7 @@ def test_an_existing_run_needs_resume_or_overwrite(folder):
         folder.checkpoint.write_bytes(b"weights")
         folder.metrics.write_text("{}\n")
     with pytest.raises(
-        ConfigError, match=r"already holds a run.*--resume.*--overwrite.*--save-dir"
+        ConfigError, match=r"already holds a run.*resume=True.*overwrite=True.*save_dir"
     ):
         claim(folder).__enter__()
     with claim(folder, resume=True):
@@ -96,7 +96,7 @@ def test_overwrite_leaves_what_is_no_part_of_a_run(folder):
 
 
 def test_nothing_to_resume(folder):
-    with pytest.raises(ConfigError, match=r"checkpoint.pt: nothing to resume; leave out --resume"):
+    with pytest.raises(ConfigError, match=r"checkpoint.pt: nothing to resume; leave out resume=True"):
         claim(folder, resume=True).__enter__()
     assert not folder.folder.exists()
 

@@ -13,18 +13,15 @@ from typing import Any
 
 import torch
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import CheckpointError, VJ2DDIMError
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.loop import save_atomically
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
-ORIGINAL_SCHEDULE = NoiseSchedule(
-    beta_schedule="linear", prediction_type="epsilon", timestep_spacing="linspace"
-)
 FORMAT = "vj2-ddim-checkpoint-1"
 FIELDS = (
     "format",

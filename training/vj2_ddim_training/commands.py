@@ -16,9 +16,9 @@ from vj2_ddim_plugin.cli.console import print_table, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import declared
-from vj2_ddim_training.checkpoint import ORIGINAL_SCHEDULE, load_checkpoint
+from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.evaluation import EvaluationSettings, Results

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vj2_ddim_plugin.ddim import Denoiser, add_noise, clip_to, ddim_invert, ddim_sample
+from vj2_ddim_plugin.gestures import decode, diffused_bounds, is_valid, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
@@ -109,7 +110,7 @@ def recreate_from(
         model.schedule,
         min(num_inference_steps, start + 1),
         start_timestep=start,
-        correct=clip_to(model.action_spec.diffused_bounds) if clip else None,
+        correct=clip_to(diffused_bounds(model.action_spec)) if clip else None,
     )
 
 
@@ -129,12 +130,12 @@ def _denoiser(model: DiffusionModel, batch: Batch | None) -> Denoiser:
 def _compare(model: DiffusionModel, batch: Batch, diffused: FloatArray) -> Measures:
     """Recreation measures of what the plugin would hand over, and of the bare decoding."""
     spec = model.action_spec
-    decoded = spec.decode(diffused)
-    measures = recreation_measures(batch.actions, spec.project(decoded), spec)
+    decoded = decode(diffused, spec)
+    measures = recreation_measures(batch.actions, project(decoded, spec), spec)
     before = recreation_measures(batch.actions, decoded, spec)
     for name in ("mse", "mean_snr_db"):
         measures[f"{name}_before_projection"] = before[name]
-    measures["validity_before_projection"] = float(spec.is_valid(decoded).mean())
+    measures["validity_before_projection"] = float(is_valid(decoded, spec).mean())
     return measures
 
 
@@ -146,7 +147,7 @@ def _conditional(
         _noise(batch.original.shape, settings.seed),
         model.schedule,
         num_inference_steps,
-        correct=clip_to(model.action_spec.diffused_bounds) if settings.clip else None,
+        correct=clip_to(diffused_bounds(model.action_spec)) if settings.clip else None,
     )
     return _compare(model, batch, diffused)
 
@@ -191,8 +192,8 @@ def _generate(
         _noise(shape, settings.seed + 1),
         model.schedule,
         num_inference_steps,
-        correct=clip_to(spec.diffused_bounds) if settings.clip else None,
+        correct=clip_to(diffused_bounds(spec)) if settings.clip else None,
     )
-    decoded = spec.decode(diffused)
+    decoded = decode(diffused, spec)
     seen = reference if training is None else training
-    return generation_measures(decoded, spec.project(decoded), reference, seen, spec)
+    return generation_measures(decoded, project(decoded, spec), reference, seen, spec)

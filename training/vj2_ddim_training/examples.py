@@ -10,11 +10,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError, DataError
-from vj2_ddim_plugin.gestures.projection import PATH_TOLERANCE
+from vj2_ddim_plugin.gestures import PATH_TOLERANCE, decode, encode, is_valid, pressed
 from vj2_ddim_plugin.gestures.segments import count_segments, longest_segment
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
 from vj2_ddim_training.measures.gestures import sketch_of
@@ -78,7 +78,7 @@ class GestureExamples:
     ) -> None:
         self.action_spec, self.data_fingerprint = action_spec, data_fingerprint
         self.actions = actions
-        self._original = action_spec.encode(actions)
+        self._original = encode(actions, action_spec)
         self._inputs: dict[str, FloatArray] = {}
         if condition == "sketch":
             self._inputs["sketch"] = sketch_of(actions, action_spec)
@@ -126,7 +126,7 @@ class TransitionExamples:
 
     def _read(self, indices: IndexArray) -> Batch:
         state, goal, actions = self._trajectories.gather(indices)
-        return Batch(actions, self.action_spec.encode(actions), {"state": state, "goal": goal})
+        return Batch(actions, encode(actions, self.action_spec), {"state": state, "goal": goal})
 
 
 def infer_action_spec(actions: FloatArray, representation: str, template: ActionSpec) -> ActionSpec:
@@ -152,17 +152,17 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
     if template.press_channel is None:
         return with_settings(representation="raw", path_knots=None)
     blocks = actions.reshape(-1, template.action_block, template.num_channels)
-    pressed = template.pressed(blocks)
-    start, stop = longest_segment(pressed)
+    down = pressed(blocks, template)
+    start, stop = longest_segment(down)
     lengths = stop - start
     settings["min_press_steps"] = int(lengths.min())
     settings["max_press_steps"] = max(int(lengths.max()), 1)
-    segments = count_segments(pressed)
+    segments = count_segments(down)
     for knots in KNOT_CHOICES if (segments == 1).all() else ():
         if lengths.min() < knots:
             break
         spec = with_settings(representation="path", path_knots=knots)
-        if spec.is_valid(actions).all():
+        if is_valid(actions, spec).all():
             chosen = "path" if representation == "auto" else representation
             return with_settings(representation=chosen, path_knots=knots)
     if representation == "path":
@@ -172,7 +172,7 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
             f"fewer than one press. Use representation 'auto' or 'held'"
         )
     held = with_settings(representation="held", path_knots=None)
-    drift = np.abs(held.decode(held.encode(actions)) - actions)
+    drift = np.abs(decode(encode(actions, held), held) - actions)
     inverts = (drift / (held.high_array - held.low_array)).max() <= PATH_TOLERANCE
     if representation == "held" and not inverts:
         raise ActionError(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.cli.pictures import draw_channels, num_samples
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["plot_noise", "plot_sequences"]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vj2_ddim_plugin.actions import REPRESENTATIONS, ActionSpec
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import Settings, setting
-from vj2_ddim_training.checkpoint import ORIGINAL_SCHEDULE, Checkpoint
+from vj2_ddim_plugin.spec import REPRESENTATIONS, ActionSpec
+from vj2_ddim_training.checkpoint import Checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.gesture_files import read_flat_actions

@@ -18,7 +18,7 @@ import vj2_ddim_plugin
 from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.diffusion_model import DiffusionModel
+from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
 from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.loop import (
     Progress,
@@ -27,7 +27,6 @@ from vj2_ddim_training.loop import (
     choose_device,
     warmup_cosine,
 )
-from vj2_ddim_training.loss import diffusion_loss
 from vj2_ddim_training.run_folder import RunFolder
 from vj2_ddim_training.validation import SUCCESS, Validation
 

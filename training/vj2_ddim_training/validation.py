@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from vj2_ddim_plugin.ddim import add_noise, to_x0_and_epsilon
+from vj2_ddim_plugin.gestures import decode, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
+from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler, diffusion_loss
 from vj2_ddim_training.evaluation import SHOWN_SHARE, EvaluationSettings, evaluate, recreate_from
 from vj2_ddim_training.examples import Batch, Examples
-from vj2_ddim_training.loss import diffusion_loss
 from vj2_ddim_training.plots import plot_noise, plot_sequences
 from vj2_ddim_training.run_folder import Tracker
 
@@ -92,10 +92,12 @@ class Validation:
             batch.original.shape, np.float32
         )
         noisy = add_noise(batch.original, noise, timestep, schedule)
-        recreated = spec.project(
-            spec.decode(
-                recreate_from(model, batch, SHOWN_SHARE, NUM_INFERENCE_STEPS, self.config.seed)
-            )
+        recreated = project(
+            decode(
+                recreate_from(model, batch, SHOWN_SHARE, NUM_INFERENCE_STEPS, self.config.seed),
+                spec,
+            ),
+            spec,
         )
         sampler = TorchSampler(model)
         encoded = sampler.encode(batch.inputs)

@@ -8,11 +8,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.files import write_json
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import GestureSettings, write_gestures
 from vj2_ddim_training.data.inspect import DataDescription, describe_data, plot_description
 

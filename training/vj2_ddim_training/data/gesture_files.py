@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
     "ActionFile",
@@ -162,9 +163,6 @@ def read_action_file(file: Path, spec: ActionSpec) -> ActionFile:
     return ActionFile(whole.reshape(count, length, channels), tail)
 
 
-BOUND_TOLERANCE = 1e-6  # in the planner's units: float32 rounding, nothing more
-
-
 def to_float32(array: NDArray[Any], file: Path) -> NDArray[np.float32]:
     """A float32 copy of a floating-point array; a value too large for float32 becomes inf."""
     if not np.issubdtype(array.dtype, np.floating):
@@ -187,23 +185,9 @@ def require_finite(rows: FloatArray, file: Path, what: str = "value") -> None:
         )
 
 
-def out_of_range(actions: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
-    """Where `[..., A]` leaves the spec's bounds; zeros where the finger is up never do.
-
-    NaN counts as inside: it has a check of its own.
-    """
-    outside = (actions < spec.low_array - BOUND_TOLERANCE) | (
-        actions > spec.high_array + BOUND_TOLERANCE
-    )
-    if spec.press_channel is not None:
-        at_rest = ~spec.pressed(actions)[..., None] & (actions == 0.0)
-        outside &= ~at_rest
-    return np.asarray(outside)
-
-
 def require_in_range(actions: FloatArray, spec: ActionSpec, file: Path) -> None:
     """Raise `DataError` when any of `[..., A]` leaves the spec's bounds."""
-    outside = out_of_range(actions, spec).reshape(-1, spec.num_channels)
+    outside = outside_bounds(actions, spec, released_is_zero=True).reshape(-1, spec.num_channels)
     if not outside.any():
         return
     channel = int(np.argmax(outside.any(axis=0)))

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.cli.pictures import draw_paths
 from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.gestures import PATH_TOLERANCE, is_valid, outside_bounds, pressed
 from vj2_ddim_plugin.gestures.segments import (
     count_segments,
     fit_knots,
@@ -22,10 +22,10 @@ from vj2_ddim_plugin.gestures.segments import (
     longest_segment,
 )
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import (
     find_action_files,
     fingerprint_files,
-    out_of_range,
     read_action_file,
     tail_fault,
 )
@@ -165,11 +165,10 @@ def _valid_share(actions: FloatArray, spec: ActionSpec) -> float:
     if len(actions) == 0:
         return 0.0
     usable = np.isfinite(actions).all(axis=(1, 2))
-    return float(np.sum(spec.is_valid(actions[usable])) / len(actions))
+    return float(np.sum(is_valid(actions[usable], spec)) / len(actions))
 
 
 REST_TOLERANCE = 1e-6  # coordinates this near 0 are 0, in the planner's units
-PATH_TOLERANCE = 1e-4  # how far a straight path may leave its line, as a share of the bounds
 
 
 def find_faults(actions: FloatArray, spec: ActionSpec) -> list[str]:
@@ -188,7 +187,7 @@ def find_faults(actions: FloatArray, spec: ActionSpec) -> list[str]:
 
 def _troubles(actions: FloatArray, spec: ActionSpec) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Each trouble of finite sequences `[n, L, A]`, and those `[n]` that have it."""
-    outside = np.asarray(out_of_range(actions, spec).any(axis=1))
+    outside = np.asarray(outside_bounds(actions, spec, released_is_zero=True).any(axis=1))
     for index, channel in enumerate(spec.channels):
         yield f"leave the bounds of channel {channel!r}", outside[:, index]
     if spec.press_channel is not None:
@@ -206,17 +205,17 @@ def _press_troubles(
 ) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """The troubles of presses, and the blocks `[m]` that have them."""
     press = blocks[..., spec.press_index]
-    pressed = spec.pressed(blocks)
+    down = pressed(blocks, spec)
     coordinates = blocks[..., spec.coordinate_indices]
     yield "have a press other than 0 and 1", np.asarray((~np.isin(press, (0.0, 1.0))).any(axis=1))
     moved = np.abs(coordinates).max(axis=2) > REST_TOLERANCE
-    yield "have coordinates other than 0 where released", np.asarray((moved & ~pressed).any(axis=1))
-    segments = count_segments(pressed)
+    yield "have coordinates other than 0 where released", np.asarray((moved & ~down).any(axis=1))
+    segments = count_segments(down)
     if spec.min_press_steps > 0:
         yield "have a block without a press", segments == 0
     yield "have several press segments in a block", segments > 1
     if spec.path_knots is not None:
-        start, stop = longest_segment(pressed)
+        start, stop = longest_segment(down)
         knots = fit_knots(coordinates, start, stop, spec.path_knots)
         path = interpolate_knots(knots, start, stop, spec.action_block)
         steps = np.arange(spec.action_block)
@@ -245,11 +244,11 @@ def plot_description(description: DataDescription, spec: ActionSpec) -> Figure:
     types.bar(list(description.gesture_types), list(description.gesture_types.values()))
     types.set(title="gesture types", ylabel="gestures")
     if spec.press_channel is not None and len(actions):
-        pressed = spec.pressed(actions[:MAX_TIMELINE]).astype(np.float64)
+        down = pressed(actions[:MAX_TIMELINE], spec).astype(np.float64)
         seconds = spec.length / spec.rate_hz
-        extent = (0.0, seconds, len(pressed), 0.0)
+        extent = (0.0, seconds, len(down), 0.0)
         timeline.imshow(
-            pressed,
+            down,
             aspect="auto",
             cmap="Greys",
             vmin=0,

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.gestures.segments import IntArray
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import fingerprint_files, require_finite, require_in_range
 from vj2_ddim_training.data.trajectory_files import (
     MANIFEST_NAME,

@@ -19,10 +19,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import load_npy, require_replaceable
 
 __all__ = [

@@ -19,9 +19,10 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.stats import wasserstein_distance
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.measures.gestures import (
     GESTURE_TYPES,
     blocks_of,
@@ -66,8 +67,8 @@ def generation_measures(
     measures = {
         **variation_ratios(reference, generated, spec),
         **{f"{name}_before_projection": value for name, value in before.items()},
-        "validity_before_projection": float(np.mean(spec.is_valid(generated_before_projection))),
-        "validity_after_projection": float(np.mean(spec.is_valid(generated))),
+        "validity_before_projection": float(np.mean(is_valid(generated_before_projection, spec))),
+        "validity_after_projection": float(np.mean(is_valid(generated, spec))),
     }
     if spec.press_channel is None:
         return measures

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures import pressed
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
     "GESTURE_TYPES",
@@ -75,10 +76,10 @@ def find_gestures(actions: FloatArray, spec: ActionSpec) -> Gestures:
     A block pressed more than once counts from its first pressed step to its last.
     """
     blocks = blocks_of(actions, spec)
-    pressed = spec.pressed(blocks)
-    has_press = pressed.any(axis=1)
-    start = np.where(has_press, pressed.argmax(axis=1), 0)
-    stop = np.where(has_press, spec.action_block - pressed[:, ::-1].argmax(axis=1), 0)
+    down = pressed(blocks, spec)
+    has_press = down.any(axis=1)
+    start = np.where(has_press, down.argmax(axis=1), 0)
+    stop = np.where(has_press, spec.action_block - down[:, ::-1].argmax(axis=1), 0)
     rows = np.arange(len(blocks))
     start_point = scaled_coordinates(blocks[rows, start], spec)
     end_point = scaled_coordinates(blocks[rows, np.maximum(stop - 1, 0)], spec)

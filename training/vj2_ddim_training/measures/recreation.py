@@ -24,9 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures import pressed
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.measures.gestures import blocks_of, gesture_type, scaled_coordinates
 
 __all__ = ["EPSILON", "gaussianity", "recreation_measures", "variation_ratios"]
@@ -108,7 +109,7 @@ def recreation_measures(
     }
     if spec.press_channel is None:
         return measures
-    truth, found = spec.pressed(original), spec.pressed(recreated)
+    truth, found = pressed(original, spec), pressed(recreated, spec)
     measures["press_mse"] = float(np.mean(error[..., spec.press_index] ** 2))
     measures["active_coord_mse"] = _mean_where(coordinates**2, truth | found, nothing=0.0)
     measures["spatial_accuracy"] = _spatial_accuracy(original, recreated, truth, spec)
@@ -134,12 +135,12 @@ def _mean_where(values: FloatArray, mask: Mask, nothing: float) -> float:
 
 
 def _spatial_accuracy(
-    original: FloatArray, recreated: FloatArray, pressed: Mask, spec: ActionSpec
+    original: FloatArray, recreated: FloatArray, down: Mask, spec: ActionSpec
 ) -> float:
     """Share of pressed steps whose recreated point is near the original one."""
     offset = scaled_coordinates(recreated, spec) - scaled_coordinates(original, spec)
     near = np.linalg.norm(offset, axis=-1) < NEAR
-    return _mean_where(near.astype(np.float64), pressed, nothing=1.0)
+    return _mean_where(near.astype(np.float64), down, nothing=1.0)
 
 
 def _press_measures(truth: Mask, found: Mask) -> dict[str, float]:

@@ -21,10 +21,9 @@ import torch
 from torch import Tensor, nn
 
 import vj2_ddim_plugin
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.denoisers.dit import (
     Attention,

@@ -13,10 +13,11 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.ddim import clip_to, ddim_sample
 from vj2_ddim_plugin.errors import ConfigError, CostError
+from vj2_ddim_plugin.gestures import decode, diffused_bounds, encode, project
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
@@ -98,14 +99,14 @@ def _judged(
         _perturbed(batch, config.num_perturbed, spec, rng),
         examples.batch(others.reshape(-1)).original.reshape(*others.shape, *spec.diffused_shape),
     ]
-    actions = spec.project(spec.decode(np.concatenate(diffused, axis=1).astype(np.float32)))
+    actions = project(decode(np.concatenate(diffused, axis=1).astype(np.float32), spec), spec)
     values = np.asarray(cost(batch.inputs, actions.copy()), np.float64)
     if values.shape != actions.shape[:2]:
         raise CostError(
             f"the cost returned shape {values.shape} for candidates {actions.shape}; expected "
             f"[B, K] = {actions.shape[:2]}"
         )
-    return JudgedCandidates(encoded.condition, spec.encode(actions), values)
+    return JudgedCandidates(encoded.condition, encode(actions, spec), values)
 
 
 def _sampled(
@@ -117,7 +118,7 @@ def _sampled(
     noise = rng.standard_normal((len(tokens), *spec.diffused_shape), np.float32)
     if not len(noise):
         return noise.reshape(len(condition), 0, *spec.diffused_shape)
-    low, high = (bound.astype(np.float32) for bound in spec.diffused_bounds)
+    low, high = (bound.astype(np.float32) for bound in diffused_bounds(spec))
     samples = ddim_sample(
         lambda sample, timestep: sampler.denoise(sample, timestep, tokens),
         noise,
