@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from builders.runtime import HOOK, run
 from builders.training import vj2_ddim
-from test_imports import HOOK, run
 
 from vj2_ddim_plugin.adapters import dino_wm, jepa_wms, stable_worldmodel, vj2_gui, vjepa2
 from vj2_ddim_plugin.adapters.registry import GROUP, Adapter, find_adapters, load_adapter

@@ -14,8 +14,8 @@ from builders.adapters import (
     gaussian_optimizer,
     robot_spec,
 )
+from builders.bundles import make_bundle
 from builders.training import make_gestures
-from test_bundle import make_bundle
 from torch import nn
 
 from vj2_ddim_plugin.adapters.vj2_gui import VJ2GUIPlanner

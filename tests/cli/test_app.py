@@ -11,7 +11,7 @@ from typing import Annotated
 
 import pytest
 import typer
-from test_bundle import make_bundle
+from builders.bundles import make_bundle
 
 from vj2_ddim_plugin import __version__
 from vj2_ddim_plugin.cli import COMMANDS, Command, main

@@ -10,8 +10,8 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import typer
+from builders.bundles import make_bundle
 from builders.training import vj2_ddim
-from test_bundle import make_bundle
 from typer.testing import CliRunner
 
 from vj2_ddim_plugin.cli import doctor

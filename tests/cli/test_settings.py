@@ -66,7 +66,7 @@ def test_what_is_declared_can_be_read():
         ({"heat": "hot"}, "heat must be a number; found 'hot'"),
         ({"fan": 1}, "fan must be true or false; found 1"),
         ({"mode": "boil"}, "mode 'boil' is unknown; use one of bake, grill"),
-        ({"mode": 3}, "mode must be text; found 3"),
+        ({"mode": 3}, "mode 3 is unknown; use one of bake, grill"),
         ({"steps": 1}, "steps must be a sequence, each an integer; found 1"),
         ({"steps": (1, 0.5)}, "steps must be a sequence, each an integer; found (1, 0.5)"),
         ({"limit": -1}, "limit must be at least 0; found -1"),
