@@ -40,16 +40,10 @@ GROUP = "vj2_ddim_plugin.commands"
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand: where it is (`module:name`, of a function or a Typer app), and what it needs.
+    """One subcommand: a function or a Typer app, imported only when it is called."""
 
-    Attributes:
-        target: `module:name`; empty where no installed distribution has it.
-        install: What pip is to be told where a module is missing.
-        help: A line.
-    """
-
-    target: str
-    install: str
+    target: str  # module:name; empty where no installed distribution has it
+    install: str  # what pip is to be told where a module is missing
     help: str
 
 
@@ -114,12 +108,7 @@ def _load(words: str, command: Command) -> Any:  # noqa: ANN401
 
 
 def lazy_app(commands: Mapping[str, Command], help: str) -> typer.Typer:
-    """A Typer app whose subcommands stand in by name until one is called.
-
-    Args:
-        commands: Where they are, by name; a target may be an app made here in turn.
-        help: What the app says of itself.
-    """
+    """A Typer app whose subcommands, which may be such apps too, stand in by name until called."""
     import typer
     from typer.core import TyperGroup
 
@@ -257,12 +246,8 @@ def in_options(message: str, flags: Mapping[str, str], off: Mapping[str, str] = 
     `name='value'` becomes `--name value`, for any name where the value is quoted, for an option of
     the command where it is not. The name of an option stands alone where it cannot be a plain word:
     with an underscore in it, or at the message's beginning and followed by what is said of a
-    setting. What is quoted, and what is part of a path, stays.
-
-    Args:
-        message: What an error says.
-        flags: The command's options, `{"num_threads": "--num-threads"}`.
-        off: For those that are true or false, the option that says false.
+    setting. What is quoted, and what is part of a path, stays. `flags` are the command's options
+    by Python's name, `off` those that say false.
     """
 
     def spoken(match: re.Match[str]) -> str:

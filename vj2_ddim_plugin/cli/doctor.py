@@ -47,11 +47,7 @@ TINY_GRAPH = (
 
 
 def examine() -> dict[str, Any]:
-    """Look at this machine and this installation; plain values, ready for JSON.
-
-    Returns:
-        Sections by name. `providers` holds `"runs"`, or why not, for each provider by its name.
-    """
+    """Sections of findings about this machine and this installation, ready for JSON."""
     return {
         "versions": {
             "vj2-ddim-plugin": _version("vj2-ddim-plugin"),
@@ -107,14 +103,7 @@ def _processor() -> Iterator[tuple[str, Any]]:
 
 
 def time_one_plan(bundle: Path | str, session: SessionSettings | None = None) -> dict[str, Any]:
-    """Load a bundle, plan a first time and then warm, for one problem and without a cost.
-
-    Returns:
-        Plain values, ready for JSON.
-
-    Raises:
-        BundleError: The bundle is incomplete, changed or inconsistent.
-    """
+    """Load a bundle, plan a first time and then warm, for one problem and without a cost."""
     started = time.perf_counter()
     with BundleModel(bundle, session or SessionSettings()) as model:
         loaded = time.perf_counter()

@@ -31,12 +31,8 @@ __all__ = ["options"]
 def options(command: Callable[..., None]) -> Callable[..., None]:
     """A command for Typer, in place of one that takes whole settings.
 
-    Args:
-        command: Its parameters are settings classes, and options or arguments of its own. One of
-            its own that has the name of a field stands in place of the field's option.
-
-    Raises:
-        TypeError: Two settings classes have a field of one name with different defaults.
+    A parameter of its own that has the name of a field stands in place of the field's option. Two
+    classes that share a field must agree on its default.
     """
     hints = get_type_hints(command, include_extras=True)
     given = inspect.signature(command).parameters

@@ -20,16 +20,7 @@ PRESS_COLOR = "0.85"
 
 
 def plot_plan(actions: FloatArray, spec: ActionSpec, max_samples: int = 4) -> Figure:
-    """Plans over time, one a row, and their paths on the screen when they are touches.
-
-    Args:
-        actions: `[n, L, A]`, in the planner's units.
-        spec: Names and bounds the channels.
-        max_samples: Rows at most.
-
-    Raises:
-        ActionError: The shape is not that of plans.
-    """
+    """Plans `[n, L, A]` over time, one a row, and touches also as paths on the screen."""
     if actions.ndim != 3 or actions.shape[1:] != (spec.length, spec.num_channels):
         raise ActionError(
             f"plans have shape {actions.shape}, expected [n, {spec.length}, {spec.num_channels}]"
@@ -76,13 +67,7 @@ def draw_channels(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
 
 
 def draw_paths(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
-    """Draw the pressed path of each of `[n, L, A]` on the screen; a dot is where it starts.
-
-    Args:
-        axis: A matplotlib Axes. The y axis points down, as on a screen.
-        actions: `[n, L, A]` touches with two coordinates.
-        spec: What they are.
-    """
+    """Draw the pressed path of each of `[n, L, A]` on the screen; a dot is where it starts."""
     x, y = spec.coordinate_indices
     for index, sequence in enumerate(actions):
         path = sequence[pressed(sequence, spec)]
