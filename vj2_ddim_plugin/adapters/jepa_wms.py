@@ -100,7 +100,11 @@ class JEPAWMsPlanner(HostPlanner):
     ) -> None:
         import torch
 
-        own = {"deadline_s": deadline_s, "seed": seed, "rows_per_chunk": rows_per_chunk}
+        own: dict[str, Any] = {
+            "deadline_s": deadline_s,
+            "seed": seed,
+            "rows_per_chunk": rows_per_chunk,
+        }
         super().__init__(optimizer, **own, **dict(settings or {}))
         self.unroll, self.action_dim, self.warm_start = unroll, action_dim, warm_start
         self.horizon = self.action_spec.horizon if horizon is None else horizon

@@ -24,16 +24,7 @@ from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 if TYPE_CHECKING:
     import typer
 
-__all__ = [
-    "COMMANDS",
-    "GROUP",
-    "Command",
-    "build_app",
-    "find_commands",
-    "in_options",
-    "lazy_app",
-    "main",
-]
+__all__ = ["COMMANDS", "Command", "build_app", "find_commands", "in_options", "lazy_app", "main"]
 
 GROUP = "vj2_ddim_plugin.commands"
 
@@ -47,38 +38,21 @@ class Command:
     help: str
 
 
-TRAIN, EXPORT, CLI = (f"'vj2-ddim-plugin[{extra}]'" for extra in ("train", "export", "cli"))
+TRAINING, EXPORT, CLI = "vj2_ddim_training", "vj2_ddim_export", "vj2_ddim_plugin.cli"
 COMMANDS = {
-    "data": Command(
-        "vj2_ddim_training.data.commands:app", TRAIN, "Generate and inspect gesture data."
-    ),
-    "train": Command(
-        "vj2_ddim_training.commands:train", TRAIN, "Train a denoiser on gestures or latents."
-    ),
-    "train-ranker": Command(
-        "vj2_ddim_training.commands:train_ranker", TRAIN, "Train a ranker for a denoiser."
-    ),
-    "evaluate": Command(
-        "vj2_ddim_training.commands:evaluate", TRAIN, "Measure a checkpoint, by protocol."
-    ),
-    "export": Command(
-        "vj2_ddim_export.commands:export", EXPORT, "Turn a checkpoint into an ONNX bundle."
-    ),
-    "inspect": Command(
-        "vj2_ddim_plugin.cli.commands:inspect", CLI, "Say all there is to know about a bundle."
-    ),
-    "plan": Command("vj2_ddim_plugin.cli.commands:plan", CLI, "Plan from the shell with a bundle."),
-    "doctor": Command(
-        "vj2_ddim_plugin.cli.commands:doctor",
-        CLI,
-        "Say what this machine can do, and why CUDA did not load.",
-    ),
-    "adapters": Command(
-        "vj2_ddim_plugin.cli.commands:adapters",
-        CLI,
-        "List the host planners this can stand in for.",
-    ),
-    "benchmark": Command("", "vj2-ddim-benchmark", "Compare planners on unseen touch screens."),
+    name: Command(target, f"'vj2-ddim-plugin[{extra}]'" if extra else "vj2-ddim-benchmark", words)
+    for name, target, extra, words in (
+        ("data", f"{TRAINING}.data.commands:app", "train", "Make and inspect gesture data."),
+        ("train", f"{TRAINING}.commands:train", "train", "Train a denoiser."),
+        ("train-ranker", f"{TRAINING}.commands:train_ranker", "train", "Train a ranker for it."),
+        ("evaluate", f"{TRAINING}.commands:evaluate", "train", "Measure a checkpoint."),
+        ("export", f"{EXPORT}.commands:export", "export", "Make an ONNX bundle of a checkpoint."),
+        ("inspect", f"{CLI}.commands:inspect", "cli", "Say all there is to know about a bundle."),
+        ("plan", f"{CLI}.commands:plan", "cli", "Plan from the shell with a bundle."),
+        ("doctor", f"{CLI}.commands:doctor", "cli", "Say what runs here, and why CUDA does not."),
+        ("adapters", f"{CLI}.commands:adapters", "cli", "List the hosts that it can stand in for."),
+        ("benchmark", "", "", "Compare planners on unseen touch screens."),
+    )
 }
 
 

@@ -80,7 +80,8 @@ def _options_of(kind: type[Settings]) -> dict[str, inspect.Parameter]:
             default = ",".join(map(str, default)) if isinstance(default, tuple) else default
         elif _origin(hint) in (Mapping, dict):
             hint = list[str] | None
-            default = [f"{key}={value}" for key, value in (each.default or {}).items()] or None
+            pairs = default.items() if isinstance(default, Mapping) else ()
+            default = [f"{key}={value}" for key, value in pairs] or None
         option = typer.Option(_flag(each.name, rule, hint), help=_help(rule))
         made[each.name] = inspect.Parameter(
             each.name,
