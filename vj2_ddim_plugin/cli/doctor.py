@@ -25,7 +25,7 @@ __all__ = ["EXTRAS", "RUNS", "examine", "time_one_plan"]
 
 EXTRAS = {
     "cli": ("typer", "rich", "matplotlib"),
-    "train": ("torch", "wandb", "scipy", "h5py"),
+    "train": ("torch", "wandb", "scipy", "h5py", "filelock"),
     "export": ("torch", "onnx", "onnxscript"),
 }
 RUNS = "runs"
