@@ -209,7 +209,7 @@ def _speaking_options(command: Any) -> Callable[[Any], Any]:  # noqa: ANN401
 
 # In this order: `name=value`; what is quoted, which stays; a name alone.
 _WORDS = re.compile(
-    r"""(?<![\w./\\-])(?P<name>[a-z]\w*)=(?P<value>'[^']*'|"[^"]*"|\([^()]*\)|[-./~]*\w(?:[\w.+/-]*\w)?)
+    r"""(?<![\w./\\?&-])(?P<name>[a-z]\w*)=(?P<value>'[^']*'|"[^"]*"|\([^()]*\)|[-./~]*\w(?:[\w.+/-]*\w)?)
     | (?<!\w)(?:'[^'\n]*'|"[^"\n]*")(?!\w)
     | (?<![\w./\\=-])(?P<alone>[a-z]\w*)(?![\w/\\=(\[-]|\.\w)""",
     re.VERBOSE,
