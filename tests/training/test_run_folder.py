@@ -118,7 +118,9 @@ def test_overwrite_leaves_what_is_no_part_of_a_run(folder):
 
 
 def test_nothing_to_resume(folder):
-    with pytest.raises(ConfigError, match=r"checkpoint.pt: nothing to resume; leave out resume=True"):
+    with pytest.raises(
+        ConfigError, match=r"checkpoint.pt: nothing to resume; leave out resume=True"
+    ):
         claim(folder, resume=True).__enter__()
     assert not folder.folder.exists()
 
