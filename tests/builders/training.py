@@ -97,7 +97,8 @@ def make_settings(root: Path, architecture="dit", condition=None, **changes):
         num_layers=1,
         nhead=2,
         dim_feedforward=32,
-        condition=condition or ("none" if minimal else "sketch"),
+        condition=condition or "auto",
+        patch_size=changes.pop("patch_size", 0),
     )
     settings = {
         "data_dir": root / "data",
