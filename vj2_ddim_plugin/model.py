@@ -130,11 +130,12 @@ class BundleModel:
             name: self._load(self.bundle.folder / name, spec)
             for name, spec in self.bundle.graph_specs.items()
         }
+        self._denoiser = self._rows[DENOISER]
 
     @property
     def provider(self) -> str:
         """The execution provider that runs."""
-        return self._rows[DENOISER].graph.provider
+        return self._denoiser.graph.provider
 
     def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
         """Run `condition.onnx`; None for an unconditional bundle.
@@ -158,7 +159,7 @@ class BundleModel:
         feeds: Feeds = {"sample": sample, "timestep": _timesteps(len(sample), timestep)}
         if condition is not None:
             feeds["condition"] = condition
-        return self._rows[DENOISER].run(feeds)[0]
+        return self._denoiser.run(feeds)[0]
 
     @property
     def ranker(self) -> CostPredictor | None:

@@ -223,6 +223,7 @@ from vj2_ddim_plugin import (  # noqa: E402
 )
 from vj2_ddim_plugin.adapters.vj2_gui import VJ2GUIPlanner  # noqa: E402
 from vj2_ddim_plugin.bundle import read_bundle  # noqa: E402
+from vj2_ddim_plugin.planning import SearchSettings  # noqa: E402
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE  # noqa: E402
 from vj2_ddim_training.checkpoint import load_checkpoint  # noqa: E402
 from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig  # noqa: E402
@@ -303,7 +304,7 @@ def make_spec(**fields):
 
 def make_schedule(**fields):
     """A `NoiseSchedule`."""
-    return NoiseSchedule(**fields)
+    return dataclasses.replace(ORIGINAL_SCHEDULE, **fields)  # the default when this was recorded
 
 
 def bundle_fields():
@@ -322,11 +323,12 @@ def bundle_fields():
 
 def defaults():
     """The default of every setting: of planning, of training, and of what is trained."""
-    parameters = inspect.signature(DDIMOptimizer).parameters.values()
-    found = {"DDIMOptimizer": {p.name: p.default for p in parameters if p.name != "model"}}
+    chain = inspect.signature(DDIMOptimizer).parameters["on_failure"].default
+    found = {"DDIMOptimizer": {**SearchSettings().to_dict(), "on_failure": chain}}
     for name, each in SETTINGS.items():
+        instance = ORIGINAL_SCHEDULE if each is NoiseSchedule else each()  # as it was recorded
         found[name] = {
-            field.name: getattr(each(), field.name) for field in dataclasses.fields(each)
+            field.name: getattr(instance, field.name) for field in dataclasses.fields(each)
         }
     full, small = AssetSettings.full(), AssetSettings.small()
     found["shipped"], found["small"] = dataclasses.asdict(full), dataclasses.asdict(small)
