@@ -141,7 +141,7 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
     if nhead is None:
         raise CheckpointError(
             f"{path} is a checkpoint of the original script, which does not record its head count: "
-            f"give nhead (the script's default is 4)"
+            f"give it (nhead=4 is the script's default)"
         )
     weights = content["model_state_dict"]
     try:

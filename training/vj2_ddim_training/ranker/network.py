@@ -39,6 +39,10 @@ __all__ += ["model_fingerprint", "save_ranker"]
 
 NUM_FREQUENCIES = 5  # the finest wave is 1/16 of the range long
 MOST_ENTRIES = 64  # of a candidate whose entries are worth features of their own
+FORMAT = "vj2-ddim-ranker-1"
+HISTORY = ("model_fingerprint", "data_fingerprint", "metrics", "provenance")
+FIELDS = ("format", "config", "weights", *HISTORY)
+FINGERPRINT_DIGITS = 16
 
 
 class _Layer(nn.Module):
@@ -133,12 +137,6 @@ class RankedSampler(TorchSampler):
         )
         cost: FloatArray = predicted.cpu().numpy()
         return cost
-
-
-FORMAT = "vj2-ddim-ranker-1"
-HISTORY = ("model_fingerprint", "data_fingerprint", "metrics", "provenance")
-FIELDS = ("format", "config", "weights", *HISTORY)
-FINGERPRINT_DIGITS = 16
 
 
 @dataclass(frozen=True)
