@@ -33,17 +33,22 @@ Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line a
 
 
 class Task(Protocol):
-    """What is learned.
+    """What is learned."""
 
-    Attributes:
-        model: Trained in place.
-        total_steps: Steps in all, a whole number of epochs.
-        steps_per_epoch: Steps of one epoch.
-    """
+    @property
+    def model(self) -> nn.Module:
+        """Trained in place."""
+        ...
 
-    model: nn.Module
-    total_steps: int
-    steps_per_epoch: int
+    @property
+    def total_steps(self) -> int:
+        """Steps in all, a whole number of epochs."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch."""
+        ...
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step; it draws from (seed, step) alone, or from state that is saved."""
@@ -246,11 +251,7 @@ def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> Non
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Write what `torch.load(weights_only=True)` opens, whole or not at all.
-
-    Raises:
-        CheckpointError: The file cannot be written.
-    """
+    """Write what `torch.load(weights_only=True)` opens, whole or not at all."""
     try:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
@@ -306,11 +307,7 @@ def moving_average(most_decay: float) -> Callable[[Tensor, Tensor, Tensor | int]
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: `auto` is CUDA if there is one, else the CPU.
-
-    Raises:
-        ConfigError: The name is unknown, or CUDA was asked for and is not there.
-    """
+    """The device of a name: `auto` is CUDA if there is one, else the CPU."""
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device {name!r} is unknown; use auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -328,12 +325,6 @@ def hold_interrupts() -> Iterator[None]:
     """Hold Ctrl-C back until the block is done, so that what it changes is changed as a whole.
 
     Outside the main thread, where Python delivers no signals, this does nothing.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        KeyboardInterrupt: After the block, if Ctrl-C came inside it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

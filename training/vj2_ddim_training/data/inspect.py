@@ -34,27 +34,13 @@ from vj2_ddim_training.measures.gestures import GESTURE_TYPES, find_gestures, ge
 __all__ = ["DataDescription", "describe_data", "find_faults", "plot_description"]
 
 NUM_BINS = 10
+REST_TOLERANCE = 1e-6  # coordinates this near 0 are 0, in the planner's units
+MAX_PATHS, MAX_TIMELINE = 60, 200  # in the picture
 
 
 @dataclass(frozen=True)
 class DataDescription:
-    """Everything `vj2-ddim data inspect` says.
-
-    Attributes:
-        path: What was looked at.
-        num_files: Files found, the broken ones included.
-        num_sequences: Whole sequences in the readable files.
-        sequence_length: Steps L.
-        rate_hz: Steps a second.
-        channel_ranges: For each channel its lowest and highest finite value.
-        durations: Pressed steps from the first to the last, over the blocks with a press:
-            `shortest`, `median`, `mean`, `longest`, and a histogram as `counts` and bin `edges`.
-        gesture_types: Number of blocks of each type.
-        valid_share: Share of sequences that keep every rule of the spec, press durations included.
-        data_fingerprint: Names the exact files.
-        faults: One line for each trouble, beginning with the file's name.
-        actions: float32 `[n, L, A]`, for pictures; not part of `to_dict`.
-    """
+    """Everything `vj2-ddim data inspect` says."""
 
     path: str
     num_files: int
@@ -168,9 +154,6 @@ def _valid_share(actions: FloatArray, spec: ActionSpec) -> float:
     return float(np.sum(is_valid(actions[usable], spec)) / len(actions))
 
 
-REST_TOLERANCE = 1e-6  # coordinates this near 0 are 0, in the planner's units
-
-
 def find_faults(actions: FloatArray, spec: ActionSpec) -> list[str]:
     """Say what is wrong with some sequences."""
     finite = np.isfinite(actions).all(axis=(1, 2))
@@ -225,10 +208,6 @@ def _press_troubles(
         shape = "straight" if spec.path_knots == 2 else f"through {spec.path_knots} even knots"
         crooked = ((drift > PATH_TOLERANCE) & on_path).any(axis=1)
         yield f"have a path that is not {shape}", np.asarray(crooked)
-
-
-MAX_PATHS = 60
-MAX_TIMELINE = 200
 
 
 def plot_description(description: DataDescription, spec: ActionSpec) -> Figure:

@@ -33,6 +33,9 @@ from vj2_ddim_training.measures.gestures import blocks_of, gesture_type, scaled_
 __all__ = ["EPSILON", "gaussianity", "recreation_measures", "variation_ratios"]
 
 EPSILON = 1e-8  # added to denominators, as in the original script
+NEAR = 0.1  # spatial_accuracy: how far a recreated point may be from the original one
+LARGEST_ABS_MEAN = 0.1
+STD_RANGE = (0.8, 1.2)
 
 
 def channel_suffix(channel: str, spec: ActionSpec) -> str:
@@ -47,14 +50,6 @@ def variation_ratios(
 
     The unbiased variance over time of every sequence, averaged over the sequences; that of `found`
     divided by that of `reference` plus 1e-8.
-
-    Args:
-        reference: `[n, L, A]`.
-        found: `[m, L, A]`; 1 means that it varies as the reference does.
-        spec: Names the channels.
-
-    Returns:
-        `variance_ratio_{x,y,p}` (needs L >= 2) and `smoothness_ratio_{x,y,p}` (needs L >= 3).
     """
     measures = {}
     for name, order in (("variance_ratio", 0), ("smoothness_ratio", 1)):
@@ -68,8 +63,6 @@ def variation_ratios(
             measures[f"{name}_{channel_suffix(channel, spec)}"] = float(ratio)
     return measures
 
-
-NEAR = 0.1  # spatial_accuracy: how far a recreated point may be from the original one
 
 Mask = NDArray[np.bool_]
 
@@ -153,10 +146,6 @@ def _press_measures(truth: Mask, found: Mask) -> dict[str, float]:
         "press_recall": float(np.mean(either == found)),
         "temporal_iou": float(np.mean(iou)),
     }
-
-
-LARGEST_ABS_MEAN = 0.1
-STD_RANGE = (0.8, 1.2)
 
 
 def gaussianity(x_T: FloatArray, spec: ActionSpec) -> dict[str, Any]:
