@@ -1,22 +1,30 @@
-"""Pictures to look at: a screen, enlarged, with a gesture drawn over it."""
+"""Pictures to look at: a screen with a gesture drawn over it, and a gallery of all widgets."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world.touch import PAGE, gesture_path
+from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS, WIDGETS
 from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["PATH", "PRESS", "RELEASE", "draw_gesture"]
+__all__ = ["PATH", "PRESS", "RELEASE", "draw_gallery", "draw_gesture"]
 
 OUTLINE = (0, 0, 0)
 PATH = (255, 255, 255)
 PRESS = (40, 200, 80)  # where the finger came down
 RELEASE = (235, 50, 50)  # where it was lifted
 WIDTH = 320  # least width of the picture, in pixels
+GALLERY_COLUMNS = 4
+GALLERY_SIZE = 128  # pixels of each screen
+GALLERY_INCHES = 1.35  # width of a screen in the figure
 
 
 def draw_gesture(frame: Images, action: ArrayLike) -> Images:
@@ -76,3 +84,33 @@ def _stamp(picture: Images, points: FloatArray, radius: float, color: tuple[int,
     covered &= ((pixels >= 0) & (pixels < picture.shape[1::-1])).all(axis=-1)
     x, y = pixels[covered].T
     picture[y, x] = color
+
+
+def draw_gallery(path: Path | str, *, split: str = "train", seed: int = 0) -> None:
+    """Draw a one-gesture problem of each kind that has goals into a PNG file.
+
+    Left of each pair: the start and the gesture over it; right: the goal. A star marks the
+    multimodal kinds.
+
+    Raises:
+        ConfigError: The split is unknown, or the seed out of range.
+    """
+    from matplotlib.figure import Figure  # here, so that a planner's worker does not load it
+
+    kinds = [widget.kind for widget in WIDGETS if widget.active]
+    problems = one_gesture_problems(6 * len(kinds), split=split, seed=seed, size=GALLERY_SIZE)
+    starts, goals = problems.start.render(), problems.goal.render()
+    num_rows = -(-len(kinds) // GALLERY_COLUMNS)
+    extent = 2 * GALLERY_COLUMNS * GALLERY_INCHES, num_rows * 1.2 * GALLERY_INCHES
+    figure = Figure(extent, layout="constrained")
+    grid = figure.add_gridspec(num_rows, GALLERY_COLUMNS)
+    for place, kind in enumerate(kinds):
+        pair = figure.add_subfigure(grid[divmod(place, GALLERY_COLUMNS)])
+        index = int(np.flatnonzero(problems.kind == kind)[0])
+        pair.suptitle(kind + (" *" if kind in MULTIMODAL_KINDS else ""), fontsize=9)
+        pictures = (draw_gesture(starts[index], problems.actions[index]), goals[index])
+        for axes, picture in zip(pair.subplots(1, 2), pictures, strict=True):
+            axes.imshow(picture)
+            axes.set_axis_off()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

@@ -10,20 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.scripts import drag, random_times
-from vj2_ddim_benchmark.world.touch import PAGE
+from vj2_ddim_benchmark.world.touch import PAGE, drag, random_times
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, Strokes
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = [
-    "NEAR_MISS_SHARE",
-    "choose_slots",
-    "mixed_policy",
-    "near_misses",
-    "random_policy",
-    "touch_slots",
-]
+__all__ = ["NEAR_MISS_SHARE", "choose_slots", "mixed_policy", "random_policy", "touch_slots"]
 
 NEAR_MISS_SHARE = 0.35  # of scripted gestures, unless told
 MISS_PIXELS = (2.0, 24.0)  # how far beside a widget a near miss lands
@@ -42,7 +34,7 @@ def mixed_policy(
     missing = np.flatnonzero(draw < scripted_share * near_miss_share)
     touching = np.flatnonzero((draw >= scripted_share * near_miss_share) & (draw < scripted_share))
     slots = choose_slots(screens, rng)
-    actions[missing] = near_misses(screens.select(missing), slots[missing], rng)
+    actions[missing] = _near_misses(screens.select(missing), slots[missing], rng)
     actions[touching] = touch_slots(screens.select(touching), slots[touching], rng)
     return actions
 
@@ -67,14 +59,13 @@ def touch_slots(
     return _perform(_strokes(screens, slots, rng), rng)
 
 
-def near_misses(
+def _near_misses(
     screens: TouchScreen, slots: IntArray, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """Mistakes around the widget in slot `[n]`.
+    """Mistakes around the widget in slot `[n]`, evenly of five sorts.
 
-    Evenly: a tap beside it, a drag that should have been a tap, a tap anywhere on it, a press
-    that is long and should be short or the other way round, and the right gesture with a wrong
-    end and no bend.
+    A tap beside it, a drag that should have been a tap, a tap anywhere on it, a press that is long
+    and should be short or the other way round, and the right gesture with a wrong end and no bend.
     """
     num = screens.num_screens
     boxes = screens.layout.boxes[np.arange(num), slots]
@@ -100,12 +91,8 @@ def choose_slots(
 ) -> IntArray:
     """A slot `[n]` of a widget that a touch can change: first a kind, then one of the kind.
 
-    A kind is chosen the more often on a screen that has it, the fewer of the screens have it.
-
-    Args:
-        screens: n screens.
-        rng: Source of randomness.
-        kinds: `[n]` indices of the kinds to choose from, where that is not free.
+    A kind is chosen the more often on a screen that has it, the fewer of the screens have it;
+    `kinds` `[n]` are indices of those to choose from, where that is not free.
     """
     present = screens.layout.num_states > 1
     if kinds is not None:

@@ -16,10 +16,10 @@ from vj2_ddim_benchmark.protocol.setup import environment
 from vj2_ddim_benchmark.world.collect import (
     collect_transitions,
     load_transitions,
+    measure_speed,
     save_transitions,
 )
-from vj2_ddim_benchmark.world.gallery import draw_gallery
-from vj2_ddim_benchmark.world.speed import measure_speed
+from vj2_ddim_benchmark.world.pictures import draw_gallery
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.embed import embed_transitions
 from vj2_ddim_benchmark.world_model.model import WorldModel

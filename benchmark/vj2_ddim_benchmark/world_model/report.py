@@ -27,7 +27,7 @@ from scipy.stats import rankdata, spearmanr
 from vj2_ddim_benchmark.world.policies import mixed_policy, random_policy
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.scripts import tap
+from vj2_ddim_benchmark.world.touch import tap
 from vj2_ddim_benchmark.world_model.cost import LatentCost, latent_distance
 from vj2_ddim_benchmark.world_model.model import WorldModel
 

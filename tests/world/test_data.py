@@ -11,9 +11,9 @@ from vj2_ddim_benchmark.world.collect import (
     load_transitions,
     save_transitions,
 )
+from vj2_ddim_benchmark.world.layouts import SPLITS
 from vj2_ddim_benchmark.world.policies import mixed_policy
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
-from vj2_ddim_benchmark.world.splits import SPLITS
 from vj2_ddim_benchmark.world.widgets import KINDS, MULTIMODAL_KINDS, SLOT_KINDS, WIDGETS
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, DataError

@@ -12,7 +12,7 @@ from vj2_ddim_benchmark.world import (
     one_gesture_problems,
 )
 from vj2_ddim_benchmark.world.pictures import PRESS, RELEASE
-from vj2_ddim_benchmark.world.scripts import drag, tap
+from vj2_ddim_benchmark.world.touch import drag, tap
 from vj2_ddim_plugin.errors import ActionError, ConfigError, DataError
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vj2_ddim_benchmark.world.arrangements import arrangements_of
-from vj2_ddim_benchmark.world.chains import LENGTHS, assign_lengths, chain_problems
+from vj2_ddim_benchmark.world.layouts import arrangements_of
+from vj2_ddim_benchmark.world.problems import LENGTHS, assign_lengths, chain_problems
 from vj2_ddim_benchmark.world.widgets import SLOT_TOLERANCE
 from vj2_ddim_plugin.errors import ConfigError
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.image import imread as read_png
 from typer.testing import CliRunner
 
-from vj2_ddim_benchmark.world.speed import measure_speed
+from vj2_ddim_benchmark.world.collect import measure_speed
 from vj2_ddim_benchmark.world_model import commands
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel
