@@ -3,7 +3,7 @@ import torch
 from scipy.ndimage import map_coordinates
 
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
-from vj2_ddim_benchmark.world_model.glimpse import Glimpse, sample_windows
+from vj2_ddim_benchmark.world_model.predictor import Glimpse, sample_windows
 
 
 def test_windows_are_bilinear_samples_around_each_position():

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from vj2_ddim_benchmark.world_model.predictor import Predictor
-from vj2_ddim_benchmark.world_model.touch import press_knots
+from vj2_ddim_benchmark.world_model.predictor import Predictor, press_knots
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 
 

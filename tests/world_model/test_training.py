@@ -6,11 +6,14 @@ import torch
 
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.embed import embed_transitions
-from vj2_ddim_benchmark.world_model.loss import adversarial_actions, prediction_loss
-from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.predictor import Predictor
-from vj2_ddim_benchmark.world_model.train import train_predictor, train_world_model
+from vj2_ddim_benchmark.world_model.train import (
+    adversarial_actions,
+    prediction_loss,
+    train_predictor,
+    train_world_model,
+)
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
 

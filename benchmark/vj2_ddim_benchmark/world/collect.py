@@ -36,17 +36,11 @@ PURPOSE = 2  # keeps the randomness apart from that of problems with the same se
 
 @dataclass(frozen=True)
 class Transitions:
-    """n trajectories of T screens each, one action block between any two.
+    """n trajectories of T screens each, one action block between any two."""
 
-    Attributes:
-        frames: uint8 `[n, T, H, W, 3]`.
-        actions: float32 `[n, T-1, 250, 3]`.
-        states: int `[n, T, S]`.
-    """
-
-    frames: Images
-    actions: NDArray[np.float32]
-    states: IntArray
+    frames: Images  # [n, T, H, W, 3]
+    actions: NDArray[np.float32]  # [n, T-1, 250, 3]
+    states: IntArray  # [n, T, S]
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together."""
@@ -111,13 +105,7 @@ def collect_transitions(
 def save_transitions(
     path: Path | str, transitions: Transitions, attributes: Mapping[str, Any] | None = None
 ) -> None:
-    """Write trajectories to an HDF5 file, whole or not at all.
-
-    Args:
-        path: The file to create or replace.
-        transitions: What to write, as datasets `frames`, `actions` and `states`.
-        attributes: Provenance: numbers and strings, kept as the file's attributes.
-    """
+    """Write trajectories to an HDF5 file, whole or not at all; attributes hold their provenance."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"] = FORMAT
         for name, value in (attributes or {}).items():
@@ -129,11 +117,7 @@ def save_transitions(
 
 
 def load_transitions(path: Path | str) -> Transitions:
-    """Read trajectories from an HDF5 file.
-
-    Raises:
-        DataError: The file is missing, broken, or holds something else.
-    """
+    """Read trajectories from an HDF5 file; a `DataError` if it holds something else."""
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:

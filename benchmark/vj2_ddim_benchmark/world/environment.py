@@ -27,6 +27,14 @@ class TouchScreenEnv(gymnasium.Env[Images, NDArray[np.float32]]):
     y, press in [0, 1] at 500 Hz. The reward is 1 in the goal state, which ends the episode, and 0
     elsewhere. `info` holds `state` and `goal_state` (int `[S]`), `goal` (the goal's picture) and
     `state_distance`.
+
+    Args:
+        split: Whose layouts to draw: `"train"`, `"validation"` or `"test"`.
+        size: Width and height of the picture, in pixels.
+        render_mode: `"rgb_array"` or None.
+
+    Raises:
+        ConfigError: The split or the render mode is unknown, or the size out of range.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (the base class declares it so)
@@ -37,16 +45,6 @@ class TouchScreenEnv(gymnasium.Env[Images, NDArray[np.float32]]):
     def __init__(
         self, split: str = "train", size: int = 64, render_mode: str | None = None
     ) -> None:
-        """Make an environment.
-
-        Args:
-            split: Whose layouts to draw: `"train"`, `"validation"` or `"test"`.
-            size: Width and height of the picture, in pixels.
-            render_mode: `"rgb_array"` or None.
-
-        Raises:
-            ConfigError: The split or the render mode is unknown, or the size out of range.
-        """
         require_split(split)
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode must be 'rgb_array' or None; found {render_mode!r}")

@@ -135,20 +135,15 @@ def _allowed(stack: Arrangement) -> bool:
 class Layout:
     """What a touch cannot change, for n screens of S slots; an absent widget's slot is all zero.
 
-    Attributes:
-        boxes: `[n, S, 4]` left, top, right, bottom in page pixels.
-        options: `[n, S, 2]`, what each kind makes of them.
-        num_states: `[n, S]`, 0 where the widget is absent.
-        colors: `[n, NUM_COLORS]` packed.
-        codes: `[n, 5]`: arrangement, accent and base sector, width and height class. They say
-            which split a layout belongs to, and nothing reads them but a check of that.
+    The codes are arrangement, accent and base sector, width and height class: they say which split
+    a layout belongs to, and nothing reads them but a check of that.
     """
 
-    boxes: FloatArray
-    options: IntArray
-    num_states: IntArray
-    colors: PackedColors
-    codes: IntArray
+    boxes: FloatArray  # [n, S, 4] left, top, right, bottom in page pixels
+    options: IntArray  # [n, S, 2], what each kind makes of them
+    num_states: IntArray  # [n, S], 0 where the widget is absent
+    colors: PackedColors  # [n, NUM_COLORS]
+    codes: IntArray  # [n, 5]
 
     def select(self, index: IntArray) -> Layout:
         """The layouts at an index."""

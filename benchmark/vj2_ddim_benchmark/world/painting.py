@@ -8,6 +8,8 @@ pixel, and each block of 2 x 2 pixels is then averaged, so that edges between pi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +19,28 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = [
-    "ACCENT", "BACKGROUND", "INK", "KEYS", "KNOB", "MUTED", "NUM_SECTORS", "PAGES", "PAGE_MARKS",
-    "SURFACE", "Images", "PackedColors", "Rectangles", "draw_palettes", "paint", "stack_boxes",
+    "KEYS", "NUM_SECTORS", "PAGES", "PAGE_MARKS", "Color", "Images", "PackedColors", "Rectangles",
+    "draw_palettes", "paint", "stack_boxes",
 ]  # fmt: skip
 
 Images = NDArray[np.uint8]
 PackedColors = NDArray[np.uint32]  # little-endian red, green, blue, 0
 
-BACKGROUND, SURFACE, MUTED, ACCENT, INK, KNOB = range(6)  # places in a palette
-KEYS, PAGES, PAGE_MARKS = slice(6, 15), slice(15, 19), slice(19, 23)
+KEYS, PAGES, PAGE_MARKS = slice(6, 15), slice(15, 19), slice(19, 23)  # places after those of
 NUM_COLORS = 23
 NUM_SECTORS = 10  # of the circle of hues
 CHUNK = 32  # pictures painted at once: their canvases stay in the cache
+
+
+class Color(IntEnum):
+    """Places in a palette."""
+
+    BACKGROUND = 0
+    SURFACE = 1
+    MUTED = 2
+    ACCENT = 3
+    INK = 4
+    KNOB = 5
 
 
 def draw_palettes(sectors: IntArray, rng: np.random.Generator) -> PackedColors:
@@ -38,12 +50,12 @@ def draw_palettes(sectors: IntArray, rng: np.random.Generator) -> PackedColors:
     dark = rng.random((num, 1)) < 0.5
     steps = np.arange(9)
     look: list[tuple[list[int] | slice, FloatArray, float, FloatArray | float]] = [
-        ([BACKGROUND], accent, 0.12, np.where(dark, 0.12, 0.96)),
-        ([SURFACE], accent, 0.15, np.where(dark, 0.26, 0.84)),
-        ([MUTED], accent, 0.08, np.where(dark, 0.45, 0.62)),
-        ([ACCENT], accent, 0.85, np.where(dark, 0.95, 0.8)),
-        ([INK], accent, 0.05, np.where(dark, 1.0, 0.05)),
-        ([KNOB], accent, 0.0, 1.0),
+        ([Color.BACKGROUND], accent, 0.12, np.where(dark, 0.12, 0.96)),
+        ([Color.SURFACE], accent, 0.15, np.where(dark, 0.26, 0.84)),
+        ([Color.MUTED], accent, 0.08, np.where(dark, 0.45, 0.62)),
+        ([Color.ACCENT], accent, 0.85, np.where(dark, 0.95, 0.8)),
+        ([Color.INK], accent, 0.05, np.where(dark, 1.0, 0.05)),
+        ([Color.KNOB], accent, 0.0, 1.0),
         (KEYS, base + steps / 9, 0.75, np.where(steps % 2, 0.65, 0.95)),
         (PAGES, base + steps[:4] / 4, 0.55, np.where(dark, 0.65, 0.9)),
         (PAGE_MARKS, base + steps[:4] / 4 + 0.08, 0.9, np.where(dark, 0.95, 0.5)),
@@ -66,24 +78,20 @@ def _hsv_to_rgb(hsv: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class Rectangles:
-    """R rectangles for each of m widgets, later ones over earlier ones.
+    """R rectangles for each of m widgets, later ones over earlier ones."""
 
-    Attributes:
-        boxes: `[m, R, 4]` left, top, right, bottom in page pixels; empty ones are not painted.
-        colors: `[m, R]` packed colours.
-    """
-
-    boxes: FloatArray
-    colors: PackedColors
+    boxes: FloatArray  # [m, R, 4] left, top, right, bottom in page pixels; none where empty
+    colors: PackedColors  # [m, R]
 
     @classmethod
-    def of(cls, *layers: tuple[FloatArray, PackedColors]) -> Rectangles:
-        """From pairs of boxes, `[m, 4]` or `[m, r, 4]`, and their colours, `[m]` or `[m, r]`."""
-        boxes = [box if box.ndim == 3 else box[:, None] for box, _ in layers]
-        colors = [color if color.ndim == 2 else color[:, None] for _, color in layers]
-        colors = [
-            np.broadcast_to(color, box.shape[:2]) for color, box in zip(colors, boxes, strict=True)
-        ]
+    def of(cls, palettes: PackedColors, *layers: tuple[FloatArray, PackedColors | int]) -> Self:
+        """From boxes, `[m, 4]` or `[m, r, 4]`, each with a place in the palettes or own colours."""
+        boxes, colors = [], []
+        for box, color in layers:
+            own = palettes[:, color] if isinstance(color, int) else color
+            boxes.append(box if box.ndim == 3 else box[:, None])
+            own = own if own.ndim == 2 else own[:, None]
+            colors.append(np.broadcast_to(own, boxes[-1].shape[:2]))
         return cls(np.concatenate(boxes, axis=1), np.concatenate(colors, axis=1))
 
 
@@ -95,13 +103,7 @@ def stack_boxes(
 
 
 def paint(background: PackedColors, layers: list[tuple[IntArray, Rectangles]], size: int) -> Images:
-    """Paint n pictures `[n, size, size, 3]`.
-
-    Args:
-        background: `[n]` packed colours.
-        layers: Pairs of the picture `[m]` that each widget is on, and the widgets' rectangles.
-        size: Width and height of the pictures.
-    """
+    """Pictures `[n, size, size, 3]` of layers: which picture `[m]` each widget is on, and it."""
     num = len(background)
     images = np.empty((num, size, size, 3), np.uint8)
     canvases = np.empty((min(num, CHUNK), 2 * size, 2 * size), "<u4")

@@ -31,18 +31,8 @@ def draw_gesture(frame: Images, action: ArrayLike) -> Images:
     """Enlarge a picture and draw the gesture of an action block over it.
 
     The path is white, the press a large green dot, the release a small red one (so a tap is a red
-    dot in a green ring); a block without a press draws nothing.
-
-    Args:
-        frame: uint8 `[H, W, 3]`.
-        action: `[250, 3]` of x, y, press in [0, 1].
-
-    Returns:
-        uint8 `[k*H, k*W, 3]`, enlarged k times to at least 320 pixels across.
-
-    Raises:
-        ActionError: The action is not an array of numbers of that shape.
-        DataError: The frame is not a picture.
+    dot in a green ring); a block `[250, 3]` without a press draws nothing. A frame `[H, W, 3]`
+    becomes `[k*H, k*W, 3]`, at least 320 pixels across.
     """
     picture = np.asarray(frame)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
@@ -91,9 +81,6 @@ def draw_gallery(path: Path | str, *, split: str = "train", seed: int = 0) -> No
 
     Left of each pair: the start and the gesture over it; right: the goal. A star marks the
     multimodal kinds.
-
-    Raises:
-        ConfigError: The split is unknown, or the seed out of range.
     """
     from matplotlib.figure import Figure  # here, so that a planner's worker does not load it
 

@@ -33,19 +33,12 @@ ONE_GESTURE, CHAIN = 1, 3  # purposes, which keep the randomness of one seed apa
 
 @dataclass(frozen=True)
 class Problems:
-    """n goals that one gesture reaches.
-
-    Attributes:
-        start: The screens to start from.
-        goal: The same screens in the states to reach.
-        kind: `[n]`, the kind of widget that must be touched.
-        actions: float32 `[n, 250, 3]`, a gesture that reaches each goal.
-    """
+    """n goals that one gesture reaches."""
 
     start: TouchScreen
-    goal: TouchScreen
-    kind: NDArray[np.str_]
-    actions: NDArray[np.float32]
+    goal: TouchScreen  # the same screens in the states to reach
+    kind: NDArray[np.str_]  # [n], the kind of widget that must be touched
+    actions: NDArray[np.float32]  # [n, 250, 3], a gesture that reaches each goal
 
     def __len__(self) -> int:
         """n."""
@@ -54,20 +47,12 @@ class Problems:
 
 @dataclass(frozen=True)
 class Chains:
-    """n goals that several gestures reach, and no fewer.
-
-    Attributes:
-        start: The screens to start from.
-        goal: The same screens in the states to reach.
-        length: int `[n]`, how many widgets differ; one gesture changes one widget.
-        actions: float32 `[n, 5, 250, 3]`, gestures that reach each goal; all zero (no press) from
-            the chain's length on.
-    """
+    """n goals that several gestures reach, and no fewer."""
 
     start: TouchScreen
-    goal: TouchScreen
-    length: IntArray
-    actions: NDArray[np.float32]
+    goal: TouchScreen  # the same screens in the states to reach
+    length: IntArray  # [n], how many widgets differ; one gesture changes one widget
+    actions: NDArray[np.float32]  # [n, 5, 250, 3] that reach each goal; all zero after its length
 
     def __len__(self) -> int:
         """n."""
@@ -75,19 +60,10 @@ class Chains:
 
 
 def one_gesture_problems(num: int, *, split: str, seed: int, size: int = 64) -> Problems:
-    """Draw problems in random order.
+    """Draw problems in random order; the same split and seed give the same.
 
     A third are multimodal; within each third and the rest, equally many (give or take one) of each
-    kind.
-
-    Args:
-        num: How many.
-        split: `"train"`, `"validation"` or `"test"`.
-        seed: The same seed gives the same problems.
-        size: Width and height of the pictures, in pixels.
-
-    Raises:
-        ConfigError: The split is unknown, or a number is out of range.
+    kind. `size` is the pictures' width and height in pixels.
     """
     rng = seeded(split, seed, ONE_GESTURE, num=num)
     first = int(rng.integers(PERIOD)) if num < PERIOD else 0  # of few problems, not always the same
@@ -142,16 +118,6 @@ def chain_problems(num: int, *, split: str, seed: int, size: int = 64) -> Chains
     """Draw chains in random order, equally many (give or take one) of each length.
 
     Where the screens that were drawn have too few widgets for that, chains are shorter.
-
-    Args:
-        num: How many.
-        split: `"train"`, `"validation"` or `"test"`.
-        seed: The same seed gives the same chains.
-        size: Width and height of the pictures, in pixels.
-
-    Raises:
-        ConfigError: The split is unknown, a number is out of range, or the screens of the split
-            have too few widgets for even the shortest chains.
     """
     rng = seeded(split, seed, CHAIN, num=num)
     pool = TouchScreen.generate(SPARE * num + 32, split=split, seed=seed, size=size)
@@ -171,18 +137,11 @@ def chain_problems(num: int, *, split: str, seed: int, size: int = 64) -> Chains
 
 
 def assign_lengths(num_active: IntArray, wanted: IntArray) -> tuple[IntArray, IntArray]:
-    """A screen for each chain, and its length; the longest choose first, among the least able.
+    """A screen for each chain wanted, `[n]` lengths, and the length it gets, longest first.
 
-    Args:
-        num_active: `[m]`, widgets with more than one state on each screen of the pool.
-        wanted: `[n]`, the lengths asked for, n <= m.
-
-    Returns:
-        The screen of each chain and its length, `[n]` each, longest first; a length falls below
-        what was asked only where no screen that is left has as many widgets.
-
-    Raises:
-        ConfigError: Fewer than n screens have the widgets for even the shortest chain.
+    `num_active` `[m]` is how many widgets each screen has that can change. The longest chains
+    choose first, among the least able screens; a length falls below what was wanted only where no
+    screen that is left has as many widgets.
     """
     able = np.flatnonzero(num_active >= LENGTHS[0])
     if len(able) < len(wanted):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.world.layouts import Layout, draw_layouts, seeded
-from vj2_ddim_benchmark.world.painting import BACKGROUND, Images, paint
+from vj2_ddim_benchmark.world.painting import Color, Images, paint
 from vj2_ddim_benchmark.world.touch import read_gestures
 from vj2_ddim_benchmark.world.widgets import (
     NUM_SLOTS,
@@ -107,7 +107,7 @@ class TouchScreen:
     def render(self) -> Images:
         """Pictures `[n, size, size, 3]`."""
         layers = [(rows, widget.draw(parts)) for widget, rows, _, parts in self.widgets()]
-        return paint(self.layout.colors[:, BACKGROUND], layers, self.size)
+        return paint(self.layout.colors[:, Color.BACKGROUND], layers, self.size)
 
     def matches(self, state: ArrayLike) -> NDArray[np.bool_]:
         """Whether each screen is in a state `[n, S]`, up to each kind's tolerance, as `[n]`.

@@ -37,23 +37,14 @@ WRITTEN_LONG_STEPS = (155, 200)  # the same of a scripted long press
 
 @dataclass(frozen=True)
 class Gestures:
-    """One gesture a screen, in page pixels.
+    """One gesture a screen, in page pixels."""
 
-    Attributes:
-        touched: `[n]`, whether the finger came down at all.
-        start: `[n, 2]`, x and y where it came down.
-        end: `[n, 2]`, x and y where it was lifted.
-        dragged: `[n]`, whether the path left the slop around its start.
-        num_steps: `[n]`, how long the finger was down.
-        path: `[n, 250, 2]`, x and y; `start` before the press and `end` after it.
-    """
-
-    touched: NDArray[np.bool_]
-    start: FloatArray
-    end: FloatArray
-    dragged: NDArray[np.bool_]
-    num_steps: IntArray
-    path: FloatArray
+    touched: NDArray[np.bool_]  # [n], whether the finger came down at all
+    start: FloatArray  # [n, 2], x and y where it came down
+    end: FloatArray  # [n, 2], x and y where it was lifted
+    dragged: NDArray[np.bool_]  # [n], whether the path left the slop around its start
+    num_steps: IntArray  # [n], how long the finger was down
+    path: FloatArray  # [n, 250, 2], x and y; `start` before the press and `end` after it
 
     @property
     def tapped(self) -> NDArray[np.bool_]:
@@ -77,11 +68,7 @@ class Gestures:
 
 
 def read_gestures(actions: ArrayLike, num_screens: int) -> Gestures:
-    """The gesture in each action block `[n, 250, 3]` of x, y, press, of which nothing is trusted.
-
-    Raises:
-        ActionError: The actions are not an array of numbers of that shape, n being `num_screens`.
-    """
+    """The gesture in each action block `[n, 250, 3]` of x, y, press; nothing of them is trusted."""
     x, y, pressed = _channels(actions, num_screens)
     first, stop = _first_segment(pressed)
     steps = np.arange(NUM_STEPS)
@@ -97,11 +84,7 @@ def read_gestures(actions: ArrayLike, num_screens: int) -> Gestures:
 
 
 def gesture_path(action: ArrayLike) -> FloatArray:
-    """The path `[m, 2]` of one block's gesture, `[250, 3]`, in page pixels; m is 0 without one.
-
-    Raises:
-        ActionError: The action is not an array of numbers of that shape.
-    """
+    """The path `[m, 2]` of one block's gesture, `[250, 3]`, in page pixels; m is 0 without one."""
     x, y, pressed = _channels(np.asarray(action)[None], 1)
     first, stop = _first_segment(pressed)
     return np.stack([x[0], y[0]], axis=1)[first[0] : stop[0]]
@@ -150,9 +133,6 @@ def drag(
 
     Arguments broadcast to one value a gesture; coordinates are in [0, 1], times in steps of
     1/500 s. The line is straight unless `via` says where the finger is at half time.
-
-    Raises:
-        ActionError: A gesture does not fit its block.
     """
     arguments = [np.atleast_1d(value)[:, None] for value in (x0, y0, x1, y1, start_step, num_steps)]
     x0, y0, x1, y1, first, count = np.broadcast_arrays(*arguments)

@@ -23,6 +23,8 @@ FRAMES_PER_CHUNK = 512  # bounds the memory of encoding many frames
 class PatchEncoder(nn.Module):
     """Frames `[..., H, W, 3]` to latents `[..., N, D]`, one token for each square patch.
 
+    `fit` makes one.
+
     Attributes:
         patch_size: Side of a patch, in pixels.
         layer_norm: Whether each token is layer-normalised after whitening, as VJ2-GUI does.
@@ -36,7 +38,6 @@ class PatchEncoder(nn.Module):
     def __init__(
         self, mean: Tensor, projection: Tensor, *, patch_size: int, layer_norm: bool
     ) -> None:
-        """Hold a fitted encoder; use `fit` to make one."""
         super().__init__()
         if mean.shape != (patch_size**2 * 3,) or projection.shape[:-1] != mean.shape:
             raise ConfigError(

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vj2_ddim_benchmark.half_precision import half_weights
+from vj2_ddim_benchmark.world.collect import Transitions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.predictor import NUM_CHANNELS, Predictor
 from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError
 from vj2_ddim_plugin.files import atomic_path
 
-__all__ = ["WorldModel"]
+__all__ = ["WorldModel", "embed_transitions"]
 
 FORMAT = "vj2-ddim touch screen world model 2"
 FIELDS = ("config", "encoder", "predictor", "report", "provenance")
@@ -45,7 +46,6 @@ class WorldModel(nn.Module):
         report: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put the parts together; `create` makes an untrained predictor, `load` reads a file."""
         super().__init__()
         self.config, self.encoder, self.predictor = config, encoder, predictor
         self.report, self.provenance = dict(report or {}), dict(provenance or {})
@@ -141,6 +141,13 @@ class WorldModel(nn.Module):
             ) from error
         model.report, model.provenance = contents["report"], contents["provenance"]
         return model.to(device).eval()
+
+
+def embed_transitions(
+    world_model: WorldModel, transitions: Transitions
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A denoiser's data: latents float32 `[n, T, N, D]` and actions float32 `[n, T-1, 250, 3]`."""
+    return world_model.encode(transitions.frames), transitions.actions
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,22 +5,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.world.painting import (
-    ACCENT,
-    INK,
-    KNOB,
-    MUTED,
-    SURFACE,
-    Rectangles,
-    stack_boxes,
-)
+from vj2_ddim_benchmark.world.painting import Color, Rectangles, stack_boxes
 from vj2_ddim_benchmark.world.touch import PAGE, Gestures
 from vj2_ddim_benchmark.world.widgets.widget import (
     MARGIN,
     Parts,
     Strokes,
     Widget,
-    cell_boxes,
     cell_under,
     other_than,
     shrunk,
@@ -63,10 +54,11 @@ class Slider(Widget):
         middle, knob = (top + bottom) / 2, self._knob(parts)
         frame = stack_boxes(knob - self.half_knob, top, knob + self.half_knob, bottom)
         return Rectangles.of(
-            (stack_boxes(left, middle - 4.0, right, middle + 4.0), parts.colors[:, MUTED]),
-            (stack_boxes(left, middle - 4.0, knob, middle + 4.0), parts.colors[:, ACCENT]),
-            (frame, parts.colors[:, INK]),
-            (shrunk(frame, 3.0), parts.colors[:, KNOB]),
+            parts.colors,
+            (stack_boxes(left, middle - 4.0, right, middle + 4.0), Color.MUTED),
+            (stack_boxes(left, middle - 4.0, knob, middle + 4.0), Color.ACCENT),
+            (frame, Color.INK),
+            (shrunk(frame, 3.0), Color.KNOB),
         )
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
@@ -94,24 +86,15 @@ class Slider(Widget):
 
 
 class Tray(Widget):
-    """The state is the slot that holds the piece, counted row by row; options: rows, columns."""
+    """Rows and columns of slots: the state is the slot that holds the piece, row by row."""
 
     kind = "tray"
     choices = ((1, 3), (1, 4), (2, 2), (2, 3))
-    most = 6
-
-    def size_range(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Slots of 40 to 54 pixels."""
-        cells = options[:, ::-1] + 0.0
-        return cells * 40.0, cells * 54.0
-
-    def num_states(self, options: IntArray) -> IntArray:
-        """One for each slot."""
-        return np.asarray(options.prod(axis=1))
+    smallest, largest = (40.0, 40.0), (54.0, 54.0)
 
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A drag that starts on the piece and ends in a slot moves it there."""
-        slots = self._slots(parts)
+        slots = self.cells(parts)
         target = cell_under(gestures.end, slots)
         holds = cell_under(gestures.start, slots) == parts.state
         moves = gestures.dragged & holds & (target >= 0)
@@ -119,25 +102,22 @@ class Tray(Widget):
 
     def draw(self, parts: Parts) -> Rectangles:
         """A panel, the slots, and the piece, framed, in its own."""
-        slots = self._slots(parts)
+        slots = self.cells(parts)
         own = slots[parts.rows, parts.state]
         return Rectangles.of(
-            (parts.boxes, parts.colors[:, SURFACE]),
-            (slots, parts.colors[:, MUTED]),
-            (shrunk(own, 4.0), parts.colors[:, INK]),
-            (shrunk(own, 9.0), parts.colors[:, ACCENT]),
+            parts.colors,
+            (parts.boxes, Color.SURFACE),
+            (slots, Color.MUTED),
+            (shrunk(own, 4.0), Color.INK),
+            (shrunk(own, 9.0), Color.ACCENT),
         )
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """The piece dragged, straight, onto any other slot."""
-        slots = shrunk(self._slots(parts), 4.0)
+        slots = shrunk(self.cells(parts), 4.0)
         target = other_than(parts.state, self.num_states(parts.options), rng)
         grip = taps_inside(slots[parts.rows, parts.state], rng).start
         return Strokes(grip, taps_inside(slots[parts.rows, target], rng).start)
-
-    def _slots(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 6, 4]` of the slots."""
-        return cell_boxes(parts.boxes, parts.options[:, 0], parts.options[:, 1], self.most)
 
 
 class Detour(Widget):
@@ -166,11 +146,12 @@ class Detour(Widget):
         homes = self._homes(parts)
         own = homes[parts.rows, parts.state]
         return Rectangles.of(
-            (parts.boxes, parts.colors[:, SURFACE]),
-            (homes, parts.colors[:, MUTED]),
-            (self._wall(parts), parts.colors[:, INK]),
-            (shrunk(own, 5.0), parts.colors[:, INK]),
-            (shrunk(own, 10.0), parts.colors[:, ACCENT]),
+            parts.colors,
+            (parts.boxes, Color.SURFACE),
+            (homes, Color.MUTED),
+            (self._wall(parts), Color.INK),
+            (shrunk(own, 5.0), Color.INK),
+            (shrunk(own, 10.0), Color.ACCENT),
         )
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from itertools import permutations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world.painting import (
-    INK,
     KEYS,
-    MUTED,
     PAGE_MARKS,
     PAGES,
-    SURFACE,
+    Color,
     Rectangles,
     stack_boxes,
 )
@@ -39,15 +38,14 @@ class ScrollList(Widget):
 
     kind = "list"
     choices = ((3, 5), (4, 6), (4, 7))
-    most = 4
+    smallest, largest = (100.0, 24.0), (200.0, 32.0)
     bar = 10.0  # width of the scroll bar, in page pixels
     spare = 0.3  # how far from whole rows scripted drags go, in rows
     slope = 0.25  # largest sideways share of a scripted drag
 
-    def size_range(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Rows of 24 to 32 pixels, 100 to 200 wide."""
-        rows = options[:, :1] + 0.0
-        return rows * (0.0, 24.0) + (100.0, 0.0), rows * (0.0, 32.0) + (200.0, 0.0)
+    def grid(self, options: IntArray) -> tuple[IntArray, IntArray]:
+        """The rows shown."""
+        return options[:, 0], np.ones(len(options), np.int64)
 
     def num_states(self, options: IntArray) -> IntArray:
         """One for each row that can be on top."""
@@ -64,20 +62,22 @@ class ScrollList(Widget):
     def draw(self, parts: Parts) -> Rectangles:
         """Coloured rows, each row its own hue, and a scroll bar at the right."""
         left, top, right, bottom = parts.boxes.T
-        shown, total = parts.options.T
-        rows = cell_boxes(stack_boxes(left, top, right - self.bar, bottom), shown, 1, self.most)
-        row_on_top = parts.state[:, None] + np.arange(self.most)
-        hues = np.take_along_axis(parts.colors[:, KEYS], row_on_top, axis=1)
+        (shown, total), most = parts.options.T, 4
+        window = stack_boxes(left, top, right - self.bar, bottom)
+        rows = cell_boxes(window, *self.grid(parts.options), most)
+        place = parts.state[:, None] + np.arange(most)
+        hues = np.take_along_axis(parts.colors[:, KEYS], place, axis=1)
         labels = rows + np.array([8.0, 8.0, 0.0, -8.0])
         labels[..., 2] = labels[..., 0] + (rows[..., 2] - rows[..., 0]) * 0.4
         begin = top + (bottom - top) * parts.state / total
         end = begin + (bottom - top) * shown / total
         return Rectangles.of(
-            (parts.boxes, parts.colors[:, SURFACE]),
-            (stack_boxes(right - self.bar, top, right, bottom), parts.colors[:, MUTED]),
-            (stack_boxes(right - self.bar, begin, right, end), parts.colors[:, INK]),
+            parts.colors,
+            (parts.boxes, Color.SURFACE),
+            (stack_boxes(right - self.bar, top, right, bottom), Color.MUTED),
+            (stack_boxes(right - self.bar, begin, right, end), Color.INK),
             (rows, hues),
-            (np.where((rows[..., 2] > 0)[..., None], labels, 0.0), parts.colors[:, SURFACE]),
+            (np.where((rows[..., 2] > 0)[..., None], labels, 0.0), Color.SURFACE),
         )
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
@@ -97,14 +97,39 @@ class ScrollList(Widget):
         return np.asarray((parts.boxes[:, 3] - parts.boxes[:, 1]) / parts.options[:, 0])
 
 
-class Carousel(Widget):
+class _Pages(Widget):
+    """The state is the page shown; options begin with how many there are."""
+
+    most = 4
+
+    def grid(self, options: IntArray) -> tuple[IntArray, IntArray]:
+        """One page at a time."""
+        return (ones := np.ones(len(options), np.int64)), ones
+
+    def num_states(self, options: IntArray) -> IntArray:
+        """One for each page."""
+        return np.asarray(options[:, 0])
+
+    def turned(self, parts: Parts, gestures: Gestures, turns: NDArray[np.bool_]) -> IntArray:
+        """The pages `[m]` after mostly horizontal drags, where a drag turns: left is forward."""
+        across, down = (gestures.end - gestures.start).T
+        turns = turns & gestures.dragged & (np.abs(across) > np.abs(down))
+        page = parts.state - turns * np.sign(across).astype(int)
+        return np.asarray(np.clip(page, 0, parts.options[:, 0] - 1))
+
+    def forward(self, parts: Parts, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Whether to go to the next page `[m]`: each way as likely, where there are both."""
+        last = parts.options[:, 0] - 1
+        return (rng.random(len(last)) < 0.5) & (parts.state < last) | (parts.state == 0)
+
+
+class Carousel(_Pages):
     """The state is the page shown; options are the number of pages and the order of marks.
 
     A drag to the left shows the next page, one to the right the page before; the ends do not wrap.
     """
 
     kind = "carousel"
-    most = 4
     # A mark on each page, as up to three boxes in shares of the page: a block at the left, one at
     # the right, three bars, three columns.
     marks = np.array(
@@ -115,7 +140,7 @@ class Carousel(Widget):
             [[0.1, 0.1, 0.22, 0.9], [0.44, 0.1, 0.56, 0.9], [0.78, 0.1, 0.9, 0.9]],
         ]
     )
-    orders = np.array(list(permutations(range(most))))  # [24, 4]
+    orders = np.array(list(permutations(range(4))))  # [24, 4]
     choices = tuple((pages, order) for pages in (3, 4) for order in range(24))
     smallest, largest = (200.0, 70.0), (236.0, 110.0)
     threshold = 0.3  # share of the strip a drag must travel to turn the page
@@ -123,21 +148,14 @@ class Carousel(Widget):
     slope = 0.2  # largest slope of a scripted drag
     foot = 18.0  # height of the row of dots, in page pixels
 
-    def num_states(self, options: IntArray) -> IntArray:
-        """One for each page."""
-        return np.asarray(options[:, 0])
-
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """Turn one page when the drag is mostly horizontal, and past the threshold or a fling."""
-        across, down = (gestures.end - gestures.start).T
-        turns = gestures.dragged & (np.abs(across) > np.abs(down))
-        turns &= gestures.flung | (np.abs(across) > self.threshold * parts.widths)
-        page = parts.state - turns * np.sign(across).astype(int)
-        return np.asarray(np.clip(page, 0, parts.options[:, 0] - 1))
+        across = np.abs(gestures.end - gestures.start)[:, 0]
+        far = across > self.threshold * parts.widths
+        return self.turned(parts, gestures, gestures.flung | far)
 
     def draw(self, parts: Parts) -> Rectangles:
         """The page's colour and mark over a row of dots, of which the shown page's is larger."""
-        rows = parts.rows
         left, top, right, bottom = parts.boxes.T
         page = stack_boxes(left, top, right, bottom - self.foot)
         corner, extent = page[:, None, :2], page[:, None, 2:] - page[:, None, :2]
@@ -149,20 +167,18 @@ class Carousel(Widget):
         y = (bottom - self.foot / 2)[:, None]
         width, height = np.where(shown, 8.0, 4.0), np.where(shown, 5.0, 4.0)
         dots = stack_boxes(x - width, y - height, x + width, y + height)
+        ink, muted = parts.colors[:, [Color.INK, Color.MUTED]].T[..., None]
         return Rectangles.of(
-            (parts.boxes, parts.colors[:, SURFACE]),
-            (page, parts.colors[:, PAGES][rows, parts.state]),
-            (marks, parts.colors[:, PAGE_MARKS][rows, parts.state]),
-            (
-                np.where((pages < count)[..., None], dots, 0.0),
-                np.where(shown, parts.colors[:, INK, None], parts.colors[:, MUTED, None]),
-            ),
+            parts.colors,
+            (parts.boxes, Color.SURFACE),
+            (page, parts.colors[:, PAGES][parts.rows, parts.state]),
+            (marks, parts.colors[:, PAGE_MARKS][parts.rows, parts.state]),
+            (np.where((pages < count)[..., None], dots, 0.0), np.where(shown, ink, muted)),
         )
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """A drag to the next page or the one before, of varied length, height and slope."""
-        last = parts.options[:, 0] - 1
-        forward = (rng.random(len(last)) < 0.5) & (parts.state < last) | (parts.state == 0)
+        forward = self.forward(parts, rng)
         # Plan every drag to the left from `room`, its distance to the screen's edge; then mirror.
         left, top, right, bottom = parts.boxes.T
         near, far = np.where(forward, (left, right), (PAGE - right, PAGE - left))
@@ -180,58 +196,49 @@ class Carousel(Widget):
         return np.asarray(np.abs(state - other), np.float64)
 
 
-class Tabs(Widget):
-    """Pages under a bar of tabs. The state is the page shown; options are how many there are."""
+class Tabs(_Pages):
+    """Pages under a bar of tabs."""
 
     kind = "tabs"
     choices = ((3, 0), (4, 0))
-    most = 4
     smallest, largest = (150.0, 84.0), (228.0, 120.0)
     multimodal = True
     bar = 28.0  # height of the bar of tabs, in page pixels
     threshold = 0.4  # share of the width that a swipe must travel
     scripted = (0.46, 0.8)  # shares that scripted swipes travel
 
-    def num_states(self, options: IntArray) -> IntArray:
-        """One for each page."""
-        return np.asarray(options[:, 0])
-
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A tap on a tab shows its page; a long horizontal drag on the page shows a neighbour."""
         tab = tapped_cell(gestures, self._tabs(parts))
-        across, down = (gestures.end - gestures.start).T
-        swiped = gestures.dragged & (np.abs(across) > np.abs(down))
-        swiped &= np.abs(across) > self.threshold * parts.widths
-        swiped &= gestures.start[:, 1] >= parts.boxes[:, 1] + self.bar
-        page = parts.state - swiped * np.sign(across).astype(int)
-        return np.where(tab >= 0, tab, np.clip(page, 0, parts.options[:, 0] - 1))
+        across = np.abs(gestures.end - gestures.start)[:, 0]
+        on_page = gestures.start[:, 1] >= parts.boxes[:, 1] + self.bar
+        far = across > self.threshold * parts.widths
+        return np.where(tab >= 0, tab, self.turned(parts, gestures, on_page & far))
 
     def draw(self, parts: Parts) -> Rectangles:
         """Tabs in the colours of their pages, the chosen one on a bright ground; its page."""
         rows, tabs = parts.rows, self._tabs(parts)
         left, top, right, bottom = parts.boxes.T
         body_top = top + self.bar
-        mark = stack_boxes(
-            left + 0.2 * parts.widths,
-            body_top + 0.3 * (bottom - top - self.bar),
-            left + (0.3 + 0.15 * parts.state) * parts.widths,
-            bottom - 0.3 * (bottom - top - self.bar),
-        )
+        body = stack_boxes(left, body_top, right, bottom)
+        inset = 0.3 * (bottom - top - self.bar)
+        mark_end = left + (0.3 + 0.15 * parts.state) * parts.widths
+        mark = stack_boxes(left + 0.2 * parts.widths, body_top + inset, mark_end, bottom - inset)
         ground = tabs[rows, parts.state] + np.array([-2.0, -2.0, 2.0, 4.0])
         faces = np.where((tabs[..., 2] > 0)[..., None], shrunk(tabs, 3.0), 0.0)
         pages, marks = parts.colors[:, PAGES], parts.colors[:, PAGE_MARKS]
         return Rectangles.of(
-            (parts.boxes, parts.colors[:, MUTED]),
-            (ground, parts.colors[:, INK]),
+            parts.colors,
+            (parts.boxes, Color.MUTED),
+            (ground, Color.INK),
             (faces, pages),
-            (stack_boxes(left, body_top, right, bottom), pages[rows, parts.state]),
+            (body, pages[rows, parts.state]),
             (mark, marks[rows, parts.state]),
         )
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """To a neighbouring page, by its tab or by a swipe, each as likely."""
-        num, last = len(parts.state), parts.options[:, 0] - 1
-        forward = (rng.random(num) < 0.5) & (parts.state < last) | (parts.state == 0)
+        num, forward = len(parts.state), self.forward(parts, rng)
         tab = self._tabs(parts)[parts.rows, parts.state + np.where(forward, 1, -1)]
         tap = taps_inside(tab, rng).start
         left, top, right, bottom = parts.boxes.T

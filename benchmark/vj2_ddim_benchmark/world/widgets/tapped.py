@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from vj2_ddim_benchmark.world.painting import (
-    ACCENT,
-    INK,
-    KEYS,
-    KNOB,
-    MUTED,
-    SURFACE,
-    Rectangles,
-    stack_boxes,
-)
+from vj2_ddim_benchmark.world.painting import KEYS, Color, Rectangles, stack_boxes
 from vj2_ddim_benchmark.world.touch import Gestures
 from vj2_ddim_benchmark.world.widgets.widget import (
     Parts,
     Strokes,
     Widget,
-    cell_boxes,
     cell_under,
     inside,
     other_than,
@@ -51,16 +41,14 @@ class Switch(Widget):
     def draw(self, parts: Parts) -> Rectangles:
         """A track with cut corners and a knob half as wide."""
         left, top, right, bottom = parts.boxes.T
-        side = (right - left) / 2 - self.inset
-        knob = np.where(parts.state == 1, right - self.inset - side, left + self.inset)
-        track = np.where(parts.state == 1, parts.colors[:, ACCENT], parts.colors[:, MUTED])
+        corner, inset, on = self.corner, self.inset, parts.state == 1
+        side = (right - left) / 2 - inset
+        knob = np.where(on, right - inset - side, left + inset)
         return Rectangles.of(
-            (stack_boxes(left + self.corner, top, right - self.corner, bottom), track),
-            (stack_boxes(left, top + self.corner, right, bottom - self.corner), track),
-            (
-                stack_boxes(knob, top + self.inset, knob + side, bottom - self.inset),
-                parts.colors[:, KNOB],
-            ),
+            parts.colors,
+            (stack_boxes(left + corner, top, right - corner, bottom), parts.light),
+            (stack_boxes(left, top + corner, right, bottom - corner), parts.light),
+            (stack_boxes(knob, top + inset, knob + side, bottom - inset), Color.KNOB),
         )
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
@@ -68,115 +56,90 @@ class Switch(Widget):
         return taps_inside(parts.boxes, rng)
 
 
-class Radio(Widget):
-    """The state is the selected option, from the top; options are how many there are."""
+class _Choice(Widget):
+    """The state is one of the cells."""
+
+    def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
+        """A tap that starts and ends on one cell selects it."""
+        cell = tapped_cell(gestures, self.cells(parts))
+        return np.where(cell >= 0, cell, parts.state)
+
+    def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
+        """A tap on any cell but the selected one."""
+        cell = other_than(parts.state, self.num_states(parts.options), rng)
+        return taps_inside(self.cells(parts)[parts.rows, cell], rng)
+
+
+class Radio(_Choice):
+    """A column of options: the state is the selected one, from the top."""
 
     kind = "radio"
     choices = ((3, 0), (4, 0), (5, 0))
-    most = 5
-
-    def size_range(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Rows of 25 to 34 pixels, 72 to 120 wide."""
-        rows = options[:, :1] + 0.0
-        return rows * (0.0, 25.0) + (72.0, 0.0), rows * (0.0, 34.0) + (120.0, 0.0)
-
-    def num_states(self, options: IntArray) -> IntArray:
-        """One for each option."""
-        return np.asarray(options[:, 0])
-
-    def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
-        """A tap that starts and ends on one option selects it."""
-        chosen = tapped_cell(gestures, self._rows(parts))
-        return np.where(chosen >= 0, chosen, parts.state)
+    smallest, largest = (72.0, 25.0), (120.0, 34.0)
+    gap = 1.0
 
     def draw(self, parts: Parts) -> Rectangles:
         """A panel; in each row a button, ringed and filled where selected, and a label."""
-        rows = self._rows(parts)
+        rows = self.cells(parts)
         left, top, right, bottom = np.moveaxis(rows, -1, 0)
         side = np.minimum(bottom - top - 6.0, 20.0)
         middle = (top + bottom) / 2
         buttons = stack_boxes(left + 4.0, middle - side / 2, left + 4.0 + side, middle + side / 2)
         labels = stack_boxes(left + side + 14.0, middle - 3.0, right - 6.0, middle + 3.0)
         there = (rows[..., 2] > 0)[..., None]
-        selected = np.arange(self.most) == parts.state[:, None]
-        surface, ink, accent, muted = parts.colors[:, [SURFACE, INK, ACCENT, MUTED]].T[..., None]
-        edge = np.where(selected, ink, muted)
+        selected = np.arange(rows.shape[1]) == parts.state[:, None]
+        colors = parts.colors[..., None]
+        edge = np.where(selected, colors[:, Color.INK], colors[:, Color.MUTED])
+        fill = np.where(selected, colors[:, Color.ACCENT], colors[:, Color.SURFACE])
         return Rectangles.of(
-            (parts.boxes, surface),
+            parts.colors,
+            (parts.boxes, Color.SURFACE),
             (np.where(there, buttons, 0.0), edge),
-            (np.where(there, shrunk(buttons, 4.0), 0.0), np.where(selected, accent, surface)),
+            (np.where(there, shrunk(buttons, 4.0), 0.0), fill),
             (np.where(there, labels, 0.0), edge),
         )
 
-    def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
-        """A tap on any option but the selected one."""
-        option = other_than(parts.state, parts.options[:, 0], rng)
-        return taps_inside(self._rows(parts)[parts.rows, option], rng)
 
-    def _rows(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 5, 4]` of the options."""
-        return cell_boxes(parts.boxes, parts.options[:, 0], 1, self.most, gap=1.0)
-
-
-class Keypad(Widget):
-    """The state is the selected key, counted row by row; options are rows and columns."""
+class Keypad(_Choice):
+    """Rows and columns of keys under a display: the state is the selected key, row by row."""
 
     kind = "keypad"
     choices = ((2, 3), (3, 2), (3, 3))
-    most = 9
-    display = 20.0  # height of the display, in page pixels
-    gap = 2.0  # half the dead space between keys
+    smallest, largest = (32.0, 32.0), (48.0, 48.0)
+    padding = (0.0, 20.0)  # the display
     ring = 5.0  # width of the ring around the selected key
 
-    def size_range(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Keys of 28 to 44 pixels and the space around them, under a display."""
-        cells = options[:, ::-1] + 0.0
-        return cells * 32.0 + (0.0, self.display), cells * 48.0 + (0.0, self.display)
-
-    def num_states(self, options: IntArray) -> IntArray:
-        """One for each key."""
-        return np.asarray(options.prod(axis=1))
-
-    def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
-        """A tap that starts and ends on one key selects it."""
-        key = tapped_cell(gestures, self._keys(parts))
-        return np.where(key >= 0, key, parts.state)
-
     def draw(self, parts: Parts) -> Rectangles:
-        """A panel, the display, a ring behind the selected key, and the keys."""
-        keys, palette, gap = self._keys(parts), parts.colors[:, KEYS], self.gap
+        """A panel, the display in the selected key's colour, a ring behind that key, the keys."""
+        keys, palette, gap = self.cells(parts), parts.colors[:, KEYS], self.gap
         left, top, right, _ = parts.boxes.T
-        display = stack_boxes(left + gap, top + gap, right - gap, top + self.display - gap)
-        faces = shrunk(keys, self.ring * (np.arange(self.most) == parts.state[:, None]))
+        display = stack_boxes(left + gap, top + gap, right - gap, top + self.padding[1] - gap)
+        faces = shrunk(keys, self.ring * (np.arange(keys.shape[1]) == parts.state[:, None]))
         return Rectangles.of(
-            (parts.boxes, parts.colors[:, SURFACE]),
+            parts.colors,
+            (parts.boxes, Color.SURFACE),
             (display, palette[parts.rows, parts.state]),
-            (keys[parts.rows, parts.state], parts.colors[:, INK]),
+            (keys[parts.rows, parts.state], Color.INK),
             (faces, palette),
         )
 
-    def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
-        """A tap on any key but the selected one."""
-        key = other_than(parts.state, self.num_states(parts.options), rng)
-        return taps_inside(self._keys(parts)[parts.rows, key], rng)
-
-    def _keys(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 9, 4]` of the keys."""
-        below = parts.boxes + np.array([0.0, self.display, 0.0, 0.0])
-        return cell_boxes(below, parts.options[:, 0], parts.options[:, 1], self.most, self.gap)
-
 
 class Menu(Widget):
-    """State i is closed with item i chosen, 3 + i is open with item i chosen."""
+    """A head and three items. State i is closed with item i chosen, 3 + i open with item i."""
 
     kind = "menu"
-    smallest, largest = (84.0, 108.0), (140.0, 144.0)  # a head and three items
+    smallest, largest = (84.0, 27.0), (140.0, 36.0)
     items = 3
     count = 2 * items
 
+    def grid(self, options: IntArray) -> tuple[IntArray, IntArray]:
+        """A row for the head and each item."""
+        ones = np.ones(len(options), np.int64)
+        return (1 + self.items) * ones, ones
+
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A long press on a closed menu's head opens it; a tap on an open one's item chooses."""
-        rows, is_open = self._rows(parts), parts.state >= self.items
+        rows, is_open = self.cells(parts), parts.state >= self.items
         opens = gestures.long_pressed & ~is_open & (cell_under(gestures.start, rows) == 0)
         tapped = tapped_cell(gestures, rows)
         state = np.where(opens, parts.state + self.items, parts.state)
@@ -184,11 +147,12 @@ class Menu(Widget):
 
     def draw(self, parts: Parts) -> Rectangles:
         """A framed head in the chosen item's colour; below it, while open, the items' colours."""
-        rows, is_open = self._rows(parts), parts.state >= self.items
+        rows, is_open = self.cells(parts), parts.state >= self.items
         palette = parts.colors[:, KEYS][:, [0, 3, 6]]
         return Rectangles.of(
-            (np.where(is_open[:, None], parts.boxes, 0.0), parts.colors[:, SURFACE]),
-            (rows[:, 0], parts.colors[:, INK]),
+            parts.colors,
+            (np.where(is_open[:, None], parts.boxes, 0.0), Color.SURFACE),
+            (rows[:, 0], Color.INK),
             (shrunk(rows[:, 0], 5.0), palette[parts.rows, parts.state % self.items]),
             (np.where(is_open[:, None, None], rows[:, 1:], 0.0), palette),
         )
@@ -197,8 +161,8 @@ class Menu(Widget):
         """A long press where closed; where open, a tap on an item that is not chosen."""
         is_open = parts.state >= self.items
         item = other_than(parts.state % self.items, self.items, rng)
-        box = self._rows(parts)[parts.rows, np.where(is_open, 1 + item, 0)]
-        taps = taps_inside(box, rng)
+        row = np.where(is_open, 1 + item, 0)
+        taps = taps_inside(self.cells(parts)[parts.rows, row], rng)
         return Strokes(taps.start, taps.end, None, ~is_open)
 
     def distance(self, state: IntArray, other: IntArray) -> FloatArray:
@@ -208,11 +172,6 @@ class Menu(Widget):
         to_closed = np.where(opened, 1, np.where(same_item, 0, 2))
         to_open = np.where(same_item, np.where(opened, 0, 1), np.where(opened, 2, 3))
         return np.where(wanted_open, to_open, to_closed).astype(np.float64)
-
-    def _rows(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 4, 4]` of the head and the items."""
-        most = 1 + self.items
-        return cell_boxes(parts.boxes, np.full(len(parts.state), most), 1, most)
 
 
 class Twin(Widget):
@@ -233,14 +192,13 @@ class Twin(Widget):
         """A panel, two framed buttons, and the lamp between them."""
         left, top, right, bottom = parts.boxes.T
         buttons, width = self._buttons(parts), parts.widths * (self.button + 0.06)
+        lamp = stack_boxes(left + width, top + 5.0, right - width, bottom - 5.0)
         return Rectangles.of(
-            (parts.boxes, parts.colors[:, SURFACE]),
-            (buttons, parts.colors[:, INK]),
-            (shrunk(buttons, 4.0), parts.colors[:, KNOB]),
-            (
-                stack_boxes(left + width, top + 5.0, right - width, bottom - 5.0),
-                np.where(parts.state == 1, parts.colors[:, ACCENT], parts.colors[:, MUTED]),
-            ),
+            parts.colors,
+            (parts.boxes, Color.SURFACE),
+            (buttons, Color.INK),
+            (shrunk(buttons, 4.0), Color.KNOB),
+            (lamp, parts.light),
         )
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
@@ -252,27 +210,21 @@ class Twin(Widget):
         """Boxes `[m, 2, 4]` of the buttons."""
         left, top, right, bottom = parts.boxes.T
         width = parts.widths * self.button
-        buttons = (
-            stack_boxes(left + 2.0, top + 2.0, left + width, bottom - 2.0),
-            stack_boxes(right - width, top + 2.0, right - 2.0, bottom - 2.0),
-        )
-        return np.stack(buttons, axis=1)
+        one = stack_boxes(left + 2.0, top + 2.0, left + width, bottom - 2.0)
+        other = stack_boxes(right - width, top + 2.0, right - 2.0, bottom - 2.0)
+        return np.stack([one, other], axis=1)
 
 
 class Panel(Widget):
-    """A dead area: it looks like something, and nothing changes it; options are lines of text."""
+    """A dead area: it looks like lines of text, and nothing that is done to it changes it."""
 
     kind = "panel"
     max_count = 2
     choices = ((1, 0), (2, 0), (3, 0))
+    smallest, largest = (48.0, 16.0), (130.0, 22.0)
+    padding = (0.0, 8.0)
     count = 1
     active = False
-    most = 3
-
-    def size_range(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
-        """48 to 130 wide, lines of 16 to 22 pixels."""
-        lines = options[:, :1] + 0.0
-        return lines * (0.0, 16.0) + (48.0, 8.0), lines * (0.0, 22.0) + (130.0, 8.0)
 
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """Nothing."""
@@ -281,13 +233,11 @@ class Panel(Widget):
     def draw(self, parts: Parts) -> Rectangles:
         """A panel with lines on it."""
         left, top, right, bottom = (edge[:, None] for edge in parts.boxes.T)
-        lines, count = np.arange(self.most), parts.options[:, :1]
+        lines, count = np.arange(3), parts.options[:, :1]
         middle = top + (lines + 0.5) * (bottom - top) / count
         text = stack_boxes(left + 6.0, middle - 3.0, right - 6.0 - 8.0 * (lines % 2), middle + 3.0)
-        return Rectangles.of(
-            (parts.boxes, parts.colors[:, SURFACE]),
-            (np.where((lines < count)[..., None], text, 0.0), parts.colors[:, MUTED]),
-        )
+        text = np.where((lines < count)[..., None], text, 0.0)
+        return Rectangles.of(parts.colors, (parts.boxes, Color.SURFACE), (text, Color.MUTED))
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """A tap on it, which changes nothing."""
