@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from vj2_ddim_benchmark.progress import Progress
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.policies import NEAR_MISS_SHARE, mixed_policy
@@ -25,7 +26,8 @@ from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures.segments import IntArray
 
 __all__ = [
-    "Transitions", "collect_transitions", "load_transitions", "measure_speed", "save_transitions",
+    "Transitions", "collect_transitions", "counted", "load_transitions", "measure_speed",
+    "save_transitions",
 ]  # fmt: skip
 
 FORMAT = "vj2-ddim touch screen transitions 1"
@@ -100,6 +102,18 @@ def collect_transitions(
         if progress is not None:
             progress(num_trajectories)
     return Transitions(frames, actions, states)
+
+
+def counted(progress: Progress, phase: str, total: int) -> Callable[[int], None]:
+    """A progress for `collect_transitions` that adds up, and tells how many of a total are done."""
+    done = 0
+
+    def count(added: int) -> None:
+        nonlocal done
+        done += added
+        progress(phase, done, total)
+
+    return count
 
 
 def save_transitions(

@@ -142,7 +142,7 @@ class Layout:
     boxes: FloatArray  # [n, S, 4] left, top, right, bottom in page pixels
     options: IntArray  # [n, S, 2], what each kind makes of them
     num_states: IntArray  # [n, S], 0 where the widget is absent
-    colors: PackedColors  # [n, NUM_COLORS]
+    colors: PackedColors  # [n, COUNT]
     codes: IntArray  # [n, 5]
 
     def select(self, index: IntArray) -> Layout:

@@ -8,7 +8,6 @@ pixel, and each block of 2 x 2 pixels is then averaged, so that edges between pi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Self
 
 import numpy as np
@@ -19,32 +18,27 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = [
-    "KEYS", "NUM_SECTORS", "PAGES", "PAGE_MARKS", "Color", "Images", "PackedColors", "Rectangles",
-    "draw_palettes", "paint", "stack_boxes",
+    "NUM_SECTORS", "Color", "Images", "PackedColors", "Rectangles", "draw_palettes", "paint",
+    "shrunk", "stack_boxes",
 ]  # fmt: skip
 
 Images = NDArray[np.uint8]
 PackedColors = NDArray[np.uint32]  # little-endian red, green, blue, 0
 
-KEYS, PAGES, PAGE_MARKS = slice(6, 15), slice(15, 19), slice(19, 23)  # places after those of
-NUM_COLORS = 23
 NUM_SECTORS = 10  # of the circle of hues
 CHUNK = 32  # pictures painted at once: their canvases stay in the cache
 
 
-class Color(IntEnum):
+class Color:
     """Places in a palette."""
 
-    BACKGROUND = 0
-    SURFACE = 1
-    MUTED = 2
-    ACCENT = 3
-    INK = 4
-    KNOB = 5
+    BACKGROUND, SURFACE, MUTED, ACCENT, INK, KNOB = range(6)
+    KEYS, PAGES, PAGE_MARKS = slice(6, 15), slice(15, 19), slice(19, 23)
+    COUNT = 23
 
 
 def draw_palettes(sectors: IntArray, rng: np.random.Generator) -> PackedColors:
-    """Palettes `[n, NUM_COLORS]` with accent and base hue in the given sectors, `[n, 2]`."""
+    """Palettes `[n, COUNT]` with accent and base hue in the given sectors, `[n, 2]`."""
     num = len(sectors)
     accent, base = ((sectors + rng.random((num, 2))) / NUM_SECTORS).T[:, :, None]
     dark = rng.random((num, 1)) < 0.5
@@ -56,11 +50,11 @@ def draw_palettes(sectors: IntArray, rng: np.random.Generator) -> PackedColors:
         ([Color.ACCENT], accent, 0.85, np.where(dark, 0.95, 0.8)),
         ([Color.INK], accent, 0.05, np.where(dark, 1.0, 0.05)),
         ([Color.KNOB], accent, 0.0, 1.0),
-        (KEYS, base + steps / 9, 0.75, np.where(steps % 2, 0.65, 0.95)),
-        (PAGES, base + steps[:4] / 4, 0.55, np.where(dark, 0.65, 0.9)),
-        (PAGE_MARKS, base + steps[:4] / 4 + 0.08, 0.9, np.where(dark, 0.95, 0.5)),
+        (Color.KEYS, base + steps / 9, 0.75, np.where(steps % 2, 0.65, 0.95)),
+        (Color.PAGES, base + steps[:4] / 4, 0.55, np.where(dark, 0.65, 0.9)),
+        (Color.PAGE_MARKS, base + steps[:4] / 4 + 0.08, 0.9, np.where(dark, 0.95, 0.5)),
     ]
-    hsv = np.zeros((num, NUM_COLORS, 3))
+    hsv = np.zeros((num, Color.COUNT, 3))
     for colors, hue, saturation, value in look:
         hsv[:, colors, 0], hsv[:, colors, 1], hsv[:, colors, 2] = hue % 1.0, saturation, value
     hsv[..., 1:] *= rng.uniform(0.9, 1.0, (num, 1, 2))
@@ -100,6 +94,11 @@ def stack_boxes(
 ) -> FloatArray:
     """Boxes `[..., 4]` from edges that broadcast together."""
     return np.stack(np.broadcast_arrays(left, top, right, bottom), axis=-1)
+
+
+def shrunk(boxes: FloatArray, pixels: FloatArray | float) -> FloatArray:
+    """Boxes with a margin taken off each side; empty ones stay empty."""
+    return np.asarray(boxes + np.asarray(pixels)[..., None] * np.array([1.0, 1.0, -1.0, -1.0]))
 
 
 def paint(background: PackedColors, layers: list[tuple[IntArray, Rectangles]], size: int) -> Images:

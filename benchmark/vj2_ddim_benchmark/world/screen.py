@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.world.layouts import Layout, draw_layouts, seeded
 from vj2_ddim_benchmark.world.painting import Color, Images, paint
-from vj2_ddim_benchmark.world.touch import read_gestures
+from vj2_ddim_benchmark.world.touch import inside, read_gestures
 from vj2_ddim_benchmark.world.widgets import (
     NUM_SLOTS,
     SLOT_KINDS,
@@ -19,7 +19,6 @@ from vj2_ddim_benchmark.world.widgets import (
     Parts,
     Widget,
 )
-from vj2_ddim_benchmark.world.widgets.widget import inside
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray

@@ -22,7 +22,8 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = [
-    "NUM_STEPS", "PAGE", "Gestures", "drag", "gesture_path", "random_times", "read_gestures", "tap",
+    "NUM_STEPS", "PAGE", "Gestures", "drag", "gesture_path", "inside", "random_times",
+    "read_gestures", "tap",
 ]  # fmt: skip
 
 PAGE = 256.0  # page pixels across the screen, whatever the size of its picture
@@ -62,9 +63,32 @@ class Gestures:
         travel = np.hypot(*(self.end - self.start).T)
         return np.asarray(self.dragged & (travel >= FLING_SPEED * self.num_steps))
 
+    def starts_on(self, cells: FloatArray) -> IntArray:
+        """Which of the cells `[n, m, 4]` each comes down on, `[n]`; -1 is none."""
+        return _cell_under(self.start, cells)
+
+    def ends_on(self, cells: FloatArray) -> IntArray:
+        """Which of the cells `[n, m, 4]` each is lifted from, `[n]`; -1 is none."""
+        return _cell_under(self.end, cells)
+
+    def tapped_on(self, cells: FloatArray) -> IntArray:
+        """On which of the cells each tap starts and ends, `[n]`; -1 is none, or no tap."""
+        start = self.starts_on(cells)
+        return np.where(self.tapped & (start == self.ends_on(cells)), start, -1)
+
     def select(self, index: IntArray) -> Gestures:
         """The gestures at an index."""
         return Gestures(**{name: values[index] for name, values in vars(self).items()})
+
+
+def inside(points: FloatArray, boxes: FloatArray) -> NDArray[np.bool_]:
+    """Whether points `[..., 2]` lie in boxes `[..., 4]`; right and bottom edges do not count."""
+    return np.asarray(((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(axis=-1))
+
+
+def _cell_under(points: FloatArray, cells: FloatArray) -> IntArray:
+    under = inside(points[:, None], cells)
+    return np.where(under.any(axis=1), under.argmax(axis=1), -1)
 
 
 def read_gestures(actions: ArrayLike, num_screens: int) -> Gestures:

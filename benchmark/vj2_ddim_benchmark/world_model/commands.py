@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from click.core import ParameterSource
 from rich.console import Console
 from rich.table import Table
 
@@ -16,6 +15,7 @@ from vj2_ddim_benchmark.progress import progress_bars
 from vj2_ddim_benchmark.protocol.setup import environment
 from vj2_ddim_benchmark.world.collect import (
     collect_transitions,
+    counted,
     load_transitions,
     measure_speed,
     save_transitions,
@@ -48,19 +48,14 @@ def collect(
     seed: Seed = 0,
 ) -> None:
     """Touch screens with scripted and random gestures and write what happened."""
+    total = num_trajectories * horizon
     with progress_bars() as progress:
-        done = 0
-
-        def count(added: int) -> None:
-            nonlocal done
-            done += added
-            progress("collect", done, num_trajectories * horizon)
-
+        told = counted(progress, "collect", total)
         transitions = collect_transitions(
-            num_trajectories, horizon=horizon, split=split, seed=seed, progress=count
+            num_trajectories, horizon=horizon, split=split, seed=seed, progress=told
         )
     save_transitions(out, transitions, {"split": split, "seed": seed})
-    typer.echo(f"{num_trajectories * horizon} transitions in {out}")
+    typer.echo(f"{total} transitions in {out}")
 
 
 @app.command()
@@ -108,14 +103,12 @@ def train(
 
     Stopped with Ctrl-C, the same command goes on where it was.
     """
-    if quick:  # where nothing else is asked for
-        given = [
-            field.name
-            for field in fields(config)
-            if context.get_parameter_source(field.name) is not ParameterSource.DEFAULT
-        ]
-        asked = {name: getattr(config, name) for name in given}
-        config = replace(WorldModelConfig.quick(), **asked)
+    if quick:  # what is asked for by name stays
+        sources = {each.name: context.get_parameter_source(each.name) for each in fields(config)}
+        asked = [name for name, source in sources.items() if source and source.name != "DEFAULT"]
+        config = replace(
+            WorldModelConfig.quick(), **{name: getattr(config, name) for name in asked}
+        )
     with progress_bars() as progress:
         model = train_world_model(config, out, progress, device=device, start=start_from)
     _show(model.report)

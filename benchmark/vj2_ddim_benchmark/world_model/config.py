@@ -54,12 +54,11 @@ class WorldModelConfig(Settings):
     seed: int = setting(0, "Of the data, the weights and the order of the batches.", low=0)
 
     def check(self) -> None:
-        """Refuse patches that do not divide the screen."""
-        if self.screen_size % self.patch_size:
-            raise self.error(
-                f"patch_size must divide screen_size; found {self.patch_size} and "
-                f"{self.screen_size}"
-            )
+        """Refuse parts that do not divide the whole."""
+        for part, whole in (("patch_size", "screen_size"), ("num_heads", "width")):
+            found = getattr(self, part), getattr(self, whole)
+            if found[1] % found[0]:
+                raise self.error(f"{part} must divide {whole}; found {found[0]} and {found[1]}")
 
     @classmethod
     def quick(cls) -> WorldModelConfig:
@@ -70,6 +69,11 @@ class WorldModelConfig(Settings):
         )  # fmt: skip
 
     @property
+    def grid(self) -> int:
+        """Tokens along each side of the screen."""
+        return self.screen_size // self.patch_size
+
+    @property
     def num_tokens(self) -> int:
         """N, the tokens of one screen."""
-        return (self.screen_size // self.patch_size) ** 2
+        return self.grid**2

@@ -54,19 +54,9 @@ class LatentCost:
         self.state, self.goal = self._tensor(state), self._tensor(goal)
 
     def torch_cost(self, z_start: Tensor, z_goal: Tensor, actions: Tensor) -> Tensor:
-        """Differentiable cost.
+        """Differentiable cost `[B, K]`, lower is better, of latents `[B, N, D]` and candidates.
 
-        Args:
-            z_start: Latents `[B, N, D]`.
-            z_goal: Latents `[B, N, D]`.
-            actions: Candidates `[B, K, L, 3]`; L may hold several action blocks.
-
-        Returns:
-            `[B, K]`, lower is better.
-
-        Raises:
-            ActionError: The candidates do not hold whole blocks of three channels.
-            ContextError: There are not as many rows of candidates as of latents.
+        Candidates are `[B, K, L, 3]`; L may hold several action blocks.
         """
         if actions.ndim != 4 or len(actions) != len(z_start):
             raise ContextError(

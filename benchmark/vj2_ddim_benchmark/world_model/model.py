@@ -53,15 +53,7 @@ class WorldModel(nn.Module):
     @classmethod
     def create(cls, config: WorldModelConfig, encoder: PatchEncoder) -> WorldModel:
         """A world model with an untrained predictor, its weights drawn from torch's generator."""
-        predictor = Predictor(
-            num_tokens=config.num_tokens,
-            token_dim=config.token_dim,
-            action_block=config.action_block,
-            width=config.width,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            num_knots=config.num_knots,
-        )
+        predictor = Predictor(config)
         predictor.glimpse.see_colours(encoder)
         return cls(config, encoder, predictor)
 

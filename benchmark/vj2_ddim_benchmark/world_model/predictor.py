@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
-from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
+from vj2_ddim_plugin.errors import ActionError, ContextError
 
 __all__ = ["NUM_CHANNELS", "Glimpse", "Predictor", "press_knots", "sample_windows"]
 
@@ -35,41 +36,23 @@ class Predictor(nn.Module):
     with its press. Each step is predicted from its own latents and its own block alone: the touch
     screen is Markov, so time is folded into the batch. Differentiable in latents and actions.
     Untrained, it predicts no change.
-
-    Raises:
-        ConfigError: On construction: `num_tokens` is not a square, or the heads do not divide the
-            width.
     """
 
-    def __init__(
-        self,
-        *,
-        num_tokens: int = 64,
-        token_dim: int = 32,
-        action_block: int = 250,
-        width: int = 64,
-        num_layers: int = 2,
-        num_heads: int = 4,
-        num_knots: int = 5,
-    ) -> None:
+    def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
-        grid = math.isqrt(num_tokens)
-        if grid**2 != num_tokens:
-            raise ConfigError(f"num_tokens must be a square number; found {num_tokens}")
-        if width % num_heads:
-            raise ConfigError(f"num_heads must divide width; found {num_heads} and {width}")
-        self.num_tokens, self.token_dim, self.action_block = num_tokens, token_dim, action_block
+        grid, width, token_dim = config.grid, config.width, config.token_dim
+        self.num_tokens, self.token_dim = config.num_tokens, token_dim
+        self.action_block, self.num_knots = config.action_block, config.num_knots
         self.read = nn.Linear(token_dim, width)
-        self.position = nn.Parameter(0.02 * torch.randn(num_tokens, width))
-        self.num_knots = num_knots
-        self.touch = TouchMap(grid, width, num_knots=num_knots)
+        self.position = nn.Parameter(0.02 * torch.randn(self.num_tokens, width))
+        self.touch = TouchMap(grid, width, num_knots=self.num_knots)
         self.glimpse = Glimpse(grid, token_dim, width, num_positions=2)
         self.mix = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         layers: list[nn.Module] = [NeighbourLayer(grid, width)]
-        for _ in range(num_layers):
-            layers += [_screen_layer(width, num_heads), NeighbourLayer(grid, width)]
+        for _ in range(config.num_layers):
+            layers += [_screen_layer(width, config.num_heads), NeighbourLayer(grid, width)]
         self.layers = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(width)
         self.write = nn.Linear(width, token_dim)
@@ -77,18 +60,10 @@ class Predictor(nn.Module):
         nn.init.zeros_(self.write.bias)
 
     def forward(self, z: Tensor, actions: Tensor) -> Tensor:
-        """Predict the latents after each step.
+        """The latents after each step, from latents `[B, T, N, D]` before it and a block each.
 
-        Args:
-            z: Latents `[B, T, N, D]`.
-            actions: One block a step, `[B, T, L * A]` or `[B, T, L, A]`, x and y in [0, 1].
-
-        Returns:
-            `[B, T, N, D]`; entry t is the prediction of the latents at t + 1.
-
-        Raises:
-            ContextError: The latents have another shape.
-            ActionError: The actions have another shape.
+        Blocks are `[B, T, L * A]` or `[B, T, L, A]`, x and y in [0, 1]; entry t of the result is
+        the prediction of the latents at t + 1.
         """
         if z.ndim != 4 or z.shape[2:] != (self.num_tokens, self.token_dim):
             raise ContextError(
@@ -121,14 +96,8 @@ def press_knots(actions: Tensor, num_knots: int) -> tuple[Tensor, Tensor]:
     """Press-weighted mean positions along the press, and how long it was.
 
     Time is measured in press: 0 where it begins, 1 where it ends. Knot k averages the positions
-    around press time k / (num_knots - 1), with hat-shaped weights times the press itself.
-
-    Args:
-        actions: `[..., L, 3]` of x, y and press.
-        num_knots: K, at least 2.
-
-    Returns:
-        Positions `[..., K, 2]` in the units of x and y, and the press in steps, `[...]`.
+    around press time k / (K - 1), with hat-shaped weights times the press itself. Actions
+    `[..., L, 3]` to positions `[..., K, 2]`, and the press in steps, `[...]`.
     """
     press = actions[..., 2].clamp(0, 1)
     steps = press.sum(dim=-1)
@@ -178,15 +147,9 @@ class TouchMap(nn.Module):
 
 
 def sample_windows(maps: Tensor, positions: Tensor, window: int) -> Tensor:
-    """Bilinear samples, one map cell apart, of square windows; zero beyond the map.
+    """Bilinear samples `[n, K, C, P, P]`, one map cell apart, around positions; zero beyond.
 
-    Args:
-        maps: `[n, C, S, S]`, rows then columns.
-        positions: `[n, K, 2]` of x and y in [0, 1], the windows' centres.
-        window: Samples a side, P, an odd number.
-
-    Returns:
-        `[n, K, C, P, P]`; differentiable in the maps and the positions.
+    Maps are `[n, C, S, S]`, rows then columns; positions `[n, K, 2]` of x and y in [0, 1].
     """
     side = maps.shape[-1]
     shifts = torch.arange(window, device=maps.device, dtype=maps.dtype) - window // 2

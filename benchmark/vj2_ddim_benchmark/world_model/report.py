@@ -16,7 +16,6 @@ widget:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
+from vj2_ddim_benchmark.progress import Progress
 from vj2_ddim_benchmark.world.policies import mixed_policy, random_policy
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
@@ -46,18 +46,11 @@ def report_world_model(
     *,
     split: str = "validation",
     num_problems: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure a world model.
+    """Measure a world model on so many problems of a split, as configured unless told.
 
-    Args:
-        model: What to measure.
-        split: Whose screens.
-        num_problems: How many; the configured number unless told.
-        progress: Called with the phase, the problems done and their number.
-
-    Returns:
-        `{"split": .., "num_problems": .., "measures": {"overall" or kind: {measure: value}}}`.
+    `{"split": .., "num_problems": .., "measures": {"overall" or kind: {measure: value}}}`.
     """
     count = num_problems or model.config.num_report_problems
     problems = one_gesture_problems(

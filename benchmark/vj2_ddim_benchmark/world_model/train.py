@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from vj2_ddim_benchmark.half_precision import round_weights
 from vj2_ddim_benchmark.progress import Progress
-from vj2_ddim_benchmark.world.collect import Transitions, collect_transitions
+from vj2_ddim_benchmark.world.collect import collect_transitions, counted
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -49,29 +49,21 @@ def train_world_model(
     device: str = "cpu",
     start: Path | None = None,
 ) -> WorldModel:
-    """Make a world model and write it to a file.
+    """Make a world model, write it to a file, and return it in evaluation mode.
 
-    A training that is interrupted keeps its state beside the file, in `OUT.training`; the same call
-    goes on from there to the same weights.
-
-    Args:
-        config: What to make.
-        out: The checkpoint to create or replace.
-        progress: Told about every step.
-        device: Where to train.
-        start: A world model to go on from, with its encoder; a new one unless told.
-
-    Returns:
-        The model that was written, in evaluation mode.
-
-    Raises:
-        CheckpointError: `start` cannot be opened, or `OUT.training` is of another training.
-        ConfigError: `start` is not of the size that `config` asks for.
+    It goes on from the world model `start`, with its encoder, where one is given. A training that
+    is interrupted keeps its state beside the file, in `OUT.training`; the same call goes on from
+    there to the same weights.
     """
     progress = progress or (lambda phase, done, total: None)
     began = time.perf_counter()
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
-    transitions = _collect(config, progress)
+    num, horizon = config.num_trajectories, config.horizon
+    told = counted(progress, "collect", num * horizon)
+    transitions = collect_transitions(
+        num, horizon=horizon, split="train", seed=config.seed, size=config.screen_size,
+        progress=told,
+    )  # fmt: skip
     model = known or _untrained(config, transitions.frames)
     model.to(device)
     latents, actions = model.encode(transitions.frames), transitions.actions
@@ -107,23 +99,10 @@ def train_predictor(
     state: Path | None = None,
     origin: str | None = None,
 ) -> list[float]:
-    """Train on the trajectories' transitions, in batches drawn from the configured seed.
+    """Train on latents `[n, T, N, D]` and actions `[n, T-1, L, 3]`; the mean loss of each epoch.
 
-    Args:
-        predictor: Trained in place, left in evaluation mode.
-        latents: `[n, T, N, D]`.
-        actions: `[n, T-1, L, 3]`.
-        config: Batches, epochs, learning rate, seed.
-        progress: Told about every gradient step.
-        state: Where to keep what an interrupted training goes on from.
-        origin: Names the weights that were there before, for `state`.
-
-    Returns:
-        The mean loss of each epoch.
-
-    Raises:
-        CheckpointError: `state` is of another training.
-        DataError: There are fewer transitions than one batch holds.
+    The file `state` keeps what an interrupted training goes on from; `origin` names the weights
+    that were there before it.
     """
     task = PredictorTask(predictor, latents, actions, config)
     rate, total = config.learning_rate, task.total_steps
@@ -141,14 +120,7 @@ def train_predictor(
 
 
 class PredictorTask:
-    """What one step learns: a batch of transitions, each epoch in a new order.
-
-    Args:
-        model: The predictor.
-        latents: `[n, T, N, D]`.
-        actions: `[n, T-1, L, 3]`.
-        config: What of them, in which batches.
-    """
+    """What one step learns: a batch of transitions, each epoch in a new order."""
 
     def __init__(
         self, model: Predictor, latents: Tensor, actions: Tensor, config: WorldModelConfig
@@ -247,24 +219,6 @@ def adversarial_actions(
     (slope,) = torch.autograd.grad(loss, shift)
     worst = (shift.detach() + STEP * radius * slope.sign()).clamp(-radius, radius)
     return torch.cat([(places + worst).clamp(0.0, 1.0), press], dim=-1)
-
-
-def _collect(config: WorldModelConfig, progress: Progress) -> Transitions:
-    collected = 0
-
-    def count(added: int) -> None:
-        nonlocal collected
-        collected += added
-        progress("collect", collected, config.num_trajectories * config.horizon)
-
-    return collect_transitions(
-        config.num_trajectories,
-        horizon=config.horizon,
-        split="train",
-        seed=config.seed,
-        size=config.screen_size,
-        progress=count,
-    )
 
 
 def _untrained(config: WorldModelConfig, frames: NDArray[np.uint8]) -> WorldModel:

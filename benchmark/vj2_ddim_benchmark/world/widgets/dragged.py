@@ -5,18 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.world.painting import Color, Rectangles, stack_boxes
+from vj2_ddim_benchmark.world.painting import Color, Rectangles, shrunk, stack_boxes
 from vj2_ddim_benchmark.world.touch import PAGE, Gestures
-from vj2_ddim_benchmark.world.widgets.widget import (
-    MARGIN,
-    Parts,
-    Strokes,
-    Widget,
-    cell_under,
-    other_than,
-    shrunk,
-    taps_inside,
-)
+from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, other_than, taps_inside
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
@@ -68,7 +59,7 @@ class Slider(Widget):
         near = np.abs(place - parts.state) < least
         place = np.where(near, (place + self.last // 2) % count, place)
         first, length = self._track(parts)
-        top, bottom = parts.boxes[:, 1] + MARGIN, parts.boxes[:, 3] - MARGIN
+        top, bottom = parts.boxes[:, 1] + self.margin, parts.boxes[:, 3] - self.margin
         end = np.stack([first + place / self.last * length, rng.uniform(top, bottom)], axis=1)
         grip = self._knob(parts) + rng.uniform(-6.0, 6.0, num)
         knob = np.stack([grip, rng.uniform(top, bottom)], axis=1)
@@ -95,8 +86,8 @@ class Tray(Widget):
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A drag that starts on the piece and ends in a slot moves it there."""
         slots = self.cells(parts)
-        target = cell_under(gestures.end, slots)
-        holds = cell_under(gestures.start, slots) == parts.state
+        target = gestures.ends_on(slots)
+        holds = gestures.starts_on(slots) == parts.state
         moves = gestures.dragged & holds & (target >= 0)
         return np.where(moves, target, parts.state)
 
@@ -135,8 +126,8 @@ class Detour(Widget):
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A drag from the piece to the other home moves it, unless its path meets the wall."""
         homes = self._homes(parts)
-        goes = cell_under(gestures.start, homes) == parts.state
-        arrives = cell_under(gestures.end, homes) == 1 - parts.state
+        goes = gestures.starts_on(homes) == parts.state
+        arrives = gestures.ends_on(homes) == 1 - parts.state
         moves = gestures.dragged & goes & arrives
         moves[moves] = ~paths_meet(gestures.path[moves], self._wall(parts)[moves])
         return np.where(moves, 1 - parts.state, parts.state)

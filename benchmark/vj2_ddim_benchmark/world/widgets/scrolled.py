@@ -7,24 +7,14 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.world.painting import (
-    KEYS,
-    PAGE_MARKS,
-    PAGES,
-    Color,
-    Rectangles,
-    stack_boxes,
-)
+from vj2_ddim_benchmark.world.painting import Color, Rectangles, shrunk, stack_boxes
 from vj2_ddim_benchmark.world.touch import PAGE, Gestures
 from vj2_ddim_benchmark.world.widgets.widget import (
-    MARGIN,
     Parts,
     Strokes,
     Widget,
     cell_boxes,
     other_than,
-    shrunk,
-    tapped_cell,
     taps_inside,
 )
 from vj2_ddim_plugin.gestures.segments import IntArray
@@ -66,7 +56,7 @@ class ScrollList(Widget):
         window = stack_boxes(left, top, right - self.bar, bottom)
         rows = cell_boxes(window, *self.grid(parts.options), most)
         place = parts.state[:, None] + np.arange(most)
-        hues = np.take_along_axis(parts.colors[:, KEYS], place, axis=1)
+        hues = np.take_along_axis(parts.colors[:, Color.KEYS], place, axis=1)
         labels = rows + np.array([8.0, 8.0, 0.0, -8.0])
         labels[..., 2] = labels[..., 0] + (rows[..., 2] - rows[..., 0]) * 0.4
         begin = top + (bottom - top) * parts.state / total
@@ -86,9 +76,9 @@ class ScrollList(Widget):
         spare = rng.uniform(-self.spare, self.spare, len(target))
         down = (parts.state - target + spare) * self._row_height(parts)
         left, top, right, bottom = parts.boxes.T
-        low = np.maximum(top + MARGIN, 1.0 - down)
-        high = np.minimum(bottom - MARGIN, PAGE - 1.0 - down)
-        x = rng.uniform(left + MARGIN, right - MARGIN)
+        low = np.maximum(top + self.margin, 1.0 - down)
+        high = np.minimum(bottom - self.margin, PAGE - 1.0 - down)
+        x = rng.uniform(left + self.margin, right - self.margin)
         start = np.stack([x, rng.uniform(low, high)], axis=1)
         across = rng.uniform(-self.slope, self.slope, len(target)) * np.abs(down)
         return Strokes(start, np.clip(start + np.stack([across, down], axis=1), 0.0, PAGE))
@@ -171,8 +161,8 @@ class Carousel(_Pages):
         return Rectangles.of(
             parts.colors,
             (parts.boxes, Color.SURFACE),
-            (page, parts.colors[:, PAGES][parts.rows, parts.state]),
-            (marks, parts.colors[:, PAGE_MARKS][parts.rows, parts.state]),
+            (page, parts.colors[:, Color.PAGES][parts.rows, parts.state]),
+            (marks, parts.colors[:, Color.PAGE_MARKS][parts.rows, parts.state]),
             (np.where((pages < count)[..., None], dots, 0.0), np.where(shown, ink, muted)),
         )
 
@@ -183,9 +173,9 @@ class Carousel(_Pages):
         left, top, right, bottom = parts.boxes.T
         near, far = np.where(forward, (left, right), (PAGE - right, PAGE - left))
         shortest, longest = (share * parts.widths for share in self.scripted)
-        room = rng.uniform(np.maximum(near, shortest) + MARGIN, far - MARGIN)
+        room = rng.uniform(np.maximum(near, shortest) + self.margin, far - self.margin)
         travel = rng.uniform(shortest, np.minimum(longest, room))
-        y = rng.uniform(top + MARGIN, bottom - MARGIN)
+        y = rng.uniform(top + self.margin, bottom - self.margin)
         end_y = np.clip(y + travel * rng.uniform(-self.slope, self.slope, len(y)), 0.0, PAGE)
         start_x = np.where(forward, room, PAGE - room)
         end_x = np.where(forward, room - travel, PAGE - room + travel)
@@ -209,7 +199,7 @@ class Tabs(_Pages):
 
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A tap on a tab shows its page; a long horizontal drag on the page shows a neighbour."""
-        tab = tapped_cell(gestures, self._tabs(parts))
+        tab = gestures.tapped_on(self._tabs(parts))
         across = np.abs(gestures.end - gestures.start)[:, 0]
         on_page = gestures.start[:, 1] >= parts.boxes[:, 1] + self.bar
         far = across > self.threshold * parts.widths
@@ -226,7 +216,7 @@ class Tabs(_Pages):
         mark = stack_boxes(left + 0.2 * parts.widths, body_top + inset, mark_end, bottom - inset)
         ground = tabs[rows, parts.state] + np.array([-2.0, -2.0, 2.0, 4.0])
         faces = np.where((tabs[..., 2] > 0)[..., None], shrunk(tabs, 3.0), 0.0)
-        pages, marks = parts.colors[:, PAGES], parts.colors[:, PAGE_MARKS]
+        pages, marks = parts.colors[:, Color.PAGES], parts.colors[:, Color.PAGE_MARKS]
         return Rectangles.of(
             parts.colors,
             (parts.boxes, Color.MUTED),
@@ -243,8 +233,8 @@ class Tabs(_Pages):
         tap = taps_inside(tab, rng).start
         left, top, right, bottom = parts.boxes.T
         travel = rng.uniform(*self.scripted, num) * parts.widths
-        x = rng.uniform(left + MARGIN, right - MARGIN - travel)
-        y = rng.uniform(top + self.bar + MARGIN, bottom - MARGIN)
+        x = rng.uniform(left + self.margin, right - self.margin - travel)
+        y = rng.uniform(top + self.bar + self.margin, bottom - self.margin)
         end_y = np.clip(y + travel * rng.uniform(-0.2, 0.2, num), 0.0, PAGE)
         start = np.stack([np.where(forward, x + travel, x), y], axis=1)
         end = np.stack([np.where(forward, x, x + travel), end_y], axis=1)

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vj2_ddim_benchmark.world.painting import KEYS, Color, Rectangles, stack_boxes
-from vj2_ddim_benchmark.world.touch import Gestures
-from vj2_ddim_benchmark.world.widgets.widget import (
-    Parts,
-    Strokes,
-    Widget,
-    cell_under,
-    inside,
-    other_than,
-    shrunk,
-    tapped_cell,
-    taps_inside,
-)
+from vj2_ddim_benchmark.world.painting import Color, Rectangles, shrunk, stack_boxes
+from vj2_ddim_benchmark.world.touch import Gestures, inside
+from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, other_than, taps_inside
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
@@ -61,7 +51,7 @@ class _Choice(Widget):
 
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A tap that starts and ends on one cell selects it."""
-        cell = tapped_cell(gestures, self.cells(parts))
+        cell = gestures.tapped_on(self.cells(parts))
         return np.where(cell >= 0, cell, parts.state)
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
@@ -111,7 +101,7 @@ class Keypad(_Choice):
 
     def draw(self, parts: Parts) -> Rectangles:
         """A panel, the display in the selected key's colour, a ring behind that key, the keys."""
-        keys, palette, gap = self.cells(parts), parts.colors[:, KEYS], self.gap
+        keys, palette, gap = self.cells(parts), parts.colors[:, Color.KEYS], self.gap
         left, top, right, _ = parts.boxes.T
         display = stack_boxes(left + gap, top + gap, right - gap, top + self.padding[1] - gap)
         faces = shrunk(keys, self.ring * (np.arange(keys.shape[1]) == parts.state[:, None]))
@@ -140,15 +130,15 @@ class Menu(Widget):
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A long press on a closed menu's head opens it; a tap on an open one's item chooses."""
         rows, is_open = self.cells(parts), parts.state >= self.items
-        opens = gestures.long_pressed & ~is_open & (cell_under(gestures.start, rows) == 0)
-        tapped = tapped_cell(gestures, rows)
+        opens = gestures.long_pressed & ~is_open & (gestures.starts_on(rows) == 0)
+        tapped = gestures.tapped_on(rows)
         state = np.where(opens, parts.state + self.items, parts.state)
         return np.where(is_open & (tapped > 0), tapped - 1, state)
 
     def draw(self, parts: Parts) -> Rectangles:
         """A framed head in the chosen item's colour; below it, while open, the items' colours."""
         rows, is_open = self.cells(parts), parts.state >= self.items
-        palette = parts.colors[:, KEYS][:, [0, 3, 6]]
+        palette = parts.colors[:, Color.KEYS][:, [0, 3, 6]]
         return Rectangles.of(
             parts.colors,
             (np.where(is_open[:, None], parts.boxes, 0.0), Color.SURFACE),
@@ -185,7 +175,7 @@ class Twin(Widget):
 
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A tap that starts and ends on one button."""
-        switches = tapped_cell(gestures, self._buttons(parts)) >= 0
+        switches = gestures.tapped_on(self._buttons(parts)) >= 0
         return np.where(switches, 1 - parts.state, parts.state)
 
     def draw(self, parts: Parts) -> Rectangles:

@@ -19,10 +19,9 @@ from vj2_ddim_benchmark.world.touch import Gestures
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["MARGIN", "Parts", "Strokes", "Widget", "cell_boxes", "cell_under", "inside"]
-__all__ += ["other_than", "shrunk", "tapped_cell", "taps_inside"]
+__all__ = ["Parts", "Strokes", "Widget", "cell_boxes", "other_than", "taps_inside"]
 
-MARGIN = 2.0  # page pixels that scripted taps keep from an edge
+MARGIN = 2.0  # page pixels that scripted gestures keep from an edge
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Parts:
 
     boxes: FloatArray  # [m, 4] left, top, right, bottom in page pixels
     options: IntArray  # [m, 2], what the kind makes of them
-    colors: PackedColors  # [m, NUM_COLORS], each one's screen's palette
+    colors: PackedColors  # [m, COUNT], each one's screen's palette
     state: IntArray  # [m], from 0 to the number of states less one
 
     @property
@@ -74,6 +73,7 @@ class Widget(ABC):
     """Width and height of a cell, or of the widget without any, in page pixels."""
     padding: ClassVar[tuple[float, float]] = (0.0, 0.0)
     """Width and height beside and above the cells."""
+    margin: ClassVar[float] = MARGIN
     gap: ClassVar[float] = 2.0
     """Half the dead space between cells."""
     count: ClassVar[int] = 0
@@ -122,11 +122,6 @@ class Widget(ABC):
         return np.asarray(np.abs(state - other) > self.tolerance, np.float64)
 
 
-def inside(points: FloatArray, boxes: FloatArray) -> NDArray[np.bool_]:
-    """Whether points `[..., 2]` lie in boxes `[..., 4]`; right and bottom edges do not count."""
-    return np.asarray(((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(axis=-1))
-
-
 def taps_inside(boxes: FloatArray, rng: np.random.Generator) -> Strokes:
     """Taps spread evenly over boxes `[m, 4]`, but for a small margin."""
     points = rng.uniform(boxes[:, :2] + MARGIN, boxes[:, 2:] - MARGIN)
@@ -146,23 +141,6 @@ def cell_boxes(
     return np.where((row < rows)[..., None], divided, 0.0)
 
 
-def cell_under(points: FloatArray, cells: FloatArray) -> IntArray:
-    """Which of the cells `[m, n, 4]` each point `[m, 2]` is in, `[m]`; -1 is none."""
-    under = inside(points[:, None], cells)
-    return np.where(under.any(axis=1), under.argmax(axis=1), -1)
-
-
-def tapped_cell(gestures: Gestures, cells: FloatArray) -> IntArray:
-    """On which of the cells `[m, n, 4]` each tap starts and ends, `[m]`; -1 is none, or no tap."""
-    start, end = cell_under(gestures.start, cells), cell_under(gestures.end, cells)
-    return np.where(gestures.tapped & (start == end), start, -1)
-
-
 def other_than(current: IntArray, num: IntArray | int, rng: np.random.Generator) -> IntArray:
     """A random one of `num` things (`[m]`, or of all), never the current one."""
     return np.asarray((current + rng.integers(1, np.broadcast_to(num, current.shape))) % num)
-
-
-def shrunk(boxes: FloatArray, pixels: FloatArray | float) -> FloatArray:
-    """Boxes with a margin taken off each side; empty ones stay empty."""
-    return np.asarray(boxes + np.asarray(pixels)[..., None] * np.array([1.0, 1.0, -1.0, -1.0]))
