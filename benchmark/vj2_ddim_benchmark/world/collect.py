@@ -11,7 +11,6 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.progress import Progress
 from vj2_ddim_benchmark.world.layouts import seeded
@@ -19,7 +18,7 @@ from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.policies import NEAR_MISS_SHARE, mixed_policy
 from vj2_ddim_benchmark.world.problems import screens_with
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.touch import NUM_STEPS
+from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
 from vj2_ddim_benchmark.world.widgets import WIDGETS
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path
@@ -41,7 +40,7 @@ class Transitions:
     """n trajectories of T screens each, one action block between any two."""
 
     frames: Images  # [n, T, H, W, 3]
-    actions: NDArray[np.float32]  # [n, T-1, 250, 3]
+    actions: Actions  # [n, T-1, 250, 3]
     states: IntArray  # [n, T, S]
 
     def __post_init__(self) -> None:

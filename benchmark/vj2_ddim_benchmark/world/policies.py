@@ -7,10 +7,9 @@ policy taps and drags anywhere. Both return VJ2-GUI's gestures, `[n, 250, 3]`.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.touch import PAGE, drag, random_times
+from vj2_ddim_benchmark.world.touch import PAGE, Actions, drag, random_times
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, Strokes
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
@@ -27,7 +26,7 @@ def mixed_policy(
     scripted_share: float,
     rng: np.random.Generator,
     near_miss_share: float = NEAR_MISS_SHARE,
-) -> NDArray[np.float32]:
+) -> Actions:
     """Scripted gestures on a share of the screens, random ones on the others."""
     actions = random_policy(screens.num_screens, rng)
     draw = rng.random(screens.num_screens)
@@ -39,7 +38,7 @@ def mixed_policy(
     return actions
 
 
-def random_policy(num: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def random_policy(num: int, rng: np.random.Generator) -> Actions:
     """Presses and drags, half of each, anywhere on the page.
 
     One press in five is long; one drag in three is bent.
@@ -52,16 +51,12 @@ def random_policy(num: int, rng: np.random.Generator) -> NDArray[np.float32]:
     return _perform(Strokes(start, end, via, long), rng)
 
 
-def touch_slots(
-    screens: TouchScreen, slots: IntArray, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def touch_slots(screens: TouchScreen, slots: IntArray, rng: np.random.Generator) -> Actions:
     """Change the state of one widget on each screen: that in slot `[n]`."""
     return _perform(_strokes(screens, slots, rng), rng)
 
 
-def _near_misses(
-    screens: TouchScreen, slots: IntArray, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def _near_misses(screens: TouchScreen, slots: IntArray, rng: np.random.Generator) -> Actions:
     """Mistakes around the widget in slot `[n]`, evenly of five sorts.
 
     A tap beside it, a drag that should have been a tap, a tap anywhere on it, a press that is long
@@ -127,7 +122,7 @@ def _strokes(screens: TouchScreen, slots: IntArray, rng: np.random.Generator) ->
     return Strokes(start, end, via, long)
 
 
-def _perform(strokes: Strokes, rng: np.random.Generator) -> NDArray[np.float32]:
+def _perform(strokes: Strokes, rng: np.random.Generator) -> Actions:
     (x0, y0), (x1, y1) = strokes.start.T / PAGE, strokes.end.T / PAGE
     via = None if strokes.via is None else tuple(strokes.via.T / PAGE)
     times = random_times(len(x0), rng, strokes.long)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.policies import choose_slots, touch_slots
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.touch import NUM_STEPS
+from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, SLOT_TOLERANCE, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
@@ -38,7 +38,7 @@ class Problems:
     start: TouchScreen
     goal: TouchScreen  # the same screens in the states to reach
     kind: NDArray[np.str_]  # [n], the kind of widget that must be touched
-    actions: NDArray[np.float32]  # [n, 250, 3], a gesture that reaches each goal
+    actions: Actions  # [n, 250, 3], a gesture that reaches each goal
 
     def __len__(self) -> int:
         """n."""
@@ -52,7 +52,7 @@ class Chains:
     start: TouchScreen
     goal: TouchScreen  # the same screens in the states to reach
     length: IntArray  # [n], how many widgets differ; one gesture changes one widget
-    actions: NDArray[np.float32]  # [n, 5, 250, 3] that reach each goal; all zero after its length
+    actions: Actions  # [n, 5, 250, 3] that reach each goal; all zero after its length
 
     def __len__(self) -> int:
         """n."""
@@ -161,7 +161,7 @@ def assign_lengths(num_active: IntArray, wanted: IntArray) -> tuple[IntArray, In
 
 def _touch_in_turn(
     start: TouchScreen, length: IntArray, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], TouchScreen]:
+) -> tuple[Actions, TouchScreen]:
     """Gestures `[n, 5, 250, 3]` on different widgets, and the screens after them."""
     slots = _different_slots(start, rng)
     actions = np.zeros((start.num_screens, max(LENGTHS), NUM_STEPS, 3), np.float32)

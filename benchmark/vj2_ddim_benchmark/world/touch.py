@@ -22,9 +22,11 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = [
-    "NUM_STEPS", "PAGE", "Gestures", "drag", "gesture_path", "inside", "random_times",
+    "NUM_STEPS", "PAGE", "Actions", "Gestures", "drag", "gesture_path", "inside", "random_times",
     "read_gestures", "tap",
 ]  # fmt: skip
+
+Actions = NDArray[np.float32]  # [n, 250, 3] of x, y, press
 
 PAGE = 256.0  # page pixels across the screen, whatever the size of its picture
 SLOP = 15.0  # page pixels a finger may stray in a tap
@@ -137,9 +139,7 @@ def _first_segment(pressed: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
     return first, np.where(pressed.any(axis=1), stop, first)
 
 
-def tap(
-    x: ArrayLike, y: ArrayLike, start_step: ArrayLike, num_steps: ArrayLike
-) -> NDArray[np.float32]:
+def tap(x: ArrayLike, y: ArrayLike, start_step: ArrayLike, num_steps: ArrayLike) -> Actions:
     """Taps `[n, 250, 3]` at `(x, y)`, from `start_step` on for `num_steps`."""
     return drag(x, y, x, y, start_step, num_steps)
 
@@ -152,7 +152,7 @@ def drag(
     start_step: ArrayLike,
     num_steps: ArrayLike,
     via: tuple[ArrayLike, ArrayLike] | None = None,
-) -> NDArray[np.float32]:
+) -> Actions:
     """Drags `[n, 250, 3]` from `(x0, y0)` to `(x1, y1)`, both reached with the finger down.
 
     Arguments broadcast to one value a gesture; coordinates are in [0, 1], times in steps of

@@ -18,7 +18,7 @@ from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.predictor import NUM_CHANNELS, Predictor
 from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_training.loop import save_atomically
 
 __all__ = ["WorldModel", "embed_transitions"]
 
@@ -73,9 +73,6 @@ class WorldModel(nn.Module):
             z: Latents `[n, N, D]` before it.
             actions: `[n, L, 3]`, L a multiple of the action block.
 
-        Returns:
-            `[n, N, D]`.
-
         Raises:
             ActionError: L is not a multiple of the action block, or the channels are not 3.
         """
@@ -102,8 +99,7 @@ class WorldModel(nn.Module):
             "report": self.report,
             "provenance": self.provenance,
         }
-        with atomic_path(path) as temporary:
-            torch.save(contents, temporary)
+        save_atomically(contents, Path(path))
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "cpu") -> WorldModel:
@@ -116,12 +112,9 @@ class WorldModel(nn.Module):
         contents = _read(Path(path))
         try:
             config = WorldModelConfig.from_dict(contents["config"])
-            arrays = contents["encoder"]
+            mean, projection = (contents["encoder"][name] for name in ("mean", "projection"))
             encoder = PatchEncoder(
-                arrays["mean"],
-                arrays["projection"],
-                patch_size=config.patch_size,
-                layer_norm=config.layer_norm,
+                mean, projection, patch_size=config.patch_size, layer_norm=config.layer_norm
             )
             model = cls.create(config, encoder)
             model.predictor.load_state_dict(contents["predictor"])
@@ -147,7 +140,7 @@ def _read(path: Path) -> dict[str, Any]:
         contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path}: no such file; train a world model with `vj2-ddim world train`"
+            f"{path}: no such file; train one with `vj2-ddim benchmark world train`"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path}: not a file torch can open ({error})") from error

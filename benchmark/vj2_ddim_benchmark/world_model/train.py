@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.half_precision import round_weights
@@ -125,7 +125,8 @@ class PredictorTask:
     def __init__(
         self, model: Predictor, latents: Tensor, actions: Tensor, config: WorldModelConfig
     ) -> None:
-        self.model, self.latents, self.actions, self.config = model, latents, actions, config
+        self.model: nn.Module = model
+        self.predictor, self.latents, self.actions, self.config = model, latents, actions, config
         self.generator = torch.Generator().manual_seed(config.seed)
         self.chosen = self._choose()
         self.steps_per_epoch = len(self.chosen) // config.batch_size
@@ -134,7 +135,7 @@ class PredictorTask:
 
     def loss(self, step: int) -> Tensor:
         """The loss of the step's batch."""
-        config, device = self.config, self.model.position.device
+        config, device = self.config, self.predictor.position.device
         batch = step % self.steps_per_epoch
         if batch == 0:
             shuffled = torch.randperm(len(self.chosen), generator=self.generator)
@@ -145,11 +146,9 @@ class PredictorTask:
         after = self.latents[row, time_step + 1].to(device)
         touch = self.actions[row, time_step].to(device)
         if config.adversarial_radius:
-            touch = adversarial_actions(
-                self.model, before, touch, after, config.adversarial_radius, config.change_weight,
-                self.generator,
-            )  # fmt: skip
-        prediction = self.model(before[:, None], touch[:, None])[:, 0]
+            how = config.adversarial_radius, config.change_weight, self.generator
+            touch = adversarial_actions(self.predictor, before, touch, after, *how)
+        prediction = self.predictor(before[:, None], touch[:, None])[:, 0]
         return prediction_loss(prediction, before, after, config.change_weight)
 
     def state_dict(self) -> dict[str, Any]:

@@ -110,7 +110,8 @@ class _Pages(Widget):
     def forward(self, parts: Parts, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Whether to go to the next page `[m]`: each way as likely, where there are both."""
         last = parts.options[:, 0] - 1
-        return (rng.random(len(last)) < 0.5) & (parts.state < last) | (parts.state == 0)
+        either = (rng.random(len(last)) < 0.5) & (parts.state < last)
+        return np.asarray(either | (parts.state == 0))
 
 
 class Carousel(_Pages):
