@@ -90,8 +90,8 @@ class PatchEncoder(nn.Module):
         lead = frames.shape[:-3]
         flat = torch.from_numpy(_checked(frames.reshape(-1, *frames.shape[-3:])))
         chunks = torch.split(flat, FRAMES_PER_CHUNK)
-        chunks = [self(chunk.to(self.mean.device)).cpu() for chunk in chunks]
-        latents: NDArray[np.float32] = torch.cat(chunks).numpy()
+        tokens = [self(chunk.to(self.mean.device)).cpu() for chunk in chunks]
+        latents: NDArray[np.float32] = torch.cat(tokens).numpy()
         return latents.reshape(*lead, *latents.shape[1:])
 
 
