@@ -336,7 +336,7 @@ def test_settings_that_cannot_work_are_refused(wrong):
 def test_entries_reuse_the_recorded_sweeps_of_their_parents(monkeypatch):
     """Nothing of their own is tuned, and what is reused is the winner on file."""
     monkeypatch.setattr(DDIMOptimizer, "from_bundle", lambda path, **settings: sampler())
-    assets = BuildAssets(SPEC, bundle_path=TUNED_DIR)
+    assets = BuildAssets(SPEC, bundle=TUNED_DIR)
     cem, adam = ddim_cem(16), ddim_adam(16, 10)
     assert (cem.name, adam.name) == ("ddim-16-cem", "ddim-16-adam-10")
     assert not cem.search_space
@@ -380,5 +380,5 @@ def test_the_parent_has_every_setting_that_is_reused():
 
 def test_without_a_bundle_it_says_what_to_pass():
     for entry in (ddim_cem(16), ddim_adam(16, 10)):
-        with pytest.raises(ConfigError, match="--bundle"):
+        with pytest.raises(ConfigError, match="bundle=None; give bundle"):
             entry.build(replace(BuildAssets(SPEC)), {})

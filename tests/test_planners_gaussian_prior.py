@@ -178,7 +178,7 @@ def test_it_is_built_from_its_file(tmp_path):
     entry = gaussian_prior(16)
     assert (entry.name, entry.with_cost) == ("gaussian-prior-16", True)
     assert 1.0 in entry.search_space["std_scale"]
-    built = entry.build(BuildAssets(SPEC, gaussian_path=path, seed=3), {"std_scale": 0.5})
+    built = entry.build(BuildAssets(SPEC, gaussian=path, seed=3), {"std_scale": 0.5})
     found, _ = solve(built)
     expected, _ = solve(make_planner(16, 0.5, seed=3))
     np.testing.assert_allclose(
@@ -187,7 +187,5 @@ def test_it_is_built_from_its_file(tmp_path):
 
 
 def test_without_its_file_it_says_what_is_missing():
-    with pytest.raises(ConfigError, match="give gaussian_path"):
-        gaussian_prior(4).build(
-            BuildAssets(SPEC, regression_path=Path("model.pt")), {"std_scale": 1.0}
-        )
+    with pytest.raises(ConfigError, match="give gaussian"):
+        gaussian_prior(4).build(BuildAssets(SPEC, regression=Path("model.pt")), {"std_scale": 1.0})

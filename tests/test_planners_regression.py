@@ -113,17 +113,17 @@ def test_it_is_built_from_its_file(tmp_path):
     save_amortised(make_model(seed=3), path, data_fingerprint="", training={}, provenance={})
     entry = regression()
     assert (entry.name, entry.with_cost, dict(entry.search_space)) == ("regression", False, {})
-    built = entry.build(BuildAssets(SPEC, regression_path=path), {})
+    built = entry.build(BuildAssets(SPEC, regression=path), {})
     expected = make_planner(seed=3).optimize(PlanningProblem(CONTEXT))
     found = built.optimize(PlanningProblem(CONTEXT))
     np.testing.assert_allclose(found.actions, expected.actions, atol=2e-3)  # half precision
 
 
 def test_without_its_file_it_says_what_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match="give regression_path"):
-        regression().build(BuildAssets(SPEC, gaussian_path=Path("model.pt")), {})
+    with pytest.raises(ConfigError, match="give regression"):
+        regression().build(BuildAssets(SPEC, gaussian=Path("model.pt")), {})
     path = tmp_path / "gaussian.pt"
     model = make_model("gaussian")
     save_amortised(model, path, data_fingerprint="", training={}, provenance={})
     with pytest.raises(CheckpointError, match="expected 'regression'"):
-        regression().build(BuildAssets(SPEC, regression_path=path), {})
+        regression().build(BuildAssets(SPEC, regression=path), {})

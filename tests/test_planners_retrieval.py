@@ -166,7 +166,7 @@ def test_it_is_built_from_the_training_split(tmp_path):
     write_trajectories_h5(tmp_path, embeddings, actions, splits, layer_normed=False)
     entry = retrieval(1)
     assert not entry.with_cost
-    planner = entry.build(BuildAssets(SPEC, latents_path=tmp_path), {"features": "difference"})
+    planner = entry.build(BuildAssets(SPEC, latents=tmp_path), {"features": "difference"})
     assert isinstance(planner, ActionOptimizer)
     assert (planner.features, len(planner.memory.actions)) == ("difference", 4)
     asked = PlanningProblem({"state": embeddings[1:2, 1], "goal": embeddings[1:2, 2]})
@@ -174,6 +174,6 @@ def test_it_is_built_from_the_training_split(tmp_path):
 
 
 def test_without_training_data_it_says_what_is_missing():
-    assert BuildAssets(SPEC, latents_path=Path("latents")).required_latents_path == Path("latents")
-    with pytest.raises(ConfigError, match="latents_path"):
+    assert BuildAssets(SPEC, latents=Path("latents")).path("latents") == Path("latents")
+    with pytest.raises(ConfigError, match="latents=None; give latents"):
         retrieval(16).build(BuildAssets(SPEC), {"features": "both"})

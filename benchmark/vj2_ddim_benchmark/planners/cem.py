@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.parameter_spaces import ActionKnots, ParameterSpace
 from vj2_ddim_benchmark.planners.population import (
     POPULATION_STARTS,
@@ -169,21 +169,16 @@ class CEMOptimizer(PopulationOptimizer):
         return CrossEntropy(Gaussian(mean, self.settings), self.num_samples)
 
 
-def cem(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> Entry:
+def make_cem(assets: PlannerAssets, settings: TunedSettings) -> CEMOptimizer:
+    """What the registry builds."""
+    return CEMOptimizer(assets.action_spec, seed=assets.seed, **settings)
+
+
+def cem(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> Planner:
     """The registry's entry."""
-
-    def build(assets: BuildAssets, settings: Settings) -> CEMOptimizer:
-        return CEMOptimizer(
-            assets.action_spec,
-            num_iterations=num_iterations,
-            num_samples=num_samples,
-            seed=assets.seed,
-            **settings,
-        )
-
-    return Entry(
+    return Planner(
         f"cem-{num_iterations}x{num_samples}",
-        build,
+        make_cem,
         search_space={
             "num_elites": (4, 8),
             "smoothing": (0.1, 0.4, 0.7),
@@ -191,4 +186,5 @@ def cem(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> Ent
             "start": POPULATION_STARTS,
         },
         in_quick=in_quick,
+        fixed={"num_iterations": num_iterations, "num_samples": num_samples},
     )

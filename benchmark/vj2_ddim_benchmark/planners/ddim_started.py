@@ -15,10 +15,15 @@ import numpy as np
 
 from vj2_ddim_benchmark.planners.candidate_cem import CandidateCEM
 from vj2_ddim_benchmark.planners.ddim import ddim
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import (
+    TUNED_DIR,
+    Planner,
+    PlannerAssets,
+    TunedSettings,
+    read_tuned,
+)
 from vj2_ddim_benchmark.planners.gesture_cem import gesture_cem
 from vj2_ddim_benchmark.planners.gradient_descent import gradient_descent
-from vj2_ddim_benchmark.protocol.tuning import TUNED_DIR, read_tuned
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import (
     ActionOptimizer,
@@ -146,44 +151,59 @@ def _timed(result: PlanResult, begun: float) -> PlanResult:
     return replace(result, wall_time_s={**result.wall_time_s, "total": total})
 
 
-def _recorded(parent: Entry) -> dict[str, Any]:
+def _recorded(parent: Planner) -> dict[str, Any]:
     """The winner of another planner's sweep: what begins at DDIM's plan is not tuned apart."""
     return read_tuned(TUNED_DIR, parent)
 
 
-def ddim_cem(
-    num_candidates: int, *, num_iterations: int = 4, num_samples: int = 16, in_quick: bool = False
-) -> Entry:
-    """The registry's entry: DDIM's candidates, then CEM with the settings of `gesture-cem-8x16`.
+def make_ddim_cem(assets: PlannerAssets, settings: TunedSettings) -> StartedOptimizer:
+    """DDIM's candidates, then CEM with the settings of `gesture-cem-8x16`.
 
     What is reused of that sweep is the elites, the smoothing and the covariance; the first standard
     deviation is the elites' own.
     """
-
-    def build(assets: BuildAssets, settings: Settings) -> StartedOptimizer:
-        tuned = _recorded(gesture_cem(8, 16))
-        del tuned["std"]
-        improve = CandidateCEM(
-            assets.action_spec,
-            num_samples=num_samples,
-            num_iterations=num_iterations,
-            seed=assets.seed,
-            **tuned,
-            **settings,
-        )
-        first = ddim(num_candidates)
-        return StartedOptimizer(first.build(assets, _recorded(first)), improve)
-
-    return Entry(f"ddim-{num_candidates}-cem", build, in_quick=in_quick)
+    tuned = _recorded(gesture_cem(8, 16))
+    del tuned["std"]
+    changes = {name: value for name, value in settings.items() if name != "num_candidates"}
+    improve = CandidateCEM(assets.action_spec, seed=assets.seed, **tuned, **changes)
+    return StartedOptimizer(_ranked_ddim(assets, settings), improve)
 
 
-def ddim_adam(num_candidates: int, num_iterations: int, *, in_quick: bool = False) -> Entry:
-    """The registry's entry: DDIM's plan, then Adam as tuned for `gradient-descent-adam-N`."""
-    descent = gradient_descent("adam", num_iterations)
+def make_ddim_adam(assets: PlannerAssets, settings: TunedSettings) -> StartedOptimizer:
+    """DDIM's plan, then Adam as tuned for `gradient-descent-adam-N`."""
+    descent = gradient_descent("adam", settings["num_iterations"])
+    optimizer = descent.build(assets, _recorded(descent))
+    return StartedOptimizer(_ranked_ddim(assets, settings), WarmStarted(optimizer))
 
-    def build(assets: BuildAssets, settings: Settings) -> StartedOptimizer:
-        optimizer = descent.build(assets, {**_recorded(descent), **settings})
-        first = ddim(num_candidates)
-        return StartedOptimizer(first.build(assets, _recorded(first)), WarmStarted(optimizer))
 
-    return Entry(f"ddim-{num_candidates}-adam-{num_iterations}", build, in_quick=in_quick)
+def _ranked_ddim(assets: PlannerAssets, settings: TunedSettings) -> ActionOptimizer:
+    first = ddim(settings["num_candidates"])
+    return first.build(assets, _recorded(first))
+
+
+def ddim_cem(
+    num_candidates: int, *, num_iterations: int = 4, num_samples: int = 16, in_quick: bool = False
+) -> Planner:
+    """The registry's row; nothing is tuned apart."""
+    return Planner(
+        f"ddim-{num_candidates}-cem",
+        make_ddim_cem,
+        in_quick=in_quick,
+        fixed={
+            "num_candidates": num_candidates,
+            "num_iterations": num_iterations,
+            "num_samples": num_samples,
+        },
+        needs=("bundle",),
+    )
+
+
+def ddim_adam(num_candidates: int, num_iterations: int, *, in_quick: bool = False) -> Planner:
+    """The registry's row; nothing is tuned apart."""
+    return Planner(
+        f"ddim-{num_candidates}-adam-{num_iterations}",
+        make_ddim_adam,
+        in_quick=in_quick,
+        fixed={"num_candidates": num_candidates, "num_iterations": num_iterations},
+        needs=("bundle",),
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from vj2_ddim_benchmark.amortised.planning import plan_from_prediction, require_same_actions
 from vj2_ddim_benchmark.amortised.predictor import Predictor
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.population import require_at_least, require_in
 from vj2_ddim_benchmark.planners.ranking import RankedPlan
 from vj2_ddim_plugin.actions import ActionSpec
@@ -78,21 +78,19 @@ class GaussianPriorOptimizer:
         return mean[:, None] + self.std_scale * std[:, None] * noise
 
 
-def gaussian_prior(num_candidates: int, *, in_quick: bool = True) -> Entry:
-    """The registry's entry."""
+def make_gaussian_prior(assets: PlannerAssets, settings: TunedSettings) -> GaussianPriorOptimizer:
+    """What the registry builds."""
+    predictor = Predictor.load(assets.path("gaussian"), "gaussian")
+    return GaussianPriorOptimizer(assets.action_spec, predictor, seed=assets.seed, **settings)
 
-    def build(assets: BuildAssets, settings: Settings) -> GaussianPriorOptimizer:
-        return GaussianPriorOptimizer(
-            assets.action_spec,
-            Predictor.load(assets.required_gaussian_path, "gaussian"),
-            num_candidates=num_candidates,
-            seed=assets.seed,
-            **settings,
-        )
 
-    return Entry(
+def gaussian_prior(num_candidates: int, *, in_quick: bool = True) -> Planner:
+    """The registry's row."""
+    return Planner(
         f"gaussian-prior-{num_candidates}",
-        build,
+        make_gaussian_prior,
         search_space={"std_scale": (0.25, 0.5, 1.0, 1.5)},
         in_quick=in_quick,
+        fixed={"num_candidates": num_candidates},
+        needs=("gaussian",),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from vj2_ddim_benchmark.planners.cem import CEMOptimizer, CrossEntropy, Gaussian, GaussianSettings
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.parameter_spaces import GestureParameters
 from vj2_ddim_benchmark.planners.population import Proposal
 from vj2_ddim_benchmark.planners.starts import DrawGestures, any_gestures
@@ -115,21 +115,16 @@ class GestureCEMOptimizer(CEMOptimizer):
         return CrossEntropy(gaussian(mean, self.settings), self.num_samples)
 
 
-def gesture_cem(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> Entry:
+def make_gesture_cem(assets: PlannerAssets, settings: TunedSettings) -> GestureCEMOptimizer:
+    """What the registry builds."""
+    return GestureCEMOptimizer(assets.action_spec, seed=assets.seed, **settings)
+
+
+def gesture_cem(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> Planner:
     """The registry's entry."""
-
-    def build(assets: BuildAssets, settings: Settings) -> GestureCEMOptimizer:
-        return GestureCEMOptimizer(
-            assets.action_spec,
-            num_iterations=num_iterations,
-            num_samples=num_samples,
-            seed=assets.seed,
-            **settings,
-        )
-
-    return Entry(
+    return Planner(
         f"gesture-cem-{num_iterations}x{num_samples}",
-        build,
+        make_gesture_cem,
         search_space={
             "num_elites": (max(1, num_samples // 8), max(1, num_samples // 4)),
             "smoothing": (0.3, 0.5, 0.7, 0.9),
@@ -137,4 +132,5 @@ def gesture_cem(num_iterations: int, num_samples: int, *, in_quick: bool = False
             "covariance": COVARIANCES,
         },
         in_quick=in_quick,
+        fixed={"num_iterations": num_iterations, "num_samples": num_samples},
     )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vj2_ddim_benchmark.planners.descent import METHODS, Descent, TorchCost, descend
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.host import latent_torch_cost
 from vj2_ddim_benchmark.planners.starts import STARTS, DrawGestures, any_gestures, starts
 from vj2_ddim_plugin.actions import ActionSpec
@@ -199,6 +199,15 @@ def _phases(begun: float, descended: float) -> dict[str, float]:
     return {"descend": descended - begun, "finish": ended - descended, "total": ended - begun}
 
 
+def make_gradient_descent(
+    assets: PlannerAssets, settings: TunedSettings
+) -> GradientDescentOptimizer:
+    """What the registry builds."""
+    return GradientDescentOptimizer(
+        assets.action_spec, latent_torch_cost, seed=assets.seed, **settings
+    )
+
+
 def gradient_descent(
     method: str,
     num_iterations: int,
@@ -206,7 +215,7 @@ def gradient_descent(
     num_restarts: int = 1,
     start: str | None = None,
     in_quick: bool = True,
-) -> Entry:
+) -> Planner:
     """The registry's entry: from one start, or from many gestures; learning rate tuned.
 
     Args:
@@ -225,22 +234,12 @@ def gradient_descent(
             f"{start!r} for {num_restarts}"
         )
 
-    def build(assets: BuildAssets, settings: Settings) -> GradientDescentOptimizer:
-        return GradientDescentOptimizer(
-            assets.action_spec,
-            latent_torch_cost,
-            method=method,
-            num_iterations=num_iterations,
-            num_restarts=num_restarts,
-            seed=assets.seed,
-            **settings,
-        )
-
     suffix = f"-x{num_restarts}" if num_restarts > 1 else f"-{start}" if start else ""
     tried = ("gestures",) if num_restarts > 1 else (start,) if start else STARTS
-    return Entry(
+    return Planner(
         f"gradient-descent-{method}-{num_iterations}{suffix}",
-        build,
+        make_gradient_descent,
         search_space={"lr": LEARNING_RATES[method], "start": tried},
         in_quick=in_quick,
+        fixed={"method": method, "num_iterations": num_iterations, "num_restarts": num_restarts},
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from vj2_ddim_benchmark.planners.cem import Gaussian, GaussianSettings, elites_of
 from vj2_ddim_benchmark.planners.coloured_noise import coloured_noise
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.parameter_spaces import ActionKnots
 from vj2_ddim_benchmark.planners.population import (
     POPULATION_STARTS,
@@ -134,25 +134,21 @@ class ICEMOptimizer(PopulationOptimizer):
         return ImprovedCrossEntropy(mean, self)
 
 
-def icem(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> Entry:
+def make_icem(assets: PlannerAssets, settings: TunedSettings) -> ICEMOptimizer:
+    """What the registry builds."""
+    return ICEMOptimizer(assets.action_spec, seed=assets.seed, **settings)
+
+
+def icem(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> Planner:
     """The registry's entry."""
-
-    def build(assets: BuildAssets, settings: Settings) -> ICEMOptimizer:
-        return ICEMOptimizer(
-            assets.action_spec,
-            num_iterations=num_iterations,
-            num_samples=num_samples,
-            seed=assets.seed,
-            **settings,
-        )
-
-    return Entry(
+    return Planner(
         f"icem-{num_iterations}x{num_samples}",
-        build,
+        make_icem,
         search_space={
             "noise_beta": (1.0, 2.0, 3.0, 4.0),
             "std": (0.25, 0.5, 1.0),
             "start": POPULATION_STARTS,
         },
         in_quick=in_quick,
+        fixed={"num_iterations": num_iterations, "num_samples": num_samples},
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.parameter_spaces import ActionKnots
 from vj2_ddim_benchmark.planners.population import (
     POPULATION_STARTS,
@@ -115,21 +115,16 @@ class MPPIOptimizer(PopulationOptimizer):
         return PathIntegral(mean, self)
 
 
-def mppi(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> Entry:
+def make_mppi(assets: PlannerAssets, settings: TunedSettings) -> MPPIOptimizer:
+    """What the registry builds."""
+    return MPPIOptimizer(assets.action_spec, seed=assets.seed, **settings)
+
+
+def mppi(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> Planner:
     """The registry's entry."""
-
-    def build(assets: BuildAssets, settings: Settings) -> MPPIOptimizer:
-        return MPPIOptimizer(
-            assets.action_spec,
-            num_iterations=num_iterations,
-            num_samples=num_samples,
-            seed=assets.seed,
-            **settings,
-        )
-
-    return Entry(
+    return Planner(
         f"mppi-{num_iterations}x{num_samples}",
-        build,
+        make_mppi,
         search_space={
             "temperature": (1e-6, 1e-5, 1e-4, 1e-3),
             "noise_std": (0.1, 0.25, 0.5),
@@ -137,4 +132,5 @@ def mppi(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> En
             "start": POPULATION_STARTS,
         },
         in_quick=in_quick,
+        fixed={"num_iterations": num_iterations, "num_samples": num_samples},
     )

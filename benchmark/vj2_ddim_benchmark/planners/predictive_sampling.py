@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from vj2_ddim_benchmark.planners.cem import elites_of
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.parameter_spaces import natural_space
 from vj2_ddim_benchmark.planners.population import PopulationOptimizer, Proposal, require_in
 from vj2_ddim_benchmark.planners.starts import DrawGestures, any_gestures
@@ -88,21 +88,21 @@ class PredictiveSamplingOptimizer(PopulationOptimizer):
         return AroundTheBest(mean, self)
 
 
-def predictive_sampling(num_iterations: int, num_samples: int, *, in_quick: bool = False) -> Entry:
+def make_predictive_sampling(
+    assets: PlannerAssets, settings: TunedSettings
+) -> PredictiveSamplingOptimizer:
+    """What the registry builds."""
+    return PredictiveSamplingOptimizer(assets.action_spec, seed=assets.seed, **settings)
+
+
+def predictive_sampling(
+    num_iterations: int, num_samples: int, *, in_quick: bool = False
+) -> Planner:
     """The registry's entry."""
-
-    def build(assets: BuildAssets, settings: Settings) -> PredictiveSamplingOptimizer:
-        return PredictiveSamplingOptimizer(
-            assets.action_spec,
-            num_iterations=num_iterations,
-            num_samples=num_samples,
-            seed=assets.seed,
-            **settings,
-        )
-
-    return Entry(
+    return Planner(
         f"predictive-sampling-{num_iterations}x{num_samples}",
-        build,
+        make_predictive_sampling,
         search_space={"noise_std": (0.02, 0.05, 0.1, 0.2, 0.4)},
         in_quick=in_quick,
+        fixed={"num_iterations": num_iterations, "num_samples": num_samples},
     )

@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.starts import DrawGestures, any_gestures, draw_sequences
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, ContextError
@@ -76,12 +76,12 @@ class RandomGesturesOptimizer:
         )
 
 
-def random_gestures(num_candidates: int) -> Entry:
-    """The registry's entry."""
+def make_random_gestures(assets: PlannerAssets, settings: TunedSettings) -> RandomGesturesOptimizer:
+    """What the registry builds."""
+    return RandomGesturesOptimizer(assets.action_spec, seed=assets.seed, **settings)
 
-    def build(assets: BuildAssets, settings: Settings) -> RandomGesturesOptimizer:
-        return RandomGesturesOptimizer(
-            assets.action_spec, num_candidates=num_candidates, seed=assets.seed, **settings
-        )
 
-    return Entry(f"random-gestures-{num_candidates}", build)
+def random_gestures(num_candidates: int) -> Planner:
+    """The registry's row."""
+    name = f"random-gestures-{num_candidates}"
+    return Planner(name, make_random_gestures, fixed={"num_candidates": num_candidates})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from vj2_ddim_benchmark.planners.cem import cem
 from vj2_ddim_benchmark.planners.ddim import ddim
 from vj2_ddim_benchmark.planners.ddim_started import ddim_adam, ddim_cem
-from vj2_ddim_benchmark.planners.entry import Entry
+from vj2_ddim_benchmark.planners.description import Planner
 from vj2_ddim_benchmark.planners.gaussian_prior import gaussian_prior
 from vj2_ddim_benchmark.planners.gesture_cem import gesture_cem
 from vj2_ddim_benchmark.planners.gradient_descent import gradient_descent
@@ -19,9 +19,9 @@ from vj2_ddim_benchmark.planners.regression import regression
 from vj2_ddim_benchmark.planners.retrieval import retrieval
 from vj2_ddim_plugin.errors import ConfigError
 
-__all__ = ["REGISTRY", "entries_of"]
+__all__ = ["REGISTRY", "entries_of", "planners_of"]
 
-REGISTRY: tuple[Entry, ...] = (
+REGISTRY: tuple[Planner, ...] = (
     ddim(16),
     ddim(16, num_robust=2),
     ddim(16, num_refinements=2, in_quick=False),
@@ -52,10 +52,10 @@ REGISTRY: tuple[Entry, ...] = (
 )
 
 
-def entries_of(
+def planners_of(
     names: Sequence[str] | None = None, *, quick: bool = False, latents: bool = False
-) -> tuple[Entry, ...]:
-    """Lines of the registry, in its order.
+) -> tuple[Planner, ...]:
+    """Rows of the registry, in its order.
 
     Args:
         names: Which; without names, all (or the quick ones) that there are the assets for.
@@ -66,10 +66,13 @@ def entries_of(
         ConfigError: A name is unknown.
     """
     if not names:
-        usable = (entry for entry in REGISTRY if latents or not entry.needs_latents)
-        return tuple(entry for entry in usable if entry.in_quick or not quick)
-    known = [entry.name for entry in REGISTRY]
+        usable = (planner for planner in REGISTRY if latents or "latents" not in planner.needs)
+        return tuple(planner for planner in usable if planner.in_quick or not quick)
+    known = [planner.name for planner in REGISTRY]
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ConfigError(f"planner {unknown[0]!r} is unknown; use one of {', '.join(known)}")
-    return tuple(entry for entry in REGISTRY if entry.name in names)
+    return tuple(planner for planner in REGISTRY if planner.name in names)
+
+
+entries_of = planners_of  # SHIM: the old name

@@ -9,7 +9,7 @@ import numpy as np
 
 from vj2_ddim_benchmark.amortised.planning import plan_from_prediction, require_same_actions
 from vj2_ddim_benchmark.amortised.predictor import Predictor
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.ranking import RankedPlan
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
@@ -56,11 +56,12 @@ def _mean_alone(mean: FloatArray, std: FloatArray, rng: np.random.Generator) -> 
     return mean[:, None]
 
 
-def regression() -> Entry:
-    """The registry's entry; it sees no world model."""
+def make_regression(assets: PlannerAssets, settings: TunedSettings) -> RegressionOptimizer:
+    """What the registry builds."""
+    predictor = Predictor.load(assets.path("regression"), "regression")
+    return RegressionOptimizer(assets.action_spec, predictor, **settings)
 
-    def build(assets: BuildAssets, settings: Settings) -> RegressionOptimizer:
-        predictor = Predictor.load(assets.required_regression_path, "regression")
-        return RegressionOptimizer(assets.action_spec, predictor)
 
-    return Entry("regression", build, with_cost=False)
+def regression() -> Planner:
+    """The registry's row; it sees no world model."""
+    return Planner("regression", make_regression, with_cost=False, needs=("regression",))

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.planners.entry import BuildAssets, Entry, Settings
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.population import require_at_least
 from vj2_ddim_benchmark.planners.ranking import Ranking
 from vj2_ddim_plugin.actions import ActionSpec
@@ -218,19 +218,22 @@ def _unranked(actions: Float32, total_s: float) -> PlanResult:
     )
 
 
-def retrieval(num_neighbours: int, *, in_quick: bool = False) -> Entry:
-    """The registry's entry; one neighbour is not ranked and sees no world model."""
+def make_retrieval(assets: PlannerAssets, settings: TunedSettings) -> RetrievalOptimizer:
+    """What the registry builds."""
+    transitions = open_trajectories(assets.path("latents"), assets.action_spec, "train")
+    memory = Memory.of(transitions, settings["features"], seed=assets.seed)
+    num_neighbours = settings["num_neighbours"]
+    return RetrievalOptimizer(assets.action_spec, memory, num_neighbours=num_neighbours)
 
-    def build(assets: BuildAssets, settings: Settings) -> RetrievalOptimizer:
-        transitions = open_trajectories(assets.required_latents_path, assets.action_spec, "train")
-        memory = Memory.of(transitions, settings["features"], seed=assets.seed)
-        return RetrievalOptimizer(assets.action_spec, memory, num_neighbours=num_neighbours)
 
-    return Entry(
+def retrieval(num_neighbours: int, *, in_quick: bool = False) -> Planner:
+    """The registry's row; one neighbour is not ranked and sees no world model."""
+    return Planner(
         f"retrieval-{num_neighbours}",
-        build,
+        make_retrieval,
         search_space={"features": FEATURES},
         with_cost=num_neighbours > 1,
         in_quick=in_quick,
-        needs_latents=True,
+        fixed={"num_neighbours": num_neighbours},
+        needs=("latents",),
     )
