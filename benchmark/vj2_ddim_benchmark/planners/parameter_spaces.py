@@ -41,12 +41,7 @@ class ParameterSpace(Protocol):
 class ActionKnots:
     """Actions at knots evenly spaced in time, linear in between; [-1, 1] from bound to bound.
 
-    Args:
-        spec: What the actions are.
-        num_knots: M, from 2 to L; None is a knot an action, so that nothing is interpolated.
-
-    Raises:
-        ConfigError: `num_knots` is out of range.
+    Without `num_knots` (2 to L) every action is a knot, and nothing is interpolated.
     """
 
     def __init__(self, spec: ActionSpec, num_knots: int | None = None) -> None:
@@ -84,12 +79,6 @@ class GestureParameters:
 
     They are start x and y, displacement x and y, press time and release time. Sequences of several
     blocks have one set a block.
-
-    Args:
-        spec: What the actions are.
-
-    Raises:
-        ConfigError: The actions are no touches, or their paths have no knots.
     """
 
     def __init__(self, spec: ActionSpec) -> None:

@@ -23,18 +23,14 @@ from vj2_ddim_plugin.planning.checks import (
 )
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 
-__all__ = ["RankedPlan", "Ranking"]
+__all__ = ["RankedPlan", "Ranking", "require_free_plan"]
 
 ROWS_BETWEEN_LOOKS = 16  # candidates of all problems that are ranked between looks at the clock
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankedPlan(PlanResult):
-    """A plan, and the candidate it was projected from.
-
-    Attributes:
-        unprojected_actions: `[B, L, A]`, equal to `actions` where projection changed nothing.
-    """
+    """A plan, and the candidate `[B, L, A]` it was projected from, equal to it where valid."""
 
     unprojected_actions: FloatArray
 
@@ -43,18 +39,7 @@ class Ranking:
     """Ranks candidates for one problem until its deadline, and keeps the best.
 
     The clock is watched as DDIM's planner watches it: what is not expected to end in time, by how
-    long it took lately, is not begun, and a smaller part of it is tried first.
-
-    Args:
-        problem: What to plan for.
-        spec: Bounds, and what a valid gesture is.
-        seed: Used where the problem brings none.
-        planner: Named in errors.
-        pace: How long things took in the optimizer's earlier plans; None knows of none.
-
-    Raises:
-        ContextError: There is no cost, something of the problem does not fit, or it asks for what
-            these planners cannot keep.
+    long it took lately (`pace`), is not begun, and a smaller part of it is tried first.
     """
 
     def __init__(
@@ -64,15 +49,12 @@ class Ranking:
         *,
         seed: int,
         planner: str,
-        pace: Pace | None = None,
+        pace: Pace,
     ) -> None:
-        self._pace = pace or Pace()
+        self._pace = pace
         self._deadline = Deadline(checked_deadline(problem), self._pace)
         self._ended: float | None = None  # when the last round was ranked
-        if problem.frozen_action is not None or problem.constraints is not None:
-            raise ContextError(
-                f"{planner} keeps neither frozen_action nor constraints; leave both None"
-            )
+        require_free_plan(problem, planner)
         self._cost = _required_cost(problem, planner)
         self._spec = spec
         self.batch = checked_batch(problem, problem.context)
@@ -84,23 +66,12 @@ class Ranking:
         self._history: list[FloatArray] = []
         self._num_evaluations, self._cost_s, self._stopped = 0, 0.0, "finished"
 
-    @property
-    def best(self) -> FloatArray:
-        """The valid gestures of lowest cost so far, `[B, L, A]`."""
-        return self._best
-
     def rank(self, candidates: FloatArray) -> FloatArray:
-        """Rank one round.
+        """Rank one round of `[B, K, L, A]`, not yet projected; their cost after it, `[B, K]`.
 
-        Args:
-            candidates: `[B, K, L, A]`, not yet projected.
-
-        Returns:
-            Their cost after projection, `[B, K]`; infinite for those the deadline left unranked
-            (never the first ones of the first round), and where the planner's cost is NaN.
-
-        Raises:
-            CostError: The cost raised, its shape is wrong, or it is finite for no candidate so far.
+        It is infinite for those the deadline left unranked (never the first ones of the first
+        round), and where the planner's cost is NaN. Raises `CostError` where it is finite for no
+        candidate so far.
         """
         if self._ended is not None:
             self._deadline.record("between", self.batch, time.perf_counter() - self._ended)
@@ -172,6 +143,14 @@ class Ranking:
         self._unprojected = np.where(better, candidates[rows, chosen], self._unprojected)
         self._deadline.record("rank", cost.size, time.perf_counter() - started)
         return cost
+
+
+def require_free_plan(problem: PlanningProblem, planner: str) -> None:
+    """Raise `ContextError` for a problem that asks for what these planners cannot keep."""
+    if problem.frozen_action is not None or problem.constraints is not None:
+        raise ContextError(
+            f"{planner} keeps neither frozen_action nor constraints; leave both None"
+        )
 
 
 def _required_cost(problem: PlanningProblem, planner: str) -> CostFn:
