@@ -6,7 +6,12 @@ import numpy as np
 import torch
 
 from builders.training import LENGTH, make_spec
-from vj2_ddim_benchmark.amortised.model import AmortisedConfig, AmortisedModel, Predictor
+from vj2_ddim_benchmark.amortised.model import (
+    AmortisedConfig,
+    AmortisedModel,
+    Predictor,
+    save_amortised,
+)
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.examples import open_examples
@@ -77,3 +82,10 @@ def make_context(num=4, seed=5):
 def quick(**changes):
     """One epoch of a few steps."""
     return replace(TRAINING, **{"num_epochs": 1, "batch_size": 32, **changes})
+
+
+def save(model, path):
+    save_amortised(
+        model, path, data_fingerprint="data-1", training={"lr": 0.1}, provenance={"torch": "2"}
+    )
+    return path

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.amortised.model import AmortisedConfig, AmortisedModel, save_amortised
@@ -115,8 +115,8 @@ class AmortisedTask(StatelessTask):
         looked_at = examples.batch(np.arange(min(NUM_LOOKED_AT, len(examples))))
         model.encoder.set_statistics(torch.from_numpy(looked_at.inputs["state"]))
         self.device = choose_device(training.device)
-        self.model: AmortisedModel = model.to(self.device)
-        self.examples, self.training = examples, training
+        self.model: nn.Module = model.to(self.device)
+        self.kind, self.examples, self.training = model.config.kind, examples, training
         self.epoch_length = math.ceil(training.epoch_share * len(examples))
         self.steps_per_epoch = math.ceil(self.epoch_length / training.batch_size)
         self.total_steps = training.num_epochs * self.steps_per_epoch
@@ -130,7 +130,7 @@ class AmortisedTask(StatelessTask):
         _, original, inputs = self.examples.batch(chosen)
         here = {name: torch.from_numpy(z).float().to(self.device) for name, z in inputs.items()}
         wanted = torch.from_numpy(original).float().to(self.device)
-        return amortised_loss(self.model.config.kind, wanted, *self.model(**here))
+        return amortised_loss(self.kind, wanted, *self.model(**here))
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         """The examples of an epoch; the latest one's are kept."""
@@ -146,7 +146,7 @@ def _loop(task: AmortisedTask, training: TrainingConfig, progress: Progress | No
     )
     share = warmup_cosine(task.total_steps, training.warmup_share)
     told = progress or (lambda phase, done, total: None)
-    phase = f"train the {task.model.config.kind} planner"
+    phase = f"train the {task.kind} planner"
     return TrainingLoop(
         task,
         optimizer,

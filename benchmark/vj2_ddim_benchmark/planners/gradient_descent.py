@@ -101,6 +101,9 @@ class GradientDescentOptimizer:
         self.action_spec, self.settings, self.torch_cost_of = action_spec, settings, torch_cost_of
         self.draw_gestures, self.dtype = draw_gestures, dtype
         self._pace = Pace()
+        # SHIM: for pictures, which should ask `iterates` and `settings`
+        self.method, self.lr = settings.method, settings.lr
+        self.num_iterations, self.num_restarts = settings.num_iterations, settings.num_restarts
 
     def optimize(self, problem: PlanningProblem) -> GradientDescentPlan:
         """Of each restart's start and best iterate, projected, the one of lowest cost.
@@ -151,6 +154,11 @@ class GradientDescentOptimizer:
         warm = padded_warm_start(problem.init_action, self.action_spec, batch)
         start[:, : warm.shape[1]] = warm
         return torch.as_tensor(start, dtype=self.dtype)
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """SHIM: for pictures; lowest and highest action, `[A]` each."""
+        low, high = self.action_spec.low_array, self.action_spec.high_array
+        return torch.as_tensor(low, dtype=self.dtype), torch.as_tensor(high, dtype=self.dtype)
 
     def _projected(self, candidates: FloatArray) -> FloatArray:
         """Onto valid gestures; valid ones stay exactly as they are, without rounding."""

@@ -15,18 +15,21 @@ from builders.amortised import (
     make_model,
     quick,
     same_latents,
+    save,
     tap_latents,
     taps,
     write_examples,
 )
 from builders.training import make_examples
 
-from vj2_ddim_benchmark.amortised.config import AmortisedConfig
-from vj2_ddim_benchmark.amortised.file import load_amortised, save_amortised
-from vj2_ddim_benchmark.amortised.loss import amortised_loss, gaussian_nll
-from vj2_ddim_benchmark.amortised.model import STD_FLOOR, AmortisedModel
-from vj2_ddim_benchmark.amortised.predictor import Predictor
-from vj2_ddim_benchmark.amortised.train import train_amortised
+from vj2_ddim_benchmark.amortised.model import (
+    STD_FLOOR,
+    AmortisedConfig,
+    AmortisedModel,
+    Predictor,
+    load_amortised,
+)
+from vj2_ddim_benchmark.amortised.training import amortised_loss, gaussian_nll, train_amortised
 from vj2_ddim_benchmark.assets import AssetSettings
 from vj2_ddim_benchmark.half_precision import round_weights
 from vj2_ddim_plugin.actions import ActionSpec
@@ -37,13 +40,6 @@ from vj2_ddim_training.denoisers.dit import DiTDenoiser
 
 def num_weights(module):
     return sum(weight.numel() for weight in module.parameters())
-
-
-def save(model, path):
-    save_amortised(
-        model, path, data_fingerprint="data-1", training={"lr": 0.1}, provenance={"torch": "2"}
-    )
-    return path
 
 
 class TestSize:
@@ -192,6 +188,29 @@ class TestTraining:
         first, again, other = weights("a.pt", 3), weights("b.pt", 3), weights("c.pt", 4)
         assert all(torch.equal(first[name], again[name]) for name in first)
         assert any(not torch.equal(first[name], other[name]) for name in first)
+
+    @pytest.mark.parametrize("kind", ["regression", "gaussian"])
+    @pytest.mark.parametrize("stop", [3, 6])  # within an epoch of 6 steps, and at its end
+    def test_an_interrupted_training_goes_on_bit_for_bit(self, tap_examples, tmp_path, kind, stop):
+        def train(name, progress=None):
+            arguments = (tap_examples, DENOISER, quick(num_epochs=2, seed=3), tmp_path / name)
+            train_amortised(kind, *arguments, progress)
+            return torch.load(tmp_path / name, weights_only=True)
+
+        def interrupt(phase, done, total):
+            if done == stop:
+                raise KeyboardInterrupt
+
+        told = []
+        whole = train("whole.pt")
+        with pytest.raises(KeyboardInterrupt):
+            train("cut.pt", interrupt)
+        assert not (tmp_path / "cut.pt").exists()
+        cut = train("cut.pt", lambda phase, done, total: told.append(done))
+        assert told[0] == stop + 1
+        assert cut["provenance"]["loss_by_epoch"] == whole["provenance"]["loss_by_epoch"]
+        assert all(torch.equal(cut["weights"][n], w) for n, w in whole["weights"].items())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.pt", "whole.pt"]
 
     def test_torch_s_own_randomness_is_left_alone(self, two_mode_examples, tmp_path):
         torch.manual_seed(11)
