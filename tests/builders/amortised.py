@@ -9,7 +9,6 @@ from builders.training import LENGTH, make_spec
 from vj2_ddim_benchmark.amortised.model import (
     AmortisedConfig,
     AmortisedModel,
-    Predictor,
     save_amortised,
 )
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
@@ -68,10 +67,6 @@ def make_model(kind="regression", seed=0, spec=SPEC):
     with torch.no_grad():
         model.head[-2].weight *= 8
     return model.eval()
-
-
-def make_predictor(kind="regression", seed=0):
-    return Predictor(make_model(kind, seed))
 
 
 def make_context(num=4, seed=5):

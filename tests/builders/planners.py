@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from builders.amortised import SPEC as SMALL_SPEC
-from builders.amortised import make_context, make_predictor, taps
+from builders.amortised import make_context, make_model, taps
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
 from vj2_ddim_benchmark.planners.cross_entropy import (
     CEM,
@@ -125,7 +125,7 @@ class Known:
 
 
 def amortised(kind, **settings):
-    return AmortisedOptimizer(SMALL_SPEC, make_predictor(kind), Sampling(**settings))
+    return AmortisedOptimizer(SMALL_SPEC, make_model(kind), Sampling(**settings))
 
 
 def known_context(num):

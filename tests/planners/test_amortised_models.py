@@ -26,7 +26,6 @@ from vj2_ddim_benchmark.amortised.model import (
     STD_FLOOR,
     AmortisedConfig,
     AmortisedModel,
-    Predictor,
     load_amortised,
 )
 from vj2_ddim_benchmark.amortised.training import amortised_loss, gaussian_nll, train_amortised
@@ -141,26 +140,26 @@ def learned(kind, examples, path, **settings):
     """Trained, written and read again."""
     training = replace(TRAINING, **settings)
     train_amortised(kind, examples, DENOISER, training, path)
-    return Predictor.load(path, kind)
+    return load_amortised(path, kind)
 
 
 class TestLearning:
     @pytest.mark.parametrize("kind", ["regression", "gaussian"])
     def test_a_known_map_is_learned(self, tap_examples, tmp_path, kind):
         """On taps that were not seen, against always tapping the mean point."""
-        predictor = learned(kind, tap_examples, tmp_path / "model.pt", num_epochs=14, batch_size=16)
+        model = learned(kind, tap_examples, tmp_path / "model.pt", num_epochs=14, batch_size=16)
         points = np.random.default_rng(2).uniform(size=(200, 2))
         state, goal = tap_latents(points, seed=3)
-        mean, _ = predictor.predict({"state": state, "goal": goal})
+        mean, _ = model.predict({"state": state, "goal": goal})
         tapped = SPEC.decode(mean)[:, 4:12, :2].max(axis=1)
         error = np.square(tapped - points).mean()
         baseline = np.square(points - points.mean(axis=0)).mean()
         assert error < 0.1 * baseline
 
     def test_regression_of_two_modes_is_their_average(self, two_mode_examples, tmp_path):
-        predictor = learned("regression", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
+        model = learned("regression", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
         state, goal = same_latents(1)
-        mean, _ = predictor.predict({"state": state, "goal": goal})
+        mean, _ = model.predict({"state": state, "goal": goal})
         x = 0.75 * 0.2 + 0.25 * 0.8
         np.testing.assert_allclose(
             SPEC.decode(mean)[0, 4:12, :2], np.tile([x, 0.5], (8, 1)), atol=0.03
@@ -168,9 +167,9 @@ class TestLearning:
 
     def test_the_gaussian_covers_both_modes(self, two_mode_examples, tmp_path):
         """Mean and standard deviation of the mixture, in units of half a screen around 0.5."""
-        predictor = learned("gaussian", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
+        model = learned("gaussian", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
         state, goal = same_latents(1)
-        mean, std = predictor.predict({"state": state, "goal": goal})
+        mean, std = model.predict({"state": state, "goal": goal})
         assert mean[0, 0, 0] == pytest.approx(2 * 0.35 - 1, abs=0.06)
         assert std[0, 0, 0] == pytest.approx(2 * 0.6 * np.sqrt(0.75 * 0.25), rel=0.1)
         modes = 2 * np.array([0.2, 0.8]) - 1
@@ -248,8 +247,8 @@ class TestFile:
         assert not loaded.training
         context = make_context()
         for found, expected in zip(
-            Predictor(loaded).predict(context),
-            Predictor(model).predict(context),
+            loaded.predict(context),
+            model.predict(context),
             strict=True,
         ):
             np.testing.assert_array_equal(found, expected)

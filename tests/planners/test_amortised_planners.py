@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders.amortised import SPEC, make_context, make_model, make_predictor, save, taps
+from builders.amortised import SPEC, make_context, make_model, save, taps
 from builders.planners import Watching, amortised
 
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
@@ -37,9 +37,9 @@ def predicted_mean(model):
 def test_without_a_cost_the_plan_is_the_mean_decoded_and_projected(kind):
     planner = amortised(kind)
     with torch.no_grad():  # presses that are too short, in places
-        planner.predictor.model.head[-2].bias[5] -= 0.5
+        planner.model.head[-2].bias[5] -= 0.5
     result = planner.optimize(PlanningProblem(CONTEXT))
-    drawn = SPEC.decode(predicted_mean(planner.predictor.model))
+    drawn = SPEC.decode(predicted_mean(planner.model))
     np.testing.assert_allclose(result.unprojected_actions, drawn, atol=1e-5)
     np.testing.assert_allclose(result.actions, SPEC.project(drawn), atol=1e-5)
     assert SPEC.is_valid(result.actions).all()
@@ -97,7 +97,7 @@ def test_what_does_not_fit_is_refused(problem, message, cost, kind, name):
 
 def test_other_actions_are_refused():
     with pytest.raises(ConfigError, match=r"plans 20 actions.*needs 250"):
-        AmortisedOptimizer(ActionSpec(), make_predictor())
+        AmortisedOptimizer(ActionSpec(), make_model())
 
 
 def test_the_gaussian_prior_ranks_its_candidates():
@@ -118,8 +118,6 @@ def test_candidates_are_the_mean_and_then_samples_of_the_predicted_gaussian():
         model.head[-2].weight *= 0.05
         model.head[-2].bias[6:] = -2.0
         mean, log_std = model(*(torch.from_numpy(CONTEXT[name]) for name in ("state", "goal")))
-    predictor = make_predictor("gaussian")
-    predictor.model.load_state_dict(model.state_dict())
     drawn = []
     decode = SPEC.__class__.decode
 
@@ -128,8 +126,8 @@ def test_candidates_are_the_mean_and_then_samples_of_the_predicted_gaussian():
             drawn.append(diffused)
             return decode(self, diffused)
 
-    predictor.action_spec = Recording(**SPEC.to_dict())
-    planner = AmortisedOptimizer(SPEC, predictor, Sampling(num_candidates=4001, std_scale=0.5))
+    model.action_spec = Recording(**SPEC.to_dict())
+    planner = AmortisedOptimizer(SPEC, model, Sampling(num_candidates=4001, std_scale=0.5))
     planner.optimize(PlanningProblem(CONTEXT, QuadraticCost(TARGETS)))
     (candidates,) = drawn
     np.testing.assert_allclose(candidates[:, 0], mean, atol=1e-6)
@@ -175,7 +173,7 @@ def test_they_are_built_from_their_files(tmp_path, name, kind, tuned, settings):
     (planner,) = planners_of([name])
     path = save(make_model(kind, seed=4), tmp_path / "model.pt")
     built = planner.build(PlannerAssets(SPEC, seed=3, **{kind: path}), tuned)
-    by_hand = AmortisedOptimizer(SPEC, make_predictor(kind, seed=4), Sampling(**settings))
+    by_hand = AmortisedOptimizer(SPEC, make_model(kind, seed=4), Sampling(**settings))
     found, expected = (solve(each)[0] for each in (built, by_hand))
     np.testing.assert_allclose(found.actions, expected.actions, atol=2e-3)  # half precision
     other = save(make_model({"regression": "gaussian"}.get(kind, "regression")), path)

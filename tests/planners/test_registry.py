@@ -9,9 +9,9 @@ from builders.planners import SPEC, sampler
 
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
+from vj2_ddim_benchmark.planners.gradient_descent import STARTS
 from vj2_ddim_benchmark.planners.registry import (
     GESTURE_CEM,
-    LEARNING_RATES,
     REGISTRY,
     ddim,
     gradient_descent,
@@ -135,14 +135,19 @@ def test_what_begins_at_ddims_plan_reuses_the_recorded_sweeps_of_its_parents(mon
     assert {"num_elites", "smoothing", "covariance", "std"} == set(GESTURE_CEM.search_space)
 
 
-def test_a_fixed_start_is_in_the_name_and_the_only_one_tried():
-    planner = gradient_descent("adam", 10, start="zeros")
-    assert planner.name == "gradient-descent-adam-10-zeros"
-    assert planner.search_space == {"lr": LEARNING_RATES["adam"], "start": ("zeros",)}
-    with pytest.raises(ConfigError, match="start must be"):
-        gradient_descent("adam", 10, start="nowhere")
-    with pytest.raises(ConfigError, match="single descent"):
-        gradient_descent("adam", 10, start="zeros", num_restarts=4)
+def test_what_a_descent_fixes_is_in_its_name_and_a_fixed_start_is_the_only_one_tried():
+    for planner in REGISTRY:
+        if planner.name.startswith("gradient-descent"):
+            _, _, method, steps, *rest = planner.name.split("-")
+            assert (planner.fixed["method"], planner.fixed["num_iterations"]) == (
+                method,
+                int(steps),
+            )
+            num, tried = planner.fixed["num_restarts"], planner.search_space["start"]
+            assert rest == ([f"x{num}"] if num > 1 else list(tried) if len(tried) == 1 else [])
+            assert tried == (("gestures",) if num > 1 else (rest[0],) if rest else STARTS)
+    with pytest.raises(ConfigError, match="'nowhere' is unknown"):
+        gradient_descent("adam", 10).build(PlannerAssets(SPEC), {"lr": 0.1, "start": "nowhere"})
 
 
 def test_which_planners_see_the_world_model():

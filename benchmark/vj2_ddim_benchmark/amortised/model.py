@@ -23,21 +23,16 @@ from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.loop import save_atomically
 
-__all__ = ["KINDS", "STD_FLOOR", "AmortisedConfig", "AmortisedModel", "Predictor"]
+__all__ = ["KINDS", "STD_FLOOR", "AmortisedConfig", "AmortisedModel"]
 __all__ += ["load_amortised", "save_amortised"]
 
 KINDS = ("regression", "gaussian")
 STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 64
 FORMAT = "vj2-ddim amortised planner 1"
-FIELDS = {
-    "config": dict,
-    "action_spec": dict,
-    "condition": dict,
-    "weights": dict,
-    "training": dict,
-    "provenance": dict,
-    "data_fingerprint": str,
-}
+FIELDS = dict.fromkeys(
+    ("config", "action_spec", "condition", "weights", "training", "provenance"), dict
+)
+FIELDS |= {"data_fingerprint": str}
 
 
 @dataclass(frozen=True)
@@ -118,43 +113,23 @@ class AmortisedModel(nn.Module):
         floor = torch.full_like(free, math.log(STD_FLOOR))
         return mean, torch.logaddexp(free, floor)
 
-
-class Predictor:
-    """A trained model, numpy in and out, on the CPU with torch's own number of threads."""
-
-    provider = "torch-cpu"
-
-    def __init__(self, model: AmortisedModel) -> None:
-        self.model = model.cpu().eval()
-        self.action_spec, self.condition = model.action_spec, model.condition
-        self.kind = model.config.kind
-
-    @classmethod
-    def load(cls, path: Path | str, kind: str) -> Predictor:
-        """Read a file; raises `CheckpointError` if it is broken or of another kind."""
-        return cls(load_amortised(path, kind))
-
     @torch.inference_mode()
     def predict(self, context: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Mean and std of the normalized array, `[B, M, C]` each, of `state` and `goal`.
+        """Mean and std, `[B, M, C]` each, of `state` and `goal`; numpy in and out, on the CPU.
 
         One problem at a time, so that rounding does not depend on the batch.
         """
         state, goal = torch.from_numpy(context["state"]), torch.from_numpy(context["goal"])
-        rows = [self.model(state[[row]], goal[[row]]) for row in range(len(state))]
+        rows = [self(state[[row]], goal[[row]]) for row in range(len(state))]
         mean = np.concatenate([mean.numpy() for mean, _ in rows])
         std = np.concatenate([log_std.exp().numpy() for _, log_std in rows])
         return mean, std
 
 
 def save_amortised(
-    model: AmortisedModel,
-    path: Path | str,
-    *,
-    data_fingerprint: str,
-    training: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-) -> None:
+    model: AmortisedModel, path: Path | str, *,
+    data_fingerprint: str, training: Mapping[str, Any], provenance: Mapping[str, Any],
+) -> None:  # fmt: skip
     """Write one file that `torch.load(weights_only=True)` opens, whole or not at all.
 
     Weights are written in half precision, which halves the file; training has rounded them.

@@ -1,8 +1,7 @@
 """Training an amortised model as the denoiser is trained: the same examples in the same order.
 
-Batches, epochs, AdamW with warm-up and cosine decay, gradient clipping and the moving average of
-the weights are the denoiser's, read from the same `TrainingConfig`. What has no meaning without
-noise (condition dropout, noises an example, the auxiliary loss) is left out.
+The settings are the denoiser's. What has no meaning without noise (condition dropout, noises an
+example, the auxiliary loss) is left out.
 """
 
 from __future__ import annotations
@@ -51,23 +50,9 @@ def train_amortised(
 ) -> AmortisedModel:
     """Make a model and write it to a file; deterministic in `training.seed`.
 
-    What stopped halfway goes on, bit for bit, when the same call is made again.
-
-    Args:
-        kind: `regression` or `gaussian`.
-        examples: The denoiser's training examples, with the condition `latents`.
-        denoiser: The denoiser's configuration, which decides the size.
-        training: The denoiser's training settings.
-        out: The file to create or replace; beside it a state is kept until the end.
-        progress: Told about every step.
-
-    Returns:
-        The model that was written: of averaged weights, on the CPU, in evaluation mode, rounded to
-        half precision as its file holds them.
-
-    Raises:
-        ConfigError: The kind is unknown, the examples hold no latents, or there are none.
-        CheckpointError: The file cannot be written, or the state is of another training.
+    The denoiser's configuration decides the size. Beside `out` a state is kept until the end: what
+    stopped halfway goes on, bit for bit, when the same call is made again. The model returned is
+    that of averaged weights, on the CPU, rounded to half precision as its file holds them.
     """
     begun, out = time.perf_counter(), Path(out)
     if set(examples.input_shapes) != {"state", "goal"} or not len(examples):
@@ -160,11 +145,10 @@ def _loop(task: AmortisedTask, training: TrainingConfig, progress: Progress | No
 def gaussian_nll(original: Tensor, mean: Tensor, log_std: Tensor, beta: float = 0.0) -> Tensor:
     """Mean negative log likelihood of independent Gaussians, constant included, in nats an entry.
 
-    Plain likelihood learns entries of small spread at the expense of the others: the gradient of a
-    mean is divided by its std squared. So each entry may be weighted by its std to the power of
-    `2 * beta`, taken as a constant, which moves no optimum (Seitzer et al. 2022, "On the pitfalls
-    of heteroscedastic uncertainty estimation with probabilistic neural networks"); 1 gives the
-    means the gradient of the squared error.
+    The gradient of a mean is divided by its std squared, so that entries of small spread win. Each
+    may be weighted by std^(2 * beta), a constant, which moves no optimum; 1 gives the means the
+    gradient of the squared error. Seitzer et al. (2022), "On the pitfalls of heteroscedastic
+    uncertainty estimation with probabilistic neural networks".
     """
     error = (original - mean) * (-log_std).exp()
     nll = 0.5 * error.square() + log_std + 0.5 * math.log(2 * math.pi)

@@ -13,8 +13,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vj2_ddim_benchmark.amortised.model import Predictor
-from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking, require_free_plan
+from vj2_ddim_benchmark.amortised.model import AmortisedModel
+from vj2_ddim_benchmark.planners.ranking import (
+    RankedPlan,
+    Ranking,
+    onto_valid,
+    require_free_plan,
+    unranked,
+)
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
@@ -24,6 +30,7 @@ from vj2_ddim_plugin.settings import Settings, setting
 
 __all__ = ["AmortisedOptimizer", "Sampling"]
 
+PROVIDER = "torch-cpu"
 NAMES = {"regression": "regression", "gaussian": "the Gaussian prior"}
 
 
@@ -37,47 +44,42 @@ class Sampling(Settings):
 
 
 class AmortisedOptimizer:
-    """An `ActionOptimizer` that plans in one round from a trained model's mean and std.
+    """An `ActionOptimizer` that ranks the warm start, the mean and samples around it.
 
-    With a cost the warm start and all candidates are ranked; without, the mean is the plan. Every
-    problem of a batch gets the same standard normal noise, drawn from the seed alone, as with DDIM.
+    Without a cost the mean is the plan. Every problem of a batch gets the same standard normal
+    noise, drawn from the seed alone.
     """
 
     def __init__(
-        self, action_spec: ActionSpec, predictor: Predictor, settings: Sampling | None = None
+        self, action_spec: ActionSpec, model: AmortisedModel, settings: Sampling | None = None
     ) -> None:
-        predicted = predictor.action_spec
+        predicted = model.action_spec
         if (predicted.length, predicted.channels) != (action_spec.length, action_spec.channels):
             raise ConfigError(
                 f"the model plans {predicted.length} actions of {predicted.channels}, the planner "
                 f"needs {action_spec.length} of {action_spec.channels}; train it on the same data "
                 f"as the denoiser"
             )
-        self.action_spec, self.predictor = action_spec, predictor
+        self.action_spec, self.model = action_spec, model
         self.settings = settings or Sampling()
-        self._planner, self._pace = NAMES[predictor.kind], Pace()
+        self._planner, self._pace = NAMES[model.config.kind], Pace()
 
     def optimize(self, problem: PlanningProblem) -> RankedPlan:
         """Plan; `init_action`, where there is a cost, is one candidate more."""
         begun = time.perf_counter()
-        context = checked_context(problem, self.predictor.condition)
+        context = checked_context(problem, self.model.condition)
         if problem.cost is None:
             return self._unranked(problem, context, begun)
-        ranking = Ranking(
-            problem,
-            self.action_spec,
-            seed=self.settings.seed,
-            planner=self._planner,
-            pace=self._pace,
-        )
-        mean, std = self.predictor.predict(context)
+        seed = self.settings.seed
+        ranking = Ranking(problem, self.action_spec, seed, self._planner, self._pace)
+        mean, std = self.model.predict(context)
         predicted = time.perf_counter()
         candidates = self._decoded(self._drawn(mean, std, ranking.rng))
         ranking.rank(np.concatenate([ranking.warm_start, candidates], axis=1))
         result = ranking.result()
         total = time.perf_counter() - begun
         phases = {**result.wall_time_s, "predict": predicted - begun, "total": total}
-        return replace(result, provider=self.predictor.provider, wall_time_s=phases)
+        return replace(result, provider=PROVIDER, wall_time_s=phases)
 
     def _drawn(self, mean: FloatArray, std: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Normalized candidates `[B, K, M, C]`, the mean first."""
@@ -93,26 +95,18 @@ class AmortisedOptimizer:
     ) -> RankedPlan:
         """The mean, decoded and projected."""
         require_free_plan(problem, self._planner)
-        batch, deadline_s = checked_batch(problem, context), checked_deadline(problem)
-        mean, _ = self.predictor.predict(context)
-        predicted, spec = time.perf_counter(), self.action_spec
+        checked_batch(problem, context)
+        deadline_s = checked_deadline(problem)
+        mean, _ = self.model.predict(context)
+        predicted = time.perf_counter()
         drawn = self._decoded(mean)
-        actions = np.where(spec.is_valid(drawn)[:, None, None], drawn, spec.project(drawn))
+        actions = onto_valid(drawn, self.action_spec)
         total = time.perf_counter() - begun
-        return RankedPlan(
-            actions=actions,
-            cost=np.full(batch, np.nan),
-            history=np.zeros((0, batch)),
-            num_cost_evaluations=0,
-            num_denoiser_evaluations=0,
-            wall_time_s={"predict": predicted - begun, "total": total},
-            provider=self.predictor.provider,
-            stopped_because="finished" if deadline_s is None or total < deadline_s else "deadline",
-            projection_distance=np.abs(actions - drawn).max(axis=(1, 2)),
-            unprojected_actions=drawn,
-        )
+        result = unranked(actions, drawn, {"predict": predicted - begun, "total": total}, PROVIDER)
+        in_time = deadline_s is None or total < deadline_s
+        return result if in_time else replace(result, stopped_because="deadline")
 
     def _decoded(self, diffused: FloatArray) -> FloatArray:
         """Actions `[..., L, A]`, not yet projected, of `[..., M, C]`, clipped as DDIM's are."""
-        spec = self.predictor.action_spec
+        spec = self.model.action_spec
         return spec.decode(np.clip(diffused, *spec.diffused_bounds).astype(np.float32))

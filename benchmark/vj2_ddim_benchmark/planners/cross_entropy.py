@@ -277,9 +277,7 @@ class CandidateCEM:
     ) -> RankedPlan:
         """Search around the candidates `[B, K, L, A]` of known cost `[B, K]`."""
         how = self.settings
-        ranking = Ranking(
-            problem, self.action_spec, seed=how.seed, planner=how.planner, pace=self._pace
-        )
+        ranking = Ranking(problem, self.action_spec, how.seed, how.planner, self._pace)
         rng = np.random.default_rng((checked_seed(problem, how.seed), CANDIDATE_STREAM))
         space = natural_space(self.action_spec)
         elites, cost = elites_of(space.encode(candidates), cost, how.num_elites)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.ranking import require_free_plan
-from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_benchmark.planners.ranking import require_free_plan, required_cost
 from vj2_ddim_plugin.interface import (
     ActionOptimizer,
     CostFn,
@@ -43,11 +42,10 @@ class StartedOptimizer:
         cost in the end.
         """
         begun = time.perf_counter()
-        if problem.cost is None:
-            raise ContextError("improving on candidates needs a cost; this problem has none")
+        judge = required_cost(problem, "improving on candidates")
         require_free_plan(problem, "improving")
         deadline = checked_deadline(problem)
-        ranked = _Recorder(problem.cost)
+        ranked = _Recorder(judge)
         first = self.first.optimize(replace(problem, cost=ranked))
         left = None if deadline is None else deadline - (time.perf_counter() - begun)
         if (left is not None and left <= 0.0) or not ranked.candidates:
@@ -77,24 +75,14 @@ class _Recorder:
         return cost
 
 
+@dataclass(frozen=True)
 class WarmStarted:
-    """The second planner begins at the first's plan, as its `init_action`.
+    """The second planner begins at the first's plan, and never returns a worse one."""
 
-    It never returns a plan worse than that.
-    """
+    optimizer: ActionOptimizer
 
-    def __init__(self, optimizer: ActionOptimizer) -> None:
-        self.optimizer = optimizer
-
-    def __call__(
-        self,
-        problem: PlanningProblem,
-        first: PlanResult,
-        candidates: FloatArray,
-        cost: FloatArray,
-        /,
-    ) -> PlanResult:
-        """Go on from `first`; the other candidates are not used."""
+    def __call__(self, problem: PlanningProblem, first: PlanResult, *_: FloatArray) -> PlanResult:
+        """Go on from `first`; its candidates are not used."""
         return self.optimizer.optimize(replace(problem, init_action=first.actions))
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from vj2_ddim_benchmark.planners.random_gestures import DrawGestures, any_gestures, draw_sequences
+from vj2_ddim_benchmark.planners.ranking import onto_valid, required_cost
 from vj2_ddim_benchmark.world_model.cost import LatentCost
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ContextError
@@ -36,10 +37,7 @@ __all__ += ["starts"]
 TorchCost = Callable[[Tensor], Tensor]
 """Differentiable cost: actions `[B, K, L, A]` to `[B, K]`, each entry a function of its own row."""
 
-METHODS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-}
+METHODS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 STARTS = ("zeros", "centre", "gestures")
 
 
@@ -112,26 +110,31 @@ class GradientDescentOptimizer:
         gesture), which replaces the first start.
         """
         deadline = Deadline(checked_deadline(problem), self._pace)
-        if problem.cost is None:
-            raise ContextError("gradient descent needs a cost; this problem has none")
+        judge = required_cost(problem, "gradient descent")
         start = self.initial_actions(problem)
         descent = self._descend(problem, start, deadline)
         descended = time.perf_counter()
         iterates = descent.best.numpy()
         candidates = np.concatenate([start.numpy(), iterates], axis=1)
-        projected = self._projected(candidates)
-        cost = checked_cost(problem.cost, projected)
+        spec, project = self.action_spec, self.settings.project
+        projected = onto_valid(candidates, spec) if project else candidates
+        cost = checked_cost(judge, projected)
         rows, chosen = np.arange(len(cost)), cost.argmin(axis=1)
         moved = np.abs(projected - candidates).max(axis=(2, 3))
         lowest = descent.best_cost.argmin(dim=1).numpy()
-        deadline.record("finish", cost.size, time.perf_counter() - descended)
+        ended = time.perf_counter()
+        deadline.record("finish", cost.size, ended - descended)
         return GradientDescentPlan(
             actions=projected[rows, chosen],
             cost=cost[rows, chosen],
             history=descent.history.numpy(),
             num_cost_evaluations=descent.num_cost_evaluations + cost.size,
             num_denoiser_evaluations=0,
-            wall_time_s=_phases(deadline.started, descended),
+            wall_time_s={
+                "descend": descended - deadline.started,
+                "finish": ended - descended,
+                "total": ended - deadline.started,
+            },
             provider="torch",
             stopped_because=descent.stopped_because,
             projection_distance=moved[rows, chosen],
@@ -159,14 +162,6 @@ class GradientDescentOptimizer:
         """SHIM: for pictures; lowest and highest action, `[A]` each."""
         low, high = self.action_spec.low_array, self.action_spec.high_array
         return torch.as_tensor(low, dtype=self.dtype), torch.as_tensor(high, dtype=self.dtype)
-
-    def _projected(self, candidates: FloatArray) -> FloatArray:
-        """Onto valid gestures; valid ones stay exactly as they are, without rounding."""
-        if not self.settings.project:
-            return candidates
-        valid = self.action_spec.is_valid(candidates)[..., None, None]
-        projected: FloatArray = np.where(valid, candidates, self.action_spec.project(candidates))
-        return projected
 
     def _descend(
         self,
@@ -199,12 +194,6 @@ class GradientDescentOptimizer:
         )
 
 
-def _phases(begun: float, descended: float) -> dict[str, float]:
-    """Wall time by phase, up to now."""
-    ended = time.perf_counter()
-    return {"descend": descended - begun, "finish": ended - descended, "total": ended - begun}
-
-
 def centre_press(spec: ActionSpec) -> FloatArray:
     """One sequence `[L, A]`: in each block the middle of every coordinate, pressed for a while.
 
@@ -234,21 +223,13 @@ def starts(
 
 @dataclass(frozen=True)
 class Descent:
-    """Where a descent went.
+    """Where a descent went."""
 
-    Attributes:
-        best: `[B, R, L, A]`, the iterate of lowest cost of each restart, the start included.
-        best_cost: `[B, R]`, its cost.
-        history: `[rounds, B]`, the lowest cost so far over all restarts; row 0 is the start's.
-        num_cost_evaluations: Rows whose cost was computed, with or without a backward pass.
-        stopped_because: `"finished"` or `"deadline"`.
-    """
-
-    best: Tensor
-    best_cost: Tensor
-    history: Tensor
-    num_cost_evaluations: int
-    stopped_because: str
+    best: Tensor  # `[B, R, L, A]`, the iterate of lowest cost of each restart, the start included
+    best_cost: Tensor  # `[B, R]`
+    history: Tensor  # `[rounds, B]`, the lowest cost so far of all restarts; row 0 is the start's
+    num_cost_evaluations: int  # rows, with or without a backward pass
+    stopped_because: str  # `"finished"` or `"deadline"`
 
 
 def descend(

@@ -6,7 +6,6 @@ Parameters are arrays `[..., M, C]` of about unit size around 0.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
@@ -15,27 +14,6 @@ from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["ActionKnots", "GestureParameters", "ParameterSpace", "natural_space"]
-
-
-class ParameterSpace(Protocol):
-    """A map between parameters and action sequences."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """`(M, C)`; the middle of all that is possible is 0."""
-        ...
-
-    def clip(self, parameters: FloatArray) -> FloatArray:
-        """Bring parameters `[..., M, C]` into their bounds."""
-        ...
-
-    def decode(self, parameters: FloatArray) -> FloatArray:
-        """Parameters `[..., M, C]`, within their bounds, to float32 actions `[..., L, A]`."""
-        ...
-
-    def encode(self, actions: FloatArray) -> FloatArray:
-        """The parameters of, or nearest to, the actions."""
-        ...
 
 
 class ActionKnots:
@@ -114,6 +92,10 @@ class GestureParameters:
     def encode(self, actions: FloatArray) -> FloatArray:
         """The parameters of the projected actions."""
         return self._spec.encode(self._spec.project(np.asarray(actions, np.float64)))
+
+
+ParameterSpace = ActionKnots | GestureParameters
+"""`shape` is `(M, C)`; 0 is the middle of all that is possible."""
 
 
 def natural_space(spec: ActionSpec) -> ParameterSpace:

@@ -13,11 +13,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.parameter_spaces import (
-    ActionKnots,
-    ParameterSpace,
-    natural_space,
-)
+from vj2_ddim_benchmark.planners.parameter_spaces import ActionKnots, ParameterSpace, natural_space
 from vj2_ddim_benchmark.planners.random_gestures import DrawGestures, any_gestures, draw_sequences
 from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
 from vj2_ddim_plugin.actions import ActionSpec
@@ -52,9 +48,7 @@ class PopulationSettings(Settings, ABC):
     num_samples: int = setting(32, "Candidates of the first population.", low=1)
     num_iterations: int = setting(8, "Populations.", low=1)
     start: str = setting(
-        "middle",
-        "Without a warm start: draw around the middle of the bounds, or real gestures.",
-        choices=POPULATION_STARTS,
+        "middle", "Without a warm start: around it, or real gestures.", choices=POPULATION_STARTS
     )
     seed: int = setting(0, "Used where a problem brings none.", low=0)
 
@@ -76,12 +70,9 @@ class PopulationOptimizer:
     """
 
     def __init__(
-        self,
-        action_spec: ActionSpec,
-        settings: PopulationSettings,
-        *,
-        draw_gestures: DrawGestures = any_gestures,
-    ) -> None:
+        self, action_spec: ActionSpec, settings: PopulationSettings,
+        *, draw_gestures: DrawGestures = any_gestures,
+    ) -> None:  # fmt: skip
         self.action_spec, self.settings = action_spec, settings
         self.space, self.draw_gestures = settings.space(action_spec), draw_gestures
         self._pace = Pace()
@@ -93,9 +84,7 @@ class PopulationOptimizer:
         which is the first candidate and the mean of the first population.
         """
         how = self.settings
-        ranking = Ranking(
-            problem, self.action_spec, seed=how.seed, planner=how.planner, pace=self._pace
-        )
+        ranking = Ranking(problem, self.action_spec, how.seed, how.planner, self._pace)
         proposal, parameters = self._first(ranking)
         candidates = self.space.decode(parameters)
         candidates[:, : ranking.warm_start.shape[1]] = ranking.warm_start
@@ -122,14 +111,9 @@ class PopulationOptimizer:
 
 
 def search(
-    ranking: Ranking,
-    space: ParameterSpace,
-    proposal: Proposal,
-    parameters: FloatArray,
-    candidates: FloatArray,
-    num_iterations: int,
-    rng: np.random.Generator,
-) -> RankedPlan:
+    ranking: Ranking, space: ParameterSpace, proposal: Proposal,
+    parameters: FloatArray, candidates: FloatArray, num_iterations: int, rng: np.random.Generator,
+) -> RankedPlan:  # fmt: skip
     """Rank the first population, learn, propose the next: the loop of every planner here."""
     for iteration in range(1, num_iterations + 1):
         cost = ranking.rank(candidates)

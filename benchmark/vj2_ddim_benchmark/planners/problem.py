@@ -41,24 +41,11 @@ def planning_problem(
 ) -> PlanningProblem:
     """Encode B pairs of pictures, uint8 `[B, H, W, 3]`, into the problem an optimizer is given.
 
-    Args:
-        world_model: Encodes pictures; the cost is made from it.
-        start_frames: What the screens show.
-        goal_frames: What they should show.
-        with_cost: Whether the optimizer gets the cost to rank its candidates with.
-        init_action: `[B, l, A]`, the warm start, or None.
-        deadline_s: Seconds the plan may take, encoding included, or None.
-        seed: Seed of the optimizer's randomness, or None for its own.
-        make_cost: The cost, from the world model and the two latents.
-
-    Raises:
-        ContextError: The two arrays of pictures are not alike.
+    The time that takes is part of `deadline_s`. Without `with_cost` the optimizer cannot rank.
     """
     if start_frames.shape != goal_frames.shape or start_frames.ndim != 4:
-        raise ContextError(
-            f"start and goal frames must both be [B, H, W, 3]; found {list(start_frames.shape)} "
-            f"and {list(goal_frames.shape)}"
-        )
+        shapes = f"{list(start_frames.shape)} and {list(goal_frames.shape)}"
+        raise ContextError(f"start and goal frames must both be [B, H, W, 3]; found {shapes}")
     begun = time.perf_counter()
     state, goal = np.split(world_model.encode(np.concatenate([start_frames, goal_frames])), 2)
     cost = make_cost(world_model, state, goal) if with_cost else None
@@ -75,10 +62,9 @@ def plan(
     goal_frames: Frames,
     **asked: Any,  # noqa: ANN401
 ) -> PlanResult:
-    """Ask any optimizer for a plan from pictures.
+    """Ask any optimizer for a plan; `asked` are the keywords of `planning_problem`.
 
-    What is `asked` are the keywords of `planning_problem`. The result's `wall_time_s` has an
-    `encode` phase more, and its `total` includes that.
+    The result's `wall_time_s` has an `encode` phase more, and its `total` includes that.
     """
     begun = time.perf_counter()
     problem = planning_problem(world_model, start_frames, goal_frames, **asked)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vj2_ddim_benchmark.planners.ranking import required_cost
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import (
     checked_batch,
@@ -64,15 +64,14 @@ class RandomGesturesOptimizer:
     def optimize(self, problem: PlanningProblem) -> PlanResult:
         """Plan in one round; `init_action`, when given, is one candidate more."""
         begun = time.perf_counter()
-        if problem.cost is None:
-            raise ContextError("ranking random gestures needs a cost; this problem has none")
+        judge = required_cost(problem, "ranking random gestures")
         batch = checked_batch(problem, problem.context)
         rng = np.random.default_rng(checked_seed(problem, self.settings.seed))
         num = self.settings.num_candidates
         drawn = draw_sequences(num, self.action_spec, self.draw_gestures, rng)
         warm = padded_warm_start(problem.init_action, self.action_spec, batch)
         candidates = np.concatenate([warm, np.tile(drawn, (batch, 1, 1, 1))], axis=1)
-        cost = checked_cost(problem.cost, candidates)
+        cost = checked_cost(judge, candidates)
         rows, chosen = np.arange(batch), cost.argmin(axis=1)
         return PlanResult(
             actions=candidates[rows, chosen],

@@ -23,7 +23,7 @@ from vj2_ddim_plugin.planning.checks import (
 )
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 
-__all__ = ["RankedPlan", "Ranking", "require_free_plan"]
+__all__ = ["RankedPlan", "Ranking", "onto_valid", "require_free_plan", "required_cost", "unranked"]
 
 ROWS_BETWEEN_LOOKS = 16  # candidates of all problems that are ranked between looks at the clock
 
@@ -46,16 +46,15 @@ class Ranking:
         self,
         problem: PlanningProblem,
         spec: ActionSpec,
-        *,
-        seed: int,
-        planner: str,
+        seed: int,  # used where the problem brings none
+        planner: str,  # named in errors
         pace: Pace,
     ) -> None:
         self._pace = pace
         self._deadline = Deadline(checked_deadline(problem), self._pace)
         self._ended: float | None = None  # when the last round was ranked
         require_free_plan(problem, planner)
-        self._cost = _required_cost(problem, planner)
+        self._cost = required_cost(problem, planner)
         self._spec = spec
         self.batch = checked_batch(problem, problem.context)
         self.rng = np.random.default_rng(checked_seed(problem, seed))
@@ -128,8 +127,7 @@ class Ranking:
     def _rank(self, candidates: FloatArray) -> FloatArray:
         """Project, ask for the cost, and remember the best and the time it took."""
         started = time.perf_counter()
-        valid = self._spec.is_valid(candidates)[..., None, None]
-        projected = np.where(valid, candidates, self._spec.project(candidates))
+        projected = onto_valid(candidates, self._spec)
         begun = time.perf_counter()
         cost = cost_of(self._cost, projected)
         self._cost_s += time.perf_counter() - begun
@@ -145,6 +143,31 @@ class Ranking:
         return cost
 
 
+def onto_valid(actions: FloatArray, spec: ActionSpec) -> FloatArray:
+    """`[..., L, A]` projected onto valid gestures; valid ones stay as they are, not rounded."""
+    valid = spec.is_valid(actions)[..., None, None]
+    projected: FloatArray = np.where(valid, actions, spec.project(actions))
+    return projected
+
+
+def unranked(
+    actions: FloatArray, drawn: FloatArray, phases: dict[str, float], provider: str
+) -> RankedPlan:
+    """The result of problems without a cost: `[B, L, A]`, and what they were projected from."""
+    return RankedPlan(
+        actions=actions,
+        cost=np.full(len(actions), np.nan),
+        history=np.zeros((0, len(actions))),
+        num_cost_evaluations=0,
+        num_denoiser_evaluations=0,
+        wall_time_s=phases,
+        provider=provider,
+        stopped_because="finished",
+        projection_distance=np.abs(actions - drawn).max(axis=(1, 2)),
+        unprojected_actions=drawn,
+    )
+
+
 def require_free_plan(problem: PlanningProblem, planner: str) -> None:
     """Raise `ContextError` for a problem that asks for what these planners cannot keep."""
     if problem.frozen_action is not None or problem.constraints is not None:
@@ -153,7 +176,8 @@ def require_free_plan(problem: PlanningProblem, planner: str) -> None:
         )
 
 
-def _required_cost(problem: PlanningProblem, planner: str) -> CostFn:
+def required_cost(problem: PlanningProblem, planner: str) -> CostFn:
+    """The problem's cost; raises `ContextError` where there is none."""
     if problem.cost is None:
         raise ContextError(f"{planner} needs a cost; this problem has none")
     return problem.cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from vj2_ddim_benchmark.amortised.model import Predictor
+from vj2_ddim_benchmark.amortised.model import load_amortised
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
 from vj2_ddim_benchmark.planners.cross_entropy import (
     CEM,
@@ -43,7 +43,7 @@ from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.data.trajectories import open_trajectories
 
-__all__ = ["LEARNING_RATES", "REGISTRY", "ddim", "gradient_descent", "planners_of", "retrieval"]
+__all__ = ["REGISTRY", "ddim", "gradient_descent", "planners_of", "retrieval"]
 
 GUIDANCE_SCALES = (1.0, 1.25, 1.5, 2.0)
 TEMPERATURES = (0.5, 0.75, 1.0)
@@ -55,45 +55,23 @@ LEARNING_RATES = {  # wide enough that the best is not at an edge
 
 def make_ddim(assets: PlannerAssets, settings: TunedSettings) -> DDIMOptimizer:
     """DDIM from the bundle, on the CPU."""
-    return DDIMOptimizer.from_bundle(
-        assets.path("bundle"),
-        provider="cpu",
-        num_threads=assets.num_threads,
-        seed=assets.seed,
-        **settings,
-    )
+    own = {"provider": "cpu", "num_threads": assets.num_threads, "seed": assets.seed}
+    return DDIMOptimizer.from_bundle(assets.path("bundle"), **own, **settings)
 
 
-def ddim(
-    num_candidates: int,
-    *,
-    num_inference_steps: int = 10,
-    num_refinements: int = 0,
-    num_ranked: int | None = None,
-    num_robust: int = 0,
-    in_quick: bool = True,
-) -> Planner:
+def ddim(num_candidates: int, suffix: str = "", *, in_quick: bool = True, **how: int) -> Planner:
     """DDIM samples from the bundle; a single one is not ranked and sees no world model.
 
     With `num_ranked` the bundle's ranker picks so many of the candidates for the cost; with
     `num_robust` so many of the cheapest are asked about again, moved a little.
     """
-    suffix = f"-refined-{num_refinements}" if num_refinements else ""
-    suffix += "" if num_ranked is None else f"-ranker-{num_ranked}"
-    suffix += f"-robust-{num_robust}" if num_robust else ""
     return Planner(
         f"ddim-{num_candidates}{suffix}",
         make_ddim,
-        search_space={"guidance_scale": GUIDANCE_SCALES, "temperature": TEMPERATURES},
+        {"guidance_scale": GUIDANCE_SCALES, "temperature": TEMPERATURES},
         with_cost=num_candidates > 1,
         in_quick=in_quick,
-        fixed={
-            "num_inference_steps": num_inference_steps,
-            "num_candidates": num_candidates,
-            "num_refinements": num_refinements,
-            "num_ranked": num_ranked,
-            "num_robust": num_robust,
-        },
+        fixed={"num_candidates": num_candidates, "num_inference_steps": 10, **how},
         needs=("bundle",),
         unprojected={"project": False},
     )
@@ -126,31 +104,16 @@ def make_gradient_descent(
 
 
 def gradient_descent(
-    method: str,
-    num_iterations: int,
-    *,
-    num_restarts: int = 1,
-    start: str | None = None,
-    in_quick: bool = False,
-) -> Planner:
-    """From one start, named in the row unless the sweep chooses it, or from many gestures.
-
-    Raises:
-        ConfigError: The start is unknown, or is given for restarts.
-    """
-    if start is not None and (start not in STARTS or num_restarts > 1):
-        raise ConfigError(
-            f"start must be one of {', '.join(STARTS)} and is for a single descent; found "
-            f"{start!r} for {num_restarts}"
-        )
-    suffix = f"-x{num_restarts}" if num_restarts > 1 else f"-{start}" if start else ""
-    tried = ("gestures",) if num_restarts > 1 else (start,) if start else STARTS
+    method: str, steps: int, suffix: str = "", *,
+    num_restarts: int = 1, tried: Sequence[str] = STARTS, in_quick: bool = False,
+) -> Planner:  # fmt: skip
+    """From one start, of those that are tried, or also from many gestures beside it."""
     return Planner(
-        f"gradient-descent-{method}-{num_iterations}{suffix}",
+        f"gradient-descent-{method}-{steps}{suffix}",
         make_gradient_descent,
-        search_space={"lr": LEARNING_RATES[method], "start": tried},
+        {"lr": LEARNING_RATES[method], "start": tried},
         in_quick=in_quick,
-        fixed={"method": method, "num_iterations": num_iterations, "num_restarts": num_restarts},
+        fixed={"method": method, "num_iterations": steps, "num_restarts": num_restarts},
     )
 
 
@@ -162,38 +125,34 @@ def make_population(
 
 
 def population(
-    kind: type[PopulationSettings],
-    num_iterations: int,
-    num_samples: int,
-    search_space: SearchSpace,
+    kind: type[PopulationSettings], rounds: int, samples: int, search_space: SearchSpace,
     in_quick: bool = False,
-) -> Planner:
+) -> Planner:  # fmt: skip
     """So many rounds of so many samples, both in the row's name."""
-    name = kind.planner.lower().replace(" ", "-")
     return Planner(
-        f"{name}-{num_iterations}x{num_samples}",
+        f"{kind.planner.lower().replace(' ', '-')}-{rounds}x{samples}",
         partial(make_population, kind),
         search_space,
         in_quick=in_quick,
-        fixed={"num_iterations": num_iterations, "num_samples": num_samples},
+        fixed={"num_iterations": rounds, "num_samples": samples},
     )
 
 
-def gesture_cem(num_iterations: int, num_samples: int, in_quick: bool = False) -> Planner:
+def gesture_cem(rounds: int, samples: int, in_quick: bool = False) -> Planner:
     """CEM over gestures, with an eighth or a quarter of the samples as elites."""
     search_space = {
-        "num_elites": (max(1, num_samples // 8), max(1, num_samples // 4)),
+        "num_elites": (samples // 8, samples // 4),
         "smoothing": (0.3, 0.5, 0.7, 0.9),
         "std": (0.5, 0.8),
         "covariance": COVARIANCES,
     }
-    return population(GestureCEM, num_iterations, num_samples, search_space, in_quick)
+    return population(GestureCEM, rounds, samples, search_space, in_quick)
 
 
 def make_amortised(kind: str, assets: PlannerAssets, settings: TunedSettings) -> AmortisedOptimizer:
     """A planner from the trained model of a kind."""
-    predictor = Predictor.load(assets.path(kind), kind)
-    return AmortisedOptimizer(assets.action_spec, predictor, Sampling(seed=assets.seed, **settings))
+    model = load_amortised(assets.path(kind), kind)
+    return AmortisedOptimizer(assets.action_spec, model, Sampling(seed=assets.seed, **settings))
 
 
 def make_retrieval(assets: PlannerAssets, settings: TunedSettings) -> RetrievalOptimizer:
@@ -209,7 +168,7 @@ def retrieval(num_neighbours: int) -> Planner:
     return Planner(
         f"retrieval-{num_neighbours}",
         make_retrieval,
-        search_space={"features": FEATURES},
+        {"features": FEATURES},
         with_cost=num_neighbours > 1,
         in_quick=False,
         fixed={"num_neighbours": num_neighbours},
@@ -226,86 +185,52 @@ RANKED = ddim(16)
 ADAM = gradient_descent("adam", 10, in_quick=True)
 GESTURE_CEM = gesture_cem(8, 16, in_quick=True)
 
+# fmt: off
 REGISTRY: tuple[Planner, ...] = (
     RANKED,
-    ddim(16, num_robust=2),
-    ddim(16, num_refinements=2, in_quick=False),
-    ddim(16, num_ranked=1),
-    ddim(16, num_ranked=4, in_quick=False),
+    ddim(16, "-robust-2", num_robust=2),
+    ddim(16, "-refined-2", num_refinements=2, in_quick=False),
+    ddim(16, "-ranker-1", num_ranked=1),
+    ddim(16, "-ranker-4", num_ranked=4, in_quick=False),
     ddim(1),
     Planner("ddim-16-cem", make_ddim_cem, in_quick=False, needs=("bundle",)),
     Planner("ddim-16-adam-10", make_ddim_adam, in_quick=False, needs=("bundle",)),
-    Planner(
-        "regression", partial(make_amortised, "regression"), with_cost=False, needs=("regression",)
-    ),
-    Planner(
-        "gaussian-prior-16",
-        partial(make_amortised, "gaussian"),
-        {"std_scale": (0.25, 0.5, 1.0, 1.5)},
-        fixed={"num_candidates": 16},
-        needs=("gaussian",),
-    ),
+    Planner("regression", partial(make_amortised, "regression"),
+            with_cost=False, needs=("regression",)),
+    Planner("gaussian-prior-16", partial(make_amortised, "gaussian"),
+            {"std_scale": (0.25, 0.5, 1.0, 1.5)},
+            fixed={"num_candidates": 16}, needs=("gaussian",)),
     retrieval(16),
     gradient_descent("sgd", 10),
-    gradient_descent("sgd", 10, num_restarts=16),
+    gradient_descent("sgd", 10, "-x16", num_restarts=16, tried=("gestures",)),
     gradient_descent("sgd", 200),
     ADAM,
-    gradient_descent("adam", 10, start="zeros"),
-    gradient_descent("adam", 10, start="gestures"),
-    gradient_descent("adam", 10, num_restarts=16, in_quick=True),
+    gradient_descent("adam", 10, "-zeros", tried=("zeros",)),
+    gradient_descent("adam", 10, "-gestures", tried=("gestures",)),
+    gradient_descent("adam", 10, "-x16", num_restarts=16, tried=("gestures",), in_quick=True),
     gradient_descent("adam", 50),
     gradient_descent("adam", 200),
-    population(
-        CEM,
-        8,
-        32,
-        {
-            "num_elites": (4, 8),
-            "smoothing": (0.1, 0.4, 0.7),
-            "num_knots": (None, 10),
-            "start": POPULATION_STARTS,
-        },
-    ),
-    population(
-        ICEM,
-        8,
-        60,
-        {
-            "noise_beta": (1.0, 2.0, 3.0, 4.0),
-            "std": (0.25, 0.5, 1.0),
-            "start": POPULATION_STARTS,
-        },
-    ),
-    population(
-        MPPI,
-        8,
-        32,
-        {
-            "temperature": (1e-6, 1e-5, 1e-4, 1e-3),
-            "noise_std": (0.1, 0.25, 0.5),
-            "num_knots": (None, 25),
-            "start": POPULATION_STARTS,
-        },
-    ),
+    population(CEM, 8, 32, {"num_elites": (4, 8), "smoothing": (0.1, 0.4, 0.7),
+                            "num_knots": (None, 10), "start": POPULATION_STARTS}),
+    population(ICEM, 8, 60, {"noise_beta": (1.0, 2.0, 3.0, 4.0), "std": (0.25, 0.5, 1.0),
+                             "start": POPULATION_STARTS}),
+    population(MPPI, 8, 32, {"temperature": (1e-6, 1e-5, 1e-4, 1e-3),
+                             "noise_std": (0.1, 0.25, 0.5), "num_knots": (None, 25),
+                             "start": POPULATION_STARTS}),
     population(PredictiveSampling, 8, 32, {"noise_std": (0.02, 0.05, 0.1, 0.2, 0.4)}),
     GESTURE_CEM,
     gesture_cem(8, 64),
     Planner("random-gestures-16", make_random_gestures, fixed={"num_candidates": 16}),
 )
+# fmt: on
 
 
 def planners_of(
     names: Sequence[str] | None = None, *, quick: bool = False, latents: bool = False
 ) -> tuple[Planner, ...]:
-    """Rows of the registry, in its order.
+    """Rows of the registry, in its order: those named, or all that there are the assets for.
 
-    Args:
-        names: Which; without names, all (or the quick ones) that there are the assets for.
-        quick: Whether only quick ones are meant.
-        latents: Whether the denoiser's training data are there, which are not shipped.
-
-    Raises:
-        ConfigError: A name is unknown.
+    The denoiser's training data, `latents`, are not shipped. `ConfigError` for an unknown name.
     """
     if not names:
         usable = (planner for planner in REGISTRY if latents or "latents" not in planner.needs)

@@ -6,41 +6,27 @@ It shows what memory alone buys. Its data are the transitions that the denoiser 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.planners.ranking import Ranking
+from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking, unranked
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.gestures.segments import IntArray
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning.checks import checked_batch
 from vj2_ddim_plugin.planning.deadline import Pace
+from vj2_ddim_training.data.trajectories import Trajectories
 
-__all__ = ["FEATURES", "Memory", "RetrievalOptimizer", "Transitions", "features_of"]
+__all__ = ["FEATURES", "Memory", "RetrievalOptimizer", "features_of"]
 
 FEATURES = ("both", "difference")  # one after the other, or what changed
 ROWS_PER_CHUNK = 1024  # transitions read at once
-MAX_MEMORY_BYTES = 1 << 30
 
 Float32 = NDArray[np.float32]
-
-
-class Transitions(Protocol):
-    """Numbered transitions, as `Trajectories` holds them."""
-
-    def __len__(self) -> int:
-        """How many."""
-        ...
-
-    def gather(self, indices: Sequence[int] | IntArray) -> tuple[Float32, Float32, Float32]:
-        """State and next state `[b, N, D]`, and actions `[b, L, A]`."""
-        ...
 
 
 def features_of(state: FloatArray, goal: FloatArray, kind: str) -> Float32:
@@ -62,10 +48,10 @@ class Memory:
     @classmethod
     def of(
         cls,
-        transitions: Transitions,
+        transitions: Trajectories,
         kind: str = "both",
         *,
-        max_bytes: int = MAX_MEMORY_BYTES,
+        max_bytes: int = 1 << 30,
         seed: int = 0,
     ) -> Memory:
         """Read transitions, chunk by chunk; if too many for `max_bytes`, a random part of them."""
@@ -82,11 +68,10 @@ class Memory:
         chosen = np.arange(len(transitions))
         if num < len(transitions):
             chosen = np.sort(np.random.default_rng(seed).permutation(chosen)[:num])
-        memory = cls(
-            np.empty((num, *feature_row.shape), np.float32),
-            np.empty((num, *action_row.shape), np.float32),
-            kind,
+        features, done = (
+            np.empty((num, *row.shape), np.float32) for row in (feature_row, action_row)
         )
+        memory = cls(features, done, kind)
         for first in range(0, num, ROWS_PER_CHUNK):
             part = slice(first, first + ROWS_PER_CHUNK)
             state, goal, memory.actions[part] = transitions.gather(chosen[part])
@@ -135,7 +120,7 @@ class RetrievalOptimizer:
         self.num_neighbours, self.features = num_neighbours, memory.kind
         self._pace = Pace()
 
-    def optimize(self, problem: PlanningProblem) -> PlanResult:
+    def optimize(self, problem: PlanningProblem) -> RankedPlan:
         """Plan in one round; `init_action`, when there is a cost, is one candidate more."""
         begun = time.perf_counter()
         missing = {"state", "goal"} - set(problem.context)
@@ -145,23 +130,9 @@ class RetrievalOptimizer:
         if problem.cost is None:
             checked_batch(problem, problem.context)
             actions = self.memory.actions[self.memory.nearest(state, goal, 1)[:, 0]]
-            return _unranked(actions, time.perf_counter() - begun)
-        ranking = Ranking(problem, self.action_spec, seed=0, planner="retrieval", pace=self._pace)
+            phases = {"total": time.perf_counter() - begun}
+            return unranked(actions, actions, phases, "numpy")  # as they were done
+        ranking = Ranking(problem, self.action_spec, 0, "retrieval", self._pace)
         nearest = self.memory.nearest(state, goal, self.num_neighbours)
         ranking.rank(np.concatenate([ranking.warm_start, self.memory.actions[nearest]], axis=1))
         return ranking.result()
-
-
-def _unranked(actions: Float32, total_s: float) -> PlanResult:
-    """The result of a problem without a cost; the actions are as they were done."""
-    return PlanResult(
-        actions=actions,
-        cost=np.full(len(actions), np.nan),
-        history=np.zeros((0, len(actions))),
-        num_cost_evaluations=0,
-        num_denoiser_evaluations=0,
-        wall_time_s={"total": total_s},
-        provider="numpy",
-        stopped_because="finished",
-        projection_distance=np.zeros(len(actions)),
-    )
