@@ -474,7 +474,7 @@ def train_tiny_world_model(out):
     one_thread()
     config = WorldModelConfig(
         num_trajectories=20, horizon=2, width=16, num_layers=1, num_heads=2, token_dim=8,
-        num_epochs=1, batch_size=8, unchanged_share=1.0, num_report_problems=3,
+        num_epochs=1, batch_size=8, unchanged_share=1.0, num_report_problems=3, seed=2,
     )  # fmt: skip
     model = train_world_model(config, out)
     weights = {name: weight.numpy() for name, weight in model.state_dict().items()}
@@ -565,7 +565,7 @@ def run_small_benchmark(out, latents, planners, chain_planners, *, num_problems,
         SHIPPED.bundle,
         num_problems=num_problems,
         split="test",
-        seed=3,
+        seed=4,  # of no ties between kinds of widgets, which sort differently on other processors
         threads=1,
         latents=latents,
         regression=SHIPPED.regression,
