@@ -538,8 +538,8 @@ def registry():
             "search_space": {name: list(values) for name, values in entry.search_space.items()},
             "with_cost": entry.with_cost,
             "in_quick": entry.in_quick,
-            "needs_latents": entry.needs_latents,
-            "unprojected": entry.build_unprojected is not None,
+            "needs_latents": "latents" in entry.needs,
+            "unprojected": entry.unprojected is not None,
         }
         for entry in REGISTRY
     }
