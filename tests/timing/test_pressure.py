@@ -8,8 +8,7 @@ from dataclasses import replace
 import pytest
 from test_bundle import make_bundle
 
-from vj2_ddim_benchmark import pressure
-from vj2_ddim_benchmark.pressure_commands import stand_in_cost
+from vj2_ddim_benchmark.timing import pressure
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.cli import main
 
@@ -39,7 +38,7 @@ def test_overhead_is_the_whole_over_what_onnxruntime_takes(tmp_path, monkeypatch
 
 
 def test_lateness_is_counted_from_the_deadline(monkeypatch, optimizer):
-    problem = replace(pressure.random_problem(optimizer.model, 0), cost=stand_in_cost(0.0))
+    problem = replace(pressure.random_problem(optimizer.model, 0), cost=pressure.stand_in_cost(0.0))
     now = {"s": 0.0}
     monkeypatch.setattr(pressure.time, "perf_counter", lambda: now["s"])
     plan = optimizer.optimize(problem)

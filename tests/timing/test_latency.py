@@ -4,14 +4,15 @@ import numpy as np
 import torch
 from test_bundle import make_bundle
 
-from vj2_ddim_benchmark.latency import measure_latency
+from vj2_ddim_benchmark.timing.latency import LatencySettings, measure_latency
 
 
 def test_both_samplers_are_timed(tmp_path):
     before = torch.get_num_threads()
     try:
         bundle = make_bundle(tmp_path / "bundle", conditional=False)
-        measured = measure_latency(bundle, num_plans=3, num_inference_steps=2, threads=1)
+        settings = LatencySettings(num_plans=3, num_inference_steps=2, threads=1)
+        measured = measure_latency(bundle, settings)
     finally:
         torch.set_num_threads(before)
     for name in ("plugin", "original"):
