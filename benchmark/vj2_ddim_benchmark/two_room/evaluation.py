@@ -1,11 +1,11 @@
-"""The host's own evaluation of one solver: its World, its policy, goals out of recordings."""
+"""The host's own evaluation of one solver, with its World, policy and goals; and fair timing."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,42 +13,37 @@ from typing import Any
 import numpy as np
 import torch
 
-from vj2_ddim_benchmark.two_room.collect import IMAGE_SHAPE
-from vj2_ddim_benchmark.two_room.host import ENVIRONMENT, import_host
 from vj2_ddim_benchmark.two_room.lewm import WorldModel, image_transform
+from vj2_ddim_benchmark.two_room.stable_worldmodel import (
+    ENVIRONMENT,
+    IMAGE_SHAPE,
+    import_stable_worldmodel,
+)
 from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.settings import Settings, setting
 
 __all__ = ["EvaluationSettings", "OneByOne", "Outcome", "Problems", "choose_problems", "evaluate"]
-__all__ += ["plan_config"]
+__all__ += ["gather_infos", "plan_config", "time_in_turns"]
 
 SUCCESS_RADIUS = 16.0  # pixels, the environment's own
 CALLABLES = [
     {"method": "_set_state", "args": {"state": {"value": "state"}}},
     {"method": "_set_goal_state", "args": {"goal_state": {"value": "goal_state"}}},
 ]
+Info = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
-    """The host's protocol: goals out of recorded episodes, and how far ahead is planned.
+class EvaluationSettings(Settings):
+    """The host's protocol: goals out of recorded episodes, and how far ahead is planned."""
 
-    Attributes:
-        goal_offset: Steps from start to goal in the recording.
-        eval_budget: Steps a solver has to get there.
-        horizon: World-model steps of a plan.
-        receding_horizon: World-model steps of a plan that are carried out.
-        action_block: Environment steps in one of them.
-        warm_start: Whether the rest of a plan begins the next one.
-        num_envs: Environments in one World.
-    """
-
-    goal_offset: int = 25
-    eval_budget: int = 50
-    horizon: int = 5
-    receding_horizon: int = 5
-    action_block: int = 5
-    warm_start: bool = True
-    num_envs: int = 50
+    goal_offset: int = setting(25, "Steps from start to goal in the recording.", low=1)
+    eval_budget: int = setting(50, "Steps a solver has to get there.", low=1)
+    horizon: int = setting(5, "World-model steps of a plan.", low=1)
+    receding_horizon: int = setting(5, "World-model steps of a plan that are carried out.", low=1)
+    action_block: int = setting(5, "Environment steps in one of them.", low=1)
+    warm_start: bool = setting(True, "Whether the rest of a plan begins the next one.")
+    num_envs: int = setting(50, "Environments in one World.", low=1)
 
 
 @dataclass(frozen=True)
@@ -62,12 +57,7 @@ class Problems:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an evaluation.
-
-    Attributes:
-        successes: One a problem, in order.
-        plan_seconds: Wall time of each plan, for one environment.
-    """
+    """What came of an evaluation: by problem, and by plan for one environment, wall time."""
 
     successes: list[bool]
     plan_seconds: list[float]
@@ -77,7 +67,8 @@ class OneByOne:
     """A solver that plans for one environment at a time, and notes how long each plan took."""
 
     def __init__(self, solver: Any) -> None:  # noqa: ANN401
-        self.solver, self.seconds = solver, []  # type: Any, list[float]
+        self.solver = solver
+        self.seconds: list[float] = []
 
     def configure(self, **settings: Any) -> None:  # noqa: ANN401
         """Passed on."""
@@ -98,11 +89,11 @@ class OneByOne:
         """Of the solver."""
         return int(self.solver.horizon)
 
-    def __call__(self, info_dict: dict[str, Any], init_action: Any = None) -> dict[str, Any]:  # noqa: ANN401
+    def __call__(self, info_dict: Info, init_action: Any = None) -> Info:  # noqa: ANN401
         """The same as `solve`."""
         return self.solve(info_dict, init_action)
 
-    def solve(self, info_dict: dict[str, Any], init_action: Any = None) -> dict[str, Any]:  # noqa: ANN401
+    def solve(self, info_dict: Info, init_action: Any = None) -> Info:  # noqa: ANN401
         """Plan for each environment by itself; what the host's solvers print is dropped."""
         plans = []
         for row in range(len(next(iter(info_dict.values())))):
@@ -118,12 +109,8 @@ class OneByOne:
 def choose_problems(
     recording: Path, num: int, settings: EvaluationSettings, seed: int = 0
 ) -> Problems:
-    """One start in each of `num` episodes, whose goal is not reached at the start already.
-
-    Raises:
-        DataError: The recording has too few such episodes.
-    """
-    dataset = import_host().data.LanceDataset(str(recording), keys_to_load=["state"])
+    """One start in each of `num` episodes, whose goal is not reached at the start already."""
+    dataset = import_stable_worldmodel().data.LanceDataset(str(recording), keys_to_load=["state"])
     rng = np.random.default_rng(seed)
     lengths = np.asarray(dataset.lengths)
     states = dataset.get_col_data("state")
@@ -144,7 +131,7 @@ def choose_problems(
 
 def plan_config(settings: EvaluationSettings) -> Any:  # noqa: ANN401
     """The host's `PlanConfig`."""
-    return import_host().PlanConfig(
+    return import_stable_worldmodel().PlanConfig(
         horizon=settings.horizon,
         receding_horizon=settings.receding_horizon,
         action_block=settings.action_block,
@@ -157,21 +144,9 @@ def evaluate(
     world_model: WorldModel,
     problems: Problems,
     settings: EvaluationSettings,
-    report: Callable[[int], None] = lambda done: None,
 ) -> Outcome:
-    """Run `World.evaluate` with `WorldModelPolicy` and this solver.
-
-    Args:
-        solver: Of the host's protocol.
-        world_model: Gives the scaler of the actions.
-        problems: Starts and goals.
-        settings: The protocol.
-        report: Called with the problems done.
-
-    Returns:
-        Successes and planning times.
-    """
-    host = import_host()
+    """Run `World.evaluate` with `WorldModelPolicy` and this solver."""
+    host = import_stable_worldmodel()
     dataset = host.data.LanceDataset(str(problems.recording))
     timed, transform, plan = OneByOne(solver), image_transform(), plan_config(settings)
     successes: list[bool] = []
@@ -200,5 +175,44 @@ def evaluate(
         )
         world.close()
         successes += [bool(success) for success in result["episode_successes"]]
-        report(len(successes))
     return Outcome(successes, timed.seconds)
+
+
+def gather_infos(
+    solver: Any,  # noqa: ANN401
+    world_model: WorldModel,
+    problems: Problems,
+    settings: EvaluationSettings,
+) -> list[Info]:
+    """What the host's policy hands to a solver at the start of each problem, one each."""
+    asked: list[Info] = []
+
+    class Listening(OneByOne):
+        """Keeps what it was asked."""
+
+        def solve(self, info_dict: Info, init_action: Any = None) -> Info:  # noqa: ANN401
+            """Plan, and keep the question."""
+            rows = range(len(next(iter(info_dict.values()))))
+            asked.extend({key: value[i : i + 1] for key, value in info_dict.items()} for i in rows)
+            return super().solve(info_dict, init_action)
+
+    evaluate(Listening(solver), world_model, problems, settings)
+    return asked[: len(problems.episodes)]
+
+
+def time_in_turns(
+    solvers: Mapping[str, Any], infos: list[Info], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of each plan: in each round every solver plans once, for the same problem.
+
+    Solvers are configured and have planned before. So a busy machine slows all of them alike.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in solvers}
+    for number in range(rounds):
+        info = infos[number % len(infos)]
+        for name, solver in solvers.items():
+            with contextlib.redirect_stdout(io.StringIO()):
+                begun = time.perf_counter()
+                solver(dict(info), init_action=None)
+                seconds[name].append(time.perf_counter() - begun)
+    return seconds

@@ -1,85 +1,102 @@
-"""The host's LeWM, put together small: its own classes, a small encoder, and how it is stored."""
+"""The host's LeWM, put together small: its own classes, a small encoder, its file, its error."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from vj2_ddim_benchmark.two_room.host import import_host
-from vj2_ddim_benchmark.two_room.vit import SmallViT
+from vj2_ddim_benchmark.two_room.episodes import Episodes
+from vj2_ddim_benchmark.two_room.stable_worldmodel import import_stable_worldmodel
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_training.denoisers.layers import TransformerLayer
 
 __all__ = ["LeWMConfig", "WorldModel", "build_lewm", "encode_images", "image_transform"]
-__all__ += ["load_lewm", "save_lewm"]
+__all__ += ["load_lewm", "prediction_error", "save_lewm"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class LeWMConfig:
-    """Sizes of a LeWM.
+class LeWMConfig(Settings):
+    """Sizes of a LeWM."""
 
-    Attributes:
-        image_size: Side of the square images.
-        patch_size: Side of the encoder's patches.
-        width: Width of encoder and predictor.
-        encoder_depth: Layers of the encoder.
-        predictor_depth: Layers of the predictor.
-        num_heads: Attention heads.
-        embedding_width: D, width of a latent.
-        projection_width: Width inside the two projections.
-        num_frames: Frames that the predictor looks back on.
-        action_block: Environment steps in one step of the world model.
-        action_width: Channels of one environment action.
-    """
-
-    image_size: int = 64
-    patch_size: int = 16
-    width: int = 64
-    encoder_depth: int = 3
-    predictor_depth: int = 2
-    num_heads: int = 4
-    embedding_width: int = 32
-    projection_width: int = 256
-    num_frames: int = 3
-    action_block: int = 5
-    action_width: int = 2
+    image_size: int = setting(64, "Side of the square images.", low=1)
+    patch_size: int = setting(16, "Side of the encoder's patches; must divide the image.", low=1)
+    width: int = setting(64, "Width of encoder and predictor.", low=1)
+    encoder_depth: int = setting(3, "Layers of the encoder.", low=1)
+    predictor_depth: int = setting(2, "Layers of the predictor.", low=1)
+    num_heads: int = setting(4, "Attention heads; must divide the width.", low=1)
+    embedding_width: int = setting(32, "D, width of a latent.", low=1)
+    projection_width: int = setting(256, "Width inside the two projections.", low=1)
+    num_frames: int = setting(3, "Frames that the predictor looks back on.", low=1)
+    action_block: int = setting(5, "Environment steps in one of the world model.", low=1)
+    action_width: int = setting(2, "Channels of one environment action.", low=1)
 
 
 @dataclass(frozen=True)
 class WorldModel:
-    """A trained LeWM and the normalization that goes with it.
+    """A trained LeWM and the normalization that goes with it."""
 
-    Attributes:
-        model: The host's `LeWM`.
-        config: Its sizes.
-        action_mean: `[A]`, of the environment's actions.
-        action_std: `[A]`, the unit of a normalized action.
-    """
-
-    model: Any
+    model: Any  # the host's `LeWM`
     config: LeWMConfig
-    action_mean: FloatArray
-    action_std: FloatArray
+    action_mean: FloatArray  # [A], of the environment's actions
+    action_std: FloatArray  # [A], the unit of a normalized action
 
     def action_scaler(self) -> Any:  # noqa: ANN401
         """The host's `ZScoreScaler`, between the environment's actions and normalized ones."""
-        return import_host().data.ZScoreScaler(mean=self.action_mean, std=self.action_std)
+        data = import_stable_worldmodel().data
+        return data.ZScoreScaler(mean=self.action_mean, std=self.action_std)
+
+    def action_bounds(self) -> tuple[FloatArray, FloatArray]:
+        """The environment's bounds, -1 and 1, in normalized units: `[A]` each."""
+        low, high = ((bound - self.action_mean) / self.action_std for bound in (-1.0, 1.0))
+        return low, high
+
+
+class _EncoderOutput(NamedTuple):
+    last_hidden_state: Tensor  # [B, 1 + patches, width], the class token first
+
+
+class _SmallViT(nn.Module):
+    """A small vision transformer that answers to the call LeWM makes of its encoder.
+
+    LeWM calls `encoder(pixels, interpolate_pos_encoding=True).last_hidden_state` and reads token 0.
+    The host takes a ViT from `transformers` for it; at 64 x 64 pixels on one core, this one does.
+    """
+
+    def __init__(self, config: LeWMConfig) -> None:
+        super().__init__()
+        width, patch_size = config.width, config.patch_size
+        patches = (config.image_size // patch_size) ** 2
+        self.embed = nn.Conv2d(3, width, patch_size, stride=patch_size)
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.position = nn.Parameter(0.5 * torch.randn(1, 1 + patches, width))
+        self.layers = nn.ModuleList(
+            TransformerLayer(width, config.num_heads) for _ in range(config.encoder_depth)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, pixels: Tensor, interpolate_pos_encoding: bool = False) -> _EncoderOutput:
+        """Encode `[B, 3, H, W]`; images of the trained size only, so nothing is interpolated."""
+        patches = self.embed(pixels).flatten(2).transpose(1, 2)
+        first = self.class_token.expand(len(patches), -1, -1)
+        tokens = torch.cat([first, patches], dim=1) + self.position
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return _EncoderOutput(self.norm(tokens))
 
 
 def build_lewm(config: LeWMConfig) -> Any:  # noqa: ANN401
-    """The host's `LeWM` with its own predictor, action encoder and projections.
-
-    Raises:
-        ConfigError: The host is not installed.
-    """
-    host, parts = import_host("wm.lewm.lewm"), import_host("wm.lewm.module")
+    """The host's `LeWM` with its own predictor, action encoder and projections."""
+    parts = import_stable_worldmodel("wm.lewm.module")
     hidden, latent = config.width, config.embedding_width
 
     def projection() -> nn.Module:
@@ -91,10 +108,8 @@ def build_lewm(config: LeWMConfig) -> Any:  # noqa: ANN401
         )
         return made
 
-    return host.LeWM(
-        encoder=SmallViT(
-            config.image_size, config.patch_size, hidden, config.encoder_depth, config.num_heads
-        ),
+    return import_stable_worldmodel("wm.lewm.lewm").LeWM(
+        encoder=_SmallViT(config),
         predictor=parts.Predictor(
             num_frames=config.num_frames,
             depth=config.predictor_depth,
@@ -115,7 +130,7 @@ def build_lewm(config: LeWMConfig) -> Any:  # noqa: ANN401
 
 def image_transform() -> Any:  # noqa: ANN401
     """The transform of pixels and goals, of the host's evaluation script: `[3, H, W]`, floats."""
-    import_host()
+    import_stable_worldmodel()
     from torchvision.transforms import v2
 
     return v2.Compose(
@@ -140,7 +155,7 @@ def encode_images(world_model: WorldModel, images: Tensor, batch_size: int = 256
 def save_lewm(world_model: WorldModel, path: Path) -> None:
     """Write weights, sizes and normalization; `torch.load(weights_only=True)` opens the file."""
     everything = {
-        "config": asdict(world_model.config),
+        "config": world_model.config.to_dict(),
         "weights": world_model.model.state_dict(),
         "action_mean": torch.as_tensor(world_model.action_mean),
         "action_std": torch.as_tensor(world_model.action_std),
@@ -152,8 +167,49 @@ def save_lewm(world_model: WorldModel, path: Path) -> None:
 def load_lewm(path: Path) -> WorldModel:
     """The inverse of `save_lewm`, in evaluation mode and without gradients of the weights."""
     stored = torch.load(path, weights_only=True)
-    config = LeWMConfig(**stored["config"])
+    config = LeWMConfig.from_dict(stored["config"])
     model = build_lewm(config)
     model.load_state_dict(stored["weights"])
     model.eval().requires_grad_(False)
     return WorldModel(model, config, stored["action_mean"].numpy(), stored["action_std"].numpy())
+
+
+def prediction_error(
+    world_model: WorldModel, known: Episodes, held_out: Episodes, num_blocks: int, num: int = 500
+) -> dict[str, list[float]]:
+    """How far the agent is predicted from where it went, in pixels, after 1 to H steps.
+
+    A predicted latent is where its nearest known image was. Of `num` windows of the held-out
+    episodes: medians of `moved`, how far the agent went, and of `error`; its 90th percentile.
+    """
+    block = world_model.config.action_block
+    tree = cKDTree(encode_images(world_model, known.images))
+    windows = held_out.windows(num_blocks * block)
+    rng = np.random.default_rng(0)
+    first = rng.choice(windows, min(num, len(windows)), replace=False)
+    predicted = _rollout(world_model, held_out, first, num_blocks)
+    measured: dict[str, list[float]] = {"moved": [], "error": [], "error_p90": []}
+    for step in range(1, num_blocks + 1):
+        went = held_out.positions[first + step * block]
+        found = known.positions[tree.query(predicted[:, step])[1]]
+        error = np.linalg.norm(found - went, axis=-1)
+        moved = np.linalg.norm(held_out.positions[first] - went, axis=-1)
+        measured["moved"].append(float(np.median(moved)))
+        measured["error"].append(float(np.median(error)))
+        measured["error_p90"].append(float(np.quantile(error, 0.9)))
+    return measured
+
+
+def _rollout(
+    world_model: WorldModel, episodes: Episodes, first: np.ndarray, num_blocks: int
+) -> FloatArray:
+    """Latents `[n, 1 + H, D]`: the first image's, then the predicted ones."""
+    block = world_model.config.action_block
+    within = first[:, None] + np.arange(num_blocks * block)
+    actions = (episodes.actions[within] - world_model.action_mean) / world_model.action_std
+    blocks = torch.from_numpy(actions.astype(np.float32)).reshape(len(first), 1, num_blocks, -1)
+    start = torch.from_numpy(encode_images(world_model, episodes.images[torch.from_numpy(first)]))
+    info = {"pixels": torch.zeros(len(first), 1, 1), "emb": start[:, None, None]}
+    with torch.inference_mode():
+        latents = world_model.model.rollout(info, blocks)["predicted_emb"]
+    return np.asarray(latents[:, 0].numpy())
