@@ -8,25 +8,25 @@ import torch
 from stable_worldmodel import World
 
 from vj2_ddim_benchmark.two_room import lewm
-from vj2_ddim_benchmark.two_room.collect import Recording, collect_episodes
-from vj2_ddim_benchmark.two_room.compare import verdict
-from vj2_ddim_benchmark.two_room.episodes import Episodes, load_episodes
+from vj2_ddim_benchmark.two_room.compare import best_settings, markdown_table, row_of, verdict
+from vj2_ddim_benchmark.two_room.episodes import (
+    Episodes,
+    Recording,
+    collect_episodes,
+    cut_windows,
+    load_episodes,
+)
 from vj2_ddim_benchmark.two_room.evaluation import (
-    ENVIRONMENT,
     EvaluationSettings,
     OneByOne,
     choose_problems,
     evaluate,
+    time_in_turns,
 )
-from vj2_ddim_benchmark.two_room.lewm import LeWMConfig, WorldModel, load_lewm
+from vj2_ddim_benchmark.two_room.lewm import LeWMConfig, LeWMTraining, WorldModel
 from vj2_ddim_benchmark.two_room.prepare import DENOISER_TRAINING, Preparation, prepare
-from vj2_ddim_benchmark.two_room.quality import prediction_error
-from vj2_ddim_benchmark.two_room.report import markdown_table
-from vj2_ddim_benchmark.two_room.solvers import HOST_SOLVERS, build_host_solver
-from vj2_ddim_benchmark.two_room.timing import time_in_turns
-from vj2_ddim_benchmark.two_room.train_lewm import LeWMTraining
-from vj2_ddim_benchmark.two_room.tuning import best_settings, row_of
-from vj2_ddim_benchmark.two_room.windows import cut_windows
+from vj2_ddim_benchmark.two_room.solvers import PUBLISHED
+from vj2_ddim_benchmark.two_room.stable_worldmodel import ENVIRONMENT
 from vj2_ddim_plugin.bundle import read_bundle
 
 SPEED, WALL = 5.0, 112.0
@@ -106,7 +106,7 @@ def test_the_error_of_a_perfect_world_model_is_the_grid(monkeypatch):
 
     model = WorldModel(PerfectModel(), LeWMConfig(), np.zeros(2), np.ones(2))
     known = made_of(positions + np.array([0.5, 0.0], np.float32))
-    measured = prediction_error(model, known, made_of(positions), 2)
+    measured = lewm.prediction_error(model, known, made_of(positions), 2)
     assert measured["moved"] == [25.0, 50.0]
     np.testing.assert_allclose(measured["error"], [0.5, 0.5])
 
@@ -178,7 +178,8 @@ def test_turns_are_taken():
 
 def row(solver, variant, successes, seconds, settings=None):
     outcome = type("Outcome", (), {"successes": successes, "plan_seconds": [seconds]})
-    return {"variant": variant, **row_of(solver, settings or {}, outcome), "p95_plan_s": seconds}
+    entry = {"solver": solver, "variant": variant, "settings": settings or {}}
+    return {**row_of(entry, outcome), "p95_plan_s": seconds}
 
 
 def test_the_best_settings_and_the_verdict():
@@ -199,12 +200,12 @@ def test_the_best_settings_and_the_verdict():
     assert "tuned: topk 50 | 0.0%" in lines[-1]
 
 
-@pytest.mark.parametrize("name", HOST_SOLVERS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_every_setting_that_tuning_tries_can_be_built(name):
     world_model = WorldModel(torch.nn.Linear(1, 1), LeWMConfig(), np.zeros(2), np.ones(2))
-    kind = HOST_SOLVERS[name]
+    kind = PUBLISHED[name]
     for settings in [{}, *kind.candidates()]:
-        solver = build_host_solver(kind, settings, world_model)
+        solver = kind.build(settings, world_model)
         assert solver.batch_size == 1
         rounds = settings.get("n_steps", settings.get("budget", (0, 30))[1])
         assert solver.n_steps == rounds
@@ -236,4 +237,4 @@ def test_a_small_preparation_ends_in_a_bundle(tmp_path):
     again, _ = prepare(tmp_path, what, said.append)
     assert not any("LeWM" in line or "exporting" in line for line in said)
     torch.testing.assert_close(again.model.encode({"pixels": pixels})["emb"], before)
-    assert load_lewm(tmp_path / "lewm.pt").config == what.lewm
+    assert lewm.load_lewm(tmp_path / "lewm.pt").config == what.lewm

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from host_tools import QuadraticModel, make_env, make_info, plan_config
+from builders.hosts import QuadraticModel, make_env, make_info, plan_config
 from stable_worldmodel.policy import WorldModelPolicy
 
 HORIZON, BLOCK = 5, 2

@@ -6,7 +6,7 @@ import hydra
 import numpy as np
 import pytest
 import torch
-from host_tools import QuadraticModel, box, make_info, plan_config
+from builders.hosts import QuadraticModel, box, make_info, plan_config
 from stable_worldmodel.solver import Solver
 from stable_worldmodel.solver.callbacks import BestCostRecorder, MeanCostRecorder
 

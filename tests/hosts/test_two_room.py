@@ -6,13 +6,14 @@ The bundle is untrained and so is the world model: this is about plumbing, not a
 import numpy as np
 import pytest
 import torch
-from host_tools import LATENT
+from builders.hosts import LATENT
 from stable_worldmodel.solver import CEMSolver
 
 from vj2_ddim_benchmark.two_room import evaluation
-from vj2_ddim_benchmark.two_room.collect import Recording, collect_episodes
+from vj2_ddim_benchmark.two_room.episodes import Recording, collect_episodes
 from vj2_ddim_benchmark.two_room.evaluation import EvaluationSettings, choose_problems
 from vj2_ddim_benchmark.two_room.lewm import LeWMConfig, WorldModel, build_lewm
+from vj2_ddim_benchmark.two_room.stable_worldmodel import ENVIRONMENT, import_stable_worldmodel
 from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
 
 NUM_ENVS = 3
@@ -44,7 +45,7 @@ class Watch:
 
     def __init__(self, monkeypatch):
         self.actions = []
-        policy = evaluation.import_host().policy.WorldModelPolicy
+        policy = import_stable_worldmodel().policy.WorldModelPolicy
         get_action = policy.get_action
 
         def noting(this, info, **kwargs):
@@ -122,7 +123,7 @@ def test_the_hosts_own_solver_in_the_same_place(recording, make_world_model):
 def test_all_environments_in_one_call(recording, bundle, make_world_model):
     """One call for three environments gives what three calls give."""
     world_model = make_world_model(5)
-    host = evaluation.import_host()
+    host = import_stable_worldmodel()
     rng = np.random.default_rng(0)
     info = {
         name: torch.tensor(rng.standard_normal((3, 1, 3, 64, 64)), dtype=torch.float32)
@@ -131,7 +132,7 @@ def test_all_environments_in_one_call(recording, bundle, make_world_model):
     info["action"] = torch.zeros(3, 1, 2)
     solver = ours(bundle, world_model.model)
     config = host.PlanConfig(horizon=2, receding_horizon=1, action_block=5)
-    world = host.World(evaluation.ENVIRONMENT, num_envs=3, image_shape=(64, 64))
+    world = host.World(ENVIRONMENT, num_envs=3, image_shape=(64, 64))
     solver.configure(action_space=world.envs.action_space, n_envs=3, config=config)
     together = solver(info)
     alone = evaluation.OneByOne(solver).solve(info)

@@ -1,14 +1,12 @@
 """`vj2-ddim benchmark latency`: one plan by the plugin and by the original's torch sampler.
 
 The original is its transformer at its published size (width 64, 3 layers, 4 heads) with random
-weights, sampled by a plain torch DDIM loop. The two take turns, so that a noisy machine disturbs
-both alike. Nothing is ranked: this is the sampler alone.
+weights, sampled by a plain torch DDIM loop. Nothing is ranked: this is the sampler alone.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vj2_ddim_benchmark.protocol.setup import environment
-from vj2_ddim_benchmark.timing.pressure import random_problem
+from vj2_ddim_benchmark.timing.measuring import JsonFile, random_problem, take_turns
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
@@ -31,7 +29,6 @@ from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 
 __all__ = ["LatencySettings", "latency", "measure_latency"]
 
-ORIGINAL = {"d_model": 64, "num_layers": 3, "nhead": 4}
 SCHEDULE = NoiseSchedule(
     beta_schedule="linear", prediction_type="epsilon", timestep_spacing="linspace"
 )
@@ -51,16 +48,12 @@ class LatencySettings(Settings):
 def latency(
     bundle: Annotated[Path, typer.Argument(help="The bundle to time.")],
     settings: LatencySettings,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the rows here.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time one plan at batch 1, in turns with the original script's torch sampler."""
     measured = measure_latency(bundle, settings)
     title = f"one plan of {settings.num_inference_steps} steps, {settings.num_plans} times"
-    table = Table("sampler", title=title)
-    for column in ("p50 ms", "p95 ms"):
-        table.add_column(column, justify="right")
+    table = Table("sampler", "p50 ms", "p95 ms", title=title)
     for name in ("plugin", "original"):
         times = measured[name]
         table.add_row(name, f"{times['p50_ms']:.2f}", f"{times['p95_ms']:.2f}")
@@ -76,46 +69,39 @@ def latency(
 def measure_latency(bundle: Path, settings: LatencySettings) -> dict[str, Any]:
     """Percentiles of both in ms, their ratio, and the plugin's call over its ONNX Runtime calls."""
     torch.set_num_threads(settings.threads)
+    steps, overheads = settings.num_inference_steps, []
     optimizer = DDIMOptimizer.from_bundle(
-        bundle,
-        provider="cpu",
-        num_threads=settings.threads,
-        num_inference_steps=settings.num_inference_steps,
+        bundle, provider="cpu", num_threads=settings.threads, num_inference_steps=steps
     )
-    problem, overheads = random_problem(optimizer.model, 0), []
+    problem, original = random_problem(optimizer.model, 0), _original_sampler(steps)
 
-    def plugin() -> None:
+    def plugin(turn: int) -> None:
         seconds = optimizer.optimize(problem).wall_time_s
         overheads.append(seconds["total"] / (seconds["denoise"] + seconds["condition"]))
 
-    samplers = {"plugin": plugin, "original": _original_sampler(settings.num_inference_steps)}
-    times: dict[str, list[float]] = {name: [] for name in samplers}
-    for _ in range(NUM_WARM_UP + settings.num_plans):
-        for name, plan in samplers.items():
-            begun = time.perf_counter()
-            plan()
-            times[name].append(1e3 * (time.perf_counter() - begun))
-    p50, p95 = (
-        {name: float(np.percentile(taken[NUM_WARM_UP:], share)) for name, taken in times.items()}
-        for share in (50, 95)
-    )
+    runs = [("plugin", plugin), ("original", original)]
+    seconds = take_turns(runs, NUM_WARM_UP + settings.num_plans)["wall"]
+    measured: dict[str, Any] = {}
+    for name, taken in seconds.items():
+        p50, p95 = 1e3 * np.percentile(taken[NUM_WARM_UP:], (50, 95))
+        measured[name] = {"p50_ms": float(p50), "p95_ms": float(p95)}
     return {
-        **{name: {"p50_ms": p50[name], "p95_ms": p95[name]} for name in samplers},
-        "ratio_p50": p50["original"] / p50["plugin"],
+        **measured,
+        "ratio_p50": measured["original"]["p50_ms"] / measured["plugin"]["p50_ms"],
         "overhead": float(np.median(overheads[NUM_WARM_UP:])),
         "num_plans": settings.num_plans,
-        "num_inference_steps": settings.num_inference_steps,
+        "num_inference_steps": steps,
         "environment": environment(),
     }
 
 
-def _original_sampler(num_inference_steps: int) -> Callable[[], object]:
+def _original_sampler(num_inference_steps: int) -> Callable[[int], object]:
     """One sample `[1, 250, 3]` by the original's transformer and a torch DDIM loop."""
-    model = MinimalDenoiser(250, 3, **ORIGINAL).eval()
+    model = MinimalDenoiser(250, 3, d_model=64, num_layers=3, nhead=4).eval()
     pairs = SCHEDULE.timesteps(num_inference_steps)
 
     @torch.inference_mode()
-    def sample() -> torch.Tensor:
+    def sample(turn: int) -> torch.Tensor:
         x = torch.randn(1, 250, 3)
         for timestep, prev_timestep in pairs:
             alpha = SCHEDULE.alpha_cumprod(timestep)

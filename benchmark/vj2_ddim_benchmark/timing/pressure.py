@@ -22,16 +22,16 @@ from rich.console import Console
 from rich.table import Table
 
 from vj2_ddim_benchmark.protocol.setup import environment, use_threads
+from vj2_ddim_benchmark.timing.measuring import JsonFile, random_problem
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import write_json
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
-from vj2_ddim_plugin.model import SamplerModel
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.settings import Settings, setting
 
 __all__ = ["PressureSettings", "measure_concurrency", "measure_deadlines", "measure_memory"]
-__all__ += ["measure_overhead", "pressure", "random_problem", "stand_in_cost"]
+__all__ += ["measure_overhead", "pressure", "stand_in_cost"]
 
 WARM_UP_PLANS = 20
 DEADLINES_S = (0.02, 0.05, 0.1)
@@ -54,14 +54,13 @@ def pressure(
     world_model: Annotated[
         Path | None, typer.Option(help="Whose cost ranks; a stand-in of 1 ms a candidate if none.")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the figures here.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure overhead, deadlines on a busy machine, memory over many plans, and many threads."""
     use_threads(settings.threads)
     busy = os.cpu_count() or 1 if settings.load is None else settings.load
-    num, session = settings.num_plans, {"provider": "cpu", "num_threads": settings.threads}
+    num = settings.num_plans
+    session: dict[str, Any] = {"provider": "cpu", "num_threads": settings.threads}
     measured: dict[str, Any] = {"overhead": measure_overhead(bundle, num, settings.threads)}
     with DDIMOptimizer.from_bundle(bundle, num_refinements=None, **session) as optimizer:
         problems = _ranked_problems(optimizer, world_model, num)
@@ -78,16 +77,6 @@ def pressure(
     Console().print(_table(measured))
     if json_file is not None:
         write_json(json_file, measured)
-
-
-def random_problem(model: SamplerModel, seed: int, **fields: Any) -> PlanningProblem:  # noqa: ANN401
-    """A problem whose context is standard normal noise, B = 1."""
-    rng = np.random.default_rng(seed)
-    context = {
-        name: rng.standard_normal((1, *shape), np.float32)
-        for name, shape in model.condition.inputs.items()
-    }
-    return PlanningProblem(context, batch_size=1, seed=seed, **fields)
 
 
 def stand_in_cost(seconds_per_candidate: float) -> Callable[[FloatArray], FloatArray]:
@@ -171,29 +160,30 @@ def measure_deadlines(
     rows = []
     with _busy_processes(load):
         for deadline_s in deadlines_s:
-            late, evaluations, ranked, valid = [], [], [], True
+            late_ms, plans = [], []
             for problem in problems:
-                urgent = replace(problem, deadline_s=deadline_s)
-                begun = time.perf_counter()
-                result = optimizer.optimize(urgent)
-                late.append(time.perf_counter() - begun - deadline_s)
-                evaluations.append(result.num_cost_evaluations)
-                ranked.append(bool(np.isfinite(result.cost).all()))
-                valid &= bool(optimizer.action_spec.is_valid(result.actions).all())
-            p50, p99, worst = np.percentile(late, (50, 99, 100)) * 1e3
+                urgent, begun = replace(problem, deadline_s=deadline_s), time.perf_counter()
+                plans.append(optimizer.optimize(urgent))
+                late_ms.append(1e3 * (time.perf_counter() - begun - deadline_s))
+            p50, p99, worst = (float(late) for late in np.percentile(late_ms, (50, 99, 100)))
+            evaluations = [plan.num_cost_evaluations for plan in plans]
             rows.append(
                 {
                     "deadline_ms": 1e3 * deadline_s,
-                    "late_p50_ms": float(p50),
-                    "late_p99_ms": float(p99),
-                    "late_max_ms": float(worst),
+                    "late_p50_ms": p50,
+                    "late_p99_ms": p99,
+                    "late_max_ms": worst,
                     "median_cost_evaluations": float(np.median(evaluations)),
-                    "share_ranked": float(np.mean(ranked)),
-                    "every_plan_valid": valid,
+                    "share_ranked": float(np.mean([np.isfinite(p.cost).all() for p in plans])),
+                    "every_plan_valid": all(_is_valid(optimizer, plan) for plan in plans),
                     "num_plans": len(problems),
                 }
             )
     return rows
+
+
+def _is_valid(optimizer: DDIMOptimizer, plan: PlanResult) -> bool:
+    return bool(optimizer.action_spec.is_valid(plan.actions).all())
 
 
 @contextmanager

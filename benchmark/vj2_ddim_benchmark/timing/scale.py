@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vj2_ddim_benchmark.protocol.setup import environment
-from vj2_ddim_benchmark.timing.pressure import random_problem
+from vj2_ddim_benchmark.timing.measuring import JsonFile, Seconds, random_problem, take_turns
 from vj2_ddim_benchmark.timing.scale_predictor import Descent, PredictorSize, ScaleProblem
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.actions import ActionSpec
@@ -56,7 +54,6 @@ PLANS = {
     "ddim_ranker_checked": "DDIM, a ranker picks 1 of {num_candidates}, the predictor checks it",
     "ddim_ranker": "DDIM, a ranker picks 1 of {num_candidates}",
 }
-Timings = Mapping[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,7 @@ def scale(
     bundle: Annotated[
         Path | None, typer.Option(help="A trained bundle; random weights if none.")
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the figures here.")
-    ] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Time one plan at VJ2-GUI's scale, by gradient descent and by DDIM, in turns."""
     console = Console()
@@ -145,7 +140,7 @@ def measure_scale(
     }
 
 
-def whole_plans(timings: Timings, settings: ScaleSettings) -> dict[str, Any]:
+def whole_plans(timings: Seconds, settings: ScaleSettings) -> dict[str, Any]:
     """Seconds of whole `plans` from the medians of their parts; `ratios` of gradient descent's.
 
     A learned ranker is taken to cost one DDIM step of all candidates more, which is more than it
@@ -191,31 +186,27 @@ def _turns(
     optimizer: DDIMOptimizer,
     settings: ScaleSettings,
     progress: Callable[[int, int], None],
-) -> dict[str, dict[str, list[float]]]:
-    """Seconds by clock and part; each turn times every part, so that a busy machine hits all."""
-    clocks = {"wall": time.perf_counter, "processor": time.process_time}
-    timings: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in clocks}
+) -> dict[str, Seconds]:
+    """Seconds by clock and part; each turn times every part."""
     spec, rng = optimizer.action_spec, np.random.default_rng(settings.seed)
     candidates = rng.random((1, settings.rows_per_chunk, spec.length, spec.num_channels))
     trainable, frozen = Descent(problem, frozen=False), Descent(problem)
     one = random_problem(optimizer.model, settings.seed)
     many = random_problem(optimizer.model, settings.seed, cost=_free)
-
-    def timed(part: str, run: Callable[[], object]) -> None:
-        begun = {name: clock() for name, clock in clocks.items()}
-        run()
-        for name, clock in clocks.items():
-            timings[name][part].append(clock() - begun[name])
-
-    for turn in range(settings.num_turns):
-        timed("ranked_chunk", lambda: problem.rank(candidates))
-        timed("trainable_descent_step", trainable.step)
-        timed("descent_step", frozen.step)
-        for _ in range(settings.num_plans):
-            timed("ddim_one", lambda: optimizer.optimize(one))
-            timed("ddim_candidates", lambda: optimizer.optimize(many))
-        progress(turn + 1, settings.num_turns)
-    return {name: dict(parts) for name, parts in timings.items()}
+    plans: list[tuple[str, Callable[[int], object]]] = [
+        ("ddim_one", lambda turn: optimizer.optimize(one)),
+        ("ddim_candidates", lambda turn: optimizer.optimize(many)),
+    ]
+    return take_turns(
+        [
+            ("ranked_chunk", lambda turn: problem.rank(candidates)),
+            ("trainable_descent_step", lambda turn: trainable.step()),
+            ("descent_step", lambda turn: frozen.step()),
+            *settings.num_plans * plans,
+        ],
+        settings.num_turns,
+        progress,
+    )
 
 
 def _free(candidates: FloatArray) -> FloatArray:

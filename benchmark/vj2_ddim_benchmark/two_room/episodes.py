@@ -131,10 +131,10 @@ def cut_windows(
 ) -> tuple[Integers, FloatArray]:
     """Draw windows: state, a goal that the episode reached h steps later, and the actions between.
 
-    After the h actions that were taken comes standing still. That is exact here (nothing else moves
-    in TwoRoom), so goals nearer than the window are examples too, whole episodes shorter than a
-    window are of use, and a plan that arrives early knows that it may stay. Returned are `[num, 2]`,
-    the numbers of the images of state and goal, and the actions `[num, steps, A]`.
+    After the h actions comes standing still. That is exact here (nothing else moves in TwoRoom), so
+    goals nearer than the window are examples too, whole episodes shorter than a window are of use,
+    and a plan that arrives early knows that it may stay. Returned are the numbers of the images of
+    state and goal, `[num, 2]`, and actions `[num, steps, A]`.
     """
     lengths = np.where(rng.random(num) < FULL_SHARE, steps, rng.integers(1, steps + 1, num))
     first = np.zeros(num, np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vj2_ddim_benchmark.timing.measuring import take_turns
 from vj2_ddim_benchmark.two_room.lewm import WorldModel, image_transform
 from vj2_ddim_benchmark.two_room.stable_worldmodel import (
     ENVIRONMENT,
@@ -23,7 +24,7 @@ from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.settings import Settings, setting
 
 __all__ = ["EvaluationSettings", "OneByOne", "Outcome", "Problems", "choose_problems", "evaluate"]
-__all__ += ["gather_infos", "plan_config", "time_in_turns"]
+__all__ += ["time_in_turns"]
 
 SUCCESS_RADIUS = 16.0  # pixels, the environment's own
 CALLABLES = [
@@ -44,6 +45,15 @@ class EvaluationSettings(Settings):
     action_block: int = setting(5, "Environment steps in one of them.", low=1)
     warm_start: bool = setting(True, "Whether the rest of a plan begins the next one.")
     num_envs: int = setting(50, "Environments in one World.", low=1)
+
+    def plan_config(self) -> Any:  # noqa: ANN401
+        """The host's `PlanConfig`."""
+        return import_stable_worldmodel().PlanConfig(
+            horizon=self.horizon,
+            receding_horizon=self.receding_horizon,
+            action_block=self.action_block,
+            warm_start=self.warm_start,
+        )
 
 
 @dataclass(frozen=True)
@@ -66,28 +76,16 @@ class Outcome:
 class OneByOne:
     """A solver that plans for one environment at a time, and notes how long each plan took."""
 
-    def __init__(self, solver: Any) -> None:  # noqa: ANN401
-        self.solver = solver
+    def __init__(self, solver: Any, keep: int = 0) -> None:  # noqa: ANN401
+        self.solver, self.keep = solver, keep
         self.seconds: list[float] = []
+        self.asked: list[Info] = []  # the first `keep` questions
 
     def configure(self, **settings: Any) -> None:  # noqa: ANN401
-        """Passed on."""
+        """Passed on; the solver tells its sizes afterwards."""
         self.solver.configure(**settings)
-
-    @property
-    def action_dim(self) -> int:
-        """Of the solver."""
-        return int(self.solver.action_dim)
-
-    @property
-    def n_envs(self) -> int:
-        """Of the solver."""
-        return int(self.solver.n_envs)
-
-    @property
-    def horizon(self) -> int:
-        """Of the solver."""
-        return int(self.solver.horizon)
+        self.action_dim, self.n_envs = self.solver.action_dim, self.solver.n_envs
+        self.horizon = self.solver.horizon
 
     def __call__(self, info_dict: Info, init_action: Any = None) -> Info:  # noqa: ANN401
         """The same as `solve`."""
@@ -98,12 +96,19 @@ class OneByOne:
         plans = []
         for row in range(len(next(iter(info_dict.values())))):
             info = {key: value[row : row + 1] for key, value in info_dict.items()}
+            if len(self.asked) < self.keep:
+                self.asked.append(dict(info))
             start = None if init_action is None else init_action[row : row + 1]
             begun = time.perf_counter()
-            with contextlib.redirect_stdout(io.StringIO()):
-                plans.append(self.solver(info, init_action=start)["actions"])
+            plans.append(_quietly(self.solver, info, start)["actions"])
             self.seconds.append(time.perf_counter() - begun)
         return {"actions": torch.cat(plans)}
+
+
+def _quietly(solver: Any, info: Info, init_action: Any) -> Any:  # noqa: ANN401
+    """A plan, without what the host's solvers print."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return solver(info, init_action=init_action)
 
 
 def choose_problems(
@@ -129,16 +134,6 @@ def choose_problems(
     return Problems(recording, episodes[:num], starts[:num])
 
 
-def plan_config(settings: EvaluationSettings) -> Any:  # noqa: ANN401
-    """The host's `PlanConfig`."""
-    return import_stable_worldmodel().PlanConfig(
-        horizon=settings.horizon,
-        receding_horizon=settings.receding_horizon,
-        action_block=settings.action_block,
-        warm_start=settings.warm_start,
-    )
-
-
 def evaluate(
     solver: Any,  # noqa: ANN401
     world_model: WorldModel,
@@ -148,13 +143,13 @@ def evaluate(
     """Run `World.evaluate` with `WorldModelPolicy` and this solver."""
     host = import_stable_worldmodel()
     dataset = host.data.LanceDataset(str(problems.recording))
-    timed, transform, plan = OneByOne(solver), image_transform(), plan_config(settings)
+    timed, transform = OneByOne(solver), image_transform()
     successes: list[bool] = []
     for first in range(0, len(problems.episodes), settings.num_envs):
         chosen = slice(first, first + settings.num_envs)
         policy = host.policy.WorldModelPolicy(
             timed,
-            plan,
+            settings.plan_config(),
             process={"action": world_model.action_scaler()},
             transform={"pixels": transform, "goal": transform},
         )
@@ -178,41 +173,13 @@ def evaluate(
     return Outcome(successes, timed.seconds)
 
 
-def gather_infos(
-    solver: Any,  # noqa: ANN401
-    world_model: WorldModel,
-    problems: Problems,
-    settings: EvaluationSettings,
-) -> list[Info]:
-    """What the host's policy hands to a solver at the start of each problem, one each."""
-    asked: list[Info] = []
-
-    class Listening(OneByOne):
-        """Keeps what it was asked."""
-
-        def solve(self, info_dict: Info, init_action: Any = None) -> Info:  # noqa: ANN401
-            """Plan, and keep the question."""
-            rows = range(len(next(iter(info_dict.values()))))
-            asked.extend({key: value[i : i + 1] for key, value in info_dict.items()} for i in rows)
-            return super().solve(info_dict, init_action)
-
-    evaluate(Listening(solver), world_model, problems, settings)
-    return asked[: len(problems.episodes)]
-
-
 def time_in_turns(
     solvers: Mapping[str, Any], infos: list[Info], rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds of each plan: in each round every solver plans once, for the same problem.
+    """Seconds of each plan: in each round every solver plans once, for the same problem."""
 
-    Solvers are configured and have planned before. So a busy machine slows all of them alike.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in solvers}
-    for number in range(rounds):
-        info = infos[number % len(infos)]
-        for name, solver in solvers.items():
-            with contextlib.redirect_stdout(io.StringIO()):
-                begun = time.perf_counter()
-                solver(dict(info), init_action=None)
-                seconds[name].append(time.perf_counter() - begun)
-    return seconds
+    def planning(solver: Any) -> Callable[[int], object]:  # noqa: ANN401
+        return lambda turn: _quietly(solver, dict(infos[turn % len(infos)]), None)
+
+    runs = [(name, planning(solver)) for name, solver in solvers.items()]
+    return take_turns(runs, rounds)["wall"]

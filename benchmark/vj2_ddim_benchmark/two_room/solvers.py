@@ -8,29 +8,20 @@ at a time, the host's own default.
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from vj2_ddim_benchmark.protocol.statistics import wilson_interval
-from vj2_ddim_benchmark.two_room.evaluation import EvaluationSettings, Outcome, Problems, evaluate
 from vj2_ddim_benchmark.two_room.lewm import WorldModel
 from vj2_ddim_benchmark.two_room.stable_worldmodel import import_stable_worldmodel
 from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
-from vj2_ddim_plugin.files import write_json
 
-__all__ = ["OURS", "PUBLISHED_SOLVERS", "Chosen", "PublishedSolver", "Report", "Row"]
-__all__ += ["best_settings", "build_ours", "build_published", "read_rows", "row_of", "summary_of"]
-__all__ += ["tune"]
+__all__ = ["OURS", "PUBLISHED", "Chosen", "PublishedSolver", "build_solver"]
 
 Chosen = dict[str, Any]  # settings of a solver, by the names of its constructor
-Row = dict[str, Any]
-Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -43,15 +34,23 @@ class PublishedSolver:
 
     def candidates(self) -> list[Chosen]:
         """The settings that tuning tries."""
-        return [
-            dict(zip(self.space, values, strict=True))
-            for values in itertools.product(*self.space.values())
-        ]
+        values = itertools.product(*self.space.values())
+        return [dict(zip(self.space, chosen, strict=True)) for chosen in values]
+
+    def build(self, settings: Chosen, world_model: WorldModel) -> Any:  # noqa: ANN401
+        """The solver; `optimizer` and `lr` go together, `budget` is `(num_samples, n_steps)`."""
+        chosen: Chosen = {"batch_size": 1, **self.defaults, **settings}
+        if "budget" in chosen:
+            chosen["num_samples"], chosen["n_steps"] = chosen.pop("budget")
+        if "optimizer" in chosen:
+            chosen["optimizer_cls"] = getattr(torch.optim, chosen.pop("optimizer"))
+            chosen["optimizer_kwargs"] = {"lr": chosen.pop("lr")}
+        return getattr(import_stable_worldmodel("solver"), self.name)(world_model.model, **chosen)
 
 
 BUDGETS = ((300, 30), (300, 10), (100, 10))  # num_samples, n_steps; the first is the default
 
-PUBLISHED_SOLVERS = {
+PUBLISHED = {
     "gradient, 1 sample": PublishedSolver(
         "GradientSolver",
         {"n_steps": 30, "num_samples": 1},
@@ -80,78 +79,11 @@ OURS: dict[str, Chosen] = {
 }
 
 
-def build_published(kind: PublishedSolver, settings: Chosen, world_model: WorldModel) -> Any:  # noqa: ANN401
-    """A solver of the host, with its defaults where `settings` names nothing else.
-
-    `optimizer` and `lr` are put together, `budget` is `(num_samples, n_steps)`.
-    """
-    chosen: Chosen = {"batch_size": 1, **kind.defaults, **settings}
-    if "budget" in chosen:
-        chosen["num_samples"], chosen["n_steps"] = chosen.pop("budget")
-    if "optimizer" in chosen:
-        chosen["optimizer_cls"] = getattr(torch.optim, chosen.pop("optimizer"))
-        chosen["optimizer_kwargs"] = {"lr": chosen.pop("lr")}
-    return getattr(import_stable_worldmodel("solver"), kind.name)(world_model.model, **chosen)
-
-
-def build_ours(bundle: Path, settings: Chosen, world_model: WorldModel) -> StableWorldModelSolver:
-    """Our solver, on the CPU with as many threads as torch has."""
+def build_solver(name: str, settings: Chosen, world_model: WorldModel, bundle: Path) -> Any:  # noqa: ANN401
+    """One of the host's; or ours, on the CPU with as many threads as torch has."""
+    if name in PUBLISHED:
+        return PUBLISHED[name].build(settings, world_model)
     threads = torch.get_num_threads()
     return StableWorldModelSolver(
         bundle, world_model.model, provider="cpu", num_threads=threads, **settings
     )
-
-
-def tune(
-    path: Path,
-    world_model: WorldModel,
-    problems: Problems,
-    settings: EvaluationSettings,
-    report: Report = lambda line: None,
-) -> None:
-    """Evaluate every setting of every solver's space that has no row in `path` yet."""
-    for name, kind in PUBLISHED_SOLVERS.items():
-        for candidate in kind.candidates():
-            rows, plain = read_rows(path), json.loads(json.dumps(candidate))
-            if any((row["solver"], row["settings"]) == (name, plain) for row in rows):
-                continue
-            solver = build_published(kind, candidate, world_model)
-            row = row_of(name, candidate, evaluate(solver, world_model, problems, settings))
-            write_json(path, [*rows, row])
-            report(f"{name} {candidate}: {summary_of(row)}")
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows written so far."""
-    if not path.exists():
-        return []
-    rows: list[Row] = json.loads(path.read_text(encoding="utf-8"))
-    return rows
-
-
-def row_of(name: str, settings: Chosen, outcome: Outcome) -> Row:
-    """What one evaluation measured, as plain values."""
-    successes, seconds = outcome.successes, np.array(outcome.plan_seconds)
-    return {
-        "solver": name,
-        "settings": json.loads(json.dumps(settings)),
-        "num_problems": len(successes),
-        "success": float(np.mean(successes)),
-        "wilson_95": list(wilson_interval(sum(successes), len(successes))),
-        "num_plans": len(seconds),
-        "median_plan_s": float(np.median(seconds)),
-        "successes": [int(success) for success in successes],
-    }
-
-
-def summary_of(row: Row) -> str:
-    """One line about a row."""
-    return f"{row['success']:.1%}, {1e3 * row['median_plan_s']:.1f} ms a plan"
-
-
-def best_settings(rows: list[Row], name: str) -> Chosen:
-    """The settings of highest success; of equal ones, the fastest."""
-    tried = [row for row in rows if row["solver"] == name]
-    best = max(tried, key=lambda row: (row["success"], -row["median_plan_s"]))
-    chosen: Chosen = best["settings"]
-    return chosen
