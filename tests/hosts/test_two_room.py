@@ -40,20 +40,17 @@ def make_world_model():
     return make
 
 
-class Watch:
-    """Notes every action that the policy hands to the environments."""
+def watched(patch):
+    """Every action that the policy hands to the environments, from now on."""
+    actions, policy = [], import_stable_worldmodel().policy.WorldModelPolicy
+    get_action = policy.get_action
 
-    def __init__(self, monkeypatch):
-        self.actions = []
-        policy = import_stable_worldmodel().policy.WorldModelPolicy
-        get_action = policy.get_action
+    def noting(this, info, **kwargs):
+        actions.append(get_action(this, info, **kwargs).copy())
+        return actions[-1].copy()
 
-        def noting(this, info, **kwargs):
-            action = get_action(this, info, **kwargs)
-            self.actions.append(action.copy())
-            return action
-
-        monkeypatch.setattr(policy, "get_action", noting)
+    patch.setattr(policy, "get_action", noting)
+    return actions
 
 
 def run(solver, world_model, recording, warm_start, block):
@@ -82,12 +79,12 @@ def test_our_solver_in_the_hosts_evaluation(
     """Every action finite and in bounds; the same seed gives the same run to the last bit."""
     world_model, runs = make_world_model(block), []
     for _ in range(2):
-        watch = Watch(monkeypatch)
+        actions = watched(monkeypatch)
         outcome = run(ours(bundle, world_model.model), world_model, recording, warm_start, block)
         monkeypatch.undo()
         assert len(outcome.successes) == NUM_ENVS
         assert len(outcome.plan_seconds) >= NUM_ENVS * 2
-        runs.append(np.stack(watch.actions))
+        runs.append(np.stack(actions))
     alive = ~np.isnan(runs[0]).all(axis=-1)
     assert alive[0].all()
     assert np.isfinite(runs[0][alive]).all()

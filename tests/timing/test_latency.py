@@ -1,10 +1,15 @@
 """The latency measurement times both samplers and counts what it says it counts."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 from test_bundle import make_bundle
 
 from vj2_ddim_benchmark.timing.latency import LatencySettings, measure_latency
+
+RECORDED = Path(__file__).parents[2] / "benchmark" / "results" / "latency.json"
 
 
 def test_both_samplers_are_timed(tmp_path):
@@ -21,4 +26,5 @@ def test_both_samplers_are_timed(tmp_path):
     np.testing.assert_allclose(measured["ratio_p50"], ratio)
     assert measured["overhead"] >= 1.0
     assert measured["num_plans"] == 3
+    assert measured.keys() == json.loads(RECORDED.read_text()).keys()
     assert measured["environment"]["torch_threads"] == 1

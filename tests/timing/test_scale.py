@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 from vj2_ddim_training.checkpoint import load_checkpoint
 
 TINY = PredictorSize(depth=2, width=16, num_heads=2, num_frames=3, num_tokens=15)
+RESULTS = Path(__file__).parents[2] / "benchmark" / "results"
 PARTS = {
     "descent_step": [5.0, 2.0, 3.0],
     "trainable_descent_step": [4.0],
@@ -44,14 +46,11 @@ def predictor(size=TINY):
     return ScalePredictor(size).eval()
 
 
-def test_it_is_as_large_as_vj2_guis_by_default():
+def test_sizes_by_hand():
+    """VJ2-GUI's by default. A layer: 4 W^2 of attention, 8 of mixing, 9 W of biases, 4 of norms."""
     size = PredictorSize()
     assert (size.depth, size.width, size.num_heads, size.num_frames) == (24, 1024, 16, 8)
     assert (size.num_patches, size.num_tokens, size.action_width) == (16 * 16, 2056, 250 * 3)
-
-
-def test_weights_by_hand():
-    """A layer: 4 W^2 of attention, 8 W^2 of mixing, 9 W of biases, 4 W of norms."""
     width, found = 16, sum(weight.numel() for weight in predictor().parameters())
     layers = 2 * (12 * width**2 + 13 * width)
     maps = 2 * (width**2 + width) + 750 * width + width
@@ -100,22 +99,23 @@ def test_what_does_not_fit_the_predictor_is_refused(drawn):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("settings", "wrong", "message"),
     [
-        ({"num_heads": 3}, "num_heads must divide width; found 3 and 16"),
-        ({"num_tokens": 16}, "num_tokens must be num_frames"),
-        ({"num_tokens": 3}, "num_tokens must be num_frames"),
-        ({"depth": 0}, "depth must be at least 1; found 0"),
+        (TINY, {"num_heads": 3}, "num_heads must divide width; found 3 and 16"),
+        (TINY, {"num_tokens": 16}, "num_tokens must be num_frames"),
+        (TINY, {"num_tokens": 3}, "num_tokens must be num_frames"),
+        (TINY, {"depth": 0}, "depth must be at least 1; found 0"),
+        (ScaleSettings(), {"rows_per_chunk": 17}, "must be 1 to num_candidates, 16; found 17"),
     ],
 )
-def test_sizes_that_do_not_fit_one_another_are_refused(wrong, message):
+def test_settings_that_do_not_fit_one_another_are_refused(settings, wrong, message):
     with pytest.raises(ConfigError, match=message):
-        replace(TINY, **wrong)
+        replace(settings, **wrong)
 
 
-def test_a_chunk_larger_than_what_is_ranked_is_refused():
-    with pytest.raises(ConfigError, match="rows_per_chunk must be 1 to num_candidates, 2; found 3"):
-        ScaleSettings(num_candidates=2, rows_per_chunk=3)
+@pytest.fixture
+def problem():
+    return ScaleProblem(TINY)
 
 
 def watched(problem):
@@ -127,8 +127,7 @@ def watched(problem):
     return passes
 
 
-def test_an_iteration_is_one_recorded_pass_of_one_plan_and_a_real_step():
-    problem = ScaleProblem(TINY)
+def test_an_iteration_is_one_recorded_pass_of_one_plan_and_a_real_step(problem):
     passes, descent = watched(problem), Descent(problem, lr=0.5)
     start = descent.actions.detach().clone()
     wanted = start.clone().requires_grad_()
@@ -141,23 +140,21 @@ def test_an_iteration_is_one_recorded_pass_of_one_plan_and_a_real_step():
     np.testing.assert_allclose(cost, problem.rank(start.numpy().reshape(1, 1, 250, 3)), rtol=1e-5)
 
 
-def test_the_cost_falls():
-    descent = Descent(ScaleProblem(TINY), lr=1.0)
+def test_the_cost_falls(problem):
+    descent = Descent(problem, lr=1.0)
     costs = [descent.step() for _ in range(20)]
     assert costs[-1] < costs[0]
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_weights_get_gradients_only_where_they_are_trainable(frozen):
-    problem, reached = ScaleProblem(TINY), []
-    weight = problem.predictor.blocks[0].read.weight
+def test_weights_get_gradients_only_where_they_are_trainable(problem, frozen):
+    reached, weight = [], problem.predictor.blocks[0].read.weight
     weight.requires_grad_(True)
-    handle = weight.register_post_accumulate_grad_hook(lambda w: reached.append(w.shape))
+    weight.register_post_accumulate_grad_hook(lambda w: reached.append(w.shape))
     Descent(problem, frozen=frozen).step()
     assert bool(reached) != frozen
     assert weight.grad is None
     assert not any(w.requires_grad for w in problem.predictor.parameters())
-    handle.remove()
 
 
 @pytest.mark.parametrize("rows_per_chunk", [1, 2, 5])
@@ -220,6 +217,9 @@ def test_everything_is_timed_as_often_as_asked_and_written(tmp_path, bundle):
         assert all(value > 0 for values in timings.values() for value in values)
         again = whole_plans(timings, settings)
         assert again == {name: measured[clock][name] for name in again}
+    recorded = json.loads((RESULTS / "scale.json").read_text())
+    assert measured.keys() == recorded.keys()
+    assert measured["settings"].keys() == recorded["settings"].keys()
     assert measured["settings"]["size"] == vars(TINY)
     assert measured["settings"]["bundle"] == bundle.name
     assert measured["environment"]["torch_threads"] == 1

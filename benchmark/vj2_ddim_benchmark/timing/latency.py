@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vj2_ddim_benchmark.protocol.setup import environment
-from vj2_ddim_benchmark.timing.measuring import JsonFile, random_problem, take_turns
+from vj2_ddim_benchmark.timing.measuring import JsonFile, Run, random_problem, take_turns
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
@@ -79,7 +79,7 @@ def measure_latency(bundle: Path, settings: LatencySettings) -> dict[str, Any]:
         seconds = optimizer.optimize(problem).wall_time_s
         overheads.append(seconds["total"] / (seconds["denoise"] + seconds["condition"]))
 
-    runs = [("plugin", plugin), ("original", original)]
+    runs: list[Run] = [("plugin", plugin), ("original", original)]
     seconds = take_turns(runs, NUM_WARM_UP + settings.num_plans)["wall"]
     measured: dict[str, Any] = {}
     for name, taken in seconds.items():

@@ -13,20 +13,21 @@ import typer
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import SamplerModel
 
-__all__ = ["JsonFile", "Seconds", "random_problem", "take_turns"]
+__all__ = ["JsonFile", "Run", "Seconds", "random_problem", "take_turns"]
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 Seconds = dict[str, list[float]]  # by name
+Run = tuple[str, Callable[[int], object]]  # its name, and what is timed; it is told the turn
 
 CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 def take_turns(
-    runs: Sequence[tuple[str, Callable[[int], object]]],
+    runs: Sequence[Run],
     num_turns: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Seconds]:
-    """Seconds by clock and name; each turn makes every run, and tells it the turn's number."""
+    """Seconds by clock and name; each turn makes every run, under its name."""
     seconds: dict[str, Seconds] = {clock: {name: [] for name, _ in runs} for clock in CLOCKS}
     for turn in range(num_turns):
         for name, run in runs:

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vj2_ddim_benchmark.protocol.setup import environment
-from vj2_ddim_benchmark.timing.measuring import JsonFile, Seconds, random_problem, take_turns
+from vj2_ddim_benchmark.timing.measuring import JsonFile, Run, Seconds, random_problem, take_turns
 from vj2_ddim_benchmark.timing.scale_predictor import Descent, PredictorSize, ScaleProblem
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.actions import ActionSpec
@@ -127,7 +127,8 @@ def measure_scale(
                 f"action_width must be {spec.length * spec.num_channels}, as the sampler makes "
                 f"them; found {size.action_width}"
             )
-        clocks = _turns(problem, optimizer, settings, progress)
+        runs = _runs(problem, optimizer, settings)
+        clocks = take_turns(runs, settings.num_turns, progress)
     recorded = {"size": asdict(size), **asdict(settings), "bundle": bundle and bundle.name}
     return {
         **{
@@ -181,32 +182,23 @@ def untrained_bundle(folder: Path, size: PredictorSize, seed: int = 0) -> Path:
     return folder / "bundle"
 
 
-def _turns(
-    problem: ScaleProblem,
-    optimizer: DDIMOptimizer,
-    settings: ScaleSettings,
-    progress: Callable[[int, int], None],
-) -> dict[str, Seconds]:
-    """Seconds by clock and part; each turn times every part."""
+def _runs(problem: ScaleProblem, optimizer: DDIMOptimizer, settings: ScaleSettings) -> list[Run]:
+    """All that is timed in one turn, by part."""
     spec, rng = optimizer.action_spec, np.random.default_rng(settings.seed)
     candidates = rng.random((1, settings.rows_per_chunk, spec.length, spec.num_channels))
     trainable, frozen = Descent(problem, frozen=False), Descent(problem)
     one = random_problem(optimizer.model, settings.seed)
     many = random_problem(optimizer.model, settings.seed, cost=_free)
-    plans: list[tuple[str, Callable[[int], object]]] = [
+    passes: list[Run] = [
+        ("ranked_chunk", lambda turn: problem.rank(candidates)),
+        ("trainable_descent_step", lambda turn: trainable.step()),
+        ("descent_step", lambda turn: frozen.step()),
+    ]
+    plans: list[Run] = [
         ("ddim_one", lambda turn: optimizer.optimize(one)),
         ("ddim_candidates", lambda turn: optimizer.optimize(many)),
     ]
-    return take_turns(
-        [
-            ("ranked_chunk", lambda turn: problem.rank(candidates)),
-            ("trainable_descent_step", lambda turn: trainable.step()),
-            ("descent_step", lambda turn: frozen.step()),
-            *settings.num_plans * plans,
-        ],
-        settings.num_turns,
-        progress,
-    )
+    return passes + settings.num_plans * plans
 
 
 def _free(candidates: FloatArray) -> FloatArray:

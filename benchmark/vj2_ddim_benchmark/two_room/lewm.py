@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ __all__ += ["image_transform", "load_lewm", "prediction_error", "save_lewm", "tr
 
 Report = Callable[[str], None]
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,6 @@ class WorldModel:
         return low, high
 
 
-class _EncoderOutput(NamedTuple):
-    last_hidden_state: Tensor  # [B, 1 + patches, width], the class token first
-
-
 class _SmallViT(nn.Module):
     """A small vision transformer that answers to the call LeWM makes of its encoder.
 
@@ -102,14 +99,14 @@ class _SmallViT(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, pixels: Tensor, interpolate_pos_encoding: bool = False) -> _EncoderOutput:
-        """Encode `[B, 3, H, W]`; images of the trained size only, so nothing is interpolated."""
+    def forward(self, pixels: Tensor, interpolate_pos_encoding: bool = False) -> SimpleNamespace:
+        """`[B, 3, H, W]` to `[B, 1 + patches, width]`; of the trained size, never interpolated."""
         patches = self.embed(pixels).flatten(2).transpose(1, 2)
         first = self.class_token.expand(len(patches), -1, -1)
         tokens = torch.cat([first, patches], dim=1) + self.position
         for layer in self.layers:
             tokens = layer(tokens)
-        return _EncoderOutput(self.norm(tokens))
+        return SimpleNamespace(last_hidden_state=self.norm(tokens))
 
 
 def build_lewm(config: LeWMConfig) -> Any:  # noqa: ANN401
@@ -117,14 +114,8 @@ def build_lewm(config: LeWMConfig) -> Any:  # noqa: ANN401
     parts = import_stable_worldmodel("wm.lewm.module")
     hidden, latent = config.width, config.embedding_width
 
-    def projection() -> nn.Module:
-        made: nn.Module = parts.MLP(
-            input_dim=hidden,
-            hidden_dim=config.projection_width,
-            output_dim=latent,
-            norm_fn=nn.BatchNorm1d,
-        )
-        return made
+    def projection() -> Any:  # noqa: ANN401
+        return parts.MLP(hidden, config.projection_width, latent, norm_fn=nn.BatchNorm1d)
 
     return import_stable_worldmodel("wm.lewm.lewm").LeWM(
         encoder=_SmallViT(config),
@@ -151,13 +142,8 @@ def image_transform() -> Any:  # noqa: ANN401
     import_stable_worldmodel()
     from torchvision.transforms import v2
 
-    return v2.Compose(
-        [
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)),
-        ]
-    )
+    to_float = v2.ToDtype(torch.float32, scale=True)
+    return v2.Compose([v2.ToImage(), to_float, v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
 
 
 def encode_images(world_model: WorldModel, images: Tensor, batch_size: int = 256) -> FloatArray:
