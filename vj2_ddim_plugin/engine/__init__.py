@@ -1,3 +1,3 @@
-"""Around ONNX Runtime: which provider, why not, bound memory, rows that stay independent."""
+"""SHIM: moved to vj2_ddim_plugin.onnx."""
 
 __all__: list[str] = []
