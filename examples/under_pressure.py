@@ -1,4 +1,4 @@
-"""A deadline, a place the finger must not touch, a warm start, and actions that were already sent."""
+"""A deadline, a place not to be touched, a warm start, and actions that were already sent."""
 
 import numpy as np
 from plan import cost, shipped_bundle

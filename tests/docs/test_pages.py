@@ -1,4 +1,4 @@
-"""What README and documentation say is true: links lead somewhere, code runs, figures are recorded."""
+"""README and documentation say what is true: links, code and figures."""
 
 import json
 import re
@@ -46,7 +46,8 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_the_readmes_figures_are_the_recorded_ones():
-    recorded = {(row["planner"], row["budget_ms"]): row for row in json.loads(RESULTS.read_text())}
+    rows = [row for row in json.loads(RESULTS.read_text()) if row["task"] == "one-gesture"]
+    recorded = {(row["planner"], row["budget_ms"]): row for row in rows}
     rows = re.findall(r"\(`([\w-]+)`\) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", README.read_text())
     assert len(rows) == 6
     for planner, at_50, at_500, milliseconds in rows:
