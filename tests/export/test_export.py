@@ -37,7 +37,9 @@ MODELS = {
 
 
 def save(model, folder):
-    checkpoint = Checkpoint(model, model.state_dict(), {}, "f" * 16, {}, {"made_by": "a test", "layer_normed": True})
+    checkpoint = Checkpoint(
+        model, model.state_dict(), {}, "f" * 16, {}, {"made_by": "a test", "layer_normed": True}
+    )
     save_checkpoint(checkpoint, folder / "checkpoint.pt")
     return folder / "checkpoint.pt"
 
