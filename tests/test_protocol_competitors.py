@@ -16,8 +16,8 @@ ASSETS = BuildAssets(ActionSpec(), seed=5)
 class Planner:
     """Remembers what it was built from."""
 
-    def __init__(self, assets, settings, project=True):
-        self.assets, self.settings, self.project = assets, settings, project
+    def __init__(self, assets, settings):
+        self.assets, self.settings = assets, settings
 
     def optimize(self, problem):
         raise NotImplementedError
@@ -40,24 +40,19 @@ def test_a_twin_is_built_alike_and_only_the_planner_is_timed(monkeypatch):
     monkeypatch.setattr(competitors, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def build(assets, settings):
-        clock.now += 0.25
+        clock.now += 0.25 if settings["project"] else 100.0
         return Planner(assets, settings)
 
-    def build_unprojected(assets, settings):
-        clock.now += 100.0
-        return Planner(assets, settings, project=False)
-
-    entry = Entry("a", build, build_unprojected=build_unprojected)
+    entry = Entry("a", build, fixed={"project": True}, unprojected={"project": False})
     for competitor in build_competitors((entry, entry), ASSETS, {"a": {"steps": 2}}):
-        assert competitor.optimizer.project
-        assert not competitor.unprojected.project
-        assert competitor.unprojected.settings == competitor.optimizer.settings == {"steps": 2}
+        assert competitor.optimizer.settings == {"steps": 2, "project": True}
+        assert competitor.unprojected.settings == {"steps": 2, "project": False}
         assert competitor.build_ms == 250.0
 
 
 def test_a_planner_that_cannot_be_built_says_why():
     def build(assets, settings):
-        return Planner(assets.required_bundle_path, settings)
+        return Planner(assets.path("bundle"), settings)
 
-    with pytest.raises(ConfigError, match="--bundle"):
+    with pytest.raises(ConfigError, match="bundle=None; give bundle"):
         build_competitors((Entry("a", build),), ASSETS, {"a": {}})

@@ -159,5 +159,5 @@ def test_an_untuned_planner_is_found_out_before_anything_is_trained(tmp_path):
     untuned = ("--tuned", tmp_path, "--planners", "gradient-descent-sgd-10")
     result = invoke(benchmark, "--out", tmp_path / "run", *untuned)
     assert isinstance(result.exception, ConfigError)
-    assert "benchmark-tune" in str(result.exception)
+    assert "benchmark tune" in str(result.exception)
     assert not (tmp_path / "run").exists()

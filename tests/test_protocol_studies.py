@@ -10,7 +10,7 @@ import pytest
 from builders.race import write_world_model
 from test_protocol_records import PLAN
 
-from vj2_ddim_benchmark.planners import ddim as ddim_module
+from vj2_ddim_benchmark.planners import registry as ddim_module
 from vj2_ddim_benchmark.planners.entry import BuildAssets
 from vj2_ddim_benchmark.planners.registry import entries_of
 from vj2_ddim_benchmark.protocol.benchmark import Benchmark

@@ -61,7 +61,7 @@ def test_what_has_nothing_to_tune_needs_no_file(tmp_path):
 
 
 def test_what_was_never_tuned_says_how(tmp_path):
-    with pytest.raises(ConfigError, match="benchmark-tune --planners planner"):
+    with pytest.raises(ConfigError, match="benchmark tune --planners planner"):
         read_tuned(tmp_path, ENTRY)
 
 

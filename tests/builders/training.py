@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.cli import main
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.diffusion_model import DiffusionModel
@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 LENGTH = 20
 SKETCH = {"sketch": (6,)}
 LATENTS = {"state": (4, 5), "goal": (4, 5)}
-COSINE_V = NoiseSchedule(beta_schedule="cosine", prediction_type="v_prediction")
+COSINE_V = NoiseSchedule(timestep_spacing="linspace")
 INPUTS = {"none": {}, "sketch": SKETCH, "latents": LATENTS}
 
 
@@ -56,11 +56,11 @@ def make_model(
 ):
     """A model whose every weight is random, so that nothing is trivially zero."""
     if architecture == "minimal":
-        schedule = NoiseSchedule()
+        schedule = ORIGINAL_SCHEDULE
         spec = make_spec("raw", normalized=False)
     else:
         spec = make_spec(representation)
-    sizes = {"d_model": 16, "num_layers": 1, "nhead": 2, "condition_tokens": 3}
+    sizes = {"d_model": 16, "num_layers": 1, "nhead": 2, "condition_tokens": 3, "patch_size": 1}
     config = ModelConfig(
         **{**sizes, "architecture": architecture, "condition": condition, **size},
     )
@@ -97,7 +97,8 @@ def make_settings(root: Path, architecture="dit", condition=None, **changes):
         num_layers=1,
         nhead=2,
         dim_feedforward=32,
-        condition=condition or ("none" if minimal else "sketch"),
+        condition=condition or "auto",
+        patch_size=changes.pop("patch_size", 0),
     )
     settings = {
         "data_dir": root / "data",
@@ -105,7 +106,7 @@ def make_settings(root: Path, architecture="dit", condition=None, **changes):
         "save_dir": root / "run",
         "model": model,
         "training": TrainingConfig(**training),
-        "schedule": NoiseSchedule() if minimal else COSINE_V,
+        "schedule": ORIGINAL_SCHEDULE if minimal else COSINE_V,
         "representation": "raw" if minimal else "auto",
         "sequence_length": LENGTH,
     }
@@ -121,3 +122,26 @@ def vj2_ddim(*arguments):
         except SystemExit as stop:
             return stop.code or 0
     return 0
+
+
+def first_touch(actions):
+    """`[..., 2]`: where the finger comes down, found by looking for the first pressed step."""
+    first = np.argmax(actions[..., 2] > 0.5, axis=-1)[..., None, None]
+    return np.take_along_axis(actions[..., :2], first, axis=-2)[..., 0, :]
+
+
+def distance(context, candidates):
+    """A synthetic cost: how far from the sketch's start the finger comes down."""
+    start = context["sketch"][:, None, :2]
+    return np.linalg.norm(first_touch(candidates) - start, axis=-1) + 0.01
+
+
+def make_cost(argument):
+    """For `--cost builders.training:make_cost`, `=ARGUMENT` being a factor."""
+    return lambda context, candidates: float(argument or 1.0) * distance(context, candidates)
+
+
+def make_judge(argument):
+    """For `--judge builders.training:make_judge=0.1,0.9,0.5`: the successes, one a call."""
+    told = iter(argument.split(","))
+    return lambda *model_and_ranker: {"success": float(next(told))}

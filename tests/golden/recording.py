@@ -226,12 +226,11 @@ from vj2_ddim_plugin.bundle import read_bundle  # noqa: E402
 from vj2_ddim_plugin.planning import SearchSettings  # noqa: E402
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE  # noqa: E402
 from vj2_ddim_training.checkpoint import load_checkpoint  # noqa: E402
-from vj2_ddim_training.config import ModelConfig, TrainingConfig  # noqa: E402
+from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig  # noqa: E402
 from vj2_ddim_training.data.generate import generate_gestures  # noqa: E402
 from vj2_ddim_training.data.trajectories import write_trajectories_h5  # noqa: E402
 from vj2_ddim_training.examples import open_examples  # noqa: E402
-from vj2_ddim_training.ranker.config import RankerConfig  # noqa: E402
-from vj2_ddim_training.ranker.train import train_ranker  # noqa: E402
+from vj2_ddim_training.ranker.training import train_ranker  # noqa: E402
 from vj2_ddim_training.run import RunSettings, train_run  # noqa: E402
 
 SHIPPED = shipped_assets()
@@ -477,7 +476,7 @@ def train_tiny_world_model(out):
     one_thread()
     config = WorldModelConfig(
         num_trajectories=20, horizon=2, width=16, num_layers=1, num_heads=2, token_dim=8,
-        num_epochs=1, batch_size=8, unchanged_share=1.0, num_report_problems=3,
+        num_epochs=1, batch_size=8, unchanged_share=1.0, num_report_problems=3, seed=2,
     )  # fmt: skip
     model = train_world_model(config, out)
     weights = {name: weight.numpy() for name, weight in model.state_dict().items()}
@@ -539,8 +538,8 @@ def registry():
             "search_space": {name: list(values) for name, values in entry.search_space.items()},
             "with_cost": entry.with_cost,
             "in_quick": entry.in_quick,
-            "needs_latents": entry.needs_latents,
-            "unprojected": entry.build_unprojected is not None,
+            "needs_latents": "latents" in entry.needs,
+            "unprojected": entry.unprojected is not None,
         }
         for entry in REGISTRY
     }
@@ -568,7 +567,7 @@ def run_small_benchmark(out, latents, planners, chain_planners, *, num_problems,
         SHIPPED.bundle,
         num_problems=num_problems,
         split="test",
-        seed=3,
+        seed=4,  # of no ties between kinds of widgets, which sort differently on other processors
         threads=1,
         latents=latents,
         regression=SHIPPED.regression,

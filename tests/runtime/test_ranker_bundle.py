@@ -22,10 +22,10 @@ from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.spec import ConditionSpec
 from vj2_ddim_training.diffusion_model import TorchSampler
-from vj2_ddim_training.ranker.config import RankerConfig
-from vj2_ddim_training.ranker.files import TrainedRanker, model_fingerprint, save_ranker
-from vj2_ddim_training.ranker.network import Ranker
-from vj2_ddim_training.ranker.sampler import RankedSampler
+from vj2_ddim_training.config import RankerConfig
+from vj2_ddim_training.ranker.network import TrainedRanker, model_fingerprint, save_ranker
+from vj2_ddim_training.ranker.network import RankerNetwork
+from vj2_ddim_training.ranker.network import RankedSampler
 
 CONFIG = RankerConfig(width=24, num_layers=1, nhead=2, num_queries=3)
 
@@ -35,7 +35,7 @@ class Exported:
 
     def __init__(self, folder):
         self.model = make_model("latents", condition_layers=1)
-        ranker = Ranker(CONFIG, self.model.action_spec, self.model.condition).eval()
+        ranker = RankerNetwork(CONFIG, self.model.action_spec, self.model.condition).eval()
         trained = TrainedRanker(ranker, model_fingerprint(self.model), "data", {"spearman": 0.5})
         self.checkpoint, self.ranker = save(self.model, folder), folder / "ranker.pt"
         save_ranker(trained, self.ranker)

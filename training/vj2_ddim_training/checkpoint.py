@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import CheckpointError, VJ2DDIMError
-from vj2_ddim_plugin.files import atomic_path
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel
+from vj2_ddim_training.loop import save_atomically
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "open_saved", "save_checkpoint"]
 
 FORMAT = "vj2-ddim-checkpoint-1"
 FIELDS = (
@@ -60,11 +60,7 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write atomically: a full disk or Ctrl-C leaves the file that was there before.
-
-    Raises:
-        CheckpointError: The file cannot be written.
-    """
+    """Write atomically: a full disk or Ctrl-C leaves the file that was there before."""
     model = checkpoint.model
     content = {
         "format": FORMAT,
@@ -79,14 +75,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "metrics": checkpoint.metrics,
         "provenance": checkpoint.provenance,
     }
-    try:
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a short write
-        raise CheckpointError(
-            f"{path}: cannot be written ({error}). What was there before is untouched; free some "
-            f"space and go on with --resume"
-        ) from error
+    save_atomically(content, path)
 
 
 def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
@@ -103,15 +92,7 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
         CheckpointError: The file is missing, broken, foreign, or lacks a field.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; 'vj2-ddim train' writes checkpoint.pt")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip, and torch errors of many kinds
-        raise CheckpointError(
-            f"{path}: cannot be opened as a checkpoint ({type(error).__name__}: {error}). It may "
-            f"be truncated, or not a checkpoint at all"
-        ) from error
+    content = open_saved(path, "checkpoint", "'vj2-ddim train' writes checkpoint.pt")
     if isinstance(content, dict) and "model_state_dict" in content:
         return _from_original(content, path, nhead)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -142,12 +123,25 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
     )
 
 
+def open_saved(path: Path, what: str, hint: str) -> Any:  # noqa: ANN401
+    """What `save_atomically` wrote; a missing or a broken file is a `CheckpointError`."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; {hint}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip, and torch errors of many kinds
+        raise CheckpointError(
+            f"{path}: cannot be opened as a {what} ({type(error).__name__}: {error}). It may be "
+            f"truncated, or not a {what} at all"
+        ) from error
+
+
 def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Checkpoint:
     """A checkpoint of the original script: sizes are read off the shapes of its weights."""
     if nhead is None:
         raise CheckpointError(
             f"{path} is a checkpoint of the original script, which does not record its head count: "
-            f"give it with --nhead (the script's default is 4)"
+            f"give it (nhead=4 is the script's default)"
         )
     weights = content["model_state_dict"]
     try:
@@ -162,7 +156,14 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
         ) from error
     if channels != 3:
         raise CheckpointError(f"{path}: has {channels} action channels; expected 3 (x, y, press)")
-    config = ModelConfig("minimal", d_model, num_layers, nhead, 1, dim_feedforward, "none")
+    config = ModelConfig(
+        architecture="minimal",
+        d_model=d_model,
+        num_layers=num_layers,
+        nhead=nhead,
+        patch_size=1,
+        dim_feedforward=dim_feedforward,
+    )
     usual = ActionSpec()  # the data's press lengths, which the script does not record either
     try:
         spec = ActionSpec(
@@ -172,7 +173,7 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
             representation="raw",
             normalized=False,
         )
-        model = DiffusionModel(config, spec, NoiseSchedule())
+        model = DiffusionModel(config, spec, ORIGINAL_SCHEDULE)
         model.denoiser.load_state_dict(weights)
     except (RuntimeError, VJ2DDIMError) as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.adapters.checks import check_fit
-from vj2_ddim_plugin.adapters.host_planner import HostPlanner
+from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit
+from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["DINOWMPlanner"]
+__all__ = ["ADAPTER", "DINOWMPlanner"]
+
+ADAPTER = Adapter(
+    host="DINO-WM",
+    replaces="planning.cem.CEMPlanner, planning.gd.GDPlanner",
+    units="normalized by its preprocessor, frameskip actions a step",
+    usage="_target_: vj2_ddim_plugin.adapters.dino_wm.DINOWMPlanner",
+    target="vj2_ddim_plugin.adapters.dino_wm:DINOWMPlanner",
+)
 
 
 class DINOWMPlanner(HostPlanner):
@@ -71,13 +79,12 @@ class DINOWMPlanner(HostPlanner):
         settings: Mapping[str, Any] | None = None,
         **unused: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(
-            optimizer,
-            deadline_s=deadline_s,
-            seed=seed,
-            rows_per_chunk=rows_per_chunk,
-            **dict(settings or {}),
-        )
+        own: dict[str, Any] = {
+            "deadline_s": deadline_s,
+            "seed": seed,
+            "rows_per_chunk": rows_per_chunk,
+        }
+        super().__init__(optimizer, **own, **dict(settings or {}))
         self.wm, self.action_dim, self.objective_fn = wm, action_dim, objective_fn
         self.preprocessor, self.evaluator, self.wandb_run = preprocessor, evaluator, wandb_run
         self.logging_prefix, self.log_filename = logging_prefix, log_filename

@@ -11,15 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vj2_ddim_plugin.adapters.checks import check_fit, check_shape
-from vj2_ddim_plugin.adapters.host_planner import HostPlanner
+from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit, check_shape
+from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["VJEPA2CEM", "HostLimits", "l1", "last_frame"]
+__all__ = ["ADAPTER", "VJEPA2CEM", "HostLimits", "l1", "last_frame"]
+
+ADAPTER = Adapter(
+    host="V-JEPA 2",
+    replaces="cem of notebooks/utils/mpc_utils.py",
+    units="robot: metres, radians, gripper",
+    usage="world_model_wrapper.cem = VJEPA2CEM('bundle')",
+    target="vj2_ddim_plugin.adapters.vjepa2:VJEPA2CEM",
+)
 
 WorldModel: TypeAlias = "Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
 
@@ -158,17 +166,7 @@ class VJEPA2CEM(HostPlanner):
 
 @dataclass(frozen=True)
 class HostLimits:
-    """What the host's own samples keep to.
-
-    Attributes:
-        maxnorm: Largest size of x, y and z.
-        axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper; negative ones
-            count from the end.
-        close_gripper: From this step on the gripper closes, or None.
-
-    Raises:
-        ConfigError: `axis` has another index.
-    """
+    """What the host's own samples keep to; the fields are arguments of its `cem`."""
 
     maxnorm: float
     axis: Mapping[int, float]
@@ -210,11 +208,7 @@ def _with_time(tensor: Tensor, ndim: int) -> Tensor:
 def last_frame(
     world_model: WorldModel, context_frame: Tensor, context_pose: Tensor, actions: Tensor
 ) -> Tensor:
-    """The latents `[n, HW, D]` that actions `[n, rollout, 7]` lead to, poses carried along.
-
-    Raises:
-        ContextError: The world model returned another shape.
-    """
+    """The latents `[n, HW, D]` that actions `[n, rollout, 7]` lead to, poses carried along."""
     import torch
 
     count = len(actions)

@@ -9,19 +9,17 @@ TUNED/
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vj2_ddim_benchmark.planners.entry import Entry, SearchSpace, Settings
-from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_benchmark.planners.description import TUNED_DIR, SearchSpace, read_tuned
+from vj2_ddim_benchmark.planners.description import TunedSettings as Settings
+from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import write_json
 
 __all__ = ["TUNED_DIR", "Sweep", "Trial", "read_tuned", "sweep", "write_sweep"]
-
-TUNED_DIR = Path(__file__).parent.parent / "tuned"
 
 
 @dataclass(frozen=True)
@@ -96,32 +94,3 @@ def write_sweep(
     contents = {"planner": planner, **asdict(result), "provenance": provenance}
     write_json(path, contents)
     return path
-
-
-def read_tuned(folder: Path | str, entry: Entry) -> dict[str, Any]:
-    """The winning settings of a planner; nothing is read for one that has nothing to tune.
-
-    Raises:
-        ConfigError: It has never been tuned.
-        DataError: The file is broken, or tells of other settings.
-    """
-    if not entry.search_space:
-        return {}
-    path = Path(folder) / f"{entry.name}.json"
-    try:
-        winner = json.loads(path.read_text(encoding="utf-8"))["winner"]
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path}: no such file, so {entry.name} is not tuned; run `vj2-ddim benchmark-tune "
-            f"--planners {entry.name}`"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: not a recorded sweep ({error!r}); tune {entry.name} again"
-        ) from error
-    if not isinstance(winner, dict) or set(winner) != set(entry.search_space):
-        raise DataError(
-            f"{path}: the winner must set {sorted(entry.search_space)}; found {winner}; tune "
-            f"{entry.name} again"
-        )
-    return winner

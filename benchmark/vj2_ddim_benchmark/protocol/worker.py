@@ -104,7 +104,7 @@ class WorkerSettings:
         assets = self.assets
         if variant.bundle is not None:
             spec = read_bundle(variant.bundle).action_spec
-            assets = replace(assets, bundle_path=variant.bundle, action_spec=spec)
+            assets = replace(assets, bundle=variant.bundle, action_spec=spec)
         (built,) = build_competitors([variant.to_build()], assets, self.tuned)
         if variant.world_model is not None:
             built = replace(built, world_model=models[variant.world_model])

@@ -24,6 +24,15 @@ class LatentCost:
     """Cost of candidate plans for B problems: numpy in and out, the plugin's `CostFn`.
 
     Gradient-based planners call `torch_cost` instead.
+
+    Args:
+        world_model: What predicts; its configuration names the distance.
+        state: Latents `[B, N, D]` to start from.
+        goal: Latents `[B, N, D]` to reach.
+        rows_per_chunk: Candidates in one forward pass, which bounds the memory.
+
+    Raises:
+        ContextError: On construction: `state` and `goal` are not alike `[B, N, D]`.
     """
 
     def __init__(
@@ -34,17 +43,6 @@ class LatentCost:
         *,
         rows_per_chunk: int = ROWS_PER_CHUNK,
     ) -> None:
-        """Hold the problems.
-
-        Args:
-            world_model: What predicts; its configuration names the distance.
-            state: Latents `[B, N, D]` to start from.
-            goal: Latents `[B, N, D]` to reach.
-            rows_per_chunk: Candidates in one forward pass, which bounds the memory.
-
-        Raises:
-            ContextError: `state` and `goal` are not alike `[B, N, D]`.
-        """
         config = world_model.config
         expected = (len(state), config.num_tokens, config.token_dim)
         if state.shape != expected or goal.shape != expected:
@@ -56,38 +54,23 @@ class LatentCost:
         self.state, self.goal = self._tensor(state), self._tensor(goal)
 
     def torch_cost(self, z_start: Tensor, z_goal: Tensor, actions: Tensor) -> Tensor:
-        """Differentiable cost.
+        """Differentiable cost `[B, K]`, lower is better, of latents `[B, N, D]` and candidates.
 
-        Args:
-            z_start: Latents `[B, N, D]`.
-            z_goal: Latents `[B, N, D]`.
-            actions: Candidates `[B, K, L, 3]`; L may hold several action blocks.
-
-        Returns:
-            `[B, K]`, lower is better.
-
-        Raises:
-            ActionError: The candidates do not hold whole blocks of three channels.
-            ContextError: There are not as many rows of candidates as of latents.
+        Candidates are `[B, K, L, 3]`; L may hold several action blocks.
         """
         if actions.ndim != 4 or len(actions) != len(z_start):
             raise ContextError(
                 f"candidates must be [{len(z_start)}, K, L, A], one row a problem; found "
                 f"{list(actions.shape)}"
             )
-        num_candidates = actions.shape[1]
-        starts = z_start.repeat_interleave(num_candidates, dim=0)
-        goals = z_goal.repeat_interleave(num_candidates, dim=0)
-        chunks = zip(
-            torch.split(starts, self.rows_per_chunk),
-            torch.split(goals, self.rows_per_chunk),
-            torch.split(actions.flatten(0, 1), self.rows_per_chunk),
-            strict=True,
-        )
+        repeated = (z.repeat_interleave(actions.shape[1], dim=0) for z in (z_start, z_goal))
+        rows = (*repeated, actions.flatten(0, 1))
         kind = self.world_model.config.cost_kind
         costs = [
             latent_distance(self.world_model.rollout(start, chunk), goal, kind)
-            for start, goal, chunk in chunks
+            for start, goal, chunk in zip(
+                *(torch.split(each, self.rows_per_chunk) for each in rows), strict=True
+            )
         ]
         return torch.cat(costs).reshape(actions.shape[:2])
 

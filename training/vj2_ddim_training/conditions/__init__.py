@@ -1,1 +1,1 @@
-"""Condition encoders: what the denoiser is told, turned into tokens once a plan."""
+"""SHIM: moved to vj2_ddim_training.condition_encoders."""

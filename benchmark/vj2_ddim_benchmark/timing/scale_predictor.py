@@ -1,0 +1,170 @@
+"""A predictor of VJ2-GUI's signature and size, with random weights: for its time, not its answers.
+
+Each of T frames is its patches and one token that holds its action block, so that 8 frames of 256
+patches are 2,056 tokens. A token attends to its own frame and to those before. Where VJ2-GUI
+rotates queries and keys by their position, a learned position is added here, which costs less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.settings import Settings, setting
+
+__all__ = ["Descent", "PredictorSize", "ScalePredictor", "ScaleProblem"]
+
+
+@dataclass(frozen=True)
+class PredictorSize(Settings):
+    """How large; VJ2-GUI's is the default."""
+
+    depth: int = setting(24, "Layers of the predictor.", low=1)
+    width: int = setting(1024, "Its width, of latents and inside alike.", low=1)
+    num_heads: int = setting(16, "Its attention heads.", low=1, option="--heads")
+    num_frames: int = setting(8, "States it sees.", low=1, option="--frames")
+    num_tokens: int = setting(2056, "Its tokens: frames x (patches + 1).", low=1, option="--tokens")
+    action_width: int = setting(750, "Numbers of an action block, L x A.", low=1)
+
+    def check(self) -> None:
+        """Sizes that do not fit one another cannot be built."""
+        if self.width % self.num_heads:
+            raise ConfigError(
+                f"num_heads must divide width; found {self.num_heads} and {self.width}"
+            )
+        if self.num_tokens % self.num_frames or self.num_patches < 1:
+            raise ConfigError(
+                f"num_tokens must be num_frames * (patches + 1); found {self.num_tokens} for "
+                f"{self.num_frames} frames"
+            )
+
+    @property
+    def num_patches(self) -> int:
+        """Patches N of one frame."""
+        return self.num_tokens // self.num_frames - 1
+
+
+class ScalePredictor(nn.Module):
+    """`(z [B, T, N, D], actions [B, T, L * A]) -> z`, with random weights."""
+
+    mask: Tensor
+
+    def __init__(self, size: PredictorSize) -> None:
+        super().__init__()
+        self.size, width = size, size.width
+        self.read = nn.Linear(width, width)
+        self.action_encoder = nn.Linear(size.action_width, width)
+        self.position = nn.Parameter(0.02 * torch.randn(size.num_tokens, width))
+        self.blocks = nn.ModuleList(_Block(width, size.num_heads) for _ in range(size.depth))
+        self.norm = nn.LayerNorm(width)
+        self.write = nn.Linear(width, width)
+        frame = torch.arange(size.num_tokens) // (size.num_patches + 1)
+        self.register_buffer("mask", frame[:, None] >= frame[None, :], persistent=False)
+
+    def forward(self, z: Tensor, actions: Tensor) -> Tensor:
+        """Predict the latents `[B, T, N, D]` after each step."""
+        size = self.size
+        expected = (size.num_frames, size.num_patches, size.width)
+        if z.ndim != 4 or tuple(z.shape[1:]) != expected:
+            raise ContextError(f"latents must be [B, {expected}]; found {list(z.shape)}")
+        if tuple(actions.shape) != (len(z), size.num_frames, size.action_width):
+            raise ActionError(
+                f"actions must be [{len(z)}, {size.num_frames}, {size.action_width}]; found "
+                f"{list(actions.shape)}"
+            )
+        action_tokens = self.action_encoder(actions).unsqueeze(2)
+        hidden = torch.cat([action_tokens, self.read(z)], dim=2).flatten(1, 2) + self.position
+        for block in self.blocks:
+            hidden = block(hidden, self.mask)
+        patches = hidden.reshape(len(z), size.num_frames, -1, size.width)[:, :, 1:]
+        predicted: Tensor = self.write(self.norm(patches))
+        return predicted
+
+
+class _Block(nn.Module):
+    """A pre-norm transformer layer; the feed-forward part is four times as wide."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.read = nn.Linear(width, 3 * width)
+        self.write = nn.Linear(width, width)
+        self.mix = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Tokens `[B, S, W]` to tokens; `mask` `[S, S]` is True where one may look."""
+        heads = self.read(self.norms[0](hidden)).reshape(*hidden.shape[:2], 3, self.num_heads, -1)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        hidden = hidden + self.write(seen.transpose(1, 2).flatten(2))
+        mixed: Tensor = hidden + self.mix(self.norms[1](hidden))
+        return mixed
+
+
+class ScaleProblem:
+    """One planning problem of a planner with a large predictor, drawn from `seed` as its weights.
+
+    The cost is VJ2-GUI's: the mean absolute difference of the last predicted state to the goal. The
+    last T states are given, and the blocks between them; a plan is the block after the last.
+    """
+
+    def __init__(self, size: PredictorSize, *, seed: int = 0, rows_per_chunk: int = 1) -> None:
+        torch.manual_seed(seed)
+        self.size, self.rows_per_chunk = size, rows_per_chunk
+        self.predictor = ScalePredictor(size).eval().requires_grad_(False)
+        latents = torch.randn(2, size.num_frames, size.num_patches, size.width)
+        self.states, self.goal = latents[:1], latents[1:, -1]
+        self.past = torch.zeros(1, size.num_frames - 1, size.action_width)
+
+    def cost(self, actions: Tensor) -> Tensor:
+        """Cost `[n]` of plans `[n, L * A]`, differentiable: one forward pass of n rows."""
+        num = len(actions)
+        blocks = torch.cat([self.past.expand(num, -1, -1), actions[:, None]], dim=1)
+        last = self.predictor(self.states.expand(num, -1, -1, -1), blocks)[:, -1]
+        cost: Tensor = (last - self.goal).abs().mean(dim=(-2, -1))
+        return cost
+
+    @torch.inference_mode()
+    def rank(self, candidates: FloatArray) -> FloatArray:
+        """Cost `[B, K]` of candidates `[B, K, L, A]`, in chunks, without autograd."""
+        rows = torch.as_tensor(candidates, dtype=torch.float32).flatten(0, 1).flatten(1)
+        costs = torch.cat([self.cost(chunk) for chunk in torch.split(rows, self.rows_per_chunk)])
+        result: FloatArray = costs.numpy().reshape(candidates.shape[:2])
+        return result
+
+
+class Descent:
+    """Gradient descent on one plan from one start, an iteration at a time, by SGD.
+
+    VJ2-GUI's loaders freeze the weights; a planner that does not (`frozen=False`) also computes a
+    gradient for every weight, and drops it.
+    """
+
+    def __init__(self, problem: ScaleProblem, *, frozen: bool = True, lr: float = 0.1) -> None:
+        self.problem, self.frozen = problem, frozen
+        self.actions = torch.full((1, problem.size.action_width), 0.5, requires_grad=True)
+        self.optimizer = torch.optim.SGD([self.actions], lr=lr)
+
+    def step(self) -> float:
+        """One iteration: a forward and a backward pass, a step, and the bounds; the cost before."""
+        weights = self.problem.predictor
+        weights.requires_grad_(not self.frozen)
+        try:
+            self.optimizer.zero_grad()
+            value = self.problem.cost(self.actions).sum()
+            torch.autograd.backward(value)
+            self.optimizer.step()
+            with torch.no_grad():
+                self.actions.clamp_(0.0, 1.0)
+        finally:
+            weights.zero_grad(set_to_none=True)
+            weights.requires_grad_(False)
+        return float(value.detach())

@@ -1,0 +1,342 @@
+"""The amortised models against closed forms: what they learn, and what their files keep."""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from builders.amortised import (
+    DENOISER,
+    SHAPES,
+    SPEC,
+    TRAINING,
+    make_context,
+    make_model,
+    quick,
+    same_latents,
+    save,
+    tap_latents,
+    taps,
+    write_examples,
+)
+from builders.training import make_examples
+
+from vj2_ddim_benchmark.amortised.model import (
+    STD_FLOOR,
+    AmortisedConfig,
+    AmortisedModel,
+    load_amortised,
+)
+from vj2_ddim_benchmark.amortised.training import amortised_loss, gaussian_nll, train_amortised
+from vj2_ddim_benchmark.assets import AssetSettings
+from vj2_ddim_benchmark.half_precision import round_weights
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError
+from vj2_ddim_training.config import ModelConfig
+from vj2_ddim_training.denoisers.dit import DiTDenoiser
+
+
+def num_weights(module):
+    return sum(weight.numel() for weight in module.parameters())
+
+
+class TestSize:
+    @pytest.mark.parametrize(
+        "denoiser",
+        [
+            AssetSettings.full().model,
+            ModelConfig(d_model=128, num_layers=4, condition="latents"),
+            ModelConfig(d_model=64, num_layers=2, condition="latents", condition_tokens=4),
+        ],
+    )
+    def test_the_head_is_as_large_as_the_denoiser(self, denoiser):
+        spec = ActionSpec()
+        model = AmortisedModel(AmortisedConfig.like("gaussian", denoiser, spec), spec, SHAPES)
+        rows, channels = spec.diffused_shape
+        dit = DiTDenoiser(
+            rows, channels, denoiser.d_model, denoiser.num_layers, denoiser.nhead, conditional=True
+        )
+        assert num_weights(model.head) == pytest.approx(num_weights(dit), rel=0.02)
+
+    def test_a_denoiser_without_latents_is_refused(self):
+        with pytest.raises(ConfigError, match="condition 'latents'; found 'sketch'"):
+            AmortisedConfig.like("gaussian", ModelConfig(), SPEC)
+
+    @pytest.mark.parametrize(
+        "settings", [{"kind": "mixture"}, {"head_width": 0}, {"condition_layers": -1}]
+    )
+    def test_what_cannot_be_built_is_refused(self, settings):
+        with pytest.raises(ConfigError, match=next(iter(settings))):
+            AmortisedConfig(**settings)
+
+
+class TestLoss:
+    @pytest.mark.parametrize(("seed", "centre"), [(0, 0.0), (1, -3.0), (2, 2.0)])
+    def test_nll_and_its_gradient_are_those_of_torch(self, seed, centre):
+        generator = torch.Generator().manual_seed(seed)
+        original, mean, log_std = torch.randn(3, 5, 6, 1, generator=generator, dtype=torch.double)
+        ours = [mean.clone().requires_grad_(), (log_std + centre).requires_grad_()]
+        theirs = [tensor.detach().clone().requires_grad_() for tensor in ours]
+        loss = gaussian_nll(original, *ours)
+        expected = -torch.distributions.Normal(theirs[0], theirs[1].exp()).log_prob(original).mean()
+        torch.testing.assert_close(loss, expected)
+        for found, wanted in zip(
+            torch.autograd.grad(loss, ours), torch.autograd.grad(expected, theirs), strict=True
+        ):
+            torch.testing.assert_close(found, wanted)
+
+    @pytest.mark.parametrize("beta", [0.5, 1.0])
+    def test_weighting_scales_each_gradient_by_a_power_of_the_std(self, beta):
+        generator = torch.Generator().manual_seed(1)
+        original, mean, log_std = torch.randn(3, 5, 6, 1, generator=generator, dtype=torch.double)
+        inputs = [mean.requires_grad_(), log_std.requires_grad_()]
+        weight = log_std.detach().exp() ** (2 * beta)
+        plain = torch.autograd.grad(gaussian_nll(original, *inputs), inputs)
+        weighted = torch.autograd.grad(gaussian_nll(original, *inputs, beta), inputs)
+        for found, unweighted in zip(weighted, plain, strict=True):
+            torch.testing.assert_close(found, weight * unweighted)
+
+    def test_the_gaussian_s_mean_has_the_gradient_of_the_squared_error(self):
+        original, mean = torch.randn(2, 5, 6, 1, generator=torch.Generator().manual_seed(2))
+        mean.requires_grad_()
+        log_std = torch.linspace(-3, 1, 6)[:, None].expand(5, 6, 1)
+        (found,) = torch.autograd.grad(amortised_loss("gaussian", original, mean, log_std), mean)
+        squared = amortised_loss("regression", original, mean, log_std) / 2
+        (expected,) = torch.autograd.grad(squared, mean)
+        torch.testing.assert_close(found, expected)
+
+    def test_regression_does_not_see_the_std(self):
+        original, mean = torch.tensor([[[1.0]]]), torch.tensor([[[3.0]]])
+        for log_std in (-2.0, 5.0):
+            assert amortised_loss("regression", original, mean, torch.full((1, 1, 1), log_std)) == 4
+
+    def test_the_std_has_a_floor(self):
+        model = make_model("gaussian")
+        with torch.no_grad():
+            model.head[-2].bias -= 100
+        context = {name: torch.from_numpy(z) for name, z in make_context().items()}
+        std = model(**context)[1].exp()
+        assert std.min() >= STD_FLOOR * 0.999
+        assert std.max() <= STD_FLOOR * 1.01
+
+
+@pytest.fixture(scope="module")
+def tap_examples(tmp_path_factory):
+    points = np.random.default_rng(1).uniform(size=(192, 2))
+    folder = tmp_path_factory.mktemp("taps") / "data"
+    return write_examples(folder, tap_latents(points), taps(points))
+
+
+@pytest.fixture(scope="module")
+def two_mode_examples(tmp_path_factory):
+    """Three quarters of the taps at x 0.2 and a quarter at 0.8, whatever the latents."""
+    points = np.tile([[0.2, 0.5], [0.2, 0.5], [0.2, 0.5], [0.8, 0.5]], (16, 1))
+    folder = tmp_path_factory.mktemp("modes") / "data"
+    return write_examples(folder, same_latents(len(points)), taps(points))
+
+
+def learned(kind, examples, path, **settings):
+    """Trained, written and read again."""
+    training = replace(TRAINING, **settings)
+    train_amortised(kind, examples, DENOISER, training, path)
+    return load_amortised(path, kind)
+
+
+class TestLearning:
+    @pytest.mark.parametrize("kind", ["regression", "gaussian"])
+    def test_a_known_map_is_learned(self, tap_examples, tmp_path, kind):
+        """On taps that were not seen, against always tapping the mean point."""
+        model = learned(kind, tap_examples, tmp_path / "model.pt", num_epochs=14, batch_size=16)
+        points = np.random.default_rng(2).uniform(size=(200, 2))
+        state, goal = tap_latents(points, seed=3)
+        mean, _ = model.predict({"state": state, "goal": goal})
+        tapped = SPEC.decode(mean)[:, 4:12, :2].max(axis=1)
+        error = np.square(tapped - points).mean()
+        baseline = np.square(points - points.mean(axis=0)).mean()
+        assert error < 0.1 * baseline
+
+    def test_regression_of_two_modes_is_their_average(self, two_mode_examples, tmp_path):
+        model = learned("regression", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
+        state, goal = same_latents(1)
+        mean, _ = model.predict({"state": state, "goal": goal})
+        x = 0.75 * 0.2 + 0.25 * 0.8
+        np.testing.assert_allclose(
+            SPEC.decode(mean)[0, 4:12, :2], np.tile([x, 0.5], (8, 1)), atol=0.03
+        )
+
+    def test_the_gaussian_covers_both_modes(self, two_mode_examples, tmp_path):
+        """Mean and standard deviation of the mixture, in units of half a screen around 0.5."""
+        model = learned("gaussian", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
+        state, goal = same_latents(1)
+        mean, std = model.predict({"state": state, "goal": goal})
+        assert mean[0, 0, 0] == pytest.approx(2 * 0.35 - 1, abs=0.06)
+        assert std[0, 0, 0] == pytest.approx(2 * 0.6 * np.sqrt(0.75 * 0.25), rel=0.1)
+        modes = 2 * np.array([0.2, 0.8]) - 1
+        assert (np.abs(modes - mean[0, 0, 0]) < 2 * std[0, 0, 0]).all()
+        assert std[0, 1, 0] < 0.1  # y is always the same
+
+
+class TestTraining:
+    def test_the_same_seed_gives_the_same_weights(self, tap_examples, tmp_path):
+        def weights(name, seed):
+            training = quick(seed=seed, batch_size=128)
+            train_amortised("gaussian", tap_examples, DENOISER, training, tmp_path / name)
+            return load_amortised(tmp_path / name).state_dict()
+
+        first, again, other = weights("a.pt", 3), weights("b.pt", 3), weights("c.pt", 4)
+        assert all(torch.equal(first[name], again[name]) for name in first)
+        assert any(not torch.equal(first[name], other[name]) for name in first)
+
+    @pytest.mark.parametrize("kind", ["regression", "gaussian"])
+    @pytest.mark.parametrize("stop", [3, 6])  # within an epoch of 6 steps, and at its end
+    def test_an_interrupted_training_goes_on_bit_for_bit(self, tap_examples, tmp_path, kind, stop):
+        def train(name, progress=None):
+            arguments = (tap_examples, DENOISER, quick(num_epochs=2, seed=3), tmp_path / name)
+            train_amortised(kind, *arguments, progress)
+            return torch.load(tmp_path / name, weights_only=True)
+
+        def interrupt(phase, done, total):
+            if done == stop:
+                raise KeyboardInterrupt
+
+        told = []
+        whole = train("whole.pt")
+        with pytest.raises(KeyboardInterrupt):
+            train("cut.pt", interrupt)
+        assert not (tmp_path / "cut.pt").exists()
+        cut = train("cut.pt", lambda phase, done, total: told.append(done))
+        assert told[0] == stop + 1
+        assert cut["provenance"]["loss_by_epoch"] == whole["provenance"]["loss_by_epoch"]
+        assert all(torch.equal(cut["weights"][n], w) for n, w in whole["weights"].items())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.pt", "whole.pt"]
+
+    def test_torch_s_own_randomness_is_left_alone(self, two_mode_examples, tmp_path):
+        torch.manual_seed(11)
+        expected = torch.rand(3)
+        torch.manual_seed(11)
+        train_amortised("regression", two_mode_examples, DENOISER, quick(), tmp_path / "model.pt")
+        torch.testing.assert_close(torch.rand(3), expected)
+
+    def test_progress_is_told(self, two_mode_examples, tmp_path):
+        told = []
+        train_amortised(
+            "regression",
+            two_mode_examples,
+            DENOISER,
+            quick(num_epochs=2, batch_size=25),
+            tmp_path / "model.pt",
+            lambda *step: told.append(step),
+        )
+        assert told == [("train the regression planner", step, 6) for step in range(1, 7)]
+
+    def test_without_latents_there_is_nothing_to_learn_from(self, tmp_path):
+        with pytest.raises(ConfigError, match=r"'state' and 'goal'; found 12 examples with \['sk"):
+            train_amortised("gaussian", make_examples(), DENOISER, quick(), tmp_path / "model.pt")
+        assert not list(tmp_path.iterdir())
+
+
+class TestFile:
+    @pytest.mark.parametrize("kind", ["regression", "gaussian"])
+    def test_round_trip(self, tmp_path, kind):
+        model = make_model(kind)
+        round_weights(model)
+        loaded = load_amortised(save(model, tmp_path / "model.pt"), kind)
+        assert (loaded.config, loaded.action_spec) == (model.config, model.action_spec)
+        assert loaded.condition == model.condition
+        assert not loaded.training
+        context = make_context()
+        for found, expected in zip(
+            loaded.predict(context),
+            model.predict(context),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(found, expected)
+
+    def test_a_trained_file_says_where_it_comes_from(self, two_mode_examples, tmp_path):
+        path = tmp_path / "model.pt"
+        train_amortised("gaussian", two_mode_examples, DENOISER, quick(num_epochs=2), path)
+        contents = torch.load(path, weights_only=True)
+        assert contents["data_fingerprint"] == two_mode_examples.data_fingerprint
+        assert contents["training"]["batch_size"] == 32
+        assert contents["provenance"]["num_examples"] == 64
+        assert len(contents["provenance"]["loss_by_epoch"]) == 2
+
+    def test_the_other_kind_is_refused(self, tmp_path):
+        path = save(make_model("gaussian"), tmp_path / "model.pt")
+        with pytest.raises(CheckpointError, match=r"model.pt.*'gaussian', expected 'regression'"):
+            load_amortised(path, "regression")
+
+    def test_a_missing_file(self, tmp_path):
+        with pytest.raises(CheckpointError, match=r"model.pt: no such file"):
+            load_amortised(tmp_path / "model.pt")
+
+    @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+    def test_a_truncated_file(self, tmp_path, keep):
+        path = save(make_model(), tmp_path / "model.pt")
+        whole = path.read_bytes()
+        path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
+        with pytest.raises(CheckpointError, match=r"model.pt: cannot be opened"):
+            load_amortised(path)
+
+    @pytest.mark.parametrize("content", [[1], {}, {"format": "9"}, {"format": torch.zeros(2)}])
+    def test_something_else_from_torch(self, tmp_path, content):
+        torch.save(content, tmp_path / "model.pt")
+        with pytest.raises(CheckpointError, match=r"model.pt: found format"):
+            load_amortised(tmp_path / "model.pt")
+
+    def test_pickled_code_is_not_run(self, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "sprung"),)
+
+        torch.save({"format": Trap()}, tmp_path / "model.pt")
+        with pytest.raises(CheckpointError, match="cannot be opened"):
+            load_amortised(tmp_path / "model.pt")
+        assert not (tmp_path / "sprung").exists()
+
+    @pytest.mark.parametrize(
+        "name",
+        ["config", "action_spec", "condition", "weights", "training", "provenance",
+         "data_fingerprint"],
+    )  # fmt: skip
+    def test_every_field_is_needed(self, tmp_path, name):
+        path = save(make_model(), tmp_path / "model.pt")
+        contents = torch.load(path, weights_only=True)
+        del contents[name]
+        torch.save(contents, path)
+        with pytest.raises(CheckpointError, match=f"model.pt: the field '{name}' is missing"):
+            load_amortised(path)
+
+    @pytest.mark.parametrize(
+        ("field", "name", "value", "reason"),
+        [
+            ("config", "head_width", 3, "size mismatch"),
+            ("config", "surprise", 1, "unknown fields"),
+            ("action_spec", "action_block", 0, "action_block"),
+            ("condition", "num_tokens", 9, "'condition'"),
+            ("condition", "inputs", {}, "fit"),
+            ("weights", "surprise", torch.zeros(1), "surprise"),
+            ("weights", "queries", torch.zeros(1), "queries"),
+            ("weights", "encoder.latent_mean", torch.full((3,), torch.nan), "latent_mean.*finite"),
+        ],
+    )
+    def test_fields_that_do_not_fit_are_refused(self, tmp_path, field, name, value, reason):
+        path = save(make_model(), tmp_path / "model.pt")
+        contents = torch.load(path, weights_only=True)
+        contents[field][name] = value
+        torch.save(contents, path)
+        with pytest.raises(CheckpointError, match=f"model.pt.*{reason}"):
+            load_amortised(path)
+
+    def test_a_failed_write_leaves_the_old_file(self, tmp_path, monkeypatch):
+        path = save(make_model(), tmp_path / "model.pt")
+        before = path.read_bytes()
+
+        def full_disk(*_):
+            raise OSError("no space left")
+
+        monkeypatch.setattr(torch, "save", full_disk)
+        with pytest.raises(CheckpointError, match=r"model.pt: cannot be written \(no space left"):
+            save(make_model(seed=1), path)
+        assert path.read_bytes() == before

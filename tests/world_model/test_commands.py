@@ -1,0 +1,85 @@
+"""The commands `collect`, `train`, `report`, `embed`, `speed` and `picture`."""
+
+import json
+from dataclasses import replace
+
+import h5py
+import pytest
+from builders.world_model import TINY
+from matplotlib.image import imread as read_png
+from typer.testing import CliRunner
+
+from vj2_ddim_benchmark.world.collect import measure_speed
+from vj2_ddim_benchmark.world_model import commands
+from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError
+
+
+def run(*arguments):
+    result = CliRunner().invoke(
+        commands.app, [str(argument) for argument in arguments], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_collect_train_report_embed_work_one_after_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(WorldModelConfig, "quick", classmethod(lambda cls: TINY))
+    model, screens, latents = tmp_path / "w.pt", tmp_path / "s.h5", tmp_path / "latents"
+
+    output = run(
+        "train", "--out", model, "--quick", "--num-trajectories", 9, "--horizon", 2, "--epochs", 1
+    )
+    assert "best of" in output
+    assert "overall" in output
+    assert WorldModel.load(model).config == replace(TINY, num_trajectories=9)
+
+    run("collect", "--out", screens, "--num-trajectories", 4, "--horizon", 2, "--split", "test")
+    with h5py.File(screens) as file:
+        assert file["frames"].shape == (4, 3, 64, 64, 3)
+        assert file.attrs["split"] == "test"
+
+    run("report", model, "--num-problems", 3, "--json", tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["num_problems"] == 3
+    assert 0 <= report["measures"]["overall"]["best_of_64_succeeds"] <= 1
+
+    run("embed", model, screens, "--validation", screens, "--out", latents)
+    manifest = json.loads((latents / "manifest.json").read_text())
+    assert manifest["layer_normed"] == TINY.layer_norm
+    for split in ("train", "validation"):
+        with h5py.File(latents / manifest["splits"][split][0]) as file:
+            assert file["embeddings"].shape == (4, 3, 64, 8)
+            assert file["actions"].shape == (4, 2, 250, 3)
+
+
+def test_errors_are_left_to_the_main_command(tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        run("report", tmp_path / "absent.pt")
+
+
+def test_speed_counts_transitions_in_both_clocks(tmp_path):
+    path = tmp_path / "speed.json"
+    output = run("speed", "--num-screens", 8, "--size", 32, "--num-repeats", 3, "--json", path)
+    measured = json.loads(path.read_text())
+    assert (measured["num_screens"], measured["size"]) == (8, 32)
+    for clock, seconds in measured["repeats"].items():
+        assert len(seconds) == 3
+        rate = measured["transitions_per_second"][clock]
+        assert rate == pytest.approx(8 / sorted(seconds)[1])
+        assert f"{rate:.0f}" in output
+    assert measured["environment"]["numpy"]
+
+
+def test_picture_draws_every_kind(tmp_path):
+    path = tmp_path / "widgets.png"
+    run("picture", "--out", path, "--split", "test")
+    pixels = read_png(path)
+    assert pixels.shape[1] > 800
+    assert 10_000 < path.stat().st_size < 250_000
+
+
+def test_speed_asks_for_at_least_one_repeat():
+    with pytest.raises(ConfigError, match="num_repeats"):
+        measure_speed(2, num_repeats=0)

@@ -1,0 +1,255 @@
+"""Training a world model: what it learns, that it goes on where it stopped, and its file."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from builders.world_model import TINY, TOY, touched_cells, toy_predictor
+
+from vj2_ddim_benchmark.world.collect import collect_transitions
+from vj2_ddim_benchmark.world.problems import one_gesture_problems
+from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
+from vj2_ddim_benchmark.world_model.train import (
+    adversarial_actions,
+    prediction_loss,
+    train_predictor,
+    train_world_model,
+)
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError, DataError
+from vj2_ddim_plugin.files import sha256_of
+
+
+def silent(phase, done, total):
+    """No progress."""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("world") / "model.pt"
+    seen = []
+    model = train_world_model(TINY, path, lambda *call: seen.append(call))
+    return model, path, seen
+
+
+def test_training_learns_a_toy_world_and_beats_predicting_no_change():
+    rng = np.random.default_rng(0)
+    predictor = toy_predictor()
+    config = replace(TOY, num_epochs=8, batch_size=32, learning_rate=1e-2)
+    losses = train_predictor(predictor, *touched_cells(500, rng), config, silent)
+    latents, actions = touched_cells(300, rng)
+    with torch.no_grad():
+        predicted = predictor(latents[:, :1], actions)
+    error = (predicted - latents[:, 1:]).square().mean()
+    copied = (latents[:, :1] - latents[:, 1:]).square().mean()
+    assert losses[-1] < 0.2 * losses[0]
+    assert error < 0.2 * copied
+
+
+@pytest.mark.parametrize("step", [1, 5, 6, 14])  # of 15, 5 an epoch
+@pytest.mark.parametrize("radius", [0.0, 0.05])
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path, radius, step):
+    config = replace(TOY, num_epochs=3, unchanged_share=0.8, adversarial_radius=radius)
+    data = touched_cells(40, np.random.default_rng(0))
+    state = tmp_path / "state"
+
+    def train(progress, config=config, origin=None):
+        predictor = toy_predictor()
+        losses = train_predictor(predictor, *data, config, progress, state=state, origin=origin)
+        return losses, predictor.state_dict()
+
+    def stop(phase, done, total):
+        assert total == 15
+        if done == step:
+            raise KeyboardInterrupt
+
+    losses, weights = train(silent)
+    state.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        train(stop)
+    for change in ({"config": replace(config, seed=1)}, {"origin": "another"}):
+        with pytest.raises(CheckpointError, match="other settings"):
+            train(silent, **change)
+    resumed_losses, resumed = train(silent)
+    assert resumed_losses == losses
+    for name, value in weights.items():
+        assert torch.equal(resumed[name], value), name
+
+
+def test_the_loss_counts_the_tokens_that_change_as_one():
+    before = torch.zeros(1, 4, 3)
+    after = before.clone()
+    after[0, :2] = 1
+    # smooth L1 with beta 0.5: an error of 1 costs 0.75
+    missed = prediction_loss(before, before, after, 2.0)
+    assert missed.item() == pytest.approx(0.75 * 2 / 4 + 2 * 0.75)
+    half_missed = after.clone()
+    half_missed[0, 1] = 0
+    assert prediction_loss(half_missed, before, after, 2.0).item() == pytest.approx(
+        0.75 / 4 + 2 * 0.75 / 2
+    )
+    invented = after.clone()
+    invented[0, 3] = 1
+    assert prediction_loss(invented, before, after, 2.0).item() == pytest.approx(0.75 / 4)
+
+
+@pytest.mark.parametrize(
+    ("num", "changing", "share", "message"),
+    [(40, False, 0.0, "found 0 transitions"), (3, True, 1.0, r"3 transitions.* batch_size 8")],
+)
+def test_fewer_transitions_than_a_batch_are_refused(num, changing, share, message):
+    latents, actions = touched_cells(num, np.random.default_rng(0))
+    if not changing:
+        latents[:, 1] = latents[:, 0]
+    with pytest.raises(DataError, match=message):
+        train_predictor(
+            toy_predictor(), latents, actions, replace(TOY, unchanged_share=share), silent
+        )
+
+
+def test_every_phase_reports_progress_to_its_end(trained):
+    _, _, seen = trained
+    last = {phase: (done, total) for phase, done, total in seen}
+    assert last == {"collect": (24, 24), "train": (3, 3), "report": (3, 3)}
+
+
+def test_a_checkpoint_opens_safely_and_comes_back_exactly(trained):
+    model, path, _ = trained
+    assert list(path.parent.iterdir()) == [path]  # nothing is left of its training
+    assert isinstance(torch.load(path, weights_only=True), dict)
+    loaded = WorldModel.load(path)
+    assert loaded.config == TINY
+    assert loaded.report == model.report
+    assert loaded.provenance == model.provenance
+    assert not loaded.training
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    latents = loaded.encode(frames)
+    np.testing.assert_array_equal(latents, model.encode(frames))
+    z, actions = torch.from_numpy(latents), torch.rand(2, 250, 3)
+    with torch.no_grad():
+        assert torch.equal(loaded.rollout(z, actions), model.rollout(z, actions))
+
+
+def test_adversarial_actions_go_where_the_prediction_is_worse_and_no_farther():
+    predictor = toy_predictor()
+    for weight in predictor.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    latents, actions = touched_cells(64, np.random.default_rng(1))
+    before, after, touch, radius = latents[:, 0], latents[:, 1], actions[:, 0], 0.02
+    moved = adversarial_actions(
+        predictor, before, touch, after, radius, 1.0, torch.Generator().manual_seed(0)
+    )
+    shift = moved - touch
+    assert shift.abs().amax() <= radius + 1e-6
+    assert torch.equal(moved[..., 2], touch[..., 2])
+    assert moved[..., :2].min() >= 0.0
+    assert moved[..., :2].max() <= 1.0
+    assert all(weight.grad is None for weight in predictor.parameters())
+
+    def loss(actions):
+        with torch.no_grad():
+            predicted = predictor(latents[:, :1], actions[:, None])[:, 0]
+        return prediction_loss(predicted, before, after, 1.0).item()
+
+    assert loss(moved) > loss(touch)
+    assert loss(moved) > loss(touch - shift)
+
+
+def test_adversarial_training_differs_and_goes_on_from_a_model(trained, tmp_path):
+    model, path, _ = trained
+    further = train_world_model(
+        replace(TINY, adversarial_radius=0.05), tmp_path / "further.pt", start=path
+    )
+    assert further.config.adversarial_radius == 0.05
+    plain = train_world_model(TINY, tmp_path / "plain.pt", start=path)
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(further.encoder.state_dict()[name], value), name
+    positions = [m.predictor.position for m in (model, plain, further)]
+    assert not torch.equal(positions[0], positions[1])
+    assert not torch.equal(positions[1], positions[2])
+    assert further.provenance["started_from_sha256"] == sha256_of(path)
+
+    def refuse(phase, done, total):
+        raise AssertionError("collected before the mistake was found")
+
+    with pytest.raises(ConfigError, match=r"model\.pt.*'width': \(16, 32\)"):
+        train_world_model(replace(TINY, width=32), tmp_path / "wide.pt", refuse, start=path)
+    assert not (tmp_path / "wide.pt").exists()
+
+
+def test_the_same_seed_trains_the_same_model_and_leaves_the_global_generator(tmp_path, trained):
+    torch.manual_seed(123)
+    expected = torch.rand(1)
+    torch.manual_seed(123)
+    again = train_world_model(TINY, tmp_path / "again.pt")
+    assert torch.equal(torch.rand(1), expected)
+    for name, value in trained[0].state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    assert again.report == trained[0].report
+
+
+def test_the_report_covers_every_kind_of_widget(trained):
+    measures = trained[0].report["measures"]
+    asked = one_gesture_problems(TINY.num_report_problems, split="validation", seed=TINY.seed + 1)
+    assert set(measures) == {"overall", *asked.kind.tolist()}
+    for values in measures.values():
+        assert 1 <= values["next_state_rank"] <= 101
+        assert 0 <= values["reference_below_random"] <= 1
+        assert 0 <= values["best_of_64_succeeds"] <= 1
+
+
+def test_embedding_keeps_trajectories_and_actions(trained):
+    transitions = collect_transitions(3, horizon=2, split="validation", seed=4)
+    embeddings, actions = embed_transitions(trained[0], transitions)
+    assert embeddings.shape == (3, 3, 64, 8)
+    np.testing.assert_array_equal(actions, transitions.actions)
+    alone = trained[0].encode(transitions.frames[1, 2])
+    np.testing.assert_allclose(embeddings[1, 2], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("field", ["config", "encoder", "predictor", "report", "provenance"])
+def test_a_missing_field_is_named(trained, tmp_path, field):
+    contents = torch.load(trained[1], weights_only=True)
+    del contents[field]
+    torch.save(contents, tmp_path / "broken.pt")
+    with pytest.raises(CheckpointError, match=rf"broken\.pt.*'{field}'"):
+        WorldModel.load(tmp_path / "broken.pt")
+
+
+def test_a_missing_weight_array_or_setting_is_named(trained, tmp_path):
+    path = tmp_path / "broken.pt"
+    for field, key in [("config", "width"), ("encoder", "mean"), ("predictor", "position")]:
+        contents = torch.load(trained[1], weights_only=True)
+        del contents[field][key]
+        torch.save(contents, path)
+        with pytest.raises(CheckpointError, match=rf"broken\.pt.*{key}"):
+            WorldModel.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"not a checkpoint", r"broken\.pt"),
+        ("half", r"broken\.pt"),
+        ({"weights": torch.zeros(1)}, r"broken\.pt.*format"),
+        ([1, 2], r"broken\.pt"),
+    ],
+)
+def test_files_of_another_kind_are_refused(trained, tmp_path, content, message):
+    path, whole = tmp_path / "broken.pt", trained[1].read_bytes()
+    if isinstance(content, bytes | str):
+        path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=message):
+        WorldModel.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"width": 0}, {"learning_rate": -1.0}, {"cost_kind": "cosine"}, {"patch_size": 7}],
+)
+def test_settings_that_cannot_work_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        replace(TINY, **change)
