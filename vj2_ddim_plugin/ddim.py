@@ -275,17 +275,17 @@ def ddim_invert(
 ) -> FloatArray:
     """From data to the noise that `ddim_sample` (eta 0, no clipping) turns back into it.
 
-    Each step solves DDIM eq. 13 for x_t, which stands on both sides: x_t is a known multiple of
-    x_prev plus a known multiple of epsilon(x_t). The first guess takes epsilon at x_prev (the usual
-    DDIM inversion); every fixed-point iteration puts the last guess in (Pan et al. 2023, "AIDI").
+    Each step solves DDIM eq. 13 for x_t, a known multiple of x_prev plus one of epsilon(x_t). The
+    first guess takes epsilon at x_prev (the usual DDIM inversion); every fixed-point iteration puts
+    the last guess in (Pan et al. 2023, "AIDI").
 
     Args:
         denoiser: `(sample, timestep) -> model_output`.
         original: x_0 `[...]`.
         schedule: The noise schedule.
-        num_inference_steps: N, the same as for sampling back.
-        spacing: Overrides the schedule's timestep spacing.
-        num_fixed_point_iterations: Iterations after the first guess, each one denoiser call.
+        num_inference_steps: N, as for sampling back.
+        spacing: Overrides the schedule's.
+        num_fixed_point_iterations: After the first guess, each one denoiser call.
 
     Returns:
         x_T, of the same shape.
@@ -293,15 +293,14 @@ def ddim_invert(
     Raises:
         ScheduleError: The schedule has zero terminal SNR: its last step forgets x_0.
     """
-    pairs = schedule.timesteps(num_inference_steps, spacing=spacing)
+    pairs, sample = schedule.timesteps(num_inference_steps, spacing=spacing), original
     if schedule.alpha_cumprod(pairs[0][0]) == 0.0:
         raise ScheduleError(
             "a schedule with zero terminal SNR cannot be inverted: at its last timestep nothing of "
             "the data is left. Use beta_schedule 'linear' or 'cosine'"
         )
-    sample = original
     for timestep, prev_timestep in reversed(pairs):
-        alpha, alpha_prev = schedule.alpha_cumprod(timestep), schedule.alpha_cumprod(prev_timestep)
+        alpha, alpha_prev = map(schedule.alpha_cumprod, (timestep, prev_timestep))
         shrink = math.sqrt(alpha / alpha_prev)
         gain = math.sqrt(1.0 - alpha) - shrink * math.sqrt(1.0 - alpha_prev)
         guess = sample

@@ -153,19 +153,22 @@ class NoiseSchedule(Settings):
                 f"num_inference_steps must be in 1 to {available}, the timesteps there are; found "
                 f"{num_inference_steps}"
             )
-        if spacing == "linspace":
-            distance = np.arange(num_inference_steps, dtype=np.float64) * (available - 1)
-            # a rounded quotient just below a whole number would be truncated to the one before
-            visited = available - 1 + np.floor_divide(-distance, max(num_inference_steps - 1, 1))
-        elif spacing == "leading":
-            stride = available // num_inference_steps
-            visited = np.arange(num_inference_steps, dtype=np.float64)[::-1] * stride
-            if start_timestep is not None:  # a given sample is denoised at its own noise level
-                visited += start_timestep - visited[0]
-        else:
-            visited = np.rint(np.linspace(available, 0, num_inference_steps, endpoint=False)) - 1
+        visited = _visited(num_inference_steps, available, spacing, start_timestep)
         descending = [int(timestep) for timestep in visited]
         return list(zip(descending, [*descending[1:], -1], strict=True))
+
+
+def _visited(steps: int, available: int, spacing: str, start: int | None) -> FloatArray:
+    """Timesteps in descending order, whole numbers."""
+    if spacing == "linspace":
+        distance = np.arange(steps, dtype=np.float64) * (available - 1)
+        # a rounded quotient just below a whole number would be truncated to the one before
+        return np.asarray(available - 1 + np.floor_divide(-distance, max(steps - 1, 1)))
+    if spacing == "leading":
+        visited = np.arange(steps, dtype=np.float64)[::-1] * (available // steps)
+        # a given sample is denoised at its own noise level
+        return visited if start is None else visited + (start - visited[0])
+    return np.rint(np.linspace(available, 0, steps, endpoint=False)) - 1
 
 
 ORIGINAL_SCHEDULE = NoiseSchedule("linear", "epsilon", timestep_spacing="linspace")
