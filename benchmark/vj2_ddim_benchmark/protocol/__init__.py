@@ -1,1 +1,0 @@
-"""How planners are compared: the same problems, recorded settings, intervals with every figure."""
