@@ -5,8 +5,9 @@ VENV ?= .venv
 # index here (README, "Install"); any wheel of the pinned version that pip finds will do.
 TORCH_INDEX ?=
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH_ARGS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX),)
+PROJECTS := pyproject.toml benchmark/pyproject.toml constraints.txt
 DEMO ?= demo
 # Two runtimes that spin on few cores slow each other down many times over.
 export OMP_WAIT_POLICY ?= passive
@@ -14,12 +15,12 @@ export OMP_WAIT_POLICY ?= passive
 # The planners of others, with torch and torchvision of their own, live apart.
 HOSTS_VENV ?= .venv-hosts
 
-.PHONY: demo test test-hosts format lint types tests clean
+.PHONY: demo test test-hosts format lint types contracts docs tests clean
 
 demo: $(VENV)/.benchmark
-	$(BIN)/vj2-ddim benchmark --quick --small-sampler --out $(DEMO)
+	$(BIN)/vj2-ddim benchmark run --quick --small-sampler --out $(DEMO)
 
-test: lint types tests
+test: lint types contracts docs tests
 
 test-hosts: $(HOSTS_VENV)/.hosts
 	$(HOSTS_VENV)/bin/python -m pytest tests/hosts
@@ -31,6 +32,12 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+docs: $(VENV)/.dev
+	$(if $(wildcard mkdocs.yml),$(BIN)/mkdocs build --quiet --strict)
+
 tests: $(VENV)/.dev
 	$(BIN)/pytest -n auto --dist loadfile
 
@@ -39,25 +46,25 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(HOSTS_VENV) $(DEMO) .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(HOSTS_VENV) $(DEMO) site dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/.python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/it")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/it")'
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.benchmark: $(VENV)/.python pyproject.toml
+$(VENV)/.benchmark: $(VENV)/.python $(PROJECTS)
 	@echo "installing into $(VENV)"
-	$(PIP) $(TORCH_ARGS) --editable '.[benchmark]'
+	$(PIP) $(TORCH_ARGS) --editable '.[train,export]' --editable benchmark
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.benchmark
-	$(PIP) $(TORCH_ARGS) --editable '.[dev]'
+	$(PIP) $(TORCH_ARGS) --editable '.[dev,docs]' --editable benchmark
 	touch $@
 
-$(HOSTS_VENV)/.hosts: pyproject.toml requirements-hosts.txt
+$(HOSTS_VENV)/.hosts: $(PROJECTS) requirements-hosts.txt
 	$(PYTHON) -m venv --clear $(HOSTS_VENV)
 	@echo "installing into $(HOSTS_VENV)"
-	$(HOSTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH_ARGS) \
-		--editable '.[train,export]' pytest --requirement requirements-hosts.txt
+	$(HOSTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		$(TORCH_ARGS) --editable '.[train,export]' --editable benchmark pytest --requirement requirements-hosts.txt
 	touch $@

@@ -1,6 +1,5 @@
 """The runtime: plans with a DDIM denoiser on numpy and ONNX Runtime, nothing else."""
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import (
     ActionOptimizer,
     CostFn,
@@ -10,6 +9,7 @@ from vj2_ddim_plugin.interface import (
 )
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
     "ActionOptimizer",
@@ -24,3 +24,16 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def _keep_old_methods() -> None:
+    """SHIM: `spec.encode(actions)` and its like are functions of `vj2_ddim_plugin.gestures`."""
+    from vj2_ddim_plugin import gestures
+
+    for name in ("encode", "decode", "decode_checked", "is_valid", "project", "pressed", "release"):
+        function = getattr(gestures, name)
+        setattr(ActionSpec, name, lambda self, values, function=function: function(values, self))
+    ActionSpec.diffused_bounds = property(gestures.diffused_bounds)  # type: ignore[attr-defined]
+
+
+_keep_old_methods()

@@ -14,79 +14,76 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import BundleError, VJ2DDIMError
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_plugin.ranker import RANKER, checked_section, ranker_section
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
-__all__ = ["SCHEMA_VERSION", "Bundle", "ConditionSpec", "read_bundle", "write_manifest"]
+__all__ = [
+    "CONDITION",
+    "DENOISER",
+    "MANIFEST",
+    "RANKER",
+    "SCHEMA_VERSION",
+    "Bundle",
+    "GraphSpec",
+    "graph_specs",
+    "read_bundle",
+    "write_manifest",
+]
 
 SCHEMA_VERSION = 1
-KINDS = ("none", "sketch", "latents")
 MANIFEST = "bundle.json"
-DENOISER = "denoiser.onnx"
-CONDITION = "condition.onnx"
+DENOISER, CONDITION, RANKER = "denoiser.onnx", "condition.onnx", "ranker.onnx"
 CONTENTS = ("action_spec", "schedule", "condition", "graphs", "parity", "provenance")
 FIELDS = ("schema_version", *CONTENTS)
-OPTIONAL = {"ranker"}
+SECTION = {"file", "sha256", "inputs"}
 
 
 @dataclass(frozen=True)
-class ConditionSpec:
-    """What a model is conditioned on.
+class GraphSpec:
+    """One graph of a bundle.
 
     Attributes:
-        kind: `none`, `sketch` or `latents`.
-        inputs: Shape of each named context array without its batch axis; all are float32.
-        num_tokens: S, condition tokens the encoder makes; 0 for an unconditional model.
-        width: W, the width of a token; 0 for an unconditional model.
+        inputs: Shape of each input without the batch axis.
+        outputs: The names of its outputs, in order.
+        sha256: Of the file, hexadecimal; None where it is not known yet.
     """
 
-    kind: str = "none"
-    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    num_tokens: int = 0
-    width: int = 0
+    inputs: Mapping[str, tuple[int, ...]]
+    outputs: tuple[str, ...]
+    sha256: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, with each input's shape and dtype."""
-        inputs = {
-            name: {"shape": list(shape), "dtype": "float32"} for name, shape in self.inputs.items()
+    def described(self) -> dict[str, dict[str, Any]]:
+        """The inputs as a manifest holds them."""
+        return {
+            name: {"shape": list(shape), "dtype": dtype_of(name)}
+            for name, shape in self.inputs.items()
         }
-        return {**asdict(self), "inputs": inputs}
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ConditionSpec:
-        """The inverse of `to_dict`.
 
-        Raises:
-            BundleError: A field is missing or unknown, or an input is not float32.
-        """
-        unknown = set(values) - set(cls.__dataclass_fields__)
-        if unknown:
-            raise BundleError(f"condition spec has unknown fields {sorted(unknown)}")
-        try:
-            kind, sizes = values["kind"], [values["num_tokens"], values["width"]]
-            if kind not in KINDS:
-                raise BundleError(f"condition kind {kind!r} is unknown; use one of {KINDS}")
-            if any(type(size) is not int for size in sizes):
-                raise BundleError(f"condition num_tokens and width must be integers; found {sizes}")
-            for name, entry in values["inputs"].items():
-                if entry["dtype"] != "float32":
-                    raise BundleError(
-                        f"condition input {name!r} has dtype {entry['dtype']!r}; expected 'float32'"
-                    )
-                shape = entry["shape"]
-                if not isinstance(shape, list) or any(type(n) is not int or n < 1 for n in shape):
-                    raise BundleError(f"condition inputs: {name!r} has no such shape: {shape!r}")
-            shapes = {name: tuple(entry["shape"]) for name, entry in values["inputs"].items()}
-            return cls(kind, shapes, *sizes)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"condition spec lacks or mistypes a field: {error}") from error
+def dtype_of(name: str) -> str:
+    """The dtype of a graph's input: all are float32 but the timestep."""
+    return "int64" if name == "timestep" else "float32"
+
+
+def graph_specs(action_spec: ActionSpec, condition: ConditionSpec) -> dict[str, GraphSpec]:
+    """Every graph that a bundle may hold, by file name; the ranker's is optional."""
+    sample = action_spec.diffused_shape
+    if not condition.inputs:
+        return {DENOISER: GraphSpec({"sample": sample, "timestep": ()}, ("model_output",))}
+    tokens = (condition.num_tokens, condition.width)
+    return {
+        DENOISER: GraphSpec(
+            {"sample": sample, "timestep": (), "condition": tokens}, ("model_output",)
+        ),
+        CONDITION: GraphSpec(dict(condition.inputs), ("condition", "null_condition")),
+        RANKER: GraphSpec({"candidates": sample, "condition": tokens}, ("predicted_cost",)),
+    }
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,7 @@ class Bundle:
         action_spec: What the sampler makes.
         schedule: How it was noised.
         condition: What it is conditioned on.
-        graphs: File name to sha256, the ranker's too where there is one.
+        graph_specs: The graphs by file name.
         parity: The measured agreement with the checkpoint.
         provenance: Where the weights came from.
     """
@@ -107,24 +104,18 @@ class Bundle:
     action_spec: ActionSpec
     schedule: NoiseSchedule
     condition: ConditionSpec
-    graphs: Mapping[str, str]
+    graph_specs: Mapping[str, GraphSpec]
     parity: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
     @property
-    def denoiser_path(self) -> Path:
-        """The denoiser graph."""
-        return self.folder / DENOISER
+    def graphs(self) -> dict[str, str]:
+        """The sha256 of each graph by file name."""
+        return {name: str(graph.sha256) for name, graph in self.graph_specs.items()}
 
-    @property
-    def condition_path(self) -> Path | None:
-        """The condition graph, or None for an unconditional model."""
-        return self.folder / CONDITION if self.condition.inputs else None
-
-    @property
-    def ranker_path(self) -> Path | None:
-        """The ranker's graph, or None for a bundle without one."""
-        return self.folder / RANKER if RANKER in self.graphs else None
+    def path_of(self, name: str) -> Path | None:
+        """Where a graph lies, for example `RANKER`; None for a bundle without it."""
+        return self.folder / name if name in self.graph_specs else None
 
 
 def write_manifest(
@@ -137,17 +128,20 @@ def write_manifest(
     provenance: Mapping[str, Any],
 ) -> None:
     """Write `bundle.json` for the graphs that already lie in `folder`, with their sha256."""
-    graphs = sorted(path for path in folder.glob("*.onnx") if path.name != RANKER)
+    found = {path.name: sha256_of(path) for path in sorted(folder.glob("*.onnx"))}
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "action_spec": action_spec.to_dict(),
         "schedule": schedule.to_dict(),
         "condition": condition.to_dict(),
-        "graphs": {path.name: sha256_of(path) for path in graphs},
+        "graphs": {name: digest for name, digest in found.items() if name != RANKER},
         "parity": dict(parity),
         "provenance": dict(provenance),
-        **ranker_section(folder, action_spec, condition),
     }
+    if RANKER in found:  # a section of its own: the first plugins read bundles without rankers
+        spec = graph_specs(action_spec, condition).get(RANKER)
+        inputs = {} if spec is None else spec.described()
+        manifest["ranker"] = {"file": RANKER, "sha256": found[RANKER], "inputs": inputs}
     text = json.dumps(manifest, indent=2, allow_nan=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
@@ -165,29 +159,28 @@ def read_bundle(folder: Path | str) -> Bundle:
         BundleError: The folder, a file or a field is missing, unknown, changed or inconsistent.
     """
     folder = Path(folder)
-    manifest = _read_manifest(folder)
+    path, manifest = folder / MANIFEST, _read_manifest(folder)
     try:
         action_spec = ActionSpec.from_dict(manifest["action_spec"])
         schedule = NoiseSchedule.from_dict(manifest["schedule"])
         condition = ConditionSpec.from_dict(manifest["condition"])
     except (VJ2DDIMError, TypeError, ValueError) as error:
-        raise BundleError(f"{folder / MANIFEST}: {error}. Export the checkpoint again") from error
-    ranker = checked_section(manifest, folder / MANIFEST, action_spec, condition)
-    graphs = _checked_graphs(folder, manifest["graphs"], ranker, conditional=bool(condition.inputs))
+        raise BundleError(f"{path}: {error}. Export the checkpoint again") from error
     conditional = [bool(condition.inputs), condition.num_tokens > 0, condition.width > 0]
     if set(conditional) != {condition.kind != "none"}:
         raise BundleError(
-            f"{folder / MANIFEST}: condition is of kind {condition.kind!r} but has inputs "
+            f"{path}: condition is of kind {condition.kind!r} but has inputs "
             f"{sorted(condition.inputs)} and {condition.num_tokens} tokens of width "
             f"{condition.width}. Export the checkpoint again"
         )
-    error_found = manifest["parity"].get("worst_error")
-    if not isinstance(error_found, float) or not 0 <= error_found < math.inf:
-        raise BundleError(
-            f"{folder / MANIFEST}: field 'parity' has no finite 'worst_error'; found "
-            f"{error_found!r}. Export the checkpoint again"
-        )
+    graphs = _checked_graphs(path, manifest, graph_specs(action_spec, condition))
     parity, provenance = manifest["parity"], manifest["provenance"]
+    worst = parity.get("worst_error")
+    if not isinstance(worst, float) or not 0 <= worst < math.inf:
+        raise BundleError(
+            f"{path}: field 'parity' has no finite 'worst_error'; found {worst!r}. Export the "
+            f"checkpoint again"
+        )
     return Bundle(folder, action_spec, schedule, condition, graphs, parity, provenance)
 
 
@@ -199,7 +192,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"'vj2-ddim export CHECKPOINT --out BUNDLE'"
         )
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path} is not JSON: {error}. Export the checkpoint again") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
@@ -208,7 +201,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: schema_version is {version!r}, this plugin reads {SCHEMA_VERSION}. Export "
             f"the checkpoint again with this version of the project"
         )
-    missing, unknown = set(FIELDS) - set(manifest), set(manifest) - set(FIELDS) - OPTIONAL
+    missing, unknown = set(FIELDS) - set(manifest), set(manifest) - {*FIELDS, "ranker"}
     if missing or unknown:
         raise BundleError(
             f"{path}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}. Export "
@@ -217,29 +210,53 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     for name in CONTENTS:
         if not isinstance(manifest[name], dict):
             raise BundleError(f"{path}: field {name!r} is not an object. Export again")
-    fields: dict[str, Any] = manifest
-    return fields
+    return manifest
 
 
 def _checked_graphs(
-    folder: Path, graphs: Mapping[str, str], ranker: Mapping[str, str], *, conditional: bool
-) -> dict[str, str]:
-    """The sha256 of each graph by file name, found to be true."""
-    expected = {DENOISER, CONDITION} if conditional else {DENOISER}
-    if set(graphs) != expected:
+    path: Path, manifest: Mapping[str, Any], specs: Mapping[str, GraphSpec]
+) -> dict[str, GraphSpec]:
+    """The graphs that the manifest records, each found to be what it should be."""
+    recorded: dict[str, Any] = dict(manifest["graphs"])
+    if set(recorded) != (expected := set(specs) - {RANKER}):
         raise BundleError(
-            f"{folder / MANIFEST}: graphs are {sorted(graphs)}, expected {sorted(expected)}. "
-            f"Export the checkpoint again"
+            f"{path}: graphs are {sorted(recorded)}, expected {sorted(expected)}. Export the "
+            f"checkpoint again"
         )
-    recorded_graphs = {**graphs, **ranker}
-    for name, recorded in recorded_graphs.items():
-        path = folder / name
-        if not path.is_file():
-            raise BundleError(f"{path} is missing. Copy the whole folder, or export again")
-        found = sha256_of(path)
-        if found != recorded:
-            raise BundleError(
-                f"{path} was changed: its sha256 is {found[:12]}..., the manifest says "
-                f"{str(recorded)[:12]}.... Copy the bundle anew, or export again"
-            )
-    return recorded_graphs
+    if "ranker" in manifest:
+        recorded[RANKER] = _ranker_sha256(path, manifest["ranker"], specs)
+    for name, digest in recorded.items():
+        _check_file(path.parent / name, digest)
+    return {name: replace(specs[name], sha256=digest) for name, digest in recorded.items()}
+
+
+def _ranker_sha256(path: Path, section: Any, specs: Mapping[str, GraphSpec]) -> object:  # noqa: ANN401
+    """The sha256 in a manifest's section of the ranker, which must fit the bundle."""
+    if not isinstance(section, dict) or set(section) != SECTION:
+        found = sorted(section) if isinstance(section, dict) else section
+        raise BundleError(
+            f"{path}: field 'ranker' must hold {sorted(SECTION)}; found {found}. Export the "
+            f"checkpoint again"
+        )
+    if section["file"] != RANKER or RANKER not in specs:
+        raise BundleError(
+            f"{path}: the ranker is {section['file']!r}; expected {RANKER!r} and a conditional "
+            f"model. Export again"
+        )
+    if section["inputs"] != (expected := specs[RANKER].described()):
+        raise BundleError(
+            f"{path}: the ranker's inputs are {section['inputs']}, this bundle's are {expected}. "
+            f"Export the checkpoint again with the ranker that was trained for it"
+        )
+    return section["sha256"]
+
+
+def _check_file(path: Path, recorded: object) -> None:
+    """Raise `BundleError` unless the file is there and has the sha256 that was recorded."""
+    if not path.is_file():
+        raise BundleError(f"{path} is missing. Copy the whole folder, or export again")
+    if (found := sha256_of(path)) != recorded:
+        raise BundleError(
+            f"{path} was changed: its sha256 is {found[:12]}..., the manifest says "
+            f"{str(recorded)[:12]}.... Copy the bundle anew, or export again"
+        )

@@ -1,33 +1,38 @@
-"""DDIM in numpy (Song, Meng & Ermon 2021, "Denoising Diffusion Implicit Models").
+"""DDIM in numpy (Song, Meng & Ermon 2021), with guidance, inpainting and inversion.
 
 A denoiser is a function `(sample, timestep) -> model_output` of equal shapes; conditions are closed
-over. Samplers never branch on the prediction type: `to_x0_and_epsilon` normalises it.
+over. Samplers never branch on the prediction type: `vj2_ddim_plugin.schedule.conversion` does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from vj2_ddim_plugin.coefficients import affine_step
 from vj2_ddim_plugin.errors import ScheduleError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.schedule import NoiseSchedule, TimestepPairs
+from vj2_ddim_plugin.schedule import NoiseSchedule, TimestepPairs, conversion, signal_and_noise
 
 __all__ = [
+    "NUM_RESAMPLES",
+    "AffineStep",
     "Bounds",
     "Correction",
     "Denoiser",
     "Step",
     "add_noise",
+    "affine_step",
+    "classifier_free_guidance",
     "clip_to",
     "ddim_invert",
     "ddim_sample",
     "ddim_step",
     "ddim_steps",
+    "inpainting_steps",
     "to_x0_and_epsilon",
 ]
 
@@ -36,6 +41,11 @@ Bounds = tuple[FloatArray, FloatArray]
 Correction = Callable[[FloatArray], FloatArray]
 """What is done to every predicted x0: clipping, or making it continue what was already sent."""
 DrawNoise = Callable[[], FloatArray]
+
+
+NUM_RESAMPLES = 3
+"""Each step is taken so often. On Gaussian data whose exact posterior is known, in 10 steps, one
+left the unknown part a third of the way to the prior, three an eighteenth."""
 
 
 class Step(NamedTuple):
@@ -49,25 +59,18 @@ def add_noise(
     original: FloatArray, noise: FloatArray, timestep: int, schedule: NoiseSchedule
 ) -> FloatArray:
     """Forward process to `timestep`: DDPM eq. 4 (Ho et al. 2020). Shapes `[...]`, all equal."""
-    alpha = schedule.alpha_cumprod(timestep)
-    noisy: FloatArray = math.sqrt(alpha) * original + math.sqrt(1.0 - alpha) * noise
+    share_of_x0, share_of_noise = signal_and_noise(schedule.alpha_cumprod(timestep))
+    noisy: FloatArray = share_of_x0 * original + share_of_noise * noise
     return noisy
 
 
 def to_x0_and_epsilon(
     model_output: FloatArray, sample: FloatArray, timestep: int, schedule: NoiseSchedule
 ) -> tuple[FloatArray, FloatArray]:
-    """Turn any prediction type into `(pred_original_sample, epsilon)`.
-
-    DDIM eq. 9 for epsilon; Salimans & Ho 2022, appendix D, for v.
-    """
-    alpha = schedule.alpha_cumprod(timestep)
-    signal, noise = math.sqrt(alpha), math.sqrt(1.0 - alpha)
-    if schedule.prediction_type == "epsilon":
-        return (sample - noise * model_output) / signal, model_output
-    if schedule.prediction_type == "sample":
-        return model_output, (sample - signal * model_output) / noise
-    return signal * sample - noise * model_output, signal * model_output + noise * sample
+    """Turn any prediction type into `(pred_original_sample, epsilon)`, see `conversion`."""
+    found = conversion(schedule.prediction_type, schedule.alpha_cumprod(timestep))
+    x0, epsilon = (of_sample * sample + of_output * model_output for of_sample, of_output in found)
+    return x0, epsilon
 
 
 def clip_to(bounds: Bounds) -> Correction:
@@ -79,6 +82,54 @@ def clip_to(bounds: Bounds) -> Correction:
         return clipped.astype(original.dtype, copy=False)
 
     return clip
+
+
+def classifier_free_guidance(
+    conditional: Denoiser, unconditional: Denoiser, guidance_scale: float
+) -> Denoiser:
+    """`uncond + s * (cond - uncond)` (Ho & Salimans 2022, with their w equal to s - 1).
+
+    At a scale of 1 this is the conditional denoiser itself, and the unconditional one is not asked.
+    """
+    if guidance_scale == 1.0:
+        return conditional
+
+    def guided(sample: FloatArray, timestep: int) -> FloatArray:
+        without = unconditional(sample, timestep)
+        return without + guidance_scale * (conditional(sample, timestep) - without)
+
+    return guided
+
+
+class AffineStep(NamedTuple):
+    """The numbers of one DDIM step: all it computes are sums of known multiples.
+
+    Attributes:
+        x0_of_sample: What of the sample is in x0.
+        x0_of_output: What of the model output is in x0.
+        prev_of_x0: What of x0 is in the next sample.
+        prev_of_sample: What of the sample is in the next sample.
+        sigma: The standard deviation of the noise that is added.
+    """
+
+    x0_of_sample: float
+    x0_of_output: float
+    prev_of_x0: float
+    prev_of_sample: float
+    sigma: float
+
+
+@lru_cache(maxsize=4096)
+def affine_step(
+    schedule: NoiseSchedule, timestep: int, prev_timestep: int, eta: float
+) -> AffineStep:
+    """DDIM eq. 12 and 16, worked out once: plans take the same few steps again and again."""
+    alpha, alpha_prev = schedule.alpha_cumprod(timestep), schedule.alpha_cumprod(prev_timestep)
+    signal, noise = signal_and_noise(alpha)
+    sigma = eta * math.sqrt((1.0 - alpha_prev) / (1.0 - alpha) * (1.0 - alpha / alpha_prev))
+    direction = math.sqrt(max(1.0 - alpha_prev - sigma**2, 0.0)) / noise
+    of_x0 = math.sqrt(alpha_prev) - direction * signal
+    return AffineStep(*conversion(schedule.prediction_type, alpha).x0, of_x0, direction, sigma)
 
 
 def ddim_step(
@@ -144,6 +195,52 @@ def ddim_steps(
             output, sample, timestep, prev_timestep, schedule, eta=eta, correct=correct, noise=noise
         )
         sample = step.prev_sample
+        yield step
+
+
+def inpainting_steps(
+    denoiser: Denoiser,
+    sample: FloatArray,
+    pairs: TimestepPairs,
+    schedule: NoiseSchedule,
+    *,
+    correct: Correction,
+    draw_noise: DrawNoise,
+    eta: float = 0.0,
+) -> Iterator[Step]:
+    """RePaint (Lugmayr et al. 2022): `ddim_steps`, each of them taken several times.
+
+    `correct` puts what is known into the predicted x0 (eq. 8). The rest of the sample was drawn
+    without knowing it; going back and forth (algorithm 1) lets the denoiser make the two agree.
+
+    Args:
+        denoiser: `(sample, timestep) -> model_output`.
+        sample: x_T.
+        pairs: The timesteps.
+        schedule: The noise schedule.
+        correct: Replaces the known part of a predicted x0.
+        draw_noise: Standard normal noise of the sample's shape.
+        eta: 0 is DDIM, 1 is DDPM.
+
+    Returns:
+        One `Step` for each pair.
+    """
+    for timestep, prev_timestep in pairs:
+        kept = schedule.alpha_cumprod(timestep) / schedule.alpha_cumprod(prev_timestep)
+        for again in reversed(range(NUM_RESAMPLES)):
+            step = ddim_step(
+                denoiser(sample, timestep),
+                sample,
+                timestep,
+                prev_timestep,
+                schedule,
+                eta=eta,
+                correct=correct,
+                noise=draw_noise() if eta > 0.0 else None,
+            )
+            sample = step.prev_sample
+            if again:
+                sample = math.sqrt(kept) * sample + math.sqrt(1.0 - kept) * draw_noise()
         yield step
 
 

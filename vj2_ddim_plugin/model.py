@@ -10,17 +10,25 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.bundle import Bundle, ConditionSpec, read_bundle
-from vj2_ddim_plugin.engine.independence import Feeds, IndependentRows
-from vj2_ddim_plugin.engine.providers import SessionSettings
+from vj2_ddim_plugin.bundle import (
+    CONDITION,
+    DENOISER,
+    RANKER,
+    Bundle,
+    GraphSpec,
+    dtype_of,
+    read_bundle,
+)
 from vj2_ddim_plugin.errors import BundleError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.ranker import Ranker, ranker_inputs
+from vj2_ddim_plugin.onnx import SessionSettings
+from vj2_ddim_plugin.onnx.rows import Feeds, IndependentRows
+from vj2_ddim_plugin.onnx.session import OnnxGraph
 from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.session import OnnxGraph
+from vj2_ddim_plugin.settings import with_changes
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
-__all__ = ["BundleModel", "EncodedContext", "SamplerModel"]
+__all__ = ["BundleModel", "CostPredictor", "EncodedContext", "SamplerModel", "ranker_of"]
 
 
 class EncodedContext(NamedTuple):
@@ -33,7 +41,7 @@ class EncodedContext(NamedTuple):
 class SamplerModel(Protocol):
     """A denoiser with all that is needed to sample from it.
 
-    It may also have an attribute `ranker`, a `Ranker` or None.
+    It may also have an attribute `ranker`, a `CostPredictor` or None.
     """
 
     action_spec: ActionSpec
@@ -63,6 +71,32 @@ class SamplerModel(Protocol):
         ...
 
 
+class CostPredictor(Protocol):
+    """The ranker: predicts a cost that is comparable among the candidates of one problem.
+
+    It reads the condition tokens, which are encoded once a plan anyway, so that ranking many
+    candidates costs about as much as one denoising step, however slow the world model is.
+    """
+
+    def __call__(self, candidates: FloatArray, condition: FloatArray, /) -> FloatArray:
+        """Predict.
+
+        Args:
+            candidates: Diffused arrays `[n, M, C]`, normalized.
+            condition: Condition tokens `[n, S, W]`; not changed in place.
+
+        Returns:
+            `[n]`, lower is better.
+        """
+        ...
+
+
+def ranker_of(model: SamplerModel) -> CostPredictor | None:
+    """The model's ranker: its attribute `ranker`, which a `SamplerModel` may have."""
+    ranker: CostPredictor | None = getattr(model, "ranker", None)
+    return ranker
+
+
 class BundleModel:
     """A bundle, loaded into ONNX Runtime; a context manager that closes it.
 
@@ -71,12 +105,8 @@ class BundleModel:
 
     Args:
         bundle: The bundle's folder, or its manifest already read.
-        provider: `auto`, `cpu`, `cuda` or `tensorrt`; by name it is strict.
-        num_threads: Threads of one operator; None leaves ONNX Runtime's choice.
-        provider_options: Passed to the GPU's provider as they are.
-        allow_tf32: See `SessionSettings`, as for the next two.
-        memory_limit_bytes: Of the GPU, for each graph.
-        cuda_graph: Whether a GPU records and replays the graphs.
+        session: How to run its graphs, or the name of a provider.
+        **changes: Fields of `SessionSettings` that differ from `session`.
 
     Raises:
         BundleError: The bundle is incomplete, changed, or its graphs do not fit its manifest.
@@ -87,38 +117,24 @@ class BundleModel:
     def __init__(
         self,
         bundle: Bundle | Path | str,
-        provider: str = "auto",
-        num_threads: int | None = None,
-        provider_options: Mapping[str, Any] | None = None,
-        *,
-        allow_tf32: bool = False,
-        memory_limit_bytes: int | None = None,
-        cuda_graph: bool = False,
+        session: SessionSettings | str | None = None,
+        **changes: Any,  # noqa: ANN401
     ) -> None:
-        settings = SessionSettings(
-            provider, num_threads, provider_options, allow_tf32, memory_limit_bytes, cuda_graph
-        )
+        if isinstance(session, str):
+            session, changes = None, {"provider": session, **changes}
+        self._session = with_changes(session or SessionSettings(), changes)
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         self.action_spec, self.schedule = self.bundle.action_spec, self.bundle.schedule
         self.condition = self.bundle.condition
-        inputs = {"sample": self.action_spec.diffused_shape, "timestep": ()}
-        if self.condition.inputs:
-            inputs["condition"] = (self.condition.num_tokens, self.condition.width)
-        self._denoiser = self._load(self.bundle.denoiser_path, settings, inputs, ["model_output"])
-        self._condition: IndependentRows | None = None
-        if (path := self.bundle.condition_path) is not None:
-            self._condition = self._load(
-                path, settings, self.condition.inputs, ["condition", "null_condition"]
-            )
-        self._ranker: IndependentRows | None = None
-        if (path := self.bundle.ranker_path) is not None:
-            inputs = ranker_inputs(self.action_spec, self.condition)
-            self._ranker = self._load(path, settings, inputs, ["predicted_cost"])
+        self._rows = {
+            name: self._load(self.bundle.folder / name, spec)
+            for name, spec in self.bundle.graph_specs.items()
+        }
 
     @property
     def provider(self) -> str:
         """The execution provider that runs."""
-        return self._denoiser.graph.provider
+        return self._rows[DENOISER].graph.provider
 
     def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
         """Run `condition.onnx`; None for an unconditional bundle.
@@ -126,9 +142,9 @@ class BundleModel:
         Raises:
             ProviderError: The run failed, or the model was closed.
         """
-        if self._condition is None:
+        if CONDITION not in self._rows:
             return None
-        condition, null_condition = self._condition.run(dict(context))
+        condition, null_condition = self._rows[CONDITION].run(dict(context))
         return EncodedContext(condition, null_condition)
 
     def denoise(
@@ -142,12 +158,12 @@ class BundleModel:
         feeds: Feeds = {"sample": sample, "timestep": _timesteps(len(sample), timestep)}
         if condition is not None:
             feeds["condition"] = condition
-        return self._denoiser.run(feeds)[0]
+        return self._rows[DENOISER].run(feeds)[0]
 
     @property
-    def ranker(self) -> Ranker | None:
+    def ranker(self) -> CostPredictor | None:
         """Runs `ranker.onnx`; None for a bundle without one."""
-        if (rows := self._ranker) is None:
+        if (rows := self._rows.get(RANKER)) is None:
             return None
         return lambda candidates, condition, /: rows.run(
             {"candidates": candidates, "condition": condition}
@@ -155,9 +171,8 @@ class BundleModel:
 
     def close(self) -> None:
         """Free all sessions. Closing twice is fine; running afterwards is a `ProviderError`."""
-        for rows in (self._denoiser, self._condition, self._ranker):
-            if rows is not None:
-                rows.graph.close()
+        for rows in self._rows.values():
+            rows.graph.close()
 
     def __enter__(self) -> BundleModel:
         """The model itself."""
@@ -167,27 +182,24 @@ class BundleModel:
         """Close it."""
         self.close()
 
-    def _load(
-        self,
-        path: Path,
-        settings: SessionSettings,
-        inputs: Mapping[str, tuple[int, ...]],
-        outputs: list[str],
-    ) -> IndependentRows:
+    def _load(self, path: Path, spec: GraphSpec) -> IndependentRows:
         """A graph whose inputs and outputs are those that the manifest says."""
-        graph = OnnxGraph(path, settings, constant=["condition"])
-        if list(graph.output_names) != outputs:
+        graph = OnnxGraph(path, self._session, constant=["condition"])
+        if tuple(graph.output_names) != spec.outputs:
             raise BundleError(
-                f"{path}: outputs are {list(graph.output_names)}, expected {outputs}. Export the "
-                f"checkpoint again"
+                f"{path}: outputs are {list(graph.output_names)}, expected {list(spec.outputs)}. "
+                f"Export the checkpoint again"
             )
-        found = {key: tuple(shape[1:]) for key, shape in graph.input_shapes.items()}
-        if set(found) != set(inputs) or not all(_fits(found[key], inputs[key]) for key in found):
+        found = {name: (*shape[1:],) for name, shape in graph.input_shapes.items()}
+        if set(found) != set(spec.inputs) or not all(
+            _fits(found[name], spec.inputs[name]) and graph.input_dtypes[name] == dtype_of(name)
+            for name in found
+        ):
             raise BundleError(
-                f"{path}: inputs are {found} (without the batch axis), the manifest says "
-                f"{dict(inputs)}. Export the checkpoint again"
+                f"{path}: inputs are {found} (without the batch axis) of {graph.input_dtypes}, the "
+                f"manifest says {dict(spec.inputs)}. Export the checkpoint again"
             )
-        return IndependentRows(graph, inputs, self.schedule.num_train_timesteps)
+        return IndependentRows(graph, spec.inputs, self.schedule.num_train_timesteps)
 
 
 @lru_cache(maxsize=4096)

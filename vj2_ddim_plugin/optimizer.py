@@ -1,24 +1,37 @@
-"""`DDIMOptimizer`: sample candidates, rank them by the planner's cost, refine, return the best."""
+"""`DDIMOptimizer`: sample candidates, rank them by the planner's cost, refine, return the best.
+
+Where a plan fails, a chain of others may answer, with an account of what went wrong.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+import logging
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
+from vj2_ddim_plugin.constraints import Rules
+from vj2_ddim_plugin.errors import ConfigError, ConstraintError, ContextError, VJ2DDIMError
+from vj2_ddim_plugin.interface import ActionOptimizer, PlanningProblem, PlanResult
 from vj2_ddim_plugin.model import BundleModel, SamplerModel
+from vj2_ddim_plugin.onnx import SessionSettings
+from vj2_ddim_plugin.planning import SearchSettings
+from vj2_ddim_plugin.planning.checks import checked_batch, checked_cost, padded_warm_start
 from vj2_ddim_plugin.planning.deadline import Pace
-from vj2_ddim_plugin.planning.failure import Fallback, checked_chain, plan_or_fall_back
 from vj2_ddim_plugin.planning.search import CandidateSearch
-from vj2_ddim_plugin.planning.settings import SearchSettings
+from vj2_ddim_plugin.settings import declared, with_changes
+from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["DDIMOptimizer"]
+__all__ = ["DDIMOptimizer", "Fallback"]
+
+Fallback = str | ActionOptimizer
+"""`"previous"`, for the warm start as it is, or an optimizer, for example the host's own."""
+
+logger = logging.getLogger(__name__)
 
 
 class DDIMOptimizer:
@@ -31,129 +44,67 @@ class DDIMOptimizer:
 
     Args:
         model: The trained model; `from_bundle` loads one.
-        num_inference_steps: DDIM steps N.
-        num_candidates: Samples K that the planner's cost ranks; without a cost, one is drawn.
-        num_ranked: Of the K, how many the bundle's ranker picks for the cost to rank (the warm
-            start is ranked besides: without `num_robust`, a plan is never worse than it); 1 leaves
-            the choice to the ranker. Where a problem has no cost, K are drawn and the ranker's
-            favourite is the plan. None does without the ranker.
-        eta: 0 is DDIM, 1 is DDPM.
-        guidance_scale: Classifier-free guidance, `uncond + s * (cond - uncond)`; 1 is off.
-        temperature: Standard deviation of the noise that sampling starts from. Below 1, samples
-            crowd where the model is surest: a single one hits more often, many differ less (as the
-            low-temperature sampling of Ajay et al. 2023, "Is Conditional Generative Modeling All
-            You Need for Decision-Making?", which scales the noise of every step).
-        num_refinements: Rounds that re-noise the best candidates and denoise them again; None goes
-            on until the deadline, which every problem must then have.
-        refinement_strength: How far to re-noise, as a share of the schedule.
-        num_robust: Of the cheapest, how many are asked about again, moved a little each way; the
-            plan is the one whose worst cost is lowest, and its `cost` stays its own. 0 takes the
-            cheapest. Under a deadline, as many as there is time for. A warm start that is cheaper
-            may then lose to a plan that is safer.
-        robust_radius: How far they are moved, as a share of each channel's range.
-        warm_start_share: Share of the candidates that, where a problem has a warm start, begin at
-            the warm start re-noised by `refinement_strength` instead of at pure noise.
-        project: Whether candidates are projected onto valid gestures before they are ranked.
-        timestep_spacing: Overrides the schedule's spacing.
-        seed: Used where a problem brings none.
+        settings: How to search; None for the defaults.
         on_failure: What to ask, in this order, when a plan fails: `"previous"` (the warm start) or
             an optimizer, for example the host's own. Empty: the error is raised.
+        **changes: Fields of `SearchSettings` that differ from `settings`, for example
+            `num_candidates=8`.
 
     Raises:
-        ConfigError: A setting is out of range, guidance is asked of an unconditional model, or
-            `num_ranked` of one without a ranker.
+        ConfigError: A setting is unknown or out of range, guidance is asked of an unconditional
+            model, or `num_ranked` of one without a ranker.
         ScheduleError: The steps do not fit the schedule.
     """
 
     def __init__(
         self,
         model: SamplerModel,
+        settings: SearchSettings | None = None,
         *,
-        num_inference_steps: int = 10,
-        num_candidates: int = 16,
-        num_ranked: int | None = None,
-        eta: float = 0.0,
-        guidance_scale: float = 1.0,
-        temperature: float = 1.0,
-        num_refinements: int | None = 0,
-        refinement_strength: float = 0.4,
-        num_robust: int = 0,
-        robust_radius: float = 0.015,
-        warm_start_share: float = 0.25,
-        project: bool = True,
-        timestep_spacing: str | None = None,
-        seed: int = 0,
         on_failure: Sequence[Fallback] = (),
+        **changes: Any,  # noqa: ANN401
     ) -> None:
         self.model, self.action_spec = model, model.action_spec
-        self.settings = SearchSettings(
-            num_inference_steps=num_inference_steps,
-            num_candidates=num_candidates,
-            num_ranked=num_ranked,
-            eta=eta,
-            guidance_scale=guidance_scale,
-            temperature=temperature,
-            num_refinements=num_refinements,
-            refinement_strength=refinement_strength,
-            num_robust=num_robust,
-            robust_radius=robust_radius,
-            warm_start_share=warm_start_share,
-            project=project,
-            timestep_spacing=timestep_spacing,
-            seed=seed,
-        )
-        self.settings.check(model)
-        self.on_failure = checked_chain(on_failure)
+        self.settings = with_changes(settings or SearchSettings(), changes, ["on_failure"])
+        self.settings.check_model(model)
+        self.on_failure = _checked_chain(on_failure)
         self._pace = Pace()
 
     @classmethod
     def from_bundle(
         cls,
         path: Path | str,
+        settings: SearchSettings | None = None,
         *,
-        provider: str = "auto",
-        num_threads: int | None = None,
-        provider_options: Mapping[str, Any] | None = None,
-        allow_tf32: bool = False,
-        memory_limit_bytes: int | None = None,
-        cuda_graph: bool = False,
-        **settings: Any,  # noqa: ANN401
+        session: SessionSettings | None = None,
+        on_failure: Sequence[Fallback] = (),
+        **changes: Any,  # noqa: ANN401
     ) -> DDIMOptimizer:
         """Load a bundle.
 
         Args:
             path: The bundle's folder.
-            provider: `auto`, `cpu`, `cuda` or `tensorrt`; by name it is strict.
-            num_threads: Threads of one operator; None leaves ONNX Runtime's choice.
-            provider_options: Passed to the GPU's provider as they are.
-            allow_tf32: Whether a GPU may multiply in TF32; the loop amplifies its error.
-            memory_limit_bytes: Of the GPU, for each graph.
-            cuda_graph: Whether a GPU records and replays the denoiser.
-            **settings: Any keyword of the constructor.
+            settings: How to search; None for the defaults.
+            session: How to run the bundle's graphs; None for the defaults.
+            on_failure: As for the constructor.
+            **changes: Fields of `SearchSettings` or `SessionSettings` that differ from the two, for
+                example `provider="cpu"` or `num_candidates=8`.
 
         Returns:
             The optimizer, warmed up by running its whole loop.
 
         Raises:
-            ConfigError: A setting is unknown.
+            ConfigError: A setting is unknown or out of range.
             BundleError: The bundle is incomplete, changed or inconsistent.
             ProviderError: The provider asked for is not the one that runs.
         """
-        known = inspect.signature(cls).parameters.keys() - {"model"}
-        if unknown := sorted(settings.keys() - known):
-            raise ConfigError(
-                f"{unknown[0]!r} is no setting; those of a plan are {', '.join(sorted(known))}"
-            )
-        model = BundleModel(
-            path,
-            provider,
-            num_threads,
-            provider_options,
-            allow_tf32=allow_tf32,
-            memory_limit_bytes=memory_limit_bytes,
-            cuda_graph=cuda_graph,
-        )
-        optimizer = cls(model, **settings)
+        of_session = {
+            name: changes.pop(name) for name in declared(SessionSettings) if name in changes
+        }
+        also_known = ["on_failure", *declared(SessionSettings)]
+        search = with_changes(settings or SearchSettings(), changes, also_known)
+        model = BundleModel(path, with_changes(session or SessionSettings(), of_session))
+        optimizer = cls(model, search, on_failure=on_failure)
         optimizer.warm_up()
         return optimizer
 
@@ -199,7 +150,7 @@ class DDIMOptimizer:
                 constraints cannot be kept; unless `on_failure` has an answer.
             ProviderError: The execution provider failed while running, likewise.
         """
-        return plan_or_fall_back(self._plan, problem, self.action_spec, self.on_failure)
+        return _plan_or_fall_back(self._plan, problem, self.action_spec, self.on_failure)
 
     def _plan(self, problem: PlanningProblem) -> PlanResult:
         return CandidateSearch(self.model, self.settings, problem, self._pace).run()
@@ -215,3 +166,117 @@ class DDIMOptimizer:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+
+def _checked_chain(on_failure: Sequence[Fallback]) -> tuple[Fallback, ...]:
+    """The chain, or `ConfigError` for a link that is neither `"previous"` nor an optimizer."""
+    for link in [on_failure] if isinstance(on_failure, str) else on_failure:
+        if link != "previous" and not callable(getattr(link, "optimize", None)):
+            raise ConfigError(
+                f"on_failure holds {link!r}; use 'previous' (the warm start) or an optimizer"
+            )
+    return (on_failure,) if isinstance(on_failure, str) else tuple(on_failure)
+
+
+def _plan_or_fall_back(
+    plan: Callable[[PlanningProblem], PlanResult],
+    problem: PlanningProblem,
+    spec: ActionSpec,
+    on_failure: Sequence[Fallback],
+) -> PlanResult:
+    """The plan, or the first answer of the chain; `failures` holds what went wrong before it.
+
+    Raises:
+        Exception: What the plan raised, when the chain is empty or every link of it failed too;
+            its notes say how.
+    """
+    started = time.perf_counter()
+    try:
+        return plan(problem)
+    except Exception as error:
+        if not on_failure:
+            raise
+        failures = [_line("optimizer", error)]
+        for link in on_failure:
+            name = "previous" if isinstance(link, str) else "host"
+            logger.warning("plan failed, asking %s: %s", name, failures[-1])
+            try:
+                return _answer(link, name, problem, spec, failures, started)
+            except Exception as next_error:
+                failures.append(_line(name, next_error))
+        for line in failures[1:]:
+            error.add_note(f"after that, on_failure failed too: {line}")
+        raise
+
+
+def _answer(
+    link: Fallback,
+    name: str,
+    problem: PlanningProblem,
+    spec: ActionSpec,
+    failures: Sequence[str],
+    started: float,
+) -> PlanResult:
+    """One link's answer, checked, with what went wrong before it and the time it all took."""
+    if problem.deadline_s is not None:
+        left = problem.deadline_s - (time.perf_counter() - started)
+        problem = replace(problem, deadline_s=max(0.0, left))
+    answer = _previous(problem, spec) if isinstance(link, str) else link.optimize(problem)
+    if not isinstance(answer, PlanResult):
+        raise ContextError(f"it returned a {type(answer).__name__}; expected a PlanResult")
+    _check_answer(answer, problem, spec)
+    seconds = {**answer.wall_time_s, "total": time.perf_counter() - started}
+    told = (*failures, *answer.failures)
+    return replace(answer, planned_by=name, failures=told, wall_time_s=seconds)
+
+
+def _line(name: str, error: Exception) -> str:
+    return f"{name}: {type(error).__name__}: {error}"
+
+
+def _previous(problem: PlanningProblem, spec: ActionSpec) -> PlanResult:
+    """The warm start as the plan, with its cost where that can be had."""
+    started = time.perf_counter()
+    if problem.init_action is None:
+        raise ContextError("there is no previous plan: the problem has no init_action")
+    batch = len(np.atleast_1d(np.asarray(problem.init_action)))
+    actions = padded_warm_start(problem.init_action, spec, batch)
+    actions = Rules(problem, spec, batch).enforce(actions)
+    cost, evaluations = np.full(batch, np.nan), 0
+    failures: tuple[str, ...] = ()
+    if problem.cost is not None:
+        evaluations = batch
+        try:
+            cost = checked_cost(problem.cost, actions)[:, 0]
+        except VJ2DDIMError as error:
+            failures = (_line("cost of the previous plan", error),)
+    return PlanResult(
+        actions=actions[:, 0],
+        cost=cost,
+        history=cost[None] if problem.cost is not None else np.zeros((0, batch)),
+        num_cost_evaluations=evaluations,
+        num_denoiser_evaluations=0,
+        wall_time_s={"total": time.perf_counter() - started},
+        provider="none",
+        stopped_because="failure",
+        projection_distance=np.zeros(batch),
+        failures=failures,
+    )
+
+
+def _check_answer(answer: PlanResult, problem: PlanningProblem, spec: ActionSpec) -> None:
+    """Others' plans are checked as ours are: shape, finiteness, constraints."""
+    actions = np.asarray(answer.actions)
+    expected = (spec.length, spec.num_channels)
+    if actions.shape[1:] != expected or not np.isfinite(actions).all():
+        raise ContextError(
+            f"it returned actions {actions.shape} with "
+            f"{int(np.sum(~np.isfinite(actions)))} values that are NaN or infinite; expected "
+            f"[B, {expected[0]}, {expected[1]}]"
+        )
+    batch = len(actions)
+    if (wanted := checked_batch(problem, problem.context)) != batch:
+        raise ContextError(f"it returned {batch} plans for {wanted} problems")
+    padded_warm_start(actions, spec, batch)  # raises for a plan out of bounds
+    if not Rules(problem, spec, batch).kept(actions[:, None]).all():
+        raise ConstraintError("its plan does not keep the constraints")

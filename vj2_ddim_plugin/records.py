@@ -1,4 +1,4 @@
-"""Frozen dataclasses to plain values and back, with every field accounted for."""
+"""SHIM: what `vj2_ddim_plugin.settings.Settings` does, for dataclasses that are none yet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Noise schedules: betas -> `alphas_cumprod` -> explicit `(timestep, prev_timestep)` pairs.
+"""Noise schedules, and the algebra of what a denoiser may predict.
 
 The one source of truth for training, export and sampling. The forward process is
 `x_t = sqrt(alphas_cumprod[t]) x_0 + sqrt(1 - alphas_cumprod[t]) epsilon` (Ho et al. 2020, eq. 4).
@@ -6,18 +6,28 @@ The one source of truth for training, export and sampling. The forward process i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from vj2_ddim_plugin.errors import ScheduleError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.records import from_plain, to_plain
+from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = ["BETA_SCHEDULES", "PREDICTION_TYPES", "TIMESTEP_SPACINGS", "NoiseSchedule"]
+__all__ = [
+    "BETA_SCHEDULES",
+    "ORIGINAL_SCHEDULE",
+    "PREDICTION_TYPES",
+    "TIMESTEP_SPACINGS",
+    "Conversion",
+    "NoiseSchedule",
+    "conversion",
+    "signal_and_noise",
+    "target_of",
+]
 
 BETA_SCHEDULES = ("linear", "cosine", "zero_terminal_snr")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
@@ -26,57 +36,48 @@ TIMESTEP_SPACINGS = ("linspace", "leading", "trailing")
 TimestepPairs = list[tuple[int, int]]
 
 
-def _require(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ScheduleError(f"{name} {value!r} is unknown; use one of {', '.join(choices)}")
-
-
 @dataclass(frozen=True)
-class NoiseSchedule:
+class NoiseSchedule(Settings):
     """How noise is added in training and taken away in sampling.
 
-    Attributes:
-        beta_schedule: `linear` (Ho et al. 2020), `cosine` (Nichol & Dhariwal 2021, eq. 17), or
-            `zero_terminal_snr` (the linear one rescaled as in Lin et al. 2023, algorithm 1).
-        prediction_type: What the denoiser returns: `epsilon`, `sample` (x0) or `v_prediction`
-            (Salimans & Ho 2022, appendix D).
-        num_train_timesteps: T.
-        beta_start: First beta of the linear schedules.
-        beta_end: Last beta of the linear schedules.
-        timestep_spacing: Default spacing of the sampling timesteps: `linspace` (the original
-            script's, from T-1 to 0 inclusive), `leading` or `trailing`.
-        final_alpha_cumprod: The value of `alphas_cumprod` that the last step arrives at; 1 is
-            noise-free data.
+    `linear` is Ho et al. 2020, `cosine` Nichol & Dhariwal 2021, eq. 17, and `zero_terminal_snr` the
+    linear one rescaled as in Lin et al. 2023, algorithm 1; `v_prediction` is Salimans & Ho 2022,
+    appendix D.
 
     Raises:
         ScheduleError: On construction, for unknown names, and for epsilon prediction with zero
             terminal SNR, where x0 cannot be recovered from pure noise.
     """
 
-    beta_schedule: str = "linear"
-    prediction_type: str = "epsilon"
-    num_train_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 2e-2
-    timestep_spacing: str = "linspace"
-    final_alpha_cumprod: float = 1.0
+    error: ClassVar = ScheduleError
 
-    def __post_init__(self) -> None:
+    beta_schedule: str = setting(
+        "cosine", "How the noise grows over the timesteps.", choices=BETA_SCHEDULES
+    )
+    prediction_type: str = setting(
+        "v_prediction",
+        "What the denoiser returns: the noise, the sample x0, or v.",
+        choices=PREDICTION_TYPES,
+    )
+    num_train_timesteps: int = setting(1000, "Timesteps T of training.", low=2)
+    beta_start: float = setting(
+        1e-4, "First beta of the linear schedules, at most beta_end.", above=0.0, below=1.0
+    )
+    beta_end: float = setting(2e-2, "Last beta of the linear schedules.", above=0.0, below=1.0)
+    timestep_spacing: str = setting(
+        "trailing",
+        "How sampling timesteps are spaced; linspace is the original script's, T-1 to 0 inclusive.",
+        choices=TIMESTEP_SPACINGS,
+    )
+    final_alpha_cumprod: float = setting(
+        1.0, "The alphas_cumprod that the last step arrives at; 1 is noise-free.", above=0.0, high=1
+    )
+
+    def check(self) -> None:
         """Refuse combinations that cannot work."""
-        _require("beta_schedule", self.beta_schedule, BETA_SCHEDULES)
-        _require("prediction_type", self.prediction_type, PREDICTION_TYPES)
-        _require("timestep_spacing", self.timestep_spacing, TIMESTEP_SPACINGS)
-        if self.num_train_timesteps < 2:
-            raise ScheduleError(
-                f"num_train_timesteps must be at least 2; found {self.num_train_timesteps}"
-            )
-        if not 0.0 < self.beta_start <= self.beta_end < 1.0:
+        if self.beta_start > self.beta_end:
             raise ScheduleError(
                 f"need 0 < beta_start <= beta_end < 1; found {self.beta_start}, {self.beta_end}"
-            )
-        if not 0.0 < self.final_alpha_cumprod <= 1.0:
-            raise ScheduleError(
-                f"final_alpha_cumprod must be in (0, 1]; found {self.final_alpha_cumprod}"
             )
         if self.beta_schedule == "zero_terminal_snr" and self.prediction_type == "epsilon":
             raise ScheduleError(
@@ -137,7 +138,11 @@ class NoiseSchedule:
             ScheduleError: N is below 1 or above the timesteps there are.
         """
         spacing = spacing or self.timestep_spacing
-        _require("timestep_spacing", spacing, TIMESTEP_SPACINGS)
+        if spacing not in TIMESTEP_SPACINGS:
+            raise ScheduleError(
+                f"timestep_spacing {spacing!r} is unknown; use one of "
+                f"{', '.join(TIMESTEP_SPACINGS)}"
+            )
         available = self.num_train_timesteps if start_timestep is None else start_timestep + 1
         if not 1 <= available <= self.num_train_timesteps:
             raise ScheduleError(
@@ -163,11 +168,63 @@ class NoiseSchedule:
         descending = [int(timestep) for timestep in visited]
         return list(zip(descending, [*descending[1:], -1], strict=True))
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON and checkpoints."""
-        return to_plain(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> NoiseSchedule:
-        """The inverse of `to_dict`; raises `ScheduleError` for a missing or unknown field."""
-        return from_plain(cls, values, ScheduleError)
+ORIGINAL_SCHEDULE = NoiseSchedule("linear", "epsilon", timestep_spacing="linspace")
+"""The original script's schedule, which its checkpoints do not record."""
+
+
+class Conversion(NamedTuple):
+    """What a denoiser said, as x0 and as epsilon.
+
+    Attributes:
+        x0: How much of the sample and of the model output is in x0.
+        epsilon: How much of the two is in epsilon.
+    """
+
+    x0: tuple[Any, Any]
+    epsilon: tuple[Any, Any]
+
+
+def signal_and_noise(alpha_cumprod: Any) -> tuple[Any, Any]:  # noqa: ANN401
+    """How much of x0 and of epsilon is in x_t: DDPM eq. 4 (Ho et al. 2020).
+
+    Args:
+        alpha_cumprod: A number, a numpy array or a torch tensor.
+    """
+    if isinstance(alpha_cumprod, float):
+        return math.sqrt(alpha_cumprod), math.sqrt(1.0 - alpha_cumprod)
+    return alpha_cumprod**0.5, (1.0 - alpha_cumprod) ** 0.5
+
+
+def conversion(prediction_type: str, alpha_cumprod: Any) -> Conversion:  # noqa: ANN401
+    """How to read x0 and epsilon off the sample and the model output.
+
+    DDIM eq. 9 (Song, Meng & Ermon 2021) for epsilon; Salimans & Ho 2022, appendix D, for v.
+
+    Args:
+        prediction_type: One of `PREDICTION_TYPES`.
+        alpha_cumprod: A number, a numpy array or a torch tensor, broadcastable to the sample.
+    """
+    signal, noise = signal_and_noise(alpha_cumprod)
+    if prediction_type == "epsilon":
+        return Conversion((1.0 / signal, -noise / signal), (0.0, 1.0))
+    if prediction_type == "sample":
+        return Conversion((0.0, 1.0), (1.0 / noise, -signal / noise))
+    return Conversion((signal, -noise), (noise, signal))
+
+
+def target_of(prediction_type: str, original: Any, noise: Any, alpha_cumprod: Any) -> Any:  # noqa: ANN401
+    """What a denoiser should return for x0 with this noise: the inverse of `conversion`.
+
+    Args:
+        prediction_type: One of `PREDICTION_TYPES`.
+        original: x0, a numpy array or a torch tensor.
+        noise: epsilon, of the same shape.
+        alpha_cumprod: A number, an array or a tensor, broadcastable to them.
+    """
+    if prediction_type == "epsilon":
+        return noise
+    if prediction_type == "sample":
+        return original
+    share_of_x0, share_of_noise = signal_and_noise(alpha_cumprod)
+    return share_of_x0 * noise - share_of_noise * original

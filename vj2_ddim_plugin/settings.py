@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from types import UnionType
-from typing import Any, ClassVar, NamedTuple, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 
-__all__ = ["Setting", "Settings", "declared", "setting"]
+__all__ = ["Setting", "Settings", "declared", "setting", "with_changes"]
 
 
 class Setting(NamedTuple):
@@ -59,9 +59,9 @@ class Setting(NamedTuple):
         return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
 
     def allows(self, value: Any) -> bool:  # noqa: ANN401
-        """Whether a value of the right type is in range; infinite and NaN numbers never are."""
+        """Whether a value of the right type is in range: NaN and inf never are, None always."""
         if self.choices:
-            return value in self.choices
+            return value is None or value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
         return (
@@ -74,8 +74,8 @@ class Setting(NamedTuple):
 
 
 def setting(
-    default: Any,  # noqa: ANN401
-    help: str,
+    default: Any = MISSING,  # noqa: ANN401
+    help: str = "",
     *,
     low: float | None = None,
     high: float | None = None,
@@ -84,7 +84,7 @@ def setting(
     choices: Sequence[str] = (),
     option: str | None = None,
 ) -> Any:  # noqa: ANN401
-    """A dataclass field with all that is known of it; see `Setting`."""
+    """A dataclass field with all that is known of it, see `Setting`; no default: must be given."""
     what = Setting(help, low, high, above, below, tuple(choices), option)
     return field(default=default, metadata={"setting": what})
 
@@ -92,6 +92,27 @@ def setting(
 def declared(kind: type[Settings]) -> dict[str, Setting]:
     """What is declared of each field of a settings class, by name and in order."""
     return {each.name: each.metadata["setting"] for each in fields(kind)}
+
+
+S = TypeVar("S", bound="Settings")
+
+
+def with_changes(settings: S, changes: Mapping[str, Any], also_known: Sequence[str] = ()) -> S:
+    """The settings with some fields replaced, as a constructor's keywords say.
+
+    Args:
+        settings: Where to begin.
+        changes: New values by the names of fields.
+        also_known: Other names that the caller takes, for the message.
+
+    Raises:
+        ConfigError: A name is no field; the message lists those that are.
+    """
+    known = declared(type(settings))
+    if unknown := sorted(set(changes) - set(known)):
+        names = ", ".join(sorted([*known, *also_known]))
+        raise ConfigError(f"{unknown[0]!r} is no setting; use one of {names}")
+    return replace(settings, **changes) if changes else settings
 
 
 @dataclass(frozen=True)
@@ -111,10 +132,9 @@ class Settings:
         """Check every field, then the rules between them."""
         kind: Any = type(self)  # mypy takes no class for hashable
         hints = _hints(kind)
-        for name, rule in declared(type(self)).items():
-            value = getattr(self, name)
-            if isinstance(value, list):
-                value = tuple(value)
+        for name, rule in declared(kind).items():
+            value = _plain(given := getattr(self, name))
+            if value is not given:
                 object.__setattr__(self, name, value)
             if not _is_a(value, hints[name]):
                 raise self.error(f"{name} must be {_words(hints[name])}; found {value!r}")
@@ -149,6 +169,15 @@ class Settings:
 @lru_cache(maxsize=64)
 def _hints(kind: Any) -> dict[str, Any]:  # noqa: ANN401
     return get_type_hints(kind)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Lists and arrays as tuples, the numbers of numpy as Python's; anything else as it is."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(_plain(each) for each in value)
+    return value
 
 
 def _is_a(value: object, hint: Any) -> bool:  # noqa: ANN401

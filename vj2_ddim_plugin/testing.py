@@ -6,16 +6,14 @@ so what a sampler makes of it can be checked to rounding. `QuadraticCost` has on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.model import EncodedContext
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import NoiseSchedule, signal_and_noise, target_of
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = ["GaussianModel", "QuadraticCost"]
 
@@ -63,16 +61,12 @@ class GaussianModel:
     ) -> FloatArray:
         """The posterior mean of x0 given x_t, in the schedule's prediction type."""
         alpha = self.schedule.alpha_cumprod(timestep)
-        signal, noise = math.sqrt(alpha), math.sqrt(1.0 - alpha)
+        signal, noise = signal_and_noise(alpha)
         mean = self.mean if condition is None else self.mean + condition
         gain = signal * self.std**2 / (alpha * self.std**2 + noise**2)
         x0 = mean + gain * (sample - signal * mean)
         epsilon = (sample - signal * x0) / noise
-        output = {
-            "epsilon": epsilon,
-            "sample": x0,
-            "v_prediction": signal * epsilon - noise * x0,
-        }[self.schedule.prediction_type]
+        output = target_of(self.schedule.prediction_type, x0, epsilon, alpha)
         return np.asarray(output, sample.dtype)
 
 

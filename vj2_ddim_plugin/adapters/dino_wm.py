@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.adapters.checks import check_fit
-from vj2_ddim_plugin.adapters.host_planner import HostPlanner
+from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit
+from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["DINOWMPlanner"]
+__all__ = ["ADAPTER", "DINOWMPlanner"]
+
+ADAPTER = Adapter(
+    host="DINO-WM",
+    replaces="planning.cem.CEMPlanner, planning.gd.GDPlanner",
+    units="normalized by its preprocessor, frameskip actions a step",
+    usage="_target_: vj2_ddim_plugin.adapters.dino_wm.DINOWMPlanner",
+    target="vj2_ddim_plugin.adapters.dino_wm:DINOWMPlanner",
+)
 
 
 class DINOWMPlanner(HostPlanner):

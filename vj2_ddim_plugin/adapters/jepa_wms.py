@@ -12,15 +12,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vj2_ddim_plugin.adapters.checks import check_fit
-from vj2_ddim_plugin.adapters.host_planner import HostPlanner
+from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit
+from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["JEPAWMsPlanner", "PlanningResult"]
+__all__ = ["ADAPTER", "JEPAWMsPlanner", "PlanningResult"]
+
+ADAPTER = Adapter(
+    host="jepa-wms",
+    replaces="the planner of its GC_Agent",
+    units="normalized, frameskip actions a step",
+    usage="agent.planner = JEPAWMsPlanner('bundle', agent.model.unroll, agent.model.action_dim)",
+    target="vj2_ddim_plugin.adapters.jepa_wms:JEPAWMsPlanner",
+)
 
 MAX_NORM_DIMS = ((0, 1, 2), (6,))  # of the host's planners, used only with `max_norms`
 

@@ -9,24 +9,35 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.adapters.checks import check_fit, check_shape
-from vj2_ddim_plugin.adapters.host_planner import HostPlanner, RowCost
-from vj2_ddim_plugin.adapters.vj2_gui_predictor import ACTION_FORMS, action_former, rollout
-from vj2_ddim_plugin.errors import ConfigError, ContextError
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.adapters.base import HostPlanner, RowCost, check_fit, check_shape
+from vj2_ddim_plugin.adapters.registry import Adapter
+from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["VJ2GUIPlanner"]
+__all__ = ["ADAPTER", "VJ2GUIPlanner"]
 
+ADAPTER = Adapter(
+    host="VJ2-GUI",
+    replaces="gradient descent through its predictor",
+    units="screen: x, y in [0, 1], press 0 or 1",
+    usage="VJ2GUIPlanner('bundle').plan(z_context, z_goal, predictor, previous)",
+    target="vj2_ddim_plugin.adapters.vj2_gui:VJ2GUIPlanner",
+)
 LOSSES = ("l1", "l2")
+ACTION_FORMS = ("auto", "flat", "steps")
 ACTION_HZ = 500.0
+
+Former: TypeAlias = "Callable[[Tensor], Tensor]"
+"""Blocks `[n, T, 250, 3]` to what a predictor takes."""
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +50,8 @@ class VJ2GUIPlanner(HostPlanner):
         loss: `l1` or `l2`, the mean absolute or squared difference of the last state to the goal.
         layer_norm: Whether the predictor wants layer-normed latents, as VJ2-GUI trains it.
         layer_norm_context: Whether the bundle wants them too; it does when it was trained on
-            embeddings that were layer-normed on disk. VJ2-GUI's own files are not.
+            embeddings that were layer-normed on disk. VJ2-GUI's own files are not. None: as the
+            bundle recorded of its training data (`layer_normed`), no where it did not.
         action_form: What the predictor takes: `flat` `[B, T, 750]`, `steps` `[B, T, 250, 3]` (its
             FiLM variants), or `auto`: the predictor's own `actions_formatter` if it has one,
             `flat` if it says how many numbers a block it takes, an error otherwise.
@@ -60,7 +72,7 @@ class VJ2GUIPlanner(HostPlanner):
         *,
         loss: str = "l1",
         layer_norm: bool = True,
-        layer_norm_context: bool = False,
+        layer_norm_context: bool | None = None,
         action_form: str = "auto",
         horizon: int | None = None,
         action_hz: float = ACTION_HZ,
@@ -77,6 +89,8 @@ class VJ2GUIPlanner(HostPlanner):
         width = spec.action_block * spec.num_channels
         check_fit(spec, horizon=self.horizon, action_dim=width, host=self.host)
         self.loss, self.action_form, self.action_hz = loss, action_form, action_hz
+        if layer_norm_context is None:
+            layer_norm_context = bool(self.provenance.get("layer_normed"))
         self.layer_norm, self.layer_norm_context = layer_norm, layer_norm_context
         self.planning_time_s = 0.0
 
@@ -181,3 +195,51 @@ class VJ2GUIPlanner(HostPlanner):
         from torch.nn.functional import layer_norm
 
         return layer_norm(z, z.shape[-1:]) if wanted else z
+
+
+def rollout(
+    predictor: Callable[[Tensor, Tensor], Any],
+    form: Former,
+    states: Tensor,
+    past: Tensor,
+    blocks: Tensor,
+) -> Tensor:
+    """The state that n candidates lead to, each step seeing the last T states and their blocks.
+
+    `past` `[n, T - 1, 250, 3]` are the blocks between the states `[n, T, N, D]`, `blocks`
+    `[n, horizon, 250, 3]` the candidates; the result is `[n, N, D]`.
+    """
+    import torch
+
+    window = states.shape[1]
+    sent = torch.cat([past, blocks], dim=1)
+    for step in range(blocks.shape[1]):
+        predicted = predictor(states, form(sent[:, step : step + window]))
+        predicted = predicted[0] if isinstance(predicted, tuple) else predicted
+        check_shape("the predictor's output", predicted.shape, states.shape, "[n, T, N, D]")
+        states = torch.cat([states[:, 1:], predicted[:, -1:]], dim=1)
+    return states[:, -1]
+
+
+def action_former(predictor: object, form: str, spec: ActionSpec) -> Former:
+    """How to hand blocks `[n, T, 250, 3]` to a predictor; see `VJ2GUIPlanner`."""
+    module = getattr(predictor, "module", predictor)  # as wrapped for several GPUs
+    own: Former | None = getattr(module, "actions_formatter", None)
+    if form == "auto" and own is not None:
+        return own
+    if form == "auto":
+        linear = getattr(module, "action_encoder", None)
+        wanted = getattr(module, "action_embed_dim", getattr(linear, "in_features", None))
+        width = spec.action_block * spec.num_channels
+        if wanted is None:
+            raise ConfigError(
+                f"{type(module).__name__} does not say which form of actions it takes. Set "
+                f"action_form='flat' for [B, T, {width}], or 'steps' for [B, T, "
+                f"{spec.action_block}, {spec.num_channels}]"
+            )
+        if wanted != width:
+            raise ActionError(
+                f"the predictor takes {wanted} numbers a block, the optimizer makes {width} "
+                f"({spec.action_block} x {spec.num_channels}). Train on this predictor's actions"
+            )
+    return (lambda blocks: blocks) if form == "steps" else (lambda blocks: blocks.flatten(2))

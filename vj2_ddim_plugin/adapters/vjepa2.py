@@ -11,15 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from vj2_ddim_plugin.adapters.checks import check_fit, check_shape
-from vj2_ddim_plugin.adapters.host_planner import HostPlanner
+from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit, check_shape
+from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["VJEPA2CEM", "HostLimits", "l1", "last_frame"]
+__all__ = ["ADAPTER", "VJEPA2CEM", "HostLimits", "l1", "last_frame"]
+
+ADAPTER = Adapter(
+    host="V-JEPA 2",
+    replaces="cem of notebooks/utils/mpc_utils.py",
+    units="robot: metres, radians, gripper",
+    usage="world_model_wrapper.cem = VJEPA2CEM('bundle')",
+    target="vj2_ddim_plugin.adapters.vjepa2:VJEPA2CEM",
+)
 
 WorldModel: TypeAlias = "Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
 

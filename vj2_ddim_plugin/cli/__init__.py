@@ -1,4 +1,4 @@
-"""The command line; it needs the extra `cli`, and its subcommands the extra that each names."""
+"""The command line; it needs the extra `cli`, and its subcommands what each of them names."""
 
 from vj2_ddim_plugin.cli.app import COMMANDS, Command, build_app, main
 

@@ -1,14 +1,22 @@
 """The `vj2-ddim` command: a Typer app whose subcommands are imported only when called.
 
-Each entry of `COMMANDS` names the module that holds the command, beside the code it runs, and the
-extra it needs; where that is missing, the error names the exact install.
+Each entry of `COMMANDS` names where a command is, beside the code it runs, and what to install
+where that is missing. `benchmark` is of another distribution: it, and commands of any other, are
+found by the entry points of the group `vj2_ddim_plugin.commands`.
+
+The library's errors speak Python (`num_threads=1`); here they are put into the words of the command
+that ran (`--num-threads 1`).
 """
 
 from __future__ import annotations
 
 import importlib
+import io
+import re
 import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
@@ -16,118 +24,83 @@ from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["COMMANDS", "Command", "build_app", "main"]
+__all__ = ["COMMANDS", "GROUP", "Command", "build_app", "find_commands", "in_options", "main"]
+
+GROUP = "vj2_ddim_plugin.commands"
 
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand: its module, the function or app in it, its extra, and a line of help."""
+    """One subcommand: where it is (`module:name`, of a function or a Typer app), and what it needs.
 
-    module: str
-    attribute: str
-    extra: str
+    Attributes:
+        target: `module:name`; empty where no installed distribution has it.
+        install: What pip is to be told where a module is missing.
+        help: A line.
+    """
+
+    target: str
+    install: str
     help: str
 
 
+TRAIN, EXPORT, CLI = (f"'vj2-ddim-plugin[{extra}]'" for extra in ("train", "export", "cli"))
 COMMANDS = {
     "data": Command(
-        "vj2_ddim_training.data.commands", "app", "train", "Generate and inspect gesture data."
+        "vj2_ddim_training.data.commands:app", TRAIN, "Generate and inspect gesture data."
     ),
     "train": Command(
-        "vj2_ddim_training.commands", "train", "train", "Train a denoiser on gestures or latents."
+        "vj2_ddim_training.commands:train", TRAIN, "Train a denoiser on gestures or latents."
+    ),
+    "train-ranker": Command(
+        "vj2_ddim_training.commands:train_ranker", TRAIN, "Train a ranker for a denoiser."
     ),
     "evaluate": Command(
-        "vj2_ddim_training.commands", "evaluate", "train", "Measure a checkpoint, by protocol."
+        "vj2_ddim_training.commands:evaluate", TRAIN, "Measure a checkpoint, by protocol."
     ),
     "export": Command(
-        "vj2_ddim_export.commands", "export", "export", "Turn a checkpoint into an ONNX bundle."
+        "vj2_ddim_export.commands:export", EXPORT, "Turn a checkpoint into an ONNX bundle."
     ),
     "inspect": Command(
-        "vj2_ddim_plugin.commands", "inspect", "cli", "Say all there is to know about a bundle."
+        "vj2_ddim_plugin.cli.commands:inspect", CLI, "Say all there is to know about a bundle."
     ),
+    "plan": Command("vj2_ddim_plugin.cli.commands:plan", CLI, "Plan from the shell with a bundle."),
     "doctor": Command(
-        "vj2_ddim_plugin.commands",
-        "doctor",
-        "cli",
+        "vj2_ddim_plugin.cli.commands:doctor",
+        CLI,
         "Say what this machine can do, and why CUDA did not load.",
     ),
     "adapters": Command(
-        "vj2_ddim_plugin.adapters.commands",
-        "adapters",
-        "cli",
+        "vj2_ddim_plugin.cli.commands:adapters",
+        CLI,
         "List the host planners this can stand in for.",
     ),
-    "plan": Command("vj2_ddim_training.plan", "plan", "cli", "Plan from the shell with a bundle."),
-    "world": Command(
-        "vj2_ddim_benchmark.world_model.commands",
-        "app",
-        "benchmark",
-        "Collect touch-screen data and train the world model.",
-    ),
-    "benchmark": Command(
-        "vj2_ddim_benchmark.commands",
-        "benchmark",
-        "benchmark",
-        "Compare planners on unseen touch screens.",
-    ),
-    "report": Command(
-        "vj2_ddim_benchmark.protocol.report_command",
-        "report",
-        "benchmark",
-        "Rebuild a benchmark run's tables and pictures, as Markdown and HTML.",
-    ),
-    "latency": Command(
-        "vj2_ddim_benchmark.latency_commands",
-        "latency",
-        "benchmark",
-        "Time one plan against the original script's torch sampler.",
-    ),
-    "pressure": Command(
-        "vj2_ddim_benchmark.pressure_commands",
-        "pressure",
-        "benchmark",
-        "Measure overhead, deadlines under load, memory and threads.",
-    ),
-    "scale": Command(
-        "vj2_ddim_benchmark.scale.commands",
-        "scale",
-        "benchmark",
-        "Time one plan through a predictor of VJ2-GUI's size.",
-    ),
-    "two-room": Command(
-        "vj2_ddim_benchmark.two_room.commands",
-        "two_room",
-        "benchmark",
-        "Compare with stable-worldmodel's solvers, in its own world and evaluation.",
-    ),
-    "benchmark-denoiser": Command(
-        "vj2_ddim_benchmark.assets.commands",
-        "benchmark_denoiser",
-        "benchmark",
-        "Train a denoiser on less data, or in another representation.",
-    ),
-    "benchmark-tune": Command(
-        "vj2_ddim_benchmark.tune_commands",
-        "benchmark_tune",
-        "benchmark",
-        "Tune the planners on validation screens.",
-    ),
+    "benchmark": Command("", "vj2-ddim-benchmark", "Compare planners on unseen touch screens."),
 }
 
 
-def _load(name: str) -> Any:  # noqa: ANN401
-    """The function or Typer app behind a subcommand.
+def find_commands() -> dict[str, Command]:
+    """`COMMANDS`, with those that installed distributions add; ours cannot be taken by others."""
+    found = dict(COMMANDS)
+    for point in entry_points(group=GROUP):
+        known = found.get(point.name, Command("", "", f"Added by {point.value.partition(':')[0]}."))
+        if not known.target:
+            install = known.install or (point.dist.name if point.dist else point.value)
+            found[point.name] = Command(point.value, install, known.help)
+    return found
 
-    Raises:
-        ConfigError: Its extra is not installed.
-    """
-    command = COMMANDS[name]
+
+def _load(name: str, command: Command) -> Any:  # noqa: ANN401
+    """The function or Typer app behind a subcommand; where it is missing, what to install."""
+    module, _, attribute = command.target.partition(":")
+    if not module:
+        raise ConfigError(f"'vj2-ddim {name}' is not installed. Run: pip install {command.install}")
     try:
-        return getattr(importlib.import_module(command.module), command.attribute)
+        return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"'vj2-ddim {name}' needs the module {error.name!r}, which is not installed. Run: "
-            f"pip install 'vj2-ddim-plugin[{command.extra}]'"
+            f"pip install {command.install}"
         ) from error
 
 
@@ -135,6 +108,8 @@ def build_app() -> typer.Typer:
     """The Typer app. Subcommands stand in by name until one is called."""
     import typer
     from typer.core import TyperGroup
+
+    commands = find_commands()
 
     class LazyGroup(TyperGroup):
         """Replaces the stand-in of a subcommand by the real one when it is to run."""
@@ -144,13 +119,15 @@ def build_app() -> typer.Typer:
             name, stand_in, rest = super().resolve_command(ctx, args)
             if name is None or stand_in is None:
                 return name, stand_in, rest
-            target = _load(name)
+            target = _load(name, commands[name])
             if not isinstance(target, typer.Typer):
                 wrapper = typer.Typer(add_completion=False)
                 wrapper.command(name=name)(target)
                 target = wrapper
             command = typer.main.get_command(target)
             command.name = name
+            for leaf in _leaves(command):
+                leaf.invoke = _speaking_options(leaf)
             return name, command, rest
 
     app = typer.Typer(
@@ -160,7 +137,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         help="Train, export, run and benchmark a DDIM optimizer for latent world-model planners.",
     )
-    for name, command in COMMANDS.items():
+    for name, command in commands.items():
         app.command(name, help=command.help)(lambda: None)
 
     @app.callback(invoke_without_command=True)
@@ -182,6 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
     Options may be spelled with dashes or underscores, as the original script's are.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _accept_any_encoding()
     try:
         build_app()(args=[_with_dashes(word) for word in arguments], prog_name="vj2-ddim")
     except ModuleNotFoundError as error:
@@ -196,8 +174,90 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
+def _accept_any_encoding() -> None:
+    """Write characters that the output's encoding lacks as escapes, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _with_dashes(word: str) -> str:
     if not word.startswith("--"):
         return word
     name, equals, value = word.partition("=")
     return name.replace("_", "-") + equals + value
+
+
+def _leaves(command: Any) -> Iterator[Any]:  # noqa: ANN401
+    """The commands that run something, of a command that may be a group of others."""
+    inner: Iterable[Any] = getattr(command, "commands", {}).values()
+    if not inner:
+        yield command
+    for each in inner:
+        yield from _leaves(each)
+
+
+def _speaking_options(command: Any) -> Callable[[Any], Any]:  # noqa: ANN401
+    """A command's `invoke`, whose errors name its options instead of Python's names."""
+    invoke: Callable[[Any], Any] = command.invoke
+    options = [each for each in command.params if each.param_type_name == "option"]
+
+    def translated(ctx: Any) -> Any:  # noqa: ANN401
+        try:
+            return invoke(ctx)
+        except VJ2DDIMError as error:
+            error.args = (
+                in_options(
+                    str(error),
+                    {each.name: each.opts[0] for each in options},
+                    {each.name: each.secondary_opts[0] for each in options if each.secondary_opts},
+                ),
+            )
+            raise
+
+    return translated
+
+
+# In this order: `name=value`; what is quoted, which stays; a name alone.
+_WORDS = re.compile(
+    r"""(?<![\w./\\-])(?P<name>[a-z]\w*)=(?P<value>'[^']*'|"[^"]*"|\([^()]*\)|[-./~]*\w(?:[\w.+/-]*\w)?)
+    | (?<!\w)(?:'[^'\n]*'|"[^"\n]*")(?!\w)
+    | (?<![\w./\\=-])(?P<alone>[a-z]\w*)(?![\w/\\=(\[-]|\.\w)""",
+    re.VERBOSE,
+)
+_IS_A_SETTING = re.compile(r"\s+(must\b|is unknown\b|['\"(\[]|-?\.?\d|(is|was|of) -?\.?\d)")
+
+
+def in_options(message: str, flags: Mapping[str, str], off: Mapping[str, str] = {}) -> str:
+    """A message of the library in the words of a command.
+
+    `name='value'` becomes `--name value`, for any name where the value is quoted, for an option of
+    the command where it is not. The name of an option stands alone where it cannot be a plain word:
+    with an underscore in it, or at the message's beginning and followed by what is said of a
+    setting. What is quoted, and what is part of a path, stays.
+
+    Args:
+        message: What an error says.
+        flags: The command's options, `{"num_threads": "--num-threads"}`.
+        off: For those that are true or false, the option that says false.
+    """
+
+    def spoken(match: re.Match[str]) -> str:
+        name, value, alone = match["name"], match["value"], match["alone"]
+        if name is not None and (name in flags or value[0] in "'\""):
+            return _assigned(name, value, flags, off)
+        if alone in flags and (
+            "_" in alone or (match.start() == 0 and _IS_A_SETTING.match(message, match.end()))
+        ):
+            return flags[alone]
+        return match[0]
+
+    return _WORDS.sub(spoken, message)
+
+
+def _assigned(name: str, value: str, flags: Mapping[str, str], off: Mapping[str, str]) -> str:
+    flag = flags.get(name, "--" + name.replace("_", "-"))
+    if name in flags and value in ("True", "False", "None"):
+        return flag if value == "True" else off.get(name, f"no {flag}")
+    bare = value.strip("'\"()")
+    return f"{flag} {bare.replace(', ', ',') if value[0] == '(' else bare}"

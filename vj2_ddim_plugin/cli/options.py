@@ -7,16 +7,17 @@ def train(model: ModelConfig, training: TrainingConfig, resume: bool = False) ->
 
 Each parameter whose type is a `Settings` class becomes one option for each of its fields, with the
 default, the range and the help that are declared there; the function is called with the settings
-put together. A field that several classes share is one option, given to each.
+put together. A field that several classes share is one option, given to each. A sequence is one
+option with commas between, a mapping one that may be repeated, `--option KEY=VALUE`.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -28,16 +29,29 @@ __all__ = ["options"]
 
 
 def options(command: Callable[..., None]) -> Callable[..., None]:
-    """A command for Typer, in place of one that takes whole settings."""
+    """A command for Typer, in place of one that takes whole settings.
+
+    Args:
+        command: Its parameters are settings classes, and options or arguments of its own. One of
+            its own that has the name of a field stands in place of the field's option.
+
+    Raises:
+        TypeError: Two settings classes have a field of one name with different defaults.
+    """
     hints = get_type_hints(command, include_extras=True)
     given = inspect.signature(command).parameters
     groups = {name: hints[name] for name in given if _is_settings(hints[name])}
     expanded: dict[str, inspect.Parameter] = {}
     for name, parameter in given.items():
-        if name in groups:
-            expanded |= {key: o for key, o in _options_of(groups[name]).items() if key not in given}
-        else:
+        if name not in groups:
             expanded[name] = parameter.replace(annotation=hints[name])
+            continue
+        for key, option in _options_of(groups[name]).items():
+            shared = expanded.get(key, option)
+            if key not in given and shared.default != option.default:
+                raise TypeError(f"{key} has two defaults, {shared.default!r}, {option.default!r}")
+            if key not in given:
+                expanded[key] = shared
 
     @functools.wraps(command)
     def run(**values: Any) -> None:  # noqa: ANN401
@@ -59,16 +73,23 @@ def _is_settings(hint: Any) -> bool:  # noqa: ANN401
 
 
 def _options_of(kind: type[Settings]) -> dict[str, inspect.Parameter]:
+    """One parameter a field, by name."""
     hints, rules, made = get_type_hints(kind), declared(kind), {}
     for each in fields(kind):
         hint, rule = hints[each.name], rules[each.name]
         default: Any = inspect.Parameter.empty if each.default is MISSING else each.default
-        if _is_sequence(hint):  # one option, with commas between
-            hint, default = str, ",".join(f"{value}" for value in default)
+        if _origin(hint) is tuple:
+            hint = str if type(None) not in get_args(hint) else str | None
+            default = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        elif _origin(hint) in (Mapping, dict):
+            hint = list[str] | None
+            default = [f"{key}={value}" for key, value in (each.default or {}).items()] or None
         option = typer.Option(_flag(each.name, rule, hint), help=_help(rule))
-        annotation: Any = Annotated[hint, option]
         made[each.name] = inspect.Parameter(
-            each.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+            each.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated[hint, option],
         )
     return made
 
@@ -82,29 +103,48 @@ def _help(rule: Setting) -> str:
     return f"{rule.help} ({rule.range})" if rule.range else rule.help
 
 
-def _is_sequence(hint: Any) -> bool:  # noqa: ANN401
-    return get_origin(hint) is tuple
+def _bare(hint: Any) -> Any:  # noqa: ANN401
+    """A type without the None that it may be besides."""
+    if isinstance(hint, UnionType):
+        return next(each for each in get_args(hint) if each is not NoneType)
+    return hint
+
+
+def _origin(hint: Any) -> Any:  # noqa: ANN401
+    return get_origin(_bare(hint))
 
 
 def _settings_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     hints = get_type_hints(kind)
     return kind(
         **{
-            each.name: _sequence(each.name, values[each.name], hints[each.name])
-            if _is_sequence(hints[each.name]) and isinstance(values[each.name], str)
-            else values[each.name]
+            each.name: _value(each.name, values[each.name], hints[each.name])
             for each in fields(kind)
         }
     )
 
 
-def _sequence(name: str, text: str, hint: Any) -> tuple[Any, ...]:  # noqa: ANN401
-    kind = next(each for each in get_args(hint) if each is not NoneType)
-    words = [word.strip() for word in text.split(",")]
+def _value(name: str, given: Any, hint: Any) -> Any:  # noqa: ANN401
+    """What a field holds, from what its option was given."""
+    if _origin(hint) is tuple and isinstance(given, str):
+        return _sequence(name, given, get_args(_bare(hint))[0])
+    if _origin(hint) in (Mapping, dict) and isinstance(given, list):
+        return _mapping(name, given)
+    return given
+
+
+def _sequence(name: str, text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
     try:
-        return tuple(kind(word) for word in words)
+        return tuple(kind(word.strip()) for word in text.split(",") if text.strip())
     except ValueError as error:
         raise ConfigError(
             f"{name} must be {'numbers' if kind in (int, float) else 'words'} with commas between; "
             f"found {text!r}"
         ) from error
+
+
+def _mapping(name: str, entries: Sequence[str]) -> dict[str, str]:
+    for entry in entries:
+        if not entry.partition("=")[0] or "=" not in entry:
+            raise ConfigError(f"{name} must be KEY=VALUE; found {entry!r}")
+    return {key: value for key, _, value in (entry.partition("=") for entry in entries)}

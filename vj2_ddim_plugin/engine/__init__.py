@@ -1,3 +1,1 @@
-"""Around ONNX Runtime: which provider, why not, bound memory, rows that stay independent."""
-
-__all__: list[str] = []
+"""SHIM: moved to vj2_ddim_plugin.onnx."""

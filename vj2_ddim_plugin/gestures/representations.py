@@ -12,12 +12,14 @@ pixels turns a tap into a drag. `held` removes the edge. `path` removes the jitt
 decodes to one smooth gesture, and the data fill the diffused space, so that DDIM inversion is well
 posed (noise-free `[T, A]` arrays lie on a thin manifold and invert to something far from Gaussian).
 
-All functions work in the planner's units on one block a row, `[n, T, A]`.
+All work in the planner's units on one block a row, `[n, T, A]`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,106 +31,94 @@ from vj2_ddim_plugin.gestures.segments import (
     fit_knots,
     interpolate_knots,
     longest_segment,
+    pressed,
+    release,
 )
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 
-if TYPE_CHECKING:
-    from vj2_ddim_plugin.actions import ActionSpec
-
-__all__ = ["REPRESENTATIONS", "Held", "Path", "Raw", "Representation"]
+__all__ = ["REPRESENTATIONS", "Normalization", "Representation", "held_blocks", "normalization_of"]
 
 
 class Representation(Protocol):
-    """An invertible map between blocks of actions and the array that is diffused."""
+    """An invertible map between blocks of actions and what is diffused of them.
 
-    def shape(self, spec: ActionSpec) -> tuple[int, int]:
-        """`(rows, channels)` of one diffused block."""
-        ...
+    One is added here and in `vj2_ddim_plugin.spec`, which knows the shapes.
+    """
 
     def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
-        """Lowest and highest value of a diffused block, each broadcastable to `shape`."""
+        """Lowest and highest value of a diffused block, each broadcastable to its shape."""
         ...
 
     def scale(self, spec: ActionSpec) -> FloatArray:
-        """What is one unit of the sampler, in the planner's units, broadcastable to `shape`."""
+        """What is one unit of the sampler, in the planner's units, broadcastable likewise."""
         ...
 
     def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
         """`[n, T, A]` actions to `[n, rows, channels]`."""
         ...
 
-    def decode(self, diffused: FloatArray, spec: ActionSpec) -> FloatArray:
-        """The inverse of `encode` on valid gestures."""
-        ...
-
-    def decode_checked(
+    def decode(
         self, diffused: FloatArray, spec: ActionSpec
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """`decode`, and whether each block is surely a valid gesture, `[n]`; False is unknown."""
+        """The inverse of `encode` on valid gestures, and whether each is surely one, `[n]`.
+
+        False is unknown.
+        """
         ...
 
 
-class Raw:
-    """The actions themselves. The original script's representation."""
-
-    def shape(self, spec: ActionSpec) -> tuple[int, int]:
-        """`(T, A)`."""
-        return spec.action_block, spec.num_channels
+class _Raw:
+    """The actions themselves: the original script's representation."""
 
     def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
-        """The action bounds, `[A]` each."""
         return spec.low_array, spec.high_array
 
     def scale(self, spec: ActionSpec) -> FloatArray:
-        """Half of each channel's range."""
         return (spec.high_array - spec.low_array) / 2
 
     def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
-        """Return the actions unchanged."""
         return blocks
 
-    def decode(self, diffused: FloatArray, spec: ActionSpec) -> FloatArray:
-        """Return the diffused array unchanged."""
-        return diffused
-
-    def decode_checked(
+    def decode(
         self, diffused: FloatArray, spec: ActionSpec
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Decode; validity is unknown."""
-        return self.decode(diffused, spec), np.zeros(len(diffused), bool)
+        return diffused, np.zeros(len(diffused), bool)
 
 
-class Held(Raw):
-    """Coordinates keep their first pressed value before the press and their last one after it."""
+def held_blocks(blocks: FloatArray, spec: ActionSpec) -> FloatArray:
+    """Blocks `[n, T, A]` whose coordinates keep their first pressed value before the press.
+
+    After it they keep their last one; where nothing is pressed, they stay as they are.
+    """
+    start, stop = longest_segment(pressed(blocks, spec))
+    steps = np.arange(spec.action_block)
+    source = np.clip(steps, start[:, None], np.maximum(stop - 1, start)[:, None])
+    source = np.where((stop > start)[:, None], source, steps)
+    held = np.take_along_axis(blocks, source[:, :, None], axis=1)
+    held[..., spec.press_index] = blocks[..., spec.press_index]
+    return held
+
+
+class _Held(_Raw):
+    """Decoding makes the press binary again, and zeroes coordinates where the finger is up."""
 
     def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
-        """Hold the coordinates; where nothing is pressed, keep them as they are."""
-        start, stop = longest_segment(spec.pressed(blocks))
-        steps = np.arange(spec.action_block)
-        source = np.clip(steps, start[:, None], np.maximum(stop - 1, start)[:, None])
-        source = np.where((stop > start)[:, None], source, steps)
-        held = np.take_along_axis(blocks, source[:, :, None], axis=1)
-        held[..., spec.press_index] = blocks[..., spec.press_index]
-        return held
+        return held_blocks(blocks, spec)
 
-    def decode(self, diffused: FloatArray, spec: ActionSpec) -> FloatArray:
-        """Make the press binary again, and zero the coordinates where the finger is up."""
-        return spec.release(diffused)
+    def decode(
+        self, diffused: FloatArray, spec: ActionSpec
+    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+        return release(diffused, spec), np.zeros(len(diffused), bool)
 
 
-class Path:
-    """First knot and displacements, evenly spaced in time over the press; press, release time."""
-
-    def shape(self, spec: ActionSpec) -> tuple[int, int]:
-        """`(K * C + 2, 1)`: `x0, y0, dx1, dy1, ..., press time, release time`."""
-        return spec.required_path_knots * (spec.num_channels - 1) + 2, 1
+class _Path:
+    """`x0, y0, dx1, dy1, ..., press time, release time`, as shares of the block."""
 
     def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
-        """Coordinate bounds, plus or minus their span, and [0, 1] (a share of the block)."""
-        low, high = (
-            spec.low_array[spec.coordinate_indices],
-            spec.high_array[spec.coordinate_indices],
-        )
+        """Coordinate bounds, plus or minus their span, and [0, 1]."""
+        axes = spec.coordinate_indices
+        low, high = spec.low_array[axes], spec.high_array[axes]
         span = np.tile(high - low, spec.required_path_knots - 1)
         return (
             np.concatenate([low, -span, [0.0, 0.0]])[:, None],
@@ -141,30 +131,30 @@ class Path:
         return np.concatenate([np.tile(half, spec.required_path_knots), [0.5, 0.5]])[:, None]
 
     def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
-        """Fit the knots of the longest press segment.
-
-        Raises:
-            ActionError: A block has no press, or more than one press segment.
-        """
-        pressed = spec.pressed(blocks)
-        _require_one_segment(count_segments(pressed))
-        start, stop = longest_segment(pressed)
+        """Fit the knots of the one press segment; `ActionError` where a block has not just one."""
+        down = pressed(blocks, spec)
+        _require_one_segment(count_segments(down))
+        start, stop = longest_segment(down)
         coordinates = blocks[..., spec.coordinate_indices]
         knots = fit_knots(coordinates, start, stop, spec.required_path_knots)
         steps = np.diff(knots, axis=1, prepend=0.0).reshape(len(blocks), -1)
         times = np.stack([start, stop], axis=1) / spec.action_block
         return np.concatenate([steps, times], axis=1)[..., None]
 
-    def decode(self, diffused: FloatArray, spec: ActionSpec) -> FloatArray:
-        """Draw the path between the rounded press and release times; at least one step long."""
-        return self.decode_checked(diffused, spec)[0]
-
-    def decode_checked(
+    def decode(
         self, diffused: FloatArray, spec: ActionSpec
     ) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Valid: a valid length, and knots in bounds; the lines between them are in bounds too."""
-        knots, start, stop = _path(diffused, spec)
-        length = spec.action_block
+        """Draw the path between the rounded times, at least one step long.
+
+        Valid: a valid length, and knots in bounds; the lines between them are in bounds too.
+        """
+        flat, length = diffused[..., 0], spec.action_block
+        start = np.minimum(np.maximum(np.rint(flat[:, -2] * length), 0), length - 1)
+        start = start.astype(np.int64)
+        stop = np.minimum(np.maximum(np.rint(flat[:, -1] * length), start + 1), length)
+        stop = stop.astype(np.int64)
+        steps = flat[:, :-2].reshape(len(flat), spec.required_path_knots, -1)
+        knots = np.cumsum(steps, axis=1)
         blocks = np.zeros((len(diffused), length, spec.num_channels), diffused.dtype)
         blocks[..., spec.coordinate_indices] = interpolate_knots(knots, start, stop, length)
         clock = np.arange(length)
@@ -173,15 +163,6 @@ class Path:
         inside = (knots >= low[spec.coordinate_indices]) & (knots <= high[spec.coordinate_indices])
         fits = (stop - start >= spec.min_press_steps) & (stop - start <= spec.longest_press)
         return blocks, np.asarray(inside.all(axis=(1, 2)) & fits)
-
-
-def _path(diffused: FloatArray, spec: ActionSpec) -> tuple[FloatArray, IntArray, IntArray]:
-    """Knots `[n, K, C]`, first step and one past the last step of each press."""
-    flat, length = diffused[..., 0], spec.action_block
-    start = np.minimum(np.maximum(np.rint(flat[:, -2] * length), 0), length - 1).astype(np.int64)
-    stop = np.minimum(np.maximum(np.rint(flat[:, -1] * length), start + 1), length)
-    steps = flat[:, :-2].reshape(len(flat), spec.required_path_knots, -1)
-    return np.cumsum(steps, axis=1), start, stop.astype(np.int64)
 
 
 def _require_one_segment(counts: IntArray) -> None:
@@ -194,4 +175,33 @@ def _require_one_segment(counts: IntArray) -> None:
         )
 
 
-REPRESENTATIONS: dict[str, Representation] = {"raw": Raw(), "held": Held(), "path": Path()}
+REPRESENTATIONS: dict[str, Representation] = {"raw": _Raw(), "held": _Held(), "path": _Path()}
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """From the planner's units to the sampler's, in which what is diffused is about 1 around 0.
+
+    Attributes:
+        centre: What becomes 0, in the planner's units, broadcastable to `[M, C]`.
+        scale: What becomes 1.
+        bounds: Lowest and highest valid value, in the sampler's units.
+    """
+
+    centre: FloatArray
+    scale: FloatArray
+    bounds: tuple[FloatArray, FloatArray]
+
+
+@lru_cache(maxsize=64)
+def normalization_of(spec: ActionSpec) -> Normalization:
+    """That of a spec; one that is not `normalized` stays in the planner's units."""
+    representation = REPRESENTATIONS[spec.representation]
+    low, high = representation.bounds(spec)
+    scale = representation.scale(spec)
+    if low.ndim > 1:  # one value a row: the same in every block
+        low, high, scale = (np.tile(part, (spec.horizon, 1)) for part in (low, high, scale))
+    if not spec.normalized:
+        return Normalization(np.zeros_like(scale), np.ones_like(scale), (low, high))
+    reach = (high - low) / 2 / scale
+    return Normalization((low + high) / 2, scale, (-reach, reach))

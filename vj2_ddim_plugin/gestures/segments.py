@@ -1,7 +1,7 @@
 """Press segments: find them, describe them, fit a path to them.
 
-A *press segment* is a run of steps with the finger down. Every function takes one *block* a row
-(`[n, T, ...]`) and is vectorised over rows.
+A *press segment* is a run of steps with the finger down. Every function but the first two takes one
+*block* a row (`[n, T, ...]`) and is vectorised over rows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["count_segments", "fit_knots", "interpolate_knots", "longest_segment"]
+__all__ = [
+    "count_segments",
+    "fit_knots",
+    "interpolate_knots",
+    "longest_segment",
+    "pressed",
+    "release",
+]
 
 IntArray = NDArray[np.integer[Any]]
+
+
+def pressed(actions: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
+    """Where the finger is down in `[..., A]`: press above one half, as `[...]`."""
+    return np.asarray(actions[..., spec.press_index] > 0.5)
+
+
+def release(actions: FloatArray, spec: ActionSpec) -> FloatArray:
+    """Make the press of `[..., A]` binary, and zero every channel where the finger is up."""
+    down = pressed(actions, spec)
+    released = np.where(down[..., None], actions, 0.0).astype(actions.dtype, copy=False)
+    released[..., spec.press_index] = down
+    return released
 
 
 def count_segments(pressed: NDArray[np.bool_]) -> IntArray:

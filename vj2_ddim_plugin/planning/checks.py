@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.bundle import ConditionSpec
+from vj2_ddim_plugin.constraints import checked_actions, checked_array
 from vj2_ddim_plugin.errors import BundleError, ContextError, CostError
-from vj2_ddim_plugin.gestures.projection import BOUND_TOLERANCE
+from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = [
     "checked_actions",
@@ -43,7 +42,7 @@ def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[
         )
     arrays: dict[str, FloatArray] = {}
     for name, shape in condition.inputs.items():
-        array = np.ascontiguousarray(_numbers(f"context {name!r}", problem.context[name]))
+        array = np.ascontiguousarray(checked_array(f"context {name!r}", problem.context[name]))
         if array.shape[1:] != tuple(shape) or array.ndim != len(shape) + 1:
             raise ContextError(
                 f"context {name!r} has shape {array.shape}; expected [B, "
@@ -59,14 +58,6 @@ def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[
     return arrays
 
 
-def _numbers(name: str, values: object) -> FloatArray:
-    """As float32, or a `ContextError` for what is no array of numbers."""
-    try:
-        return np.asarray(values, np.float32)
-    except Exception as error:  # whatever the other library raises, for example a tensor on a GPU
-        raise ContextError(f"{name} is not an array of numbers: {error}") from error
-
-
 def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -> int:
     """B, from the problem's arrays or `batch_size`, all of which must agree.
 
@@ -77,7 +68,7 @@ def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -
     for name in ("init_action", "frozen_action"):
         actions = getattr(problem, name)
         if actions is not None:
-            shape = _numbers(name, actions).shape
+            shape = checked_array(name, actions).shape
             if len(shape) != 3:
                 raise ContextError(f"{name} has shape {shape}; expected [B, steps, channels]")
             sizes[name] = shape[0]
@@ -130,31 +121,6 @@ def padded_warm_start(init_action: FloatArray | None, spec: ActionSpec, batch: i
     if spec.press_channel is not None:
         rest = np.zeros_like(rest)
     return np.concatenate([actions, rest], axis=1)[:, None]
-
-
-def outside_bounds(actions: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
-    """Which values of `[..., A]` leave the bounds; none does where the finger is up."""
-    slack = BOUND_TOLERANCE * np.maximum(np.abs(spec.low_array), np.abs(spec.high_array))
-    outside = (actions < spec.low_array - slack) | (actions > spec.high_array + slack)
-    if spec.press_channel is not None:
-        outside &= spec.pressed(actions)[..., None]
-    return np.asarray(outside)
-
-
-def checked_actions(name: str, actions: object, spec: ActionSpec, longest: int) -> FloatArray:
-    """Actions `[B, 1 to longest, A]` as finite float32.
-
-    Raises:
-        ContextError: They are of another shape or not finite.
-    """
-    array = _numbers(name, actions)
-    if array.ndim != 3 or array.shape[2] != spec.num_channels or not 1 <= array.shape[1] <= longest:
-        raise ContextError(
-            f"{name} has shape {array.shape}; expected [B, 1 to {longest}, {spec.num_channels}]"
-        )
-    if not np.isfinite(array).all():
-        raise ContextError(f"{name} has values that are NaN or infinite; pass None instead")
-    return array
 
 
 def cost_of(cost: CostFn, candidates: FloatArray) -> FloatArray:

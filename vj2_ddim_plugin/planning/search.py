@@ -8,12 +8,21 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from vj2_ddim_plugin.ddim import Denoiser, Step, add_noise, clip_to, ddim_steps
+from vj2_ddim_plugin.constraints import Rules
+from vj2_ddim_plugin.ddim import (
+    Denoiser,
+    Step,
+    add_noise,
+    classifier_free_guidance,
+    clip_to,
+    ddim_steps,
+    inpainting_steps,
+)
 from vj2_ddim_plugin.errors import ContextError
-from vj2_ddim_plugin.guidance import classifier_free_guidance
-from vj2_ddim_plugin.inpainting import inpainting_steps
+from vj2_ddim_plugin.gestures import decode_checked, diffused_bounds, encode, pressed, project
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.model import SamplerModel
+from vj2_ddim_plugin.planning import SearchSettings
 from vj2_ddim_plugin.planning.checks import (
     checked_batch,
     checked_context,
@@ -22,15 +31,12 @@ from vj2_ddim_plugin.planning.checks import (
     checked_seed,
     padded_warm_start,
 )
-from vj2_ddim_plugin.planning.constraints import Rules
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
-from vj2_ddim_plugin.planning.pool import Candidates, Pool
-from vj2_ddim_plugin.planning.ranking import Ranking
-from vj2_ddim_plugin.planning.robustness import moved_copies
-from vj2_ddim_plugin.planning.settings import SearchSettings
+from vj2_ddim_plugin.planning.ranking import Candidates, Pool, Ranking
 from vj2_ddim_plugin.schedule import TimestepPairs
+from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["CandidateSearch"]
+__all__ = ["CandidateSearch", "moved_copies"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,7 +73,7 @@ class CandidateSearch:
             "inpaint" if self._rules.part_is_known else "denoise",
             "constrain" if self._rules.active else "project",
         )
-        low, high = self._spec.diffused_bounds
+        low, high = diffused_bounds(self._spec)
         self._clip = clip_to((low.astype(np.float32), high.astype(np.float32)))
         warm_start = padded_warm_start(problem.init_action, self._spec, self._batch)
         self._warm_start = self._rules.enforce(warm_start)
@@ -160,7 +166,7 @@ class CandidateSearch:
     def _denoise_near(self, actions: FloatArray) -> None:
         """Re-noise `[B, K, L, A]` to a middle timestep, and add what that denoises to."""
         schedule, settings = self._model.schedule, self._settings
-        original = self._spec.encode(self._spec.project(actions))
+        original = encode(project(actions, self._spec), self._spec)
         noise = self._draw(actions.shape[1])
         noisy = add_noise(original, noise, settings.middle(schedule), schedule)
         self._denoise_into_pool(noisy, settings.middle_pairs(schedule, self._steps))
@@ -224,16 +230,16 @@ class CandidateSearch:
         actions = self._rules.enforce(decoded, avoid=False)
         held = self._rules.encodable(actions).reshape(-1)
         if held.any():
-            clipped[held] = self._spec.encode(actions.reshape(-1, *actions.shape[2:])[held])
+            clipped[held] = encode(actions.reshape(-1, *actions.shape[2:])[held], self._spec)
         return clipped
 
     def _projected(self, diffused: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Actions `[B, K, L, A]` in the planner's units, as decoded and after projection."""
-        decoded, valid = self._spec.decode_checked(diffused)
+        decoded, valid = decode_checked(diffused, self._spec)
         if not self._settings.project or valid.all():
             return decoded, decoded
         actions = decoded.copy()
-        actions[~valid] = self._spec.project(decoded[~valid])
+        actions[~valid] = project(decoded[~valid], self._spec)
         return decoded, actions
 
     def _to_candidates(self, diffused: FloatArray) -> Candidates:
@@ -241,3 +247,34 @@ class CandidateSearch:
         decoded, actions = self._projected(diffused)
         actions = self._rules.enforce(actions)
         return Candidates.changed(decoded, actions, self._rules.kept(actions))
+
+
+def moved_copies(actions: FloatArray, spec: ActionSpec, radius: float) -> FloatArray:
+    """Every plan moved as a whole along each channel, back and forth, and kept in bounds.
+
+    A learned model is not exact about edges. Of two plans that it likes alike, the one that it
+    still likes when it is moved is the safer: the minimum of the worst cost in a neighbourhood
+    (Bertsimas, Nohadani & Teo 2010, "Robust Optimization for Unconstrained Simulation-Based
+    Problems", eq. 2), with the corners of a cross for the neighbourhood. Where there is a press
+    channel it stays, and only what is pressed is moved.
+
+    Args:
+        actions: `[..., L, A]`.
+        spec: The channels and their bounds.
+        radius: How far, as a share of each channel's range.
+
+    Returns:
+        `[..., S, L, A]`, S being twice the number of channels that are moved.
+    """
+    names = [name for name in spec.channels if name != spec.press_channel]
+    low, high = spec.low_array, spec.high_array
+    shifts = np.zeros((2 * len(names), spec.num_channels), actions.dtype)
+    for index, name in enumerate(names):
+        channel = spec.channels.index(name)
+        shifts[2 * index : 2 * index + 2, channel] = radius * (high - low)[channel]
+        shifts[2 * index + 1] *= -1.0
+    copies = actions[..., None, :, :]
+    moved = np.clip(copies + shifts[:, None, :], low, high).astype(actions.dtype)
+    if spec.press_channel is None:
+        return moved
+    return np.where(pressed(copies, spec)[..., None], moved, copies)

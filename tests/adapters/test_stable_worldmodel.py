@@ -1,0 +1,194 @@
+"""stable-worldmodel: what can be said of its solver without the host; `tests/hosts` has more."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from test_bundle import make_bundle
+
+from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
+from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.interface import PlanResult
+
+HORIZON, ACTION_BLOCK, BATCH = 2, 5, 2  # the bundle makes 10 touches (x, y, press)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    """A bundle conditioned on a goal of 2 tokens of width 3."""
+    return make_bundle(tmp_path_factory.mktemp("worldmodel") / "bundle")
+
+
+class Model:
+    """Ranks by the mean distance of x to 0.3."""
+
+    def __init__(self):
+        self.infos, self.candidates = [], []
+
+    def get_cost(self, info, candidates):
+        self.infos.append(info)
+        self.candidates.append(candidates.clone())
+        return (candidates[..., 0::3] - 0.3).abs().mean(dim=(-1, -2))
+
+
+class Listener:
+    """The part of the host's callback that a solver calls."""
+
+    output_key = "listener"
+
+    def __init__(self):
+        self.history, self.heard = [], []
+
+    def reset(self):
+        self.heard = []
+
+    def start_batch(self):
+        self.history = []
+
+    def end_solve(self):
+        self.history.append(len(self.heard))
+
+    def __call__(self, step, candidates, costs):
+        candidates += 0  # a callback may do with them what it likes
+        self.heard.append((step, candidates.clone(), costs.clone()))
+
+
+def encode(model, info):
+    return {"goal": info["goal"][:, -1]}
+
+
+def make_info():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "pixels": torch.rand(BATCH, 1, 4, generator=generator),
+        "goal": torch.rand(BATCH, 1, 2, 3, generator=generator),
+    }
+
+
+def make_solver(bundle, model=None, **settings):
+    settings = {"num_candidates": 8, "num_inference_steps": 2, "encode": encode, **settings}
+    solver = StableWorldModelSolver(
+        bundle, model or Model(), provider="cpu", num_threads=1, **settings
+    )
+    solver.configure(
+        action_space=SimpleNamespace(shape=(BATCH, 3)),
+        n_envs=BATCH,
+        config=SimpleNamespace(horizon=HORIZON, action_block=ACTION_BLOCK),
+    )
+    return solver
+
+
+def test_the_cheapest_of_what_was_ranked_is_the_plan(bundle):
+    model = Model()
+    outputs = make_solver(bundle, model)(make_info())
+    ranked = torch.stack([candidates[0] for candidates in model.candidates])
+    costs = (ranked[..., 0::3] - 0.3).abs().mean(dim=(-1, -2))
+    torch.testing.assert_close(torch.tensor(outputs["costs"]), costs.min(1).values)
+    best = ranked[torch.arange(BATCH), costs.argmin(1)]
+    torch.testing.assert_close(outputs["actions"], best, rtol=0, atol=0)
+
+
+def test_what_takes_over_may_use_gradients(bundle):
+    class Descent:
+        """The host's own optimizer, as it stands in the chain."""
+
+        def optimize(self, problem):
+            actions = torch.full((problem.batch_size, 10, 3), 0.9, requires_grad=True)
+            (actions[..., 0] - 0.5).square().sum().backward()
+            with torch.no_grad():
+                actions -= 0.5 * actions.grad
+            zeros = np.zeros(problem.batch_size)
+            plan = actions.detach().numpy()
+            return PlanResult(plan, zeros, zeros[None], 0, 0, {}, "torch", "finished", zeros)
+
+    class Broken(Model):
+        def get_cost(self, info, candidates):
+            assert not torch.is_grad_enabled()
+            raise RuntimeError("the world model broke")
+
+    outputs = make_solver(bundle, Broken(), on_failure=[Descent()])(make_info())
+    assert outputs["planned_by"] == "host"
+    assert "the world model broke" in outputs["failures"][0]
+    expected = torch.tensor([0.5, 0.9, 0.9]).repeat(BATCH, HORIZON, ACTION_BLOCK)
+    torch.testing.assert_close(outputs["actions"], expected)
+
+
+@pytest.mark.parametrize("deadline_s", [None, float("inf")])
+def test_callbacks_hear_of_each_round(bundle, deadline_s):
+    listener, model = Listener(), Model()
+    solver = make_solver(
+        bundle, model, num_refinements=2, callbacks=[listener], deadline_s=deadline_s
+    )
+    for _ in range(2):
+        assert solver(make_info())["callbacks"] == {"listener": [3]}
+    assert [step for step, _, _ in listener.heard] == [0, 1, 2]
+    for _, candidates, costs in listener.heard:
+        assert candidates.shape == (BATCH, 8, HORIZON, ACTION_BLOCK * 3)
+        torch.testing.assert_close(costs, Model().get_cost({}, candidates))
+
+
+def test_with_a_deadline_callbacks_hear_once_of_all_that_was_ranked(bundle):
+    listener, model = Listener(), Model()
+    solver = make_solver(bundle, model, num_refinements=2, callbacks=[listener], deadline_s=60.0)
+    for _ in range(2):
+        outputs = solver(make_info())
+    ((step, candidates, costs),) = listener.heard
+    assert step == 0
+    total = solver.last_result.num_cost_evaluations // BATCH
+    assert candidates.shape == (BATCH, total, HORIZON, ACTION_BLOCK * 3)
+    assert total == 3 * 8
+    torch.testing.assert_close(costs, Model().get_cost({}, candidates))
+    torch.testing.assert_close(costs.min(1).values, torch.tensor(outputs["costs"]))
+    solver.deadline_s = 0.0
+    assert solver(make_info())["callbacks"] == {"listener": [0]}  # nothing was ranked
+
+
+def test_an_info_dict_for_no_problem_is_refused(bundle):
+    with pytest.raises(ContextError, match=r"B at least 1; found .*'pixels': '\(0, 1, 4\)'"):
+        make_solver(bundle)({"pixels": torch.zeros(0, 1, 4)})
+
+
+@pytest.mark.parametrize("info", [{}, {"task": "push", "step": torch.tensor(3.0)}])
+def test_an_info_dict_without_rows_is_for_all_environments(tmp_path, info):
+    """The host's LagrangianSolver and PGDSolver take the number of environments so."""
+    unconditional = make_bundle(tmp_path / "bundle", conditional=False)
+    outputs = make_solver(unconditional)(dict(info))
+    assert outputs["actions"].shape == (BATCH, HORIZON, ACTION_BLOCK * 3)
+    assert len(outputs["costs"]) == BATCH
+
+
+def test_a_list_tells_of_how_many_environments_an_info_dict_without_arrays_is(tmp_path):
+    unconditional = make_bundle(tmp_path / "bundle", conditional=False)
+    outputs = make_solver(unconditional)({"names": ["left"]})
+    assert outputs["actions"].shape[0] == 1
+
+
+def test_a_callback_that_reads_what_we_do_not_have_is_named(bundle):
+    class Greedy(Listener):
+        def __call__(self, **state):
+            self.heard.append(state["topk_vals"])
+
+    with pytest.raises(Exception, match="Greedy reads 'topk_vals'"):
+        make_solver(bundle, callbacks=[Greedy()])(make_info())
+
+
+def test_what_is_no_array_is_handed_on_as_it_is(bundle):
+    model, expected = Model(), make_solver(bundle)(make_info())
+    extra = {"task": "push", "id": 7, "mask": None, "time": torch.tensor(3.0)}
+    arrays = {"pose": np.arange(BATCH * 2).reshape(BATCH, 2), "names": ["left", "right"]}
+    outputs = make_solver(bundle, model)({**extra, **make_info(), **arrays})
+    torch.testing.assert_close(outputs["actions"], expected["actions"], rtol=0, atol=0)
+    for problem, info in enumerate(model.infos):
+        assert {name: info[name] for name in extra} == extra
+        assert info["names"] == [arrays["names"][problem]]
+        assert info["pixels"].shape == (1, 8, 1, 4)
+        np.testing.assert_array_equal(info["pose"], np.tile(arrays["pose"][problem], (1, 8, 1)))
+
+
+def test_a_warm_start_in_half_precision(bundle):
+    start = torch.zeros(BATCH, HORIZON, ACTION_BLOCK * 3, dtype=torch.float16)
+    assert make_solver(bundle)(make_info(), start)["actions"].dtype == torch.float32
+    assert make_solver(bundle)(make_info(), start[:, :0])["actions"].shape == start.shape
+    with pytest.raises(ContextError, match=r"init_action has shape \(2, 2, 14\)"):
+        make_solver(bundle)(make_info(), start[..., :-1])

@@ -1,0 +1,170 @@
+"""`vj2-ddim doctor`: what is said of a machine, and when it fails."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import onnxruntime
+import pytest
+import typer
+from test_bundle import make_bundle
+from typer.testing import CliRunner
+
+from vj2_ddim_plugin.cli import doctor
+from vj2_ddim_plugin.cli.commands import doctor as command
+from vj2_ddim_plugin.cli.doctor import EXTRAS, RUNS, examine, time_one_plan
+from vj2_ddim_plugin.errors import BundleError, ConfigError, ProviderError
+from vj2_ddim_plugin.session import available_providers, why_not
+
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+
+
+@pytest.fixture
+def app():
+    app = typer.Typer()
+    app.command()(command)
+    return app
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "bundle")
+
+
+def run(app, *arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_it_says_which_providers_really_run():
+    findings = examine()
+    assert findings["built in"] == available_providers()
+    assert findings["versions"]["python"].startswith("3.")
+    assert findings["versions"]["vj2-ddim-plugin"] == version("vj2-ddim-plugin")
+    assert findings["versions"]["vj2-ddim-benchmark"]
+    assert findings["versions"].get("onnxruntime-gpu") or findings["versions"].get("onnxruntime")
+    assert findings["providers"]["cpu"] == RUNS
+    for name in ("cuda", "tensorrt"):
+        if why_not(name):
+            assert findings["providers"][name] == f"does not run: {why_not(name)}"
+    running = "CUDA" if findings["providers"]["cuda"] == RUNS else "CPU"
+    assert findings["auto takes"] == f"{running}ExecutionProvider"
+    assert findings["extras"]["cli"] == "installed"
+    assert findings["processor"]["cores"] >= 1
+    assert "bundle" not in findings
+
+
+def test_a_provider_that_nothing_lacks_and_that_still_fails_is_told(monkeypatch):
+    monkeypatch.setattr(doctor, "why_not", lambda name: "")
+
+    def refuse(graph, settings="auto"):
+        if settings != "auto" and settings.provider != "cpu":
+            raise ProviderError("CUDA failure 35")
+        return real(graph, settings)
+
+    real = doctor.OnnxGraph
+    monkeypatch.setattr(doctor, "OnnxGraph", refuse)
+    assert examine()["providers"] == {
+        "cpu": RUNS,
+        "cuda": "does not run: CUDA failure 35",
+        "tensorrt": "does not run: CUDA failure 35",
+    }
+
+
+def test_a_provider_that_computes_wrongly_does_not_run(monkeypatch):
+    class Wrong(doctor.OnnxGraph):
+        def run(self, feeds):
+            return [3 * feeds["x"]]
+
+    monkeypatch.setattr(doctor, "OnnxGraph", Wrong)
+    assert "1 + 1 = [3.0, 3.0]" in examine()["providers"]["cpu"]
+
+
+def test_the_tiny_graph_is_sound():
+    tiny = onnxruntime.InferenceSession(doctor.TINY_GRAPH, providers=["CPUExecutionProvider"])
+    (entry,) = tiny.get_inputs()
+    assert (entry.name, entry.shape, entry.type) == ("x", [2], "tensor(float)")
+
+
+def test_the_extras_are_those_of_the_project():
+    declared = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    assert set(EXTRAS) == set(declared) - {"dev", "docs"}
+    for extra, modules in EXTRAS.items():
+        own = {line.split(">")[0].split("=")[0] for line in declared[extra]}
+        assert {name for name in own if not name.startswith("vj2")} == set(modules)
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "wandb" else name)
+    assert examine()["extras"]["train"] == "lacks wandb"
+
+
+def test_the_environment_is_read(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    found = examine()["environment"]
+    assert found["OMP_NUM_THREADS"] == "7"
+    assert found["OMP_WAIT_POLICY"] == "not set"
+
+
+def test_a_bundle_is_timed(folder):
+    timed = time_one_plan(folder)
+    assert timed["folder"] == str(folder)
+    assert timed["steps"] == 10
+    assert 0 < timed["warm_plan_s"] < 10
+    assert timed["first_plan_s"] > 0
+    assert timed["load_s"] > 0
+
+
+def test_a_folder_that_is_no_bundle_is_a_bundle_error(tmp_path):
+    with pytest.raises(BundleError, match="not a bundle"):
+        time_one_plan(tmp_path)
+
+
+def test_a_broken_bundle_does_not_hide_what_the_machine_can_do(app, tmp_path):
+    done = run(app, "--bundle", tmp_path)
+    assert isinstance(done.exception, BundleError)
+    assert "processor" in done.output
+
+
+def test_the_table_and_the_file_say_the_same(app, folder, tmp_path):
+    done = run(app, "--bundle", folder, "--json", tmp_path / "found.json")
+    assert done.exit_code == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert set(found) >= {"versions", "providers", "environment", "extras", "bundle"}
+    for section, value in found.items():
+        assert section in done.output
+        for name in value if isinstance(value, dict) else ():
+            assert name in done.output
+
+
+def test_what_is_required_and_runs_is_well(app):
+    assert run(app, "--require", "cpu").exit_code == 0
+
+
+def test_what_is_required_and_does_not_run_is_an_error_with_the_cause(app, monkeypatch):
+    monkeypatch.setattr(doctor, "why_not", lambda name: f"no {name} here")
+    done = run(app, "--require", "cpu", "--require", "cuda")
+    assert isinstance(done.exception, ProviderError)
+    assert "--require cuda: it does not run: no cuda here" in str(done.exception)
+    assert "no tensorrt here" in done.output  # the table is there all the same
+
+
+def test_an_unknown_requirement_is_refused(app):
+    with pytest.raises(ConfigError, match="--require gpu is unknown; use one of cpu, cuda"):
+        command(require=["gpu"])
+
+
+def test_it_needs_no_torch_and_prints_nothing_but_its_table():
+    code = """
+import sys
+for name in ("torch", "onnx", "scipy", "wandb"):
+    sys.modules[name] = None
+from vj2_ddim_plugin.cli.commands import doctor
+doctor()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "lacks torch" in done.stdout

@@ -1,0 +1,396 @@
+"""What every adapter shares: tensors in, an optimizer's arrays between, one checked plan out.
+
+Hosts check little of what passes between them and a planner; the one place that does is here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import numpy as np
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError, CostError
+from vj2_ddim_plugin.interface import (
+    ActionOptimizer,
+    CostFn,
+    FloatArray,
+    PlanningProblem,
+    PlanResult,
+)
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.planning.checks import outside_bounds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "HostPlanner",
+    "RowCost",
+    "check_fit",
+    "check_shape",
+    "checked_costs",
+    "checked_init_action",
+    "checked_plan",
+    "inputs_of",
+    "spec_of",
+    "wanted_context",
+]
+
+logger = logging.getLogger(__name__)
+
+RowCost: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+"""Cost `[n]` of actions `[n, l, A]` for the problems whose numbers are `[n]`."""
+
+
+class HostPlanner:
+    """The base of an adapter. Not to be shared between threads: it remembers its last call.
+
+    Args:
+        optimizer: A bundle's folder, or any `ActionOptimizer` with an `action_spec`.
+        deadline_s: Seconds one plan may take, the host's encoding included, or None.
+        seed: Of each plan's randomness; None leaves the optimizer's own.
+        rows_per_chunk: Candidates in one pass through the world model, which bounds its memory.
+        **settings: Of `DDIMOptimizer.from_bundle`, when `optimizer` is a folder.
+
+    Attributes:
+        last_result: The whole result of the last call, failures and provider included; None
+            before it, and after a call that raised.
+
+    Raises:
+        ConfigError: The optimizer does not say what it plans, or a setting is wrong or has no use.
+        BundleError: The folder is not a bundle.
+    """
+
+    host: ClassVar[str] = "the host"
+
+    def __init__(
+        self,
+        optimizer: ActionOptimizer | Path | str,
+        *,
+        deadline_s: float | None = None,
+        seed: int | None = None,
+        rows_per_chunk: int = 64,
+        **settings: Any,  # noqa: ANN401
+    ) -> None:
+        if isinstance(optimizer, str | Path):
+            optimizer = DDIMOptimizer.from_bundle(optimizer, **settings)
+        elif settings:
+            raise ConfigError(
+                f"{sorted(settings)} belong to a bundle that is loaded here; this optimizer is "
+                f"made already, set them there"
+            )
+        if rows_per_chunk < 1:
+            raise ConfigError(f"rows_per_chunk must be at least 1; found {rows_per_chunk}")
+        self.optimizer, self.action_spec = optimizer, spec_of(optimizer)
+        self.deadline_s, self.seed, self.rows_per_chunk = deadline_s, seed, rows_per_chunk
+        self.last_result: PlanResult | None = None
+
+    @property
+    def deadline_s(self) -> float | None:
+        """Seconds one plan may take, or None; `ConfigError` when it is set to anything else."""
+        return self._deadline_s
+
+    @deadline_s.setter
+    def deadline_s(self, seconds: float | None) -> None:
+        if seconds is not None:
+            is_number = isinstance(seconds, int | float | np.number)
+            if not is_number or isinstance(seconds, bool) or math.isnan(seconds):
+                raise ConfigError(
+                    f"deadline_s must be a number of seconds, or None; found {seconds!r}"
+                )
+            seconds = float(seconds)
+        self._deadline_s = seconds
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Where the weights came from, as the optimizer's bundle says it; empty without one."""
+        bundle = getattr(getattr(self.optimizer, "model", None), "bundle", None)
+        found: Mapping[str, Any] = getattr(bundle, "provenance", {})
+        return found
+
+    def _leave_unused(self, unused: Mapping[str, Any]) -> None:
+        """Say which settings of the planner that this one replaces mean nothing here.
+
+        Raises:
+            ConfigError: Some are settings of a `HostPlanner` or of the bundle's optimizer.
+        """
+        meant = sorted(set(unused) & _own_settings())
+        if meant:
+            raise ConfigError(
+                f"{meant} would mean nothing to {type(self).__name__} here: they are settings of "
+                f"the bundle's optimizer. Put them in settings={{...}}"
+            )
+        if unused:
+            logger.warning("%s does not use %s", type(self).__name__, ", ".join(sorted(unused)))
+
+    def _begin(self) -> float:
+        """Forget the last call, and say when this one began."""
+        self.last_result = None
+        return time.perf_counter()
+
+    def _plan(
+        self,
+        context: Mapping[str, FloatArray],
+        cost: CostFn | None,
+        init_action: FloatArray | None,
+        batch: int,
+        begun: float | None = None,
+    ) -> FloatArray:
+        """Plan from checked arrays to a checked plan `[B, L, A]`.
+
+        The deadline is counted from `begun` on, or from now.
+        """
+        deadline = self.deadline_s
+        if deadline is not None and begun is not None:
+            deadline = max(0.0, deadline - (time.perf_counter() - begun))
+        result = self.optimizer.optimize(
+            PlanningProblem(context, cost, init_action, deadline, self.seed, batch)
+        )
+        actions = checked_plan(result.actions, self.action_spec, batch, self.host)
+        self.last_result = result
+        return actions
+
+    def _optimize(
+        self,
+        context: Mapping[str, Tensor],
+        cost: RowCost,
+        *,
+        like: Tensor,
+        length: int,
+        begun: float,
+        init_action: Tensor | None = None,
+        rows_per_chunk: int | None = None,
+    ) -> Tensor:
+        """Plan from a host's tensors.
+
+        Args:
+            context: The host's latents, `[B, ...]` each.
+            cost: Of candidates `[n, length, A]`, for the problems numbered `[n]`.
+            like: Its device and dtype are those of the candidates and of the plan.
+            length: Actions the host asks for, at most L; the cost and the plan end there.
+            begun: When the host's call began, of `_begin`, for the deadline.
+            init_action: `[B, l, A]`, the warm start, or None.
+            rows_per_chunk: In place of the planner's own.
+
+        Returns:
+            `[B, length, A]`.
+        """
+        batch = len(next(iter(context.values())))
+        warm_start = None
+        if init_action is not None:
+            warm_start = checked_init_action(init_action, self.action_spec, batch)
+        arrays = wanted_context(self.optimizer, context, self.host)
+        array_cost = self._array_cost(cost, like, length, rows_per_chunk or self.rows_per_chunk)
+        actions = self._plan(arrays, array_cost, warm_start, batch, begun)
+        return self._as_tensor(actions[:, :length], like)
+
+    def _as_tensor(self, actions: FloatArray, like: Tensor) -> Tensor:
+        """`[..., A]` with the device and dtype of `like`, which do not round it out of bounds."""
+        import torch
+
+        tensor = torch.tensor(actions, dtype=like.dtype, device=like.device)
+        eps = torch.finfo(like.dtype).eps
+        if eps <= np.finfo(np.float32).eps:
+            return tensor
+        spec = self.action_spec
+        low, high = (torch.tensor(bound) for bound in (spec.low_array, spec.high_array))
+        # a bound that rounds outward is moved inward, by more than it was rounded
+        lowest, highest = low.to(like.dtype), high.to(like.dtype)
+        lowest = torch.where(lowest < low, low + eps * low.abs(), low).to(tensor)
+        highest = torch.where(highest > high, high - eps * high.abs(), high).to(tensor)
+        clamped = tensor.clamp(lowest, highest)
+        if spec.press_channel is None:
+            return clamped
+        pressed = torch.from_numpy(spec.pressed(actions)[..., None]).to(tensor.device)
+        return torch.where(pressed, clamped, tensor)
+
+    def _array_cost(self, cost: RowCost, like: Tensor, length: int, chunk: int) -> CostFn:
+        """The host's cost as the optimizer calls it: `[B, K, L, A]` to `[B, K]`, in numpy."""
+        import torch
+
+        @torch.inference_mode()
+        def array_cost(candidates: FloatArray) -> FloatArray:
+            batch, count = candidates.shape[:2]
+            flat = self._as_tensor(candidates[:, :, :length], like)
+            numbers = torch.arange(batch, device=like.device).repeat_interleave(count)
+            chunks = zip(
+                torch.split(numbers, chunk), torch.split(flat.flatten(0, 1), chunk), strict=True
+            )
+            costs = [
+                checked_costs(cost(rows, actions), len(rows), self.host).float().cpu()
+                for rows, actions in chunks
+            ]
+            values: FloatArray = torch.cat(costs).reshape(batch, count).numpy()
+            return values
+
+        return array_cost
+
+    def _in_blocks(self, actions: Tensor) -> Tensor:
+        """Actions `[n, l, A]` as the host's world-model steps `[n, l / action_block, D]`."""
+        width = self.action_spec.action_block * self.action_spec.num_channels
+        return actions.reshape(len(actions), -1, width)
+
+    def _in_actions(self, blocks: Tensor) -> Tensor:
+        """The inverse of `_in_blocks`."""
+        return blocks.reshape(len(blocks), -1, self.action_spec.num_channels)
+
+
+def _own_settings() -> set[str]:
+    """Every setting of a `HostPlanner` and of the optimizer that it loads from a bundle."""
+    makers = (DDIMOptimizer, DDIMOptimizer.from_bundle, HostPlanner)
+    names = {name for maker in makers for name in inspect.signature(maker).parameters}
+    return names - {"model", "path", "optimizer", "settings"}
+
+
+def spec_of(optimizer: ActionOptimizer) -> ActionSpec:
+    """The `ActionSpec` that an optimizer plans by, or `ConfigError` where it has none."""
+    spec = getattr(optimizer, "action_spec", None)
+    if not isinstance(optimizer, ActionOptimizer) or not isinstance(spec, ActionSpec):
+        raise ConfigError(
+            f"an adapter needs a bundle's folder, or an optimizer with a method 'optimize' and an "
+            f"ActionSpec as its attribute 'action_spec'; found {type(optimizer).__name__}"
+        )
+    return spec
+
+
+def inputs_of(optimizer: ActionOptimizer) -> Mapping[str, tuple[int, ...]] | None:
+    """What an optimizer is conditioned on, by name; None where it does not say."""
+    condition = getattr(getattr(optimizer, "model", None), "condition", None)
+    inputs: Mapping[str, tuple[int, ...]] | None = getattr(condition, "inputs", None)
+    return inputs
+
+
+def wanted_context(
+    optimizer: ActionOptimizer, given: Mapping[str, Tensor], host: str
+) -> dict[str, FloatArray]:
+    """The arrays of a host that this optimizer is conditioned on, float32 on the CPU.
+
+    One that names its inputs (`model.condition`) gets these and no others, one that does not gets
+    all of `given`, tensors `[B, ...]`; `ContextError` where it wants one that the host lacks.
+    """
+    inputs = inputs_of(optimizer)
+    names = sorted(given if inputs is None else inputs)
+    missing = sorted(set(names) - set(given))
+    if missing:
+        raise ContextError(
+            f"this optimizer is conditioned on {missing}, which {host} does not have; it gives "
+            f"{sorted(given)}. Train on latents (state and goal) instead"
+        )
+    return {name: given[name].detach().float().cpu().numpy() for name in names}
+
+
+def check_fit(spec: ActionSpec, *, horizon: int | None, action_dim: int, host: str) -> None:
+    """Whether a host's plans `[horizon, action_dim]` are the beginning of what `spec` makes.
+
+    Args:
+        spec: What the optimizer makes; one host action packs `action_block` of its actions.
+        horizon: World-model steps the host plans, or None where that is not settled yet.
+        action_dim: Numbers the host passes to its world model a step.
+        host: The host's name, for messages.
+
+    Raises:
+        ActionError: The sizes do not fit.
+    """
+    width = spec.action_block * spec.num_channels
+    if action_dim != width:
+        raise ActionError(
+            f"{host} takes {action_dim} numbers a world-model step, the optimizer makes {width} "
+            f"(action_block {spec.action_block} x {spec.num_channels} channels). Train on this "
+            f"host's actions"
+        )
+    if horizon is not None and not 1 <= horizon <= spec.horizon:
+        raise ActionError(
+            f"{host} plans {horizon} world-model steps, the optimizer makes {spec.horizon}. Lower "
+            f"the host's horizon, or train with that horizon"
+        )
+
+
+def check_shape(name: str, found: Sequence[int], expected: Sequence[int], axes: str) -> None:
+    """Raise `ContextError` unless a tensor has the shape that `axes` names."""
+    if tuple(found) != tuple(expected):
+        raise ContextError(f"{name} has shape {list(found)}; expected {axes} = {list(expected)}")
+
+
+def checked_costs(costs: Tensor, count: int, host: str) -> Tensor:
+    """What a host's objective said of `count` candidates, `[count]`, or `CostError`."""
+    if tuple(costs.shape) != (count,):
+        raise CostError(
+            f"the objective of {host} returned shape {list(costs.shape)} for {count} candidates; "
+            f"expected [{count}], one number each"
+        )
+    return costs
+
+
+def checked_init_action(actions: Tensor, spec: ActionSpec, batch: int) -> FloatArray | None:
+    """A host's warm start `[B, l, A]` with l <= L as float32; None when it is empty.
+
+    What leaves the bounds by no more than its dtype rounds by is put on them.
+
+    Raises:
+        ContextError: Its shape is wrong, it is not finite, or it leaves the bounds.
+    """
+    if actions.ndim == 3 and actions.shape[1] == 0:
+        return None
+    length, channels = spec.length, spec.num_channels
+    if actions.ndim != 3 or len(actions) != batch or actions.shape[2] != channels:
+        raise ContextError(
+            f"the warm start has shape {tuple(actions.shape)}; expected [{batch}, 1 to {length}, "
+            f"{channels}]"
+        )
+    if actions.shape[1] > length:
+        raise ContextError(f"the warm start is {actions.shape[1]} actions long, a plan {length}")
+    array = _rounded_back(actions, spec)
+    fault = _fault(array, spec)
+    if fault:
+        raise ContextError(f"the warm start {fault}. Clip it, or pass None")
+    return array
+
+
+def _rounded_back(actions: Tensor, spec: ActionSpec) -> FloatArray:
+    """`[B, l, A]` as float32, with what left the bounds by rounding put back on them."""
+    import torch
+
+    array: FloatArray = actions.detach().float().cpu().numpy()
+    if not actions.is_floating_point():
+        return array
+    low, high = spec.low_array, spec.high_array
+    slack = torch.finfo(actions.dtype).eps * np.maximum(np.abs(low), np.abs(high))
+    clipped = np.clip(array, low, high).astype(np.float32)
+    return np.where(np.abs(array - clipped) <= slack, clipped, array)
+
+
+def checked_plan(actions: FloatArray, spec: ActionSpec, batch: int, host: str) -> FloatArray:
+    """What an optimizer hands to a host: `[B, L, A]`, finite and within its bounds.
+
+    Raises:
+        ActionError: It is not.
+    """
+    expected = (batch, spec.length, spec.num_channels)
+    if actions.shape != expected:
+        raise ActionError(f"the plan for {host} has shape {actions.shape}; expected {expected}")
+    fault = _fault(actions, spec)
+    if fault:
+        raise ActionError(f"the plan for {host} {fault}. Check the optimizer; leave projection on")
+    return actions
+
+
+def _fault(actions: FloatArray, spec: ActionSpec) -> str:
+    """What is wrong with the values of `[B, l, A]`, or nothing."""
+    if not np.isfinite(actions).all():
+        return f"has {int(np.sum(~np.isfinite(actions)))} values that are NaN or infinite"
+    outside = outside_bounds(actions, spec)
+    for channel in np.flatnonzero(outside.any(axis=(0, 1))):
+        low, high = spec.action_low[channel], spec.action_high[channel]
+        values = actions[..., channel][outside[..., channel]]
+        return (
+            f"leaves the bounds of channel {spec.channels[channel]!r}: {values.min():g} to "
+            f"{values.max():g}, allowed are {low:g} to {high:g}"
+        )
+    return ""

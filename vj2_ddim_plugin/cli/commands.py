@@ -1,0 +1,222 @@
+"""`vj2-ddim inspect`, `plan`, `doctor` and `adapters`: what needs no torch, only the extra `cli`."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from vj2_ddim_plugin.adapters.registry import FoundAdapter, find_adapters
+from vj2_ddim_plugin.bundle import Bundle, read_bundle
+from vj2_ddim_plugin.cli.console import print_table, say
+from vj2_ddim_plugin.cli.doctor import RUNS, examine, time_one_plan
+from vj2_ddim_plugin.engine.providers import PROVIDERS
+from vj2_ddim_plugin.errors import ConfigError, ContextError, ProviderError
+from vj2_ddim_plugin.files import atomic_path, write_json
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+
+__all__ = ["adapters", "doctor", "inspect", "plan"]
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write it as JSON.")]
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    json_file: JsonFile = None,
+) -> None:
+    """Say all there is to know about a bundle: what it samples, from what, and how exactly."""
+    read = read_bundle(bundle)
+    model = BundleModel(read, "auto")
+    description = {**_describe(read), "runs on": model.provider}
+    print_table(list(description.items()), title=str(bundle))
+    if json_file is not None:
+        write_json(json_file, description)
+
+
+def _describe(bundle: Bundle) -> dict[str, object]:
+    spec, schedule, condition = bundle.action_spec, bundle.schedule, bundle.condition
+    sizes = {name: (bundle.folder / name).stat().st_size for name in bundle.graphs}
+    inputs = {name: list(shape) for name, shape in condition.inputs.items()}
+    return {
+        "actions": f"[{spec.length}, {spec.num_channels}] ({', '.join(spec.channels)}), "
+        f"{spec.horizon} block(s) of {spec.action_block} at {spec.rate_hz:g} Hz",
+        "bounds": f"{spec.action_low} to {spec.action_high}",
+        "press": f"{spec.press_channel}, {spec.min_press_steps} to {spec.longest_press} steps, "
+        f"path of {spec.path_knots} knots",
+        "representation": f"{spec.representation}, diffused as {list(spec.diffused_shape)}",
+        "condition": f"{condition.kind} {inputs or ''}",
+        "schedule": f"{schedule.beta_schedule}, {schedule.num_train_timesteps} timesteps, predicts "
+        f"{schedule.prediction_type}, spacing {schedule.timestep_spacing}",
+        "graphs": {
+            name: f"{sizes[name]:,} bytes, sha256 {digest}"
+            for name, digest in bundle.graphs.items()
+        },
+        "parity": dict(bundle.parity),
+        "provenance": dict(bundle.provenance),
+    }
+
+
+def plan(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    conditions: Annotated[
+        Path | None,
+        typer.Option(
+            help="An .npz with the bundle's context arrays, [B, ...] each; not needed for an "
+            "unconditional bundle."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the actions go: an .npy of [B, L, A].")] = Path(
+        "plan.npy"
+    ),
+    picture: Annotated[Path | None, typer.Option(help="Also draw the plans.")] = None,
+    num_plans: Annotated[int, typer.Option(help="B, for an unconditional bundle.")] = 1,
+    num_inference_steps: Annotated[int, typer.Option(help="DDIM steps N.")] = 10,
+    eta: Annotated[float, typer.Option(help="0 is DDIM, 1 is DDPM.")] = 0.0,
+    guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is off.")] = 1,
+    temperature: Annotated[
+        float, typer.Option(help="Std of the starting noise; below 1, surer plans.")
+    ] = 1.0,
+    provider: Annotated[
+        str, typer.Option(help="auto, cpu or cuda; by name it is strict.")
+    ] = "auto",
+    project: Annotated[bool, typer.Option(help="Project the plan onto valid gestures.")] = True,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write times and counts.")
+    ] = None,
+) -> None:
+    """Sample one plan a condition. There is no world model here, so nothing is ranked."""
+    optimizer = DDIMOptimizer.from_bundle(
+        bundle,
+        provider=provider,
+        num_inference_steps=num_inference_steps,
+        eta=eta,
+        guidance_scale=guidance_scale,
+        temperature=temperature,
+        project=project,
+        seed=seed,
+    )
+    inputs = optimizer.model.condition.inputs
+    if inputs and conditions is None:
+        shapes = ", ".join(f"{name} [B, {', '.join(map(str, inputs[name]))}]" for name in inputs)
+        raise ContextError(f"{bundle} plans from a condition: give {shapes} with --conditions")
+    context = {} if conditions is None else _read_conditions(conditions)
+    result = optimizer.optimize(PlanningProblem(context, batch_size=None if context else num_plans))
+    with atomic_path(out) as temporary, open(temporary, "wb") as stream:
+        np.save(stream, result.actions)
+    if picture is not None:
+        from vj2_ddim_plugin.cli.pictures import (
+            plot_plan,
+            save_figure,
+        )  # matplotlib is slow to load
+
+        save_figure(plot_plan(result.actions, optimizer.action_spec), picture)
+    summary = {
+        "plans": len(result.actions),
+        "provider": result.provider,
+        "wall_time_ms": {name: 1e3 * seconds for name, seconds in result.wall_time_s.items()},
+        "num_denoiser_evaluations": result.num_denoiser_evaluations,
+        "projection_distance": [float(value) for value in result.projection_distance],
+    }
+    if json_file is not None:
+        write_json(json_file, summary)
+    say(
+        f"{len(result.actions)} plans {result.actions.shape[1:]} in "
+        f"{1e3 * result.wall_time_s['total']:.1f} ms on {result.provider}, written to {out}"
+    )
+
+
+def _read_conditions(path: Path) -> dict[str, FloatArray]:
+    try:
+        with open(path, "rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array without a name")
+            with archive:
+                return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise ContextError(
+            f"{path}: cannot be read as an .npz of condition arrays ({error}). Write it with "
+            f"numpy.savez(path, name=array, ...)"
+        ) from error
+
+
+def doctor(
+    bundle: Annotated[Path | None, typer.Option(help="Time one plan of this bundle.")] = None,
+    require: Annotated[
+        list[str] | None, typer.Option(help="Fail unless this provider runs; may be repeated.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Say what this machine can do: which providers really run, and why the others do not."""
+    unknown = sorted(set(require or ()) - set(PROVIDERS))
+    if unknown:
+        raise ConfigError(f"--require {unknown[0]} is unknown; use one of {', '.join(PROVIDERS)}")
+    findings = examine()
+    _show(findings)
+    if bundle is not None:  # after the rest: what is wrong with a bundle may be read off it
+        findings["bundle"] = time_one_plan(bundle)
+        _show({"bundle": findings["bundle"]})
+    if json_file is not None:
+        write_json(json_file, findings)
+    for name in require or ():
+        if findings["providers"][name] != RUNS:
+            raise ProviderError(f"--require {name}: it {findings['providers'][name]}")
+
+
+def _show(findings: Mapping[str, Any]) -> None:
+    """A section a row, a finding a line."""
+    sections = {
+        section: value if isinstance(value, dict) else {"": value}
+        for section, value in findings.items()
+    }
+    print_table(
+        [
+            (
+                section,
+                "\n".join(
+                    f"{name}: {found}" if name else f"{found}" for name, found in lines.items()
+                ),
+            )
+            for section, lines in sections.items()
+        ],
+        lines=True,
+    )
+
+
+def adapters(json_file: JsonFile = None) -> None:
+    """List the adapters: host, units, what they replace, and whether they can run here."""
+    rows = {name: _row(found) for name, found in find_adapters().items()}
+    columns = ("host", "units", "target", "here")
+    print_table(
+        [(name, *(row[column] for column in columns)) for name, row in rows.items()],
+        ("name", *columns),
+        title="adapters",
+    )
+    if json_file is not None:
+        write_json(json_file, rows)
+
+
+def _row(found: FoundAdapter) -> dict[str, str]:
+    """What is said of one adapter, all of it text."""
+    adapter = found.adapter
+    if adapter is None:
+        texts = dict.fromkeys(("host", "replaces", "units", "usage"), "")
+        return {**texts, "target": found.value, "here": f"broken: {found.error}"}
+    here = "yes" if adapter.host_is_here else f"yes, without {adapter.package}"
+    if adapter.missing:
+        here = f"needs {', '.join(adapter.missing)}"
+    return {
+        "host": adapter.host,
+        "replaces": adapter.replaces,
+        "units": adapter.units,
+        "usage": adapter.usage,
+        "target": adapter.target,
+        "here": here,
+    }

@@ -1,0 +1,98 @@
+"""What commands print: tables with whole values, lines of plain text, progress bars.
+
+Text is shown as it is: brackets in a path or a message are never taken for Rich's markup. On a
+terminal a long value is folded; in a pipe or a file nothing is folded or cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.box import HEAVY_HEAD, SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+__all__ = ["Progress", "print_table", "progress_bars", "say"]
+
+UNBOUNDED = 100_000  # columns; what is measured against it is never folded
+
+
+class Progress(Protocol):
+    """What a long piece of work reports to."""
+
+    def __call__(self, phase: str, done: int, total: int, line: str = "", /) -> None:
+        """So much of a phase is done, of so much in all; `line` is a word on the last step."""
+
+
+def say(text: object, *, style: str = "", error: bool = False) -> None:
+    """Print one line as it is, on the standard output or, with `error`, on the other."""
+    Console(stderr=error).print(Text(str(text), style=style), soft_wrap=True)
+
+
+def print_table(
+    rows: Iterable[Sequence[object]],
+    headings: Sequence[str] = (),
+    *,
+    title: str = "",
+    numbers: bool = False,
+    lines: bool = False,
+) -> None:
+    """Print a table with whole values.
+
+    Args:
+        rows: One sequence of values a row; None is an empty cell.
+        headings: Of the columns; none where the rows speak for themselves.
+        title: Above it.
+        numbers: Whether all columns but the first hold numbers: aligned to the right, not folded,
+            whatever the width of the terminal.
+        lines: Whether a line parts the rows.
+    """
+    rows = [[Text("" if cell is None else str(cell)) for cell in row] for row in rows]
+    table = Table(
+        show_header=bool(headings),
+        show_lines=lines,
+        box=SIMPLE_HEAD if numbers else HEAVY_HEAD,
+        padding=(0, 1, 0, 0) if numbers else (0, 1),
+    )
+    for number in range(max([len(headings), *(len(row) for row in rows)])):
+        heading = headings[number] if number < len(headings) else ""
+        right = numbers and number > 0
+        table.add_column(
+            Text(heading), justify="right" if right else "left", overflow="fold", no_wrap=numbers
+        )
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if numbers or not console.is_terminal:
+        wide = console.options.update(max_width=UNBOUNDED)
+        natural = console.measure(table, options=wide).maximum
+        console = Console(width=max(natural, console.width), height=console.height)
+    if title:  # beside the table: Rich would break it at the table's width
+        say(title, style="italic")
+    console.print(table)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """One bar a phase on the standard error, made when the phase first reports."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[line]}", markup=False),
+    )
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def update(phase: str, done: int, total: int, line: str = "", /) -> None:
+            if phase not in tasks:
+                tasks[phase] = bars.add_task(phase, total=total, line=line)
+            bars.update(tasks[phase], completed=done, total=total, line=line)
+
+        yield update

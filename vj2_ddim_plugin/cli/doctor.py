@@ -1,0 +1,138 @@
+"""What this machine can do: which providers really run, and why the others do not."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from vj2_ddim_plugin.engine.providers import PROVIDERS, TF32_OVERRIDE, SessionSettings
+from vj2_ddim_plugin.errors import ProviderError
+from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.session import OnnxGraph, available_providers, why_not
+
+__all__ = ["EXTRAS", "RUNS", "examine", "time_one_plan"]
+
+EXTRAS = {
+    "cli": ("typer", "rich", "matplotlib"),
+    "train": ("torch", "wandb", "scipy", "h5py"),
+    "export": ("torch", "onnx", "onnxscript"),
+}
+RUNS = "runs"
+WHEELS = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-directml", "onnxruntime-openvino")
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "CUDA_VISIBLE_DEVICES",
+    "LD_LIBRARY_PATH",
+    TF32_OVERRIDE,
+)
+WARM_PLANS = 20
+# An ONNX model of opset 13, written out: y = x + x, both float32 [2].
+TINY_GRAPH = (
+    b"\x08\x08\x12\x00:5\n\x0e\n\x01x\n\x01x\x12\x01y\x22\x03Add\x12\x01gZ\x0f\n\x01x\x12\n\n\x08"
+    b"\x08\x01\x12\x04\n\x02\x08\x02b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x02B\x04\n"
+    b"\x00\x10\r"
+)
+
+
+def examine() -> dict[str, Any]:
+    """Look at this machine and this installation; plain values, ready for JSON.
+
+    Returns:
+        Sections by name. `providers` holds `"runs"`, or why not, for each provider by its name.
+    """
+    return {
+        "versions": {
+            "vj2-ddim-plugin": _version("vj2-ddim-plugin"),
+            "vj2-ddim-benchmark": _version("vj2-ddim-benchmark") or "not installed",
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            **{wheel: found for wheel in WHEELS if (found := _version(wheel))},
+        },
+        "built in": available_providers(),
+        "providers": {name: _whether_it_runs(name) for name in PROVIDERS},
+        "auto takes": OnnxGraph(TINY_GRAPH).provider,
+        "TF32": {
+            "cuda": "off unless allow_tf32",
+            "tensorrt": f"refused unless allow_tf32 or {TF32_OVERRIDE}=0",
+        },
+        "processor": dict(_processor()),
+        "environment": {name: os.environ.get(name, "not set") for name in VARIABLES},
+        "extras": {extra: _whether_installed(modules) for extra, modules in EXTRAS.items()},
+    }
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _whether_it_runs(provider: str) -> str:
+    """Make a session of it and run it; nothing less tells."""
+    if provider != "cpu" and (reason := why_not(provider)):
+        return f"does not run: {reason}"
+    try:
+        with OnnxGraph(TINY_GRAPH, SessionSettings(provider, allow_tf32=True)) as graph:
+            (doubled,) = graph.run({"x": np.ones(2, np.float32)})
+    except ProviderError as error:
+        return f"does not run: {error}"
+    return RUNS if doubled.tolist() == [2.0, 2.0] else f"computes 1 + 1 = {doubled.tolist()}"
+
+
+def _whether_installed(modules: tuple[str, ...]) -> str:
+    missing = [module for module in modules if find_spec(module) is None]
+    return f"lacks {', '.join(missing)}" if missing else "installed"
+
+
+def _processor() -> Iterator[tuple[str, Any]]:
+    yield "machine", f"{platform.system()} {platform.machine()}"
+    yield "cores", os.cpu_count()
+    if hasattr(os, "sched_getaffinity"):
+        yield "cores of this process", len(os.sched_getaffinity(0))
+    if hasattr(os, "getloadavg"):
+        yield "load of 1, 5, 15 minutes", [round(load, 2) for load in os.getloadavg()]
+
+
+def time_one_plan(bundle: Path | str) -> dict[str, Any]:
+    """Load a bundle, plan a first time and then warm, for one problem and without a cost.
+
+    Returns:
+        Plain values, ready for JSON.
+
+    Raises:
+        BundleError: The bundle is incomplete, changed or inconsistent.
+    """
+    started = time.perf_counter()
+    with BundleModel(bundle) as model:
+        loaded = time.perf_counter()
+        optimizer = DDIMOptimizer(model)
+        context = {
+            name: np.zeros((1, *shape), np.float32)
+            for name, shape in model.condition.inputs.items()
+        }
+        times = [time.perf_counter()]
+        for _ in range(1 + WARM_PLANS):
+            optimizer.optimize(PlanningProblem(context, batch_size=1))
+            times.append(time.perf_counter())
+        seconds = np.diff(times)
+        return {
+            "folder": str(bundle),
+            "runs on": model.provider,
+            "steps": optimizer.settings.num_inference_steps,
+            "load_s": round(loaded - started, 4),
+            "first_plan_s": round(float(seconds[0]), 5),
+            "warm_plan_s": round(median(seconds[1:].tolist()), 5),
+        }

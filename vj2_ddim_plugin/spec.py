@@ -1,0 +1,222 @@
+"""What an action sequence is, and what a model is conditioned on: data and bounds, no more.
+
+Both travel inside the checkpoint and the bundle: nothing else knows a length, a channel or a bound.
+What is done with a specification is in `vj2_ddim_plugin.gestures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from vj2_ddim_plugin.errors import ActionError, BundleError
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.settings import Settings, setting
+
+__all__ = ["CONDITION_KINDS", "REPRESENTATIONS", "ActionSpec", "ConditionSpec"]
+
+REPRESENTATIONS = ("raw", "held", "path")
+CONDITION_KINDS = ("none", "sketch", "latents")
+BOUND_TOLERANCE = 1e-6  # as a share of each channel's largest bound: float32 rounds so much
+
+
+@dataclass(frozen=True)
+class ActionSpec(Settings):
+    """The contract of one action sequence `[L, A]`; L is `horizon * action_block`.
+
+    Raises:
+        ActionError: On construction, for fields that contradict one another.
+    """
+
+    error: ClassVar = ActionError
+
+    if TYPE_CHECKING:  # SHIM: methods that are functions of gestures now
+
+        def __getattr__(self, name: str) -> Any: ...  # noqa: ANN401, D105
+
+    action_block: int = setting(250, "Actions in one world-model step.", low=1)
+    horizon: int = setting(1, "World-model steps in one sequence; each block is a gesture.", low=1)
+    channels: tuple[str, ...] = setting(("x", "y", "press"), "Names of the A channels, in order.")
+    action_low: tuple[float, ...] = setting(
+        (0.0, 0.0, 0.0), "Lower bound of each channel, in the planner's units."
+    )
+    action_high: tuple[float, ...] = setting((1.0, 1.0, 1.0), "Upper bound of each channel.")
+    press_channel: str | None = setting(
+        "press",
+        "The channel that is 1 where the finger is down and 0 elsewhere; None for actions that are "
+        "no touches: every gesture rule below is off.",
+    )
+    min_press_steps: int = setting(
+        5, "Shortest press of a valid gesture; 0 allows a block without one.", low=0
+    )
+    max_press_steps: int | None = setting(
+        75, "Longest press of a valid gesture, or None for the whole block."
+    )
+    path_knots: int | None = setting(
+        2,
+        "A valid path is piecewise linear between so many knots, evenly spaced over the press (2: "
+        "a straight line); None allows any path.",
+        low=2,
+    )
+    representation: str = setting(
+        "path", "What is diffused, see vj2_ddim_plugin.gestures.", choices=REPRESENTATIONS
+    )
+    normalized: bool = setting(
+        True,
+        "Whether the sampler works in units of about 1 around 0 instead of the planner's, as the "
+        "original script's checkpoints do.",
+    )
+    rate_hz: float = setting(500.0, "Actions a second, for display only.", above=0.0)
+
+    def check(self) -> None:
+        """Refuse fields that contradict one another."""
+        sized = (self.channels, set(self.channels), self.action_low, self.action_high)
+        if len({len(values) for values in sized}) > 1:
+            raise ActionError(
+                f"channels, action_low, action_high repeat or differ in length: {sized}"
+            )
+        bounds = np.array([self.action_low, self.action_high], float)
+        if not (np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()):
+            raise ActionError(f"need finite action_low < action_high; found {bounds.tolist()}")
+        if self.press_channel is not None:
+            self._check_gesture_rules()
+        elif self.representation != "raw":
+            found = self.representation
+            raise ActionError(f"representation {found!r} needs a press_channel; or use 'raw'")
+
+    def _check_gesture_rules(self) -> None:
+        if self.press_channel not in self.channels:
+            raise ActionError(f"press_channel {self.press_channel!r} is not in {self.channels}")
+        if self.low_array[self.press_index] > 0 or self.high_array[self.press_index] < 1:
+            raise ActionError("the action_low and action_high of press_channel must hold 0 and 1")
+        if not self.min_press_steps <= self.longest_press <= self.action_block:
+            found = f"{self.min_press_steps}, {self.max_press_steps}, {self.action_block}"
+            raise ActionError(
+                f"need 0 <= min_press_steps <= max_press_steps <= action_block; found {found}"
+            )
+        if self.representation == "path" and self.min_press_steps < self.required_path_knots:
+            raise ActionError(
+                f"representation 'path' with {self.path_knots} knots needs presses as long; found "
+                f"min_press_steps {self.min_press_steps}. Use 'held'"
+            )
+
+    @property
+    def length(self) -> int:
+        """L, the actions in one sequence."""
+        return self.action_block * self.horizon
+
+    @property
+    def num_channels(self) -> int:
+        """A, the channels of one action."""
+        return len(self.channels)
+
+    @property
+    def longest_press(self) -> int:
+        """The longest valid press, in steps."""
+        return self.action_block if self.max_press_steps is None else self.max_press_steps
+
+    @property
+    def press_index(self) -> int:
+        """Index of the press channel."""
+        if self.press_channel is None:
+            raise ActionError("these actions have no press_channel")
+        return self.channels.index(self.press_channel)
+
+    @property
+    def required_path_knots(self) -> int:
+        """`path_knots`, for the representation that cannot do without."""
+        if self.path_knots is None:
+            raise ActionError("representation 'path' needs path_knots; set it, or use 'held'")
+        return self.path_knots
+
+    @cached_property
+    def coordinate_indices(self) -> list[int]:
+        """Indices of every channel but the press."""
+        return [i for i, name in enumerate(self.channels) if name != self.press_channel]
+
+    @cached_property
+    def low_array(self) -> FloatArray:
+        """`action_low`, `[A]`."""
+        return np.array(self.action_low)
+
+    @cached_property
+    def high_array(self) -> FloatArray:
+        """`action_high`, `[A]`."""
+        return np.array(self.action_high)
+
+    @cached_property
+    def bound_slack(self) -> FloatArray:
+        """`[A]`, how far beyond its bounds a value is still within them: what float32 rounds."""
+        largest = np.maximum(np.abs(self.low_array), np.abs(self.high_array))
+        return np.asarray(BOUND_TOLERANCE * largest)
+
+    @property
+    def diffused_shape(self) -> tuple[int, int]:
+        """`(M, C)` of the array that is diffused for one sequence."""
+        if self.representation == "path":
+            numbers = self.required_path_knots * (self.num_channels - 1) + 2
+            return numbers * self.horizon, 1
+        return self.length, self.num_channels
+
+
+@dataclass(frozen=True)
+class ConditionSpec:
+    """What a model is conditioned on.
+
+    Attributes:
+        kind: `none`, `sketch` or `latents`.
+        inputs: Shape of each named context array without its batch axis; all are float32.
+        num_tokens: S, condition tokens the encoder makes; 0 for an unconditional model.
+        width: W, the width of a token; 0 for an unconditional model.
+    """
+
+    kind: str = "none"
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    num_tokens: int = 0
+    width: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with each input's shape and dtype."""
+        inputs = {
+            name: {"shape": list(shape), "dtype": "float32"} for name, shape in self.inputs.items()
+        }
+        return {**asdict(self), "inputs": inputs}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ConditionSpec:
+        """The inverse of `to_dict`.
+
+        Raises:
+            BundleError: A field is missing or unknown, or an input is not float32.
+        """
+        unknown = set(values) - set(cls.__dataclass_fields__)
+        if unknown:
+            raise BundleError(f"condition spec has unknown fields {sorted(unknown)}")
+        try:
+            kind, sizes = values["kind"], [values["num_tokens"], values["width"]]
+            if kind not in CONDITION_KINDS:
+                raise BundleError(
+                    f"condition kind {kind!r} is unknown; use one of {CONDITION_KINDS}"
+                )
+            if any(type(size) is not int for size in sizes):
+                raise BundleError(f"condition num_tokens and width must be integers; found {sizes}")
+            shapes = {name: _shape_of(name, entry) for name, entry in values["inputs"].items()}
+            return cls(kind, shapes, *sizes)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"condition spec lacks or mistypes a field: {error}") from error
+
+
+def _shape_of(name: str, entry: Mapping[str, Any]) -> tuple[int, ...]:
+    """The shape of a named input, as a manifest or checkpoint says it."""
+    if entry["dtype"] != "float32":
+        raise BundleError(
+            f"condition input {name!r} has dtype {entry['dtype']!r}; expected 'float32'"
+        )
+    shape = entry["shape"]
+    if not isinstance(shape, list) or any(type(size) is not int or size < 1 for size in shape):
+        raise BundleError(f"condition inputs: {name!r} has no such shape: {shape!r}")
+    return tuple(shape)
