@@ -24,7 +24,7 @@ from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["COMMANDS", "GROUP", "Command", "build_app", "find_commands", "in_options", "main"]
+__all__ = ["COMMANDS", "GROUP", "Command", "build_app", "find_commands", "in_options", "lazy_app", "main"]
 
 GROUP = "vj2_ddim_plugin.commands"
 
@@ -90,26 +90,29 @@ def find_commands() -> dict[str, Command]:
     return found
 
 
-def _load(name: str, command: Command) -> Any:  # noqa: ANN401
+def _load(words: str, command: Command) -> Any:  # noqa: ANN401
     """The function or Typer app behind a subcommand; where it is missing, what to install."""
     module, _, attribute = command.target.partition(":")
     if not module:
-        raise ConfigError(f"'vj2-ddim {name}' is not installed. Run: pip install {command.install}")
+        raise ConfigError(f"'{words}' is not installed. Run: pip install {command.install}")
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f"'vj2-ddim {name}' needs the module {error.name!r}, which is not installed. Run: "
+            f"'{words}' needs the module {error.name!r}, which is not installed. Run: "
             f"pip install {command.install}"
         ) from error
 
 
-def build_app() -> typer.Typer:
-    """The Typer app. Subcommands stand in by name until one is called."""
+def lazy_app(commands: Mapping[str, Command], help: str) -> typer.Typer:
+    """A Typer app whose subcommands stand in by name until one is called.
+
+    Args:
+        commands: Where they are, by name; a target may be an app made here in turn.
+        help: What the app says of itself.
+    """
     import typer
     from typer.core import TyperGroup
-
-    commands = find_commands()
 
     class LazyGroup(TyperGroup):
         """Replaces the stand-in of a subcommand by the real one when it is to run."""
@@ -119,7 +122,7 @@ def build_app() -> typer.Typer:
             name, stand_in, rest = super().resolve_command(ctx, args)
             if name is None or stand_in is None:
                 return name, stand_in, rest
-            target = _load(name, commands[name])
+            target = _load(f"{ctx.command_path} {name}", commands[name])
             if not isinstance(target, typer.Typer):
                 wrapper = typer.Typer(add_completion=False)
                 wrapper.command(name=name)(target)
@@ -135,10 +138,21 @@ def build_app() -> typer.Typer:
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        help="Train, export, run and benchmark a DDIM optimizer for latent world-model planners.",
+        help=help,
     )
     for name, command in commands.items():
         app.command(name, help=command.help)(lambda: None)
+    return app
+
+
+def build_app() -> typer.Typer:
+    """The Typer app of `vj2-ddim`."""
+    import typer
+
+    app = lazy_app(
+        find_commands(),
+        help="Train, export, run and benchmark a DDIM optimizer for latent world-model planners.",
+    )
 
     @app.callback(invoke_without_command=True)
     def version(

@@ -42,7 +42,11 @@ from vj2_ddim_training.validation import SUCCESS
 
 __all__ = ["app", "build_assets", "build_variant", "collect_latents", "statistics_of"]
 
-app = typer.Typer(no_args_is_help=True, help="Make the trained parts anew, or other denoisers.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Make the trained parts anew, or other denoisers.",
+)
 
 
 def build_assets(

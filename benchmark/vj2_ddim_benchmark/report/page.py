@@ -107,12 +107,14 @@ def rebuild_report(run: Path, out: Path) -> list[Row]:
 
     Neither the world model nor the planners are needed. Success is drawn anew; the pictures that
     only the race can draw are taken as they are, where they are. A run that is a file is the rows
-    of a summary, without the raw results. Returns the rows of `summary.json`.
+    of a summary, of chains, or of studies by name, without the raw results. Returns the rows of
+    `summary.json`.
     """
     if run.is_file():
-        rows = _read_rows(run)
-        write_page(out, Findings(rows), [_draw(out, rows)])
-        return rows
+        recorded = _read_recorded(run)
+        rows = list(recorded.rows)
+        write_page(out, recorded, [_draw(out, rows)] if rows else [])
+        return rows or [*recorded.chains, *next(iter(recorded.studies.values()), ())]
     found = RaceFolder(run).read()
     rows = summarise(found.records, found.cold)
     write_summary(out / "summary.json", rows)
@@ -140,10 +142,10 @@ def write_page(out: Path, found: Findings, pictures: Sequence[Path] = ()) -> Non
         "opening": _opening(found),
         "warnings": _warnings(found),
         "settings": plain if found.setup else None,
-        "planners": main_table(found.rows),
-        "budgets": budget_table(found.rows) if budgets != {None} else None,
+        "planners": main_table(found.rows) if found.rows else None,
+        "budgets": budget_table(found.rows) if budgets - {None} else None,
         "evaluations": evaluation_table(found.rows) if len(budgets) > 1 else None,
-        "kinds": kind_table(found.rows),
+        "kinds": kind_table(found.rows) if found.rows else None,
         "pairs": [
             _pairs(same, f", {budget_name(budget)}" if len(budgets) > 1 else "")
             for budget, same in by_budget(found.records).items()
@@ -199,6 +201,8 @@ def _data_url(path: Path) -> str:
 
 def _opening(found: Findings) -> str:
     rows = overall(found.rows)
+    if not rows:
+        return f"{'Chains' if found.chains else 'Studies'} beside a race."
     split = f" of the {found.setup['split']} split" if "split" in found.setup else ""
     return (
         f"{len({row['planner'] for row in rows})} planners, {_asked(found)} one-gesture problems "
@@ -207,7 +211,7 @@ def _opening(found: Findings) -> str:
 
 
 def _asked(found: Findings) -> int:
-    num: int = found.setup.get("num_problems", max(row["n"] for row in overall(found.rows)))
+    num: int = found.setup.get("num_problems", max((row["n"] for row in overall(found.rows)), default=0))
     return num
 
 
@@ -280,16 +284,18 @@ def _taken(source: Path, target: Path) -> list[Path]:
     return pictures
 
 
-def _read_rows(path: Path) -> list[Row]:
-    """The rows of a summary that was recorded."""
+def _read_recorded(path: Path) -> Findings:
+    """Rows that were recorded: of a race, of its chains, or of its studies by name."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        if not overall(rows):
-            raise ValueError("no rows of one-gesture problems")
-        main_table(rows)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        studies = {} if isinstance(value, list) else {name: value[name] for name in STUDIES}
+        rows = [] if studies else value
+        chains = rows if overall(rows, CHAIN) else []
+        found = Findings([] if chains else rows, chains=chains, studies=studies)
+        if not (overall(found.rows) or chains or studies):
+            raise ValueError("no rows of a whole task")
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: not a summary.json of a race ({error!r}); give one, or a run's folder"
         ) from error
-    found: list[Row] = rows
     return found

@@ -241,8 +241,9 @@ def _wide(
     """Cells by row and column as a table, empty where there is none."""
     tall = pd.DataFrame(cells, columns=[PLANNER, "column", "text"])
     names = list(index) or list(dict.fromkeys(tall[PLANNER]))
-    wide = tall.set_index([PLANNER, "column"])["text"].unstack("column")
-    return wide.reindex(names, columns=list(columns)).fillna("").reset_index(names=PLANNER)
+    wide = tall.set_index([PLANNER, "column"])["text"].unstack("column", fill_value="")
+    wide = wide.reindex(names, fill_value="").reindex(columns=list(columns), fill_value="")
+    return wide.reset_index(names=PLANNER)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -5,44 +5,35 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from builders import race as builders
+from builders.race import answer, latents_of, worker_settings, write_world_model
 
-from vj2_ddim_benchmark.chains.race import ChainRace
-from vj2_ddim_benchmark.chains.records import ChainRecord
-from vj2_ddim_benchmark.chains.stopping import picture_distance, stop_distance_of
-from vj2_ddim_benchmark.chains.worker import ChainSettings, ChainWorker
-from vj2_ddim_benchmark.planners.entry import BuildAssets
-from vj2_ddim_benchmark.protocol.competitors import Competitor
-from vj2_ddim_benchmark.protocol.executors import in_this_process
-from vj2_ddim_benchmark.protocol.gather import gather
-from vj2_ddim_benchmark.protocol.json_lines import read_json_lines
-from vj2_ddim_benchmark.protocol.run import Race, problem_seed
-from vj2_ddim_benchmark.protocol.worker import WorkerSettings
+from vj2_ddim_benchmark.race.folder import RaceFolder
+from vj2_ddim_benchmark.race.gather import gather
+from vj2_ddim_benchmark.race.ready import ReadyPlanner
+from vj2_ddim_benchmark.race.records import ChainRecord, read_records
+from vj2_ddim_benchmark.race.tasks import (
+    ChainRace,
+    Race,
+    picture_distance,
+    problem_seed,
+    stop_distance_of,
+)
+from vj2_ddim_benchmark.race.workers import Worker, in_this_process
 from vj2_ddim_benchmark.world.chains import chain_problems
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.interface import PlanResult
 
 CHAINS = chain_problems(4, split="validation", seed=2)
 LENGTH = CHAINS.length.tolist()
-WARM_UP = one_gesture_problems(1, split="train", seed=0)
-
-
-def latents(frames):
-    return frames.reshape(len(frames), 1, -1).astype(np.float32)
-
-
-GOALS = latents(CHAINS.goal.render())
+GOALS = latents_of(CHAINS.goal.render())
 SEEDS = [[problem_seed(problem_seed(3, chain), step) for step in range(7)] for chain in range(4)]
 SILENT = np.zeros((250, 3), np.float32)
 
 
-class Seeing:
-    """A world model whose latents are the pictures."""
+class Seeing(builders.Seeing):
+    """A world model whose latents are the pictures, and whose cost is their distance."""
 
     config = SimpleNamespace(cost_kind="mse")
-
-    def encode(self, frames):
-        return latents(frames)
 
 
 class Planner:
@@ -57,10 +48,7 @@ class Planner:
         if goal.shape == GOALS[:1].shape and (goal == GOALS).all(axis=(1, 2)).any():
             chain = int((goal == GOALS).all(axis=(1, 2)).argmax())
             action = self.gestures(chain, SEEDS[chain].index(problem.seed))
-        zeros = np.zeros(1)
-        return PlanResult(
-            action[None], zeros, zeros[None], 5, 9, {"total": 0.0}, "fake", "finished", zeros
-        )
+        return answer(action[None])
 
 
 def reference(chain, step):
@@ -78,19 +66,15 @@ def race(stop_distance=0.0, seed=3):
     )
 
 
-def run(folder, competitors, budgets=(None,), stop_distance=0.0, progress=None):
-    chain_race = race(stop_distance)
-    warm_up = Race(Seeing(), WARM_UP, make_cost=chain_race.make_cost)
-    executor = in_this_process(ChainWorker(chain_race, warm_up, competitors, budgets))
-    names = [competitor.name for competitor in competitors]
-    return gather(
-        folder, names, budgets, len(CHAINS), executor, progress, "chain", kind=ChainRecord
-    )
+def run(folder, planners, budgets=(None,), stop_distance=0.0, progress=None):
+    executor = in_this_process(Worker(race(stop_distance), planners, budgets))
+    names, out = [planner.name for planner in planners], RaceFolder(folder)
+    return gather(out, names, budgets, len(CHAINS), executor, progress, "chain", kind=ChainRecord)
 
 
 def attempts(gestures, stop_distance=0.0):
-    competitor = Competitor("planner", Planner(gestures))
-    return [race(stop_distance).attempt(competitor, i) for i in range(len(CHAINS))]
+    planner = ReadyPlanner("planner", Planner(gestures))
+    return [race(stop_distance).attempt(planner, i) for i in range(len(CHAINS))]
 
 
 def test_the_reference_reaches_every_goal_with_no_gesture_too_many():
@@ -149,8 +133,8 @@ def test_a_stop_one_gesture_early_is_a_failure():
     for whole in attempts(reference):
         *before, near, _ = whole.latent_distances
         if near < min(before):
-            competitor = Competitor("planner", Planner(reference))
-            record = race(near).attempt(competitor, whole.problem)
+            planner = ReadyPlanner("planner", Planner(reference))
+            record = race(near).attempt(planner, whole.problem)
             assert (record.stopped, record.success) == (True, False)
             assert record.num_gestures == whole.length - 1
             assert record.state_distance >= 1.0
@@ -160,12 +144,12 @@ def test_a_stop_one_gesture_early_is_a_failure():
 
 def test_a_planner_sees_pictures_of_the_screen_and_of_the_final_goal_and_nothing_else():
     planner = Planner(reference)
-    record = race().attempt(Competitor("planner", planner), 0, 5000.0)
+    record = race().attempt(ReadyPlanner("planner", planner), 0, 5000.0)
     states = [CHAINS.start.state[:1].tolist()[0], *record.states][: record.num_gestures]
     for asked, state in zip(planner.asked, states, strict=True):
         assert set(asked.context) == {"state", "goal"}
         shown = CHAINS.start.select(0).with_state([state]).render()
-        np.testing.assert_array_equal(asked.context["state"], latents(shown))
+        np.testing.assert_array_equal(asked.context["state"], latents_of(shown))
         np.testing.assert_array_equal(asked.context["goal"], GOALS[:1])
         assert 0.0 < asked.deadline_s <= 5.0
     seeds = [asked.seed for asked in planner.asked]
@@ -179,7 +163,7 @@ def test_the_host_stops_by_the_races_world_model_even_if_the_planner_brings_one(
             return np.zeros((len(frames), 1, 2), np.float32)
 
     planner = Planner()
-    record = race().attempt(Competitor("p", planner, world_model=Blind(), with_cost=False), 0)
+    record = race().attempt(ReadyPlanner("p", planner, world_model=Blind(), with_cost=False), 0)
     assert not record.stopped
     assert {asked.context["goal"].shape for asked in planner.asked} == {(1, 1, 2)}
     assert {asked.cost for asked in planner.asked} == {None}
@@ -191,14 +175,14 @@ def timeless(records):
 
 def pair():
     return [
-        Competitor("good", Planner(reference)),
-        Competitor("idle", Planner()),
+        ReadyPlanner("good", Planner(reference)),
+        ReadyPlanner("idle", Planner()),
     ]
 
 
 def test_a_run_that_was_cut_gives_the_same_records(tmp_path):
     whole = run(tmp_path / "whole", pair())
-    assert read_json_lines(tmp_path / "whole" / "results.jsonl", ChainRecord) == whole
+    assert read_records(tmp_path / "whole" / "results.jsonl", ChainRecord) == whole
     lines = (tmp_path / "whole" / "results.jsonl").read_bytes().splitlines(keepends=True)
     assert len(lines) == 8
     (tmp_path / "cut").mkdir()
@@ -213,13 +197,13 @@ def test_a_run_that_was_cut_gives_the_same_records(tmp_path):
 
 
 def test_turns_rotate_and_each_planner_is_warmed_up_once(tmp_path):
-    competitors = pair()
-    records = run(tmp_path, competitors, budgets=(1e6, None))
+    planners = pair()
+    records = run(tmp_path, planners, budgets=(1e6, None))
     assert [(r.planner, r.problem, r.budget_ms) for r in records[:8]] == [
         ("good", 0, 1e6), ("idle", 0, 1e6), ("good", 0, None), ("idle", 0, None),
         ("idle", 1, 1e6), ("good", 1, 1e6), ("idle", 1, None), ("good", 1, None),
     ]  # fmt: skip
-    idle = competitors[1].optimizer
+    idle = planners[1].optimizer
     assert len(idle.asked) == 3 + 2 * sum(length + 2 for length in LENGTH)
 
 
@@ -228,17 +212,20 @@ def test_the_stop_distance_is_below_what_one_gesture_changes():
     pairs = one_gesture_problems(60, split="train", seed=9)
     apart = picture_distance(Seeing(), pairs.start.render(), pairs.goal.render())
     assert 0.0 < limit < apart.min()
-    by_hand = np.square(latents(pairs.start.render()) - latents(pairs.goal.render())).mean((1, 2))
+    by_hand = np.square(latents_of(pairs.start.render()) - latents_of(pairs.goal.render())).mean((1, 2))
     np.testing.assert_allclose(apart, by_hand, rtol=1e-5)
 
 
-def test_settings_for_chains_keep_those_of_the_race(tmp_path):
-    assets = BuildAssets(ActionSpec(), None, 1, 7)
-    base = WorkerSettings((), {}, tmp_path / "m.pt", assets, 300, "test", 7, (50.0, None))
-    settings = ChainSettings.around(base, 150, 0.25)
-    assert (settings.num_chains, settings.stop_distance, settings.num_problems) == (150, 0.25, 1)
-    for name in ("variants", "tuned", "world_model", "assets", "split", "seed", "budgets"):
-        assert getattr(settings, name) == getattr(base, name)
+def test_a_worker_of_chains_has_the_planners_models_and_seed_of_the_race(tmp_path):
+    path = write_world_model(tmp_path / "model.pt")
+    base = worker_settings(path, (), {}, 5, budgets=(50.0, None))
+    race, worker = base.make().race, replace(base, stop_distance=0.25).make()
+    assert isinstance(race, Race)
+    assert isinstance(worker.race, ChainRace)
+    assert (len(race.problems), len(worker.race.chains), worker.race.stop_distance) == (5, 5, 0.25)
+    assert (worker.race.seed, worker.budgets) == (race.seed, [50.0, None])
+    drawn = chain_problems(5, split="validation", seed=0)
+    np.testing.assert_array_equal(worker.race.chains.goal.state, drawn.goal.state)
 
 
 @pytest.mark.parametrize(("budget", "late"), [(None, False), (10.0, True), (19.0, False)])

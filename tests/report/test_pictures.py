@@ -1,24 +1,28 @@
 """What the pictures show, and that a benchmark writes all it promises."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-import typer
-from builders.race import write_world_model
-from typer.testing import CliRunner
+from builders.race import PLAN, write_world_model
+from matplotlib.figure import Figure
 
-from vj2_ddim_benchmark.commands import benchmark
+from vj2_ddim_benchmark.benchmark import Benchmark, RaceSettings
 from vj2_ddim_benchmark.planners.descent import descend
-from vj2_ddim_benchmark.planners.entry import BuildAssets
+from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.host import planning_problem
-from vj2_ddim_benchmark.planners.registry import entries_of
-from vj2_ddim_benchmark.protocol.benchmark import Benchmark
-from vj2_ddim_benchmark.protocol.landscape import Spy, descent_path, tap_costs, touch_points
-from vj2_ddim_benchmark.protocol.pictures import telling_problems
-from vj2_ddim_benchmark.protocol.records import Record
-from vj2_ddim_benchmark.protocol.tuning import sweep, write_sweep
-from vj2_ddim_benchmark.tune_commands import benchmark_tune
+from vj2_ddim_benchmark.planners.registry import REGISTRY, planners_of
+from vj2_ddim_benchmark.report.curves import Panel, points_of, shown_planners
+from vj2_ddim_benchmark.report.pictures import (
+    Spy,
+    descent_path,
+    tap_costs,
+    telling_problems,
+    touch_points,
+)
+from vj2_ddim_benchmark.report.summary import summarise
+from vj2_ddim_benchmark.tuning import sweep
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.scripts import drag
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -33,18 +37,12 @@ def world_model(tmp_path_factory):
     return write_world_model(tmp_path_factory.mktemp("model") / "world_model.pt")
 
 
-def invoke(function, *arguments):
-    app = typer.Typer()
-    app.command()(function)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
 def write_tuned(folder):
-    entry = entries_of(PLANNERS[:1])[0]
+    (entry,) = planners_of(PLANNERS[:1])
     fixed = {"lr": 0.05, "start": "centre"}
     found = sweep(entry.search_space, lambda settings: (float(dict(settings) == fixed), 0.0))
     assert found.winner == fixed
-    write_sweep(folder, entry.name, found, {})
+    found.write(folder, entry.name, {})
 
 
 def test_touch_points():
@@ -65,8 +63,8 @@ def test_the_path_is_that_of_the_planner(world_model):
     model = WorldModel.load(world_model)
     screens = TouchScreen.generate(2, split="test", seed=0).render()
     problem = planning_problem(model, screens[:1], screens[1:])
-    built = entries_of(PLANNERS[:1])[0].build(
-        BuildAssets(ActionSpec()), {"lr": 0.05, "start": "centre"}
+    built = planners_of(PLANNERS[:1])[0].build(
+        PlannerAssets(ActionSpec()), {"lr": 0.05, "start": "centre"}
     )
     path = descent_path(built, problem)
     assert path.shape == (11, 2)
@@ -93,7 +91,7 @@ def test_a_spy_changes_nothing():
 
 def test_telling_problems_are_a_success_and_a_failure_of_each_kind():
     def record(planner, problem, kind, success):
-        return Record(planner, problem, kind, success, None, 0.0, 1.0, 1, 1, None, "", 0.0, "")
+        return replace(PLAN, planner=planner, problem=problem, kind=kind, success=success)
 
     records = [
         record("ours", 5, "switch", True),
@@ -108,8 +106,10 @@ def test_telling_problems_are_a_success_and_a_failure_of_each_kind():
 def test_a_benchmark_writes_all_it_promises(tmp_path, world_model):
     write_tuned(tmp_path / "tuned")
     run = tmp_path / "run"
-    settings = Benchmark(world_model, None, num_problems=4, tuned=tmp_path / "tuned")
-    rows = settings.run(run, entries_of(PLANNERS))
+    settings = RaceSettings(
+        world_model=world_model, num_problems=4, threads=1, tuned=tmp_path / "tuned"
+    )
+    rows = Benchmark(settings, run).race(planners_of(PLANNERS))
     assert json.loads((run / "summary.json").read_text()) == rows
     assert {row["planner"] for row in rows} == set(PLANNERS)
     assert [row["n"] for row in rows if row["task"] == "one-gesture"] == [4, 4]
@@ -124,40 +124,43 @@ def test_a_benchmark_writes_all_it_promises(tmp_path, world_model):
     for name in ("success_against_time", "landscape", "plans"):
         picture = run / "pictures" / f"{name}.png"
         assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.stat().st_size < 500_000
         assert f"(pictures/{name}.png)" in (run / "report.md").read_text()
-    assert settings.run(run, entries_of(PLANNERS)) == rows  # nothing is planned again
+    fewer = replace(settings, workers=2)  # how many work together is noted, and nothing else
+    assert Benchmark(fewer, run).race(planners_of(PLANNERS)) == rows  # nothing is planned again
+    assert json.loads((run / "run.json").read_text())["noted"]["workers"] == 2
     with pytest.raises(ConfigError, match="num_problems"):
-        Benchmark(world_model, None, num_problems=5, tuned=tmp_path / "tuned").run(
-            run, entries_of(PLANNERS)
-        )
+        Benchmark(replace(settings, num_problems=5), run).race(planners_of(PLANNERS))
+    with pytest.raises(ConfigError, match="world_model"):
+        Benchmark(replace(settings, world_model=None), run).race(planners_of(PLANNERS))
 
 
-def test_tuning_from_the_shell(tmp_path, world_model):
-    planners = "gradient-descent-sgd-10,random-gestures-16"
-    result = invoke(
-        benchmark_tune,
-        "--world-model",
-        world_model,
-        "--out",
-        tmp_path,
-        "--num-problems",
-        2,
-        "--planners",
-        planners,
-        "--threads",
-        1,
-    )
-    assert result.exit_code == 0, result.output
-    written = json.loads((tmp_path / "gradient-descent-sgd-10.json").read_text())
-    assert written["provenance"]["split"] == "validation"
-    assert written["winner"] in [trial["settings"] for trial in written["trials"]]
-    assert "gradient-descent-sgd-10" in result.output
-    assert [path.name for path in tmp_path.iterdir()] == ["gradient-descent-sgd-10.json"]
+def test_at_most_ten_lines_are_drawn_and_those_that_are_told_of_come_first():
+    rows = [{"planner": planner.name} for planner in REGISTRY]
+    shown = shown_planners(rows)
+    assert len(shown) == 10
+    assert {"ddim-16", "gradient-descent-adam-10", "cem-8x32"} <= set(shown)
+    assert shown == [row["planner"] for row in rows if row["planner"] in shown]
+    few = [{"planner": name} for name in "ab"] * 2
+    assert shown_planners(few) == ["a", "b"]
 
 
-def test_an_untuned_planner_is_found_out_before_anything_is_trained(tmp_path):
-    untuned = ("--tuned", tmp_path, "--planners", "gradient-descent-sgd-10")
-    result = invoke(benchmark, "--out", tmp_path / "run", *untuned)
-    assert isinstance(result.exception, ConfigError)
-    assert "benchmark tune" in str(result.exception)
-    assert not (tmp_path / "run").exists()
+def test_points_are_where_the_plans_were_ready_in_percent():
+    late = replace(PLAN, budget_ms=5.0, wall_ms=20.0)  # not in time, but a success all the same
+    rows = summarise([replace(PLAN, budget_ms=50.0), late])
+    points = points_of(rows, "ddim", "p50_ms")
+    assert [point[:2] for point in points] == [(10.0, 100.0), (20.0, 100.0)]
+    assert points[0][2:] == pytest.approx((20.65, 100.0), abs=0.01)
+
+
+def test_names_cover_neither_each_other_nor_a_mark():
+    figure = Figure(figsize=(8, 5))
+    panel = Panel(figure.subplots())
+    for index in range(10):
+        panel.line(index, [(1.0, 90.0, 80.0, 95.0), (10.0, 92.0 - index / 2, 85.0, 96.0)], "a name")
+    panel.frame()
+    panel.name_lines()
+    boxes = [text.get_window_extent() for text in panel.axes.texts]
+    assert len(boxes) == 10
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert len({line.get_color() for line in panel.axes.lines if line.get_marker() in "o^sDPXv<>*"}) == 10

@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 
 from vj2_ddim_benchmark.amortised.file import load_amortised
-from vj2_ddim_benchmark.assets import AssetSettings, shipped_assets
-from vj2_ddim_benchmark.assets.build import collect_latents
-from vj2_ddim_benchmark.assets.files import Assets
-from vj2_ddim_benchmark.assets.provenance import (
-    hashes_of,
-    read_provenance,
-    settings_as_json,
-    statistics_of,
-)
+from vj2_ddim_benchmark.assets import Assets, shipped_assets
+from vj2_ddim_benchmark.assets.build import collect_latents, statistics_of
+from vj2_ddim_benchmark.assets.settings import AssetSettings
 from vj2_ddim_benchmark.planners.host import plan
 from vj2_ddim_benchmark.world import one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -35,12 +29,12 @@ def test_they_are_small_enough_to_ship(assets):
 
 
 def test_every_file_is_the_one_that_was_recorded(assets):
-    assert read_provenance(assets)["sha256"] == hashes_of(assets)
+    assert assets.read_provenance()["sha256"] == assets.hashes()
 
 
 def test_they_were_made_with_what_the_command_uses_today(assets):
-    settings = AssetSettings.full()
-    assert read_provenance(assets)["settings"] == settings_as_json(settings)
+    settings = AssetSettings()
+    assert assets.read_provenance()["settings"] == settings.as_json()
     assert WorldModel.load(assets.world_model).config == settings.world_model
     spec = read_bundle(assets.bundle).action_spec
     for kind, path in (("regression", assets.regression), ("gaussian", assets.gaussian)):
@@ -49,7 +43,7 @@ def test_they_were_made_with_what_the_command_uses_today(assets):
 
 def test_one_sample_succeeds_as_often_as_recorded(assets):
     """On fresh validation problems, within four standard errors of the two shares."""
-    recorded = read_provenance(assets)["denoiser"]["success"]
+    recorded = assets.read_provenance()["denoiser"]["success"]
     problems = one_gesture_problems(NUM_PROBLEMS, split="validation", seed=11)
     with DDIMOptimizer.from_bundle(assets.bundle, provider="cpu", num_candidates=1) as optimizer:
         result = plan(
@@ -67,9 +61,9 @@ def test_one_sample_succeeds_as_often_as_recorded(assets):
 
 def test_the_command_collects_the_data_that_was_recorded(assets):
     """Of the validation split, which is small; the encoder, the screens and the gestures count."""
-    recorded = read_provenance(assets)["validation_data"]
+    recorded = assets.read_provenance()["validation_data"]
     latents, actions = collect_latents(
-        WorldModel.load(assets.world_model), AssetSettings.full(), "validation"
+        WorldModel.load(assets.world_model), AssetSettings(), "validation"
     )
     found = statistics_of(latents[:, :-1], actions)
     for name, values in recorded.items():
@@ -77,8 +71,8 @@ def test_the_command_collects_the_data_that_was_recorded(assets):
 
 
 def test_missing_parts_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("vj2_ddim_benchmark.assets.files.SHIPPED", tmp_path)
+    monkeypatch.setattr("vj2_ddim_benchmark.assets.SHIPPED", tmp_path)
     with pytest.raises(DataError, match="--retrain"):
         shipped_assets()
     with pytest.raises(DataError, match=r"provenance\.json"):
-        read_provenance(Assets(tmp_path))
+        Assets(tmp_path).read_provenance()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vj2_ddim_benchmark.protocol.statistics import mcnemar, percentile, wilson_interval
+from vj2_ddim_benchmark.report.summary import mcnemar, percentile, wilson_interval
 from vj2_ddim_plugin.errors import DataError
 
 Z = 1.959963984540054

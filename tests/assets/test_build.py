@@ -6,11 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders.race import benchmark
 
 from vj2_ddim_benchmark.amortised.file import load_amortised
-from vj2_ddim_benchmark.assets import AssetSettings, build, build_assets
-from vj2_ddim_benchmark.assets.variant import build_variant, equal_steps
+from vj2_ddim_benchmark.assets import build
+from vj2_ddim_benchmark.assets.build import build_assets, build_variant
+from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
+from vj2_ddim_benchmark.assets.success import (
+    success_of,
+    touch_screen_success,
+    world_model_cost,
+)
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.cost import LatentCost
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import read_bundle
@@ -23,7 +31,7 @@ from vj2_ddim_training.ranker.config import RankerConfig
 
 @pytest.fixture(scope="module")
 def tiny():
-    full = AssetSettings.full()
+    full = AssetSettings()
     world_model = WorldModelConfig(
         num_trajectories=8, horizon=2, token_dim=4, width=8, num_layers=1, num_heads=1,
         num_epochs=4, batch_size=8, num_report_problems=2,
@@ -163,9 +171,9 @@ def test_an_interrupted_denoiser_goes_on_and_is_the_same(built, tiny, tmp_path, 
 
 @pytest.mark.parametrize("data_share", [1.0, 0.01])
 def test_variants_take_as_many_steps_however_little_data_they_see(data_share):
-    full = AssetSettings.full()
-    settings = replace(full, num_trajectories=int(data_share * full.num_trajectories))
-    training = equal_steps(settings, 3000).training
+    settings = VariantSettings(data_share=data_share, steps=3000).applied_to(AssetSettings())
+    training = settings.training
+    assert settings.num_trajectories == int(data_share * AssetSettings().num_trajectories)
     examples = settings.num_trajectories * 22  # 4 x 4 nearest, 3 + 2 + 1 farther
     steps = math.ceil(math.ceil(training.epoch_share * examples) / training.batch_size)
     assert 3000 <= steps * training.num_epochs < 3000 + training.num_epochs
@@ -175,18 +183,59 @@ def test_variants_take_as_many_steps_however_little_data_they_see(data_share):
 
 def test_a_variant_differs_in_what_was_asked_for(built, tiny, tmp_path, monkeypatch):
     _, found, _ = built
-    monkeypatch.setattr(AssetSettings, "full", classmethod(lambda cls: tiny))
+    monkeypatch.setattr(build, "AssetSettings", lambda: tiny)
+
+    def make(name, **changes):
+        settings = VariantSettings(steps=5, threads=1, **changes)
+        return build_variant(tmp_path / name, settings, found.world_model)
+
     bundles = {
-        name: build_variant(
-            tmp_path / name, found.world_model, data_share=share, representation=name,
-            num_steps=5, threads=1,
-        )
+        name: make(name, data_share=share, representation=name)
         for name, share in (("held", 0.5), ("raw", 1.0))
-    }  # fmt: skip
+    }
     for name, bundle in bundles.items():
         assert read_bundle(bundle).action_spec.representation == name
     with pytest.raises(ConfigError, match="representation 'rwa' is unknown"):
-        build_variant(tmp_path / "bad", found.world_model, representation="rwa", num_steps=1)
+        make("bad", representation="rwa")
     assert not (tmp_path / "bad").exists()
     with pytest.raises(ConfigError, match="data_share"):
-        build_variant(tmp_path / "raw", found.world_model, data_share=0.5, representation="raw")
+        make("raw", data_share=0.5, representation="raw")
+
+
+def test_the_shell_makes_the_same_with_its_options(tmp_path, monkeypatch, capsys, built):
+    _, found, _ = built
+    asked = []
+
+    def refuse(folder, settings, *others):
+        asked.append((folder, settings, others[-1]))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(build, "build_assets", refuse)
+    monkeypatch.setattr(build, "build_variant", refuse)
+    assert benchmark("assets", "build", "--out", tmp_path, "--threads", 3) == 1
+    assert benchmark("assets", "build", "--out", tmp_path, "--small") == 1
+    model = ("--world-model", found.world_model)
+    options = ("--out", tmp_path, "--data-share", 0.5, "--representation", "held", "--steps", 9)
+    assert benchmark("assets", "denoiser", *options, *model) == 1
+    assert [each[:2] for each in asked] == [
+        (tmp_path, AssetSettings()),
+        (tmp_path, AssetSettings.small()),
+        (tmp_path, VariantSettings(data_share=0.5, representation="held", steps=9)),
+    ]
+    assert asked[0][2] == 3
+    assert benchmark("assets", "denoiser", "--out", tmp_path, "--steps", 0) == 1
+    assert "--steps must be at least 1; found 0" in capsys.readouterr().err
+
+
+def test_training_finds_success_and_cost_by_a_file_or_the_shipped(built, tiny):
+    _, found, _ = built
+    model = load_checkpoint(found.denoiser / "best.pt").model
+    by_file = touch_screen_success(str(found.world_model))(model)
+    assert by_file == success_of(WorldModel.load(found.world_model))(model)
+    assert by_file["success"] == load_checkpoint(found.denoiser / "best.pt").metrics["success"]
+    shape = (2, tiny.world_model.num_tokens, tiny.world_model.token_dim)
+    state, goal = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    candidates = np.zeros((2, 3, tiny.world_model.action_block, 3), np.float32)
+    costs = world_model_cost(str(found.world_model))({"state": state, "goal": goal}, candidates)
+    wanted = LatentCost(WorldModel.load(found.world_model), state, goal)(candidates)
+    np.testing.assert_array_equal(costs, wanted)
