@@ -1,0 +1,175 @@
+"""The world, its model, and a small race of planners come out as they were recorded."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from golden.recording import (
+    Digest,
+    Golden,
+    encode,
+    make_problems,
+    predict,
+    registry,
+    run_small_benchmark,
+    touch_screens,
+    write_tiny_latents,
+)
+
+PLANNERS = (
+    "ddim-16",
+    "ddim-16-ranker-4",
+    "ddim-1",
+    "ddim-16-cem",
+    "ddim-16-adam-10",
+    "regression",
+    "gaussian-prior-16",
+    "retrieval-16",
+    "gradient-descent-sgd-10",
+    "gradient-descent-adam-10",
+    "cem-8x32",
+    "icem-8x60",
+    "mppi-8x32",
+    "predictive-sampling-8x32",
+    "gesture-cem-8x16",
+    "random-gestures-16",
+)
+CHAIN_PLANNERS = ("ddim-16-robust-2", "regression")
+NUM_PROBLEMS, NUM_CHAINS = 6, 2
+NEAR = {"rtol": 1e-3, "atol": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    golden = Golden("benchmark")
+    yield golden
+    golden.save()
+
+
+def test_every_planner_and_what_it_is_tuned_to(golden):
+    golden.check("registry", {"planners": registry()}, **NEAR)
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_the_world(golden, split):
+    """Twenty seeds: pictures to the last bit, states and gestures of touched screens."""
+    all_states, all_gestures, means, pictures = [], [], [], hashlib.sha256()
+    for seed in range(20):
+        seen, states, gestures = touch_screens(split, seed)
+        assert seen.dtype == np.uint8
+        pictures.update(seen.tobytes())
+        means.append(seen.mean(axis=(2, 3)))
+        all_states.append(states)
+        pressed = gestures[..., 2] > 0.5
+        ends = [pressed.argmax(axis=-1), pressed.sum(axis=-1)]
+        all_gestures.append(np.stack([*ends, *np.moveaxis(gestures[..., :2].sum(axis=-2), -1, 0)]))
+    found = {
+        "pictures": Digest({"": np.frombuffer(pictures.digest(), np.uint8)}),
+        "means": np.stack(means).astype(np.float32),
+        "states": np.stack(all_states).astype(np.int16),
+        "gestures": np.stack(all_gestures).astype(np.float32),
+    }
+    golden.check(f"world {split}", found, rtol=1e-5, atol=1e-2)
+
+
+def test_problems(golden):
+    for split in ("train", "validation", "test"):
+        start, goal, actions, kinds = make_problems(12, split, 5)
+        found = {
+            "kinds": kinds,
+            "pictures": Digest({"start": start, "goal": goal}),
+            "gestures": Digest({"": actions}),
+            "means": np.stack([start, goal]).mean(axis=(2, 3)).astype(np.float32),
+        }
+        golden.check(f"problems {split}", found, rtol=1e-5, atol=1e-2)
+
+
+def test_predictions_of_the_world_model(golden):
+    start, goal, actions, _ = make_problems(4, "validation", 6)
+    state, wanted = encode(start), encode(goal)
+    after, cost = predict(state, wanted, actions)
+    found = {"after": after, "cost": cost, "state": state[0]}
+    golden.check("world model", found, rtol=1e-4, atol=1e-4)
+    assert (np.diag(cost) < np.median(cost, axis=1)).all()
+
+
+@pytest.fixture(scope="module")
+def race(tmp_path_factory, golden):
+    root = tmp_path_factory.mktemp("benchmark")
+    collected = write_tiny_latents(root / "latents")
+    return collected, run_small_benchmark(
+        root / "run",
+        root / "latents",
+        PLANNERS,
+        CHAIN_PLANNERS,
+        num_problems=NUM_PROBLEMS,
+        num_chains=NUM_CHAINS,
+    )
+
+
+def timeless(row):
+    """A row without what a clock measured."""
+    return {name: value for name, value in row.items() if not name.endswith("_ms")}
+
+
+def split_row(row, costs):
+    """Numbers that may be a little off elsewhere, apart from what may not."""
+    row = timeless(row)
+    loose = {name: np.array(row.pop(name), float) for name in costs if name in row}
+    return {"row": row, **loose}
+
+
+def test_collected_latents(golden, race):
+    latents, actions = race[0]
+    found = {
+        "latents": Digest({"": latents}),
+        "actions": Digest({"": actions}),
+        "means": latents.mean(axis=(1, 2), dtype=np.float64),
+        "touched": actions.mean(axis=(1, 2), dtype=np.float64),
+    }
+    golden.check("collected", found, **NEAR)
+
+
+def test_summary_of_the_race(golden, race):
+    rows, *_ = race[1]
+    assert {row["planner"] for row in rows} == set(PLANNERS)
+    for row in rows:
+        if row["task"] in ("one-gesture", "one-gesture/multimodal"):
+            name = f"{row['task']} {row['planner']}"
+            golden.check(name, split_row(row, ["final_cost"]), **NEAR)
+
+
+def test_every_plan_of_the_race(golden, race):
+    results = race[1][2]
+    assert len(results) == len(PLANNERS) * NUM_PROBLEMS
+    for planner in PLANNERS:
+        records = [timeless(each) for each in results if each["planner"] == planner]
+        found = {
+            name: np.array([each.pop(name) for each in records])
+            for name in ("final_cost", "projection_distance")
+        }
+        golden.check(f"plans of {planner}", {**found, "records": records}, rtol=1e-3, atol=1e-3)
+
+
+def test_summary_of_the_chains(golden, race):
+    for row in race[1][1]:
+        name = f"{row['task']} {row['planner']}"
+        golden.check(f"chains {name}", split_row(row, ["state_distance"]), **NEAR)
+
+
+def test_every_gesture_of_the_chains(golden, race):
+    chains = race[1][3]
+    for planner in CHAIN_PLANNERS:
+        records = [timeless(each) for each in chains if each["planner"] == planner]
+        distances = [distance for each in records for distance in each.pop("latent_distances")]
+        strokes = [
+            number for each in records for stroke in each.pop("strokes") for number in stroke
+        ]
+        apart = [each.pop("state_distance") for each in records]
+        found = {
+            "distances": np.array(distances),
+            "strokes": np.array(strokes),
+            "state_distances": np.array(apart, float),
+            "records": records,
+        }
+        golden.check(f"gestures of {planner}", found, rtol=1e-3, atol=1e-3)
