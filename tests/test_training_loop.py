@@ -11,7 +11,7 @@ from builders.training import make_examples, make_model, make_settings, write_da
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.loop import Trainer
+from vj2_ddim_training.trainer import Trainer
 from vj2_ddim_training.loss import diffusion_loss
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.run_folder import RunFolder
@@ -69,7 +69,7 @@ def test_training_lowers_the_loss_far_below_the_start(tmp_path):
 def test_average_by_hand(tmp_path):
     trainer = make_trainer(tmp_path, num_epochs=4, ema_decay=0.5, lr=0.05)
     seen = []
-    trainer.progress = lambda done, total, line: seen.append(weights_of(trainer.model))
+    trainer.loop.progress = lambda done, total, line: seen.append(weights_of(trainer.model))
     trainer.run()
     average = {name: weight.double() for name, weight in seen[0].items()}
     for count, current in enumerate(seen[1:], start=1):
@@ -87,9 +87,9 @@ def test_average_by_hand(tmp_path):
 
 def test_learning_rate_warms_up_and_falls_as_a_cosine_by_hand(tmp_path):
     trainer = make_trainer(tmp_path, num_epochs=4, warmup_share=0.25, lr=0.1)
-    used = [trainer.optimizer.param_groups[0]["lr"]]  # of the step to come
-    trainer.progress = lambda done, total, line: used.append(
-        trainer.optimizer.param_groups[0]["lr"]
+    used = [trainer.loop.optimizer.param_groups[0]["lr"]]  # of the step to come
+    trainer.loop.progress = lambda done, total, line: used.append(
+        trainer.loop.optimizer.param_groups[0]["lr"]
     )
     trainer.run()
     expected = [0.1 / 3, 0.2 / 3, 0.1]
@@ -144,7 +144,7 @@ def test_gradients_are_clipped(tmp_path):
         gradients = [weight.grad.flatten() for weight in model.parameters()]
         norms.append(float(torch.cat(gradients).norm()))
 
-    trainer.optimizer.register_step_pre_hook(record)
+    trainer.loop.optimizer.register_step_pre_hook(record)
     trainer.run()
     assert len(norms) == 6
     assert max(norms) <= 1e-3 * (1 + 1e-4)
@@ -158,7 +158,7 @@ def test_noise_and_dropout_are_not_drawn_from_one_stream(tmp_path, monkeypatch):
         seeds.append((generator.initial_seed(), torch.initial_seed()))
         return diffusion_loss(model, original, inputs, generator, *rest)
 
-    monkeypatch.setattr("vj2_ddim_training.loop.diffusion_loss", record)
+    monkeypatch.setattr("vj2_ddim_training.trainer.diffusion_loss", record)
     make_trainer(tmp_path).run()
     assert len(set(seeds)) == len(seeds) == 6
     assert all(noise != dropout for noise, dropout in seeds)
@@ -194,7 +194,7 @@ def test_evaluates_every_so_many_epochs_and_at_the_end(tmp_path):
 def test_losses_logged_are_the_epochs_mean(tmp_path):
     trainer = make_trainer(tmp_path)
     told = []
-    trainer.progress = lambda done, total, line: told.append((done, total, line))
+    trainer.loop.progress = lambda done, total, line: told.append((done, total, line))
     trainer.run()
     assert [done for done, _, _ in told] == [1, 2, 3, 4, 5, 6]
     assert {total for _, total, _ in told} == {6}

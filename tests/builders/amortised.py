@@ -6,9 +6,11 @@ import numpy as np
 import torch
 
 from builders.training import LENGTH, make_spec
-from vj2_ddim_benchmark.amortised.config import AmortisedConfig
-from vj2_ddim_benchmark.amortised.model import AmortisedModel
-from vj2_ddim_benchmark.amortised.predictor import Predictor
+from vj2_ddim_benchmark.amortised.model import (
+    AmortisedConfig,
+    AmortisedModel,
+    save_amortised,
+)
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.examples import open_examples
@@ -67,10 +69,6 @@ def make_model(kind="regression", seed=0, spec=SPEC):
     return model.eval()
 
 
-def make_predictor(kind="regression", seed=0):
-    return Predictor(make_model(kind, seed))
-
-
 def make_context(num=4, seed=5):
     state, goal = np.random.default_rng(seed).normal(size=(2, num, *SHAPES["state"]))
     return {"state": state.astype(np.float32), "goal": goal.astype(np.float32)}
@@ -79,3 +77,10 @@ def make_context(num=4, seed=5):
 def quick(**changes):
     """One epoch of a few steps."""
     return replace(TRAINING, **{"num_epochs": 1, "batch_size": 32, **changes})
+
+
+def save(model, path):
+    save_amortised(
+        model, path, data_fingerprint="data-1", training={"lr": 0.1}, provenance={"torch": "2"}
+    )
+    return path

@@ -11,11 +11,10 @@ import torch
 from host_tools import QuadraticModel, box, make_info, plan_config
 from stable_worldmodel.solver import CEMSolver, GradientSolver, ICEMSolver, MPPISolver
 
-from vj2_ddim_benchmark.planners import icem
-from vj2_ddim_benchmark.planners.cem import CEMOptimizer
-from vj2_ddim_benchmark.planners.coloured_noise import coloured_noise
-from vj2_ddim_benchmark.planners.gradient_descent import GradientDescentOptimizer
-from vj2_ddim_benchmark.planners.mppi import MPPIOptimizer
+from vj2_ddim_benchmark.planners import cross_entropy
+from vj2_ddim_benchmark.planners.cross_entropy import CEM, ICEM, coloured_noise
+from vj2_ddim_benchmark.planners.gradient_descent import GradientDescent, GradientDescentOptimizer
+from vj2_ddim_benchmark.planners.population import MPPI, PopulationOptimizer
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import PlanningProblem
 
@@ -69,10 +68,11 @@ def their_curve(make, **settings):
     return curve([costs.numpy()[:, 1:] for costs in model.asked])
 
 
-def our_curve(make, **settings):
+def our_curve(kind, **settings):
     """Of our planner: problem by problem with a seed of its own, since a batch shares its noise."""
     target = info()["target"].numpy()
-    planner = make(SPEC, num_samples=SAMPLES, num_iterations=ROUNDS, **settings)
+    how = kind(num_samples=SAMPLES, num_iterations=ROUNDS, **settings)
+    planner = PopulationOptimizer(SPEC, how)
     asked = []
     for row in range(PROBLEMS):
 
@@ -100,7 +100,8 @@ def test_gradient_descent(method, optimizer, lr):
     def torch_cost_of(problem):
         return lambda candidates: (candidates - target[:, None]).square().sum(dim=(-1, -2))
 
-    ours = GradientDescentOptimizer(SPEC, torch_cost_of, lr=lr, method=method, num_iterations=8)
+    how = GradientDescent(lr=lr, method=method, num_iterations=8)
+    ours = GradientDescentOptimizer(SPEC, how, torch_cost_of)
     cost = torch_cost_of(None)
     problem = PlanningProblem(
         cost=lambda candidates: cost(torch.from_numpy(candidates)).numpy(), batch_size=PROBLEMS
@@ -112,7 +113,7 @@ def test_gradient_descent(method, optimizer, lr):
 
 def test_cem():
     theirs = their_curve(CEMSolver, topk=ELITES, var_scale=1.0)
-    ours = our_curve(CEMOptimizer, num_elites=ELITES, std=1 / REACH, smoothing=0.0, min_std=0.0)
+    ours = our_curve(CEM, num_elites=ELITES, std=1 / REACH, smoothing=0.0, min_std=0.0)
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
 
 
@@ -129,10 +130,10 @@ def test_icem(monkeypatch, noise_beta):
         noise = coloured_noise(*args)
         return noise / noise.std(axis=-1, ddof=1, keepdims=True)
 
-    monkeypatch.setattr(icem, "coloured_noise", scaled)
+    monkeypatch.setattr(cross_entropy, "coloured_noise", scaled)
     theirs = their_curve(ICEMSolver, topk=ELITES, noise_beta=noise_beta, alpha=0.1, n_elite_keep=0)
     ours = our_curve(
-        icem.ICEMOptimizer, num_elites=ELITES, std=1 / REACH, smoothing=0.1,
+        ICEM, num_elites=ELITES, std=1 / REACH, smoothing=0.1,
         noise_beta=noise_beta, decay=1.0, keep_share=0.0,
     )  # fmt: skip
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
@@ -141,5 +142,5 @@ def test_icem(monkeypatch, noise_beta):
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_mppi(temperature):
     theirs = their_curve(MPPISolver, topk=None, temperature=temperature, var_scale=0.5)
-    ours = our_curve(MPPIOptimizer, temperature=temperature, noise_std=0.5 / REACH)
+    ours = our_curve(MPPI, temperature=temperature, noise_std=0.5 / REACH)
     np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)

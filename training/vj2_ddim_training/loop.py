@@ -1,235 +1,353 @@
-"""The training loop.
+"""The one training loop, and what goes with it: the rate of learning, the average, the device.
 
-Every step seeds its own randomness from (seed, step) and every epoch its order from (seed, epoch),
-so that a run resumed at any step is the run that was not interrupted, to the last bit.
+A `Task` says what is learned; `TrainingLoop` does the rest alike for every network here: AdamW's
+steps, clipped gradients, the learning rate over time, the moving average of the weights, the losses
+of the epoch, Ctrl-C, and a state from which a run goes on as if it had never stopped, bit for bit.
 """
 
 from __future__ import annotations
 
 import math
-import platform
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-import vj2_ddim_plugin
-from vj2_ddim_plugin.errors import CheckpointError
-from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.devices import choose_device
-from vj2_ddim_training.diffusion_model import DiffusionModel
-from vj2_ddim_training.examples import Batch, Examples
-from vj2_ddim_training.interrupts import hold_interrupts
-from vj2_ddim_training.loss import diffusion_loss
-from vj2_ddim_training.optimization import moving_average, warmup_cosine
-from vj2_ddim_training.run_folder import RunFolder
-from vj2_ddim_training.validation import SUCCESS, Validation
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError
+from vj2_ddim_plugin.files import atomic_path
 
-__all__ = ["Progress", "Trainer"]
+__all__ = ["Progress", "StatelessTask", "Task", "TrainingLoop", "choose_device"]
+__all__ += ["hold_interrupts", "moving_average", "run_resumably", "save_atomically"]
+__all__ += ["warmup_cosine"]
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last step
-RESUMED = ("step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
 
 
-@dataclass
-class Trainer:
-    """One training run.
+class Task(Protocol):
+    """What is learned.
 
     Attributes:
-        model: What is trained; freshly built (its weights are drawn from `config.seed` there).
-        config: How.
-        train_set: Training examples.
-        validation: Measures the averaged weights.
-        folder: Where the checkpoint goes.
+        model: Trained in place.
+        total_steps: Steps in all, a whole number of epochs.
+        steps_per_epoch: Steps of one epoch.
+    """
+
+    model: nn.Module
+    total_steps: int
+    steps_per_epoch: int
+
+    def loss(self, step: int) -> Tensor:
+        """The loss of one step; it draws from (seed, step) alone, or from state that is saved."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `loss` needs besides the step, for example the state of a generator."""
+        ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        ...
+
+
+class StatelessTask:
+    """A base for tasks whose steps depend on the step alone."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing to do."""
+
+
+class TrainingLoop:
+    """Takes a task's steps, epoch by epoch.
+
+    Args:
+        task: What is learned.
+        optimizer: Over `task.model`'s parameters.
+        learning_rate: Stepped after every step.
+        clip_norm: Largest norm of the gradient.
+        ema_decay: Decay of the weights' moving average; None keeps none.
         progress: Called after every step.
     """
 
-    model: DiffusionModel
-    config: TrainingConfig
-    train_set: Examples
-    validation: Validation
-    folder: RunFolder
-    progress: Progress = lambda done, total, line: None
-
-    def __post_init__(self) -> None:
-        """Set up the optimizer, the schedule of the learning rate, and the average."""
-        config = self.config
-        self.device = choose_device(config.device)
-        self.model.to(self.device)
-        self.step = self.epoch = 0  # whole ones done; an epoch is done when it was validated
+    def __init__(
+        self,
+        task: Task,
+        optimizer: torch.optim.Optimizer,
+        learning_rate: LRScheduler,
+        *,
+        clip_norm: float,
+        ema_decay: float | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self.task, self.optimizer, self.learning_rate = task, optimizer, learning_rate
+        self.clip_norm = clip_norm
+        self.progress: Progress = progress or (lambda done, total, line: None)
+        self.average: AveragedModel | None = None
+        if ema_decay is not None:
+            self.average = AveragedModel(
+                task.model, avg_fn=moving_average(ema_decay), use_buffers=True
+            )
+        self.step = self.epoch = 0  # whole ones done; an epoch is done when `on_epoch` is
         self.losses: list[float] = []  # of the current epoch
-        self.epoch_length = math.ceil(config.epoch_share * len(self.train_set))
-        self.steps_per_epoch = math.ceil(self.epoch_length / config.batch_size)
-        self.total_steps = config.num_epochs * self.steps_per_epoch
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay
-        )
-        schedule = warmup_cosine(self.total_steps, config.warmup_share, config.num_cycles)
-        self.learning_rate = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule)
-        self.average = AveragedModel(
-            self.model, avg_fn=moving_average(config.ema_decay), use_buffers=True
-        )
-        self.metrics: dict[str, Any] = {}
-        self.best_success = -math.inf
+        self.epoch_losses: list[float] = []  # the mean of each epoch before it
 
-    def run(self) -> Checkpoint:
-        """Train to the end; on Ctrl-C, leave a checkpoint of the last whole step and re-raise.
+    @property
+    def model(self) -> nn.Module:
+        """The averaged model; the trained one itself where no average is kept."""
+        return self.task.model if self.average is None else self.average.module
 
-        Returns:
-            The checkpoint, which also lies in the folder.
+    @property
+    def done(self) -> bool:
+        """Whether all epochs are done."""
+        return self.epoch * self.task.steps_per_epoch >= self.task.total_steps
+
+    def run(
+        self,
+        until: int | None = None,
+        on_epoch: Callable[[TrainingLoop], None] | None = None,
+    ) -> None:
+        """Train on from where the loop stands.
+
+        Args:
+            until: The step to stop after; None trains to the end.
+            on_epoch: Called when an epoch's steps are taken, before it counts as done: interrupted
+                there, it is called again when the run goes on.
         """
-        try:
-            while self.epoch < self.config.num_epochs:
-                self._train_epoch()
-                self._validate()
-                save_checkpoint(self.checkpoint(), self.folder.checkpoint)
-        except KeyboardInterrupt:
-            save_checkpoint(self.checkpoint(), self.folder.checkpoint)
-            raise
-        return self.checkpoint()
+        stop = self.task.total_steps if until is None else min(until, self.task.total_steps)
+        while not self.done:
+            end = (self.epoch + 1) * self.task.steps_per_epoch
+            self.task.model.train()
+            while self.step < min(end, stop):
+                self._take_step()
+                self.progress(self.step, self.task.total_steps, f"loss {self.losses[-1]:.4f}")
+            if self.step < end:
+                return
+            if on_epoch is not None:
+                on_epoch(self)
+            self.epoch_losses.append(float(np.mean(self.losses)))
+            self.epoch, self.losses = self.epoch + 1, []
 
-    def _train_epoch(self) -> None:
-        """The rest of the current epoch."""
-        order = np.random.default_rng((self.config.seed, self.epoch)).permutation(
-            len(self.train_set)
-        )[: self.epoch_length]
-        self.model.train()
-        first = self.epoch * self.steps_per_epoch
-        while self.step < first + self.steps_per_epoch:
-            begin = (self.step - first) * self.config.batch_size
-            self._step(order[begin : begin + self.config.batch_size])
-            self.progress(self.step, self.total_steps, f"loss {self.losses[-1]:.4f}")
-
-    def _step(self, indices: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-        noise, dropout = np.random.SeedSequence((self.config.seed, self.step)).generate_state(2)
-        torch.manual_seed(int(dropout))
-        generator = torch.Generator().manual_seed(int(noise))
-        original, inputs = self._to_device(self.train_set.batch(indices))
-        loss = diffusion_loss(
-            self.model,
-            original,
-            inputs,
-            generator,
-            self.config.condition_dropout,
-            self.config.noises_per_example,
-            self.config.auxiliary_weight,
-        )
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
-        with hold_interrupts():
+    def _take_step(self) -> None:
+        with hold_interrupts():  # no moment inside to write a checkpoint
+            loss = self.task.loss(self.step)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.task.model.parameters(), self.clip_norm)
             self.optimizer.step()
             self.learning_rate.step()
-            self.average.update_parameters(self.model)
+            if self.average is not None:
+                self.average.update_parameters(self.task.model)
             self.losses.append(float(loss.detach()))
             self.step += 1
 
-    def _to_device(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        def move(array: Any) -> Tensor:  # noqa: ANN401
-            return torch.as_tensor(np.asarray(array, np.float32)).to(self.device)
-
-        return move(batch.original), {name: move(array) for name, array in batch.inputs.items()}
-
-    def _validate(self) -> None:
-        epoch, last = self.epoch + 1, self.step >= self.total_steps
-        numbers = {"loss": float(np.mean(self.losses)), "lr": self.learning_rate.get_last_lr()[0]}
-        if last or epoch % self.config.evaluate_every == 0:
-            averaged: DiffusionModel = self.average.module  # type: ignore[assignment]
-            self.metrics = self.validation.measure(averaged, epoch, self.step, last)
-            numbers |= self.metrics
-            self._keep_best()
-        self.validation.tracker.log(epoch, self.step, numbers)
-        self.epoch, self.losses = epoch, []
-
-    def _keep_best(self) -> None:
-        """Keep this epoch if it succeeds at least as often as the best so far."""
-        success = self.metrics.get(SUCCESS)
-        if success is not None and success >= self.best_success:
-            self.best_success = success
-            save_checkpoint(self.checkpoint(), self.folder.best)
-
-    def checkpoint(self) -> Checkpoint:
-        """The run as it stands."""
+    def state_dict(self) -> dict[str, Any]:
+        """All that going on needs, as values that `torch.load(weights_only=True)` opens."""
         state = {
-            "config": self.config.to_dict(),
             "step": self.step,
             "epoch": self.epoch,
             "losses": self.losses,
+            "epoch_losses": self.epoch_losses,
             "optimizer": self.optimizer.state_dict(),
             "learning_rate": self.learning_rate.state_dict(),
-            "num_averaged": int(self.average.n_averaged),
+            "task": self.task.state_dict(),
+            "model": self.task.model.state_dict(),
         }
-        averaged: DiffusionModel = self.average.module  # type: ignore[assignment]
-        provenance = {
-            "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-            "made_by": "vj2-ddim train",
-        }
-        return Checkpoint(
-            averaged,
-            self.model.state_dict(),
-            state,
-            self.train_set.data_fingerprint,
-            self.metrics,
-            provenance,
-        )
+        if self.average is not None:
+            state["average"] = self.average.module.state_dict()
+            state["num_averaged"] = int(self.average.n_averaged)
+        return state
 
-    def resume(self) -> None:
-        """Take up the folder's checkpoint.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`; `epoch_losses` and `task` may be missing in old files.
 
         Raises:
-            CheckpointError: It was made with other settings or other data, or cannot be resumed.
+            KeyError: Something else is missing.
         """
-        saved = load_checkpoint(self.folder.checkpoint)
-        missing = [name for name in RESUMED if name not in saved.training]
-        if missing:
-            raise CheckpointError(
-                f"{self.folder.checkpoint} cannot be resumed, its training state lacks {missing}. "
-                f"Train anew with --overwrite"
-            )
-        self._require_same_run(saved)
-        self.model.load_state_dict(saved.weights)
-        self.average.module.load_state_dict(saved.model.state_dict())
-        state = saved.training
-        self.average.n_averaged.fill_(state["num_averaged"])
+        self.task.model.load_state_dict(state["model"])
+        if self.average is not None:
+            self.average.module.load_state_dict(state["average"])
+            self.average.n_averaged.fill_(state["num_averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.learning_rate.load_state_dict(state["learning_rate"])
-        self.step, self.epoch, self.metrics = state["step"], state["epoch"], saved.metrics
+        self.task.load_state_dict(state.get("task", {}))
+        self.step, self.epoch = state["step"], state["epoch"]
         self.losses = list(state["losses"])
-        if self.folder.best.exists():
-            self.best_success = load_checkpoint(self.folder.best).metrics[SUCCESS]
-        self.validation.tracker.forget_after(self.epoch)
+        self.epoch_losses = list(state.get("epoch_losses", []))
 
-    def _require_same_run(self, saved: Checkpoint) -> None:
-        here = {
-            **self.model.config.to_dict(),
-            **self.config.to_dict(),
-            "data": self.train_set.data_fingerprint,
-            "schedule": self.model.schedule.to_dict(),
-            "action_spec": self.model.action_spec.to_dict(),
-        }
-        there = {
-            **TrainingConfig().to_dict(),  # settings that there were not when it was saved
-            **saved.model.config.to_dict(),
-            **saved.training.get("config", {}),
-            "data": saved.data_fingerprint,
-            "schedule": saved.model.schedule.to_dict(),
-            "action_spec": saved.model.action_spec.to_dict(),
-        }
-        free = {"device", "num_threads", "wandb_mode", "wandb_project"}
+
+def run_resumably(
+    loop: TrainingLoop,
+    file: Path | None,
+    settings: Mapping[str, Any],
+    on_epoch: Callable[[TrainingLoop], None] | None = None,
+) -> None:
+    """Train to the end; what stopped halfway goes on when the same call is made again.
+
+    Args:
+        loop: A fresh one.
+        file: Keeps the state after every epoch and on Ctrl-C; taken up where it is there. Whoever
+            calls deletes it once the result is written. None keeps nothing.
+        settings: What must be the same for a run to go on, as plain values.
+        on_epoch: See `TrainingLoop.run`.
+
+    Raises:
+        CheckpointError: The file cannot be written or opened, or is of a run with other settings.
+    """
+    if file is None:
+        loop.run(on_epoch=on_epoch)
+        return
+    if file.exists():
+        _take_up(loop, file, settings)
+
+    def save() -> None:
+        save_atomically({"settings": dict(settings), "state": loop.state_dict()}, file)
+
+    try:
+        while not loop.done:
+            loop.run((loop.epoch + 1) * loop.task.steps_per_epoch, on_epoch)
+            save()
+    except KeyboardInterrupt:
+        save()
+        raise
+
+
+def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> None:
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        there = saved["settings"]
         different = {
-            key: (there.get(key), value)
-            for key, value in here.items()
-            if key not in free and there.get(key) != value
+            name: (there.get(name), settings.get(name))
+            for name in {**there, **settings}
+            if there.get(name) != settings.get(name)
         }
-        if different:
-            raise CheckpointError(
-                f"{self.folder.checkpoint} cannot be resumed, these settings differ (there, here): "
-                f"{different}. Use the same ones, or --overwrite"
-            )
+        if not different:
+            loop.load_state_dict(saved["state"])
+    except Exception as error:  # pickle, zip, and torch errors of many kinds
+        raise CheckpointError(
+            f"{file}: cannot be taken up ({type(error).__name__}: {error}). Delete it to begin anew"
+        ) from error
+    if different:
+        raise CheckpointError(
+            f"{file}: is of a run with other settings (there, here): {different}. Use the same "
+            f"ones, or delete it to begin anew"
+        )
+
+
+def save_atomically(content: Mapping[str, Any], path: Path) -> None:
+    """Write what `torch.load(weights_only=True)` opens, whole or not at all.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a short write
+        raise CheckpointError(
+            f"{path}: cannot be written ({error}). What was there before is untouched; free some "
+            f"space and run again"
+        ) from error
+
+
+def warmup_cosine(
+    total_steps: int, warmup_share: float, num_cycles: int = 1
+) -> Callable[[int], float]:
+    """Share of the peak learning rate at each step: linear warm-up, then a cosine down to 0.
+
+    With several cycles that course is run again, each time from half the peak of the time before
+    (warm restarts, Loshchilov & Hutter 2017, "SGDR", eq. 5, with a decaying peak), so that a run of
+    one cycle more begins as the shorter one ended.
+
+    Args:
+        total_steps: Steps in all.
+        warmup_share: Share of each cycle that is warm-up, at least one step.
+        num_cycles: Times the course is run.
+    """
+    length = math.ceil(total_steps / num_cycles)
+    warmup = max(1, round(warmup_share * length))
+
+    def share(step: int) -> float:
+        cycle = min(step // length, num_cycles - 1)
+        peak = 0.5**cycle
+        step -= cycle * length
+        if step < warmup:
+            return peak * (step + 1) / warmup
+        cosine = math.cos(math.pi * (step - warmup) / max(1, length - warmup))
+        return peak * 0.5 * (1.0 + cosine)
+
+    return share
+
+
+def moving_average(most_decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """For `AveragedModel`: an exponential moving average of the weights.
+
+    Its decay grows from 0.1 to `most_decay`, so that short runs are not averaged with the start.
+    """
+
+    def averaged(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        if not average.is_floating_point():
+            return current
+        decay = min(most_decay, (1 + float(count)) / (10 + float(count)))
+        return torch.lerp(current, average, decay)
+
+    return averaged
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name: `auto` is CUDA if there is one, else the CPU.
+
+    Raises:
+        ConfigError: The name is unknown, or CUDA was asked for and is not there.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device {name!r} is unknown; use auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        build = torch.version.cuda
+        raise ConfigError(
+            f"device 'cuda' was asked for and torch {torch.__version__} sees no GPU "
+            f"({'built without CUDA' if build is None else f'built for CUDA {build}'}). Install a "
+            f"CUDA build of torch, or use 'auto' or 'cpu'"
+        )
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done, so that what it changes is changed as a whole.
+
+    Outside the main thread, where Python delivers no signals, this does nothing.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        KeyboardInterrupt: After the block, if Ctrl-C came inside it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal held
+        held = True
+
+    handler = signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
+        if held:
+            signal.raise_signal(signal.SIGINT)

@@ -17,12 +17,12 @@ from vj2_ddim_training.conditions.latents import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.flat import read_flat_actions
 from vj2_ddim_training.data.trajectories import open_trajectories
-from vj2_ddim_training.devices import choose_device
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import infer_action_spec, open_examples
-from vj2_ddim_training.loop import Progress, Trainer
+from vj2_ddim_training.loop import Progress, choose_device
 from vj2_ddim_training.run_folder import RunFolder
 from vj2_ddim_training.tracking import Tracker
+from vj2_ddim_training.trainer import Trainer
 from vj2_ddim_training.validation import Judge, Validation
 
 __all__ = ["RunSettings", "train_run"]

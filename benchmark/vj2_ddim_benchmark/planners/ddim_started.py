@@ -8,23 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.candidate_cem import CandidateCEM
-from vj2_ddim_benchmark.planners.ddim import ddim
-from vj2_ddim_benchmark.planners.description import (
-    TUNED_DIR,
-    Planner,
-    PlannerAssets,
-    TunedSettings,
-    read_tuned,
-)
-from vj2_ddim_benchmark.planners.gesture_cem import gesture_cem
-from vj2_ddim_benchmark.planners.gradient_descent import gradient_descent
-from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_benchmark.planners.ranking import require_free_plan, required_cost
 from vj2_ddim_plugin.interface import (
     ActionOptimizer,
     CostFn,
@@ -34,44 +22,30 @@ from vj2_ddim_plugin.interface import (
 )
 from vj2_ddim_plugin.planning.checks import checked_deadline
 
-__all__ = ["Improve", "StartedOptimizer", "WarmStarted", "ddim_adam", "ddim_cem"]
+__all__ = ["Improve", "StartedOptimizer", "WarmStarted"]
 
 Improve = Callable[[PlanningProblem, PlanResult, FloatArray, FloatArray], PlanResult]
 """The second planner: a problem, the first plan, its candidates `[B, K, L, A]` and their cost."""
 
 
 class StartedOptimizer:
-    """An `ActionOptimizer` that hands the candidates of one to another planner.
-
-    Args:
-        first: Ranks candidates by the problem's cost, for example DDIM.
-        improve: Goes on from them.
-    """
+    """An `ActionOptimizer` that hands the candidates of the first planner to another."""
 
     def __init__(self, first: ActionOptimizer, improve: Improve) -> None:
         self.first, self.improve = first, improve
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:
-        """Plan.
+        """For each problem the plan of lower cost; of equal ones, the first's.
 
-        Args:
-            problem: See `PlanningProblem`. The second planner gets what the first leaves of
-                `deadline_s`, and is not asked when that is nothing.
-
-        Returns:
-            For each problem the plan of lower cost; of equal ones, the first's. Evaluations and
-            phases are sums over both; `history` is the first's, and the lowest cost in the end.
-
-        Raises:
-            ContextError: There is no cost, or the problem does not fit one of the two.
+        The second planner gets what the first leaves of `deadline_s`, and is not asked when that is
+        nothing. Evaluations and phases are sums over both; `history` is the first's, and the lowest
+        cost in the end.
         """
         begun = time.perf_counter()
-        if problem.cost is None:
-            raise ContextError("improving on candidates needs a cost; this problem has none")
-        if problem.frozen_action is not None or problem.constraints is not None:
-            raise ContextError("improving keeps neither frozen_action nor constraints; leave None")
+        judge = required_cost(problem, "improving on candidates")
+        require_free_plan(problem, "improving")
         deadline = checked_deadline(problem)
-        ranked = _Recorder(problem.cost)
+        ranked = _Recorder(judge)
         first = self.first.optimize(replace(problem, cost=ranked))
         left = None if deadline is None else deadline - (time.perf_counter() - begun)
         if (left is not None and left <= 0.0) or not ranked.candidates:
@@ -101,25 +75,14 @@ class _Recorder:
         return cost
 
 
+@dataclass(frozen=True)
 class WarmStarted:
-    """The second planner begins at the first's plan, as its `init_action`.
+    """The second planner begins at the first's plan, and never returns a worse one."""
 
-    Args:
-        optimizer: Never returns a plan worse than `init_action`.
-    """
+    optimizer: ActionOptimizer
 
-    def __init__(self, optimizer: ActionOptimizer) -> None:
-        self.optimizer = optimizer
-
-    def __call__(
-        self,
-        problem: PlanningProblem,
-        first: PlanResult,
-        candidates: FloatArray,
-        cost: FloatArray,
-        /,
-    ) -> PlanResult:
-        """Go on from `first`; the other candidates are not used."""
+    def __call__(self, problem: PlanningProblem, first: PlanResult, *_: FloatArray) -> PlanResult:
+        """Go on from `first`; its candidates are not used."""
         return self.optimizer.optimize(replace(problem, init_action=first.actions))
 
 
@@ -149,61 +112,3 @@ def _better(first: PlanResult, second: PlanResult) -> PlanResult:
 def _timed(result: PlanResult, begun: float) -> PlanResult:
     total = time.perf_counter() - begun
     return replace(result, wall_time_s={**result.wall_time_s, "total": total})
-
-
-def _recorded(parent: Planner) -> dict[str, Any]:
-    """The winner of another planner's sweep: what begins at DDIM's plan is not tuned apart."""
-    return read_tuned(TUNED_DIR, parent)
-
-
-def make_ddim_cem(assets: PlannerAssets, settings: TunedSettings) -> StartedOptimizer:
-    """DDIM's candidates, then CEM with the settings of `gesture-cem-8x16`.
-
-    What is reused of that sweep is the elites, the smoothing and the covariance; the first standard
-    deviation is the elites' own.
-    """
-    tuned = _recorded(gesture_cem(8, 16))
-    del tuned["std"]
-    changes = {name: value for name, value in settings.items() if name != "num_candidates"}
-    improve = CandidateCEM(assets.action_spec, seed=assets.seed, **tuned, **changes)
-    return StartedOptimizer(_ranked_ddim(assets, settings), improve)
-
-
-def make_ddim_adam(assets: PlannerAssets, settings: TunedSettings) -> StartedOptimizer:
-    """DDIM's plan, then Adam as tuned for `gradient-descent-adam-N`."""
-    descent = gradient_descent("adam", settings["num_iterations"])
-    optimizer = descent.build(assets, _recorded(descent))
-    return StartedOptimizer(_ranked_ddim(assets, settings), WarmStarted(optimizer))
-
-
-def _ranked_ddim(assets: PlannerAssets, settings: TunedSettings) -> ActionOptimizer:
-    first = ddim(settings["num_candidates"])
-    return first.build(assets, _recorded(first))
-
-
-def ddim_cem(
-    num_candidates: int, *, num_iterations: int = 4, num_samples: int = 16, in_quick: bool = False
-) -> Planner:
-    """The registry's row; nothing is tuned apart."""
-    return Planner(
-        f"ddim-{num_candidates}-cem",
-        make_ddim_cem,
-        in_quick=in_quick,
-        fixed={
-            "num_candidates": num_candidates,
-            "num_iterations": num_iterations,
-            "num_samples": num_samples,
-        },
-        needs=("bundle",),
-    )
-
-
-def ddim_adam(num_candidates: int, num_iterations: int, *, in_quick: bool = False) -> Planner:
-    """The registry's row; nothing is tuned apart."""
-    return Planner(
-        f"ddim-{num_candidates}-adam-{num_iterations}",
-        make_ddim_adam,
-        in_quick=in_quick,
-        fixed={"num_candidates": num_candidates, "num_iterations": num_iterations},
-        needs=("bundle",),
-    )

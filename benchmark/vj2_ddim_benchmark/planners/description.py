@@ -26,25 +26,15 @@ SearchSpace = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class PlannerAssets:
-    """What planners are built from, the same for all.
-
-    Attributes:
-        action_spec: Bounds and valid gestures.
-        bundle: The exported denoiser, or None where no planner needs one.
-        num_threads: Threads of one operator.
-        seed: Seed of planners whose problems bring none.
-        latents: The denoiser's training data, or None likewise.
-        regression: The amortised model of kind `regression`, or None likewise.
-        gaussian: The amortised model of kind `gaussian`, or None likewise.
-    """
+    """What planners are built from, the same for all; a file is None where none needs it."""
 
     action_spec: ActionSpec
-    bundle: Path | None = None
-    num_threads: int = 1
-    seed: int = 0
-    latents: Path | None = None
-    regression: Path | None = None
-    gaussian: Path | None = None
+    bundle: Path | None = None  # the exported denoiser
+    num_threads: int = 1  # of one operator
+    seed: int = 0  # of planners whose problems bring none
+    latents: Path | None = None  # the denoiser's training data
+    regression: Path | None = None  # the amortised model of this kind
+    gaussian: Path | None = None  # the amortised model of this kind
 
     def path(self, name: str) -> Path:
         """A file that a planner cannot do without; raises `ConfigError` where it is not given."""
@@ -61,48 +51,31 @@ Make = Callable[[PlannerAssets, TunedSettings], ActionOptimizer]
 class Planner:
     """A row of the registry, or a variant of one: the same row with something replaced.
 
-    Attributes:
-        name: What results and the report call it; unique.
-        make: Makes the optimizer from assets and settings; a function of a module, or a `partial`.
-        search_space: The values to try of each tuned setting; empty when nothing is tuned.
-        with_cost: Whether it is given the planner's cost.
-        in_quick: Whether quick runs include it.
-        fixed: Settings that the row fixes; the tuned ones are added to them.
-        needs: Names of the `PlannerAssets` that it cannot do without.
-        unprojected: Settings that make a twin which does not project its plans, for planners whose
-            result does not hold the plan before projection; the twin runs outside the measured
-            time. None where none is needed.
-        tuned_as: The row whose recorded sweep it uses; None for its own.
-        bundle: A denoiser in place of the race's, or None.
-        world_model: The file of a world model that it encodes with and plans through in place of
-            the race's, or None. Plans are judged by the screen, their final cost by the race's.
-        goal_noise: Std of the noise on the goal latents it sees, in units of their own std.
+    A world model of its own is the file of one that the planner encodes with and plans through in
+    place of the race's. Plans are judged by the screen, their final cost by the race's.
     """
 
-    name: str
-    make: Make
-    search_space: SearchSpace = field(default_factory=dict)
-    with_cost: bool = True
-    in_quick: bool = True
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
+    name: str  # what results and the report call it; unique
+    make: Make  # from assets and settings; a function of a module, or a `partial` of one
+    search_space: SearchSpace = field(default_factory=dict)  # values to try of each tuned setting
+    with_cost: bool = True  # whether it is given the planner's cost
+    in_quick: bool = True  # whether quick runs include it
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # settings beside the tuned ones
+    needs: tuple[str, ...] = ()  # names of the assets that it cannot do without
     unprojected: Mapping[str, Any] | None = None
-    tuned_as: str | None = None
-    bundle: Path | None = None
+    """Settings of a twin that does not project its plans, run outside the measured time; None for
+    planners whose result holds the plan before projection."""
+    tuned_as: str | None = None  # the row whose recorded sweep it uses; None for its own
+    bundle: Path | None = None  # a denoiser in place of the race's
     world_model: Path | None = None
-    goal_noise: float = 0.0
+    goal_noise: float = 0.0  # std of the noise on the goal latents it sees, in units of theirs
 
     def variant(self, name: str, **changes: Any) -> Planner:  # noqa: ANN401
         """The same planner under another name, with other fields; it shares the recorded sweep."""
         return replace(self, name=name, tuned_as=self.tuned_as or self.name, **changes)
 
     def build(self, assets: PlannerAssets, settings: TunedSettings) -> ActionOptimizer:
-        """The optimizer, ready to plan.
-
-        Raises:
-            ConfigError: An asset is missing or a setting out of range.
-            VJ2DDIMError: A file is missing or broken.
-        """
+        """The optimizer; raises `ConfigError` for a missing asset or a setting out of range."""
         if self.bundle is not None:
             spec = read_bundle(self.bundle).action_spec
             assets = replace(assets, bundle=self.bundle, action_spec=spec)
@@ -118,12 +91,7 @@ class Planner:
 
 
 def read_tuned(folder: Path | str, planner: Planner) -> dict[str, Any]:
-    """The winning settings of a planner; nothing is read for one that has nothing to tune.
-
-    Raises:
-        ConfigError: It has never been tuned.
-        DataError: The file is broken, or tells of other settings.
-    """
+    """The winning settings of a planner; nothing is read for one that has nothing to tune."""
     if not planner.search_space:
         return {}
     name = planner.tuned_as or planner.name

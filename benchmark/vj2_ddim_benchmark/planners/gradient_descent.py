@@ -8,46 +8,76 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from vj2_ddim_benchmark.planners.descent import METHODS, Descent, TorchCost, descend
-from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
-from vj2_ddim_benchmark.planners.host import latent_torch_cost
-from vj2_ddim_benchmark.planners.starts import STARTS, DrawGestures, any_gestures, starts
+from vj2_ddim_benchmark.planners.random_gestures import DrawGestures, any_gestures, draw_sequences
+from vj2_ddim_benchmark.planners.ranking import onto_valid, required_cost
+from vj2_ddim_benchmark.world_model.cost import LatentCost
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.errors import ConfigError, ContextError
+from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import (
     checked_batch,
     checked_cost,
     checked_deadline,
+    checked_seed,
     padded_warm_start,
 )
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
+from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = ["LEARNING_RATES", "GradientDescentOptimizer", "GradientDescentPlan", "gradient_descent"]
+__all__ = ["METHODS", "STARTS", "Descent", "GradientDescent", "GradientDescentOptimizer"]
+__all__ += ["GradientDescentPlan", "TorchCost", "centre_press", "descend", "latent_torch_cost"]
+__all__ += ["starts"]
 
-LEARNING_RATES = {
-    "sgd": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5),
-    "adam": (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
-}
-"""What the sweep tries: wide enough that the best is not at an edge."""
+TorchCost = Callable[[Tensor], Tensor]
+"""Differentiable cost: actions `[B, K, L, A]` to `[B, K]`, each entry a function of its own row."""
+
+METHODS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+STARTS = ("zeros", "centre", "gestures")
+
+
+@dataclass(frozen=True)
+class GradientDescent(Settings):
+    """How gradients are followed."""
+
+    lr: float = setting(MISSING, "The learning rate.", above=0.0)
+    method: str = setting("sgd", "Torch's own SGD or Adam.", choices=tuple(METHODS))
+    num_iterations: int = setting(10, "Steps; VJ2-GUI's planner takes 10.", low=0)
+    start: str = setting(
+        "zeros", "The first start: nothing, the centre pressed, or a real gesture.", choices=STARTS
+    )
+    num_restarts: int = setting(
+        1, "Descents side by side; those after the first start from random gestures.", low=1
+    )
+    project: bool = setting(True, "Project plans onto valid gestures before they are judged.")
+    seed: int = setting(0, "Used where a problem brings none.", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientDescentPlan(PlanResult):
-    """A plan, and the iterate it was projected from.
+    """A plan, and the iterate `[B, L, A]` of lowest cost `[B]` over all restarts before projection.
 
-    Attributes:
-        unprojected_actions: `[B, L, A]`, the iterate of lowest cost over all restarts.
-        unprojected_cost: `[B]`, its cost.
+    `history` holds the costs of the unprojected iterates.
     """
 
     unprojected_actions: FloatArray
     unprojected_cost: FloatArray
+
+
+def latent_torch_cost(problem: PlanningProblem) -> TorchCost:
+    """The differentiable side of a problem's `LatentCost`; `ContextError` for another cost."""
+    cost = problem.cost
+    if not isinstance(cost, LatentCost):
+        raise ContextError(
+            f"following gradients needs a LatentCost; found {type(cost).__name__}. Use planners "
+            f"that ask for no gradient"
+        )
+    return lambda actions: cost.torch_cost(cost.state, cost.goal, actions)
 
 
 class GradientDescentOptimizer:
@@ -55,88 +85,56 @@ class GradientDescentOptimizer:
 
     Every problem of a batch gets the same random starts, drawn from the seed alone, so that a plan
     does not depend on what else is in its batch.
-
-    Args:
-        action_spec: Bounds, and what a valid gesture is.
-        torch_cost_of: The differentiable cost of a problem, see `TorchCost`.
-        method: `sgd` or `adam`.
-        num_iterations: Steps; VJ2-GUI's planner takes 10.
-        lr: The learning rate.
-        start: `zeros`, `centre` (of the screen, pressed) or `gestures` (random real ones).
-        num_restarts: Descents R side by side; those after the first start from random gestures.
-        project: Whether plans are projected onto valid gestures before they are judged.
-        draw_gestures: Source of the random gestures.
-        dtype: Precision of the descent.
-        seed: Used where a problem brings none.
-
-    Raises:
-        ConfigError: A setting is out of range or unknown.
     """
 
     def __init__(
         self,
         action_spec: ActionSpec,
-        torch_cost_of: Callable[[PlanningProblem], TorchCost],
+        settings: GradientDescent,
+        torch_cost_of: Callable[[PlanningProblem], TorchCost] = latent_torch_cost,
         *,
-        lr: float,
-        method: str = "sgd",
-        num_iterations: int = 10,
-        start: str = "zeros",
-        num_restarts: int = 1,
-        project: bool = True,
         draw_gestures: DrawGestures = any_gestures,
         dtype: torch.dtype = torch.float32,
-        seed: int = 0,
     ) -> None:
-        if num_iterations < 0 or num_restarts < 1 or seed < 0 or not 0.0 < lr < float("inf"):
-            raise ConfigError(
-                f"need num_iterations >= 0, num_restarts >= 1, seed >= 0 and a positive lr; found "
-                f"{num_iterations}, {num_restarts}, {seed} and {lr}"
-            )
-        if method not in METHODS:
-            raise ConfigError(f"method {method!r} is unknown; use one of {', '.join(METHODS)}")
-        self.action_spec, self.torch_cost_of = action_spec, torch_cost_of
-        self.method, self.lr, self.num_iterations = method, lr, num_iterations
-        self.start, self.num_restarts, self.project = start, num_restarts, project
-        self.draw_gestures, self.dtype, self.seed = draw_gestures, dtype, seed
+        self.action_spec, self.settings, self.torch_cost_of = action_spec, settings, torch_cost_of
+        self.draw_gestures, self.dtype = draw_gestures, dtype
         self._pace = Pace()
-        self._starts(1, np.random.default_rng(seed))  # an unknown start fails here, not in a plan
+        # SHIM: for pictures, which should ask `iterates` and `settings`
+        self.method, self.lr = settings.method, settings.lr
+        self.num_iterations, self.num_restarts = settings.num_iterations, settings.num_restarts
 
     def optimize(self, problem: PlanningProblem) -> GradientDescentPlan:
-        """Plan.
+        """Of each restart's start and best iterate, projected, the one of lowest cost.
 
-        Args:
-            problem: See `PlanningProblem`. `init_action` replaces the first start.
-
-        Returns:
-            Of each restart's start and best iterate, projected, the one of lowest cost; so the plan
-            is never worse than the projected `init_action` (itself, when it is a valid gesture).
-            `history` holds the costs of the unprojected iterates.
-
-        Raises:
-            ContextError: There is no cost, or the cost or `init_action` does not fit.
+        So the plan is never worse than the projected `init_action` (itself, when it is a valid
+        gesture), which replaces the first start.
         """
         deadline = Deadline(checked_deadline(problem), self._pace)
-        if problem.cost is None:
-            raise ContextError("gradient descent needs a cost; this problem has none")
+        judge = required_cost(problem, "gradient descent")
         start = self.initial_actions(problem)
         descent = self._descend(problem, start, deadline)
         descended = time.perf_counter()
         iterates = descent.best.numpy()
         candidates = np.concatenate([start.numpy(), iterates], axis=1)
-        projected = self._projected(candidates)
-        cost = checked_cost(problem.cost, projected)
+        spec, project = self.action_spec, self.settings.project
+        projected = onto_valid(candidates, spec) if project else candidates
+        cost = checked_cost(judge, projected)
         rows, chosen = np.arange(len(cost)), cost.argmin(axis=1)
         moved = np.abs(projected - candidates).max(axis=(2, 3))
         lowest = descent.best_cost.argmin(dim=1).numpy()
-        deadline.record("finish", cost.size, time.perf_counter() - descended)
+        ended = time.perf_counter()
+        deadline.record("finish", cost.size, ended - descended)
         return GradientDescentPlan(
             actions=projected[rows, chosen],
             cost=cost[rows, chosen],
             history=descent.history.numpy(),
             num_cost_evaluations=descent.num_cost_evaluations + cost.size,
             num_denoiser_evaluations=0,
-            wall_time_s=_phases(deadline.started, descended),
+            wall_time_s={
+                "descend": descended - deadline.started,
+                "finish": ended - descended,
+                "total": ended - deadline.started,
+            },
             provider="torch",
             stopped_because=descent.stopped_because,
             projection_distance=moved[rows, chosen],
@@ -144,102 +142,138 @@ class GradientDescentOptimizer:
             unprojected_cost=descent.best_cost.numpy()[rows, lowest],
         )
 
-    def initial_actions(self, problem: PlanningProblem) -> torch.Tensor:
+    def iterates(self, problem: PlanningProblem) -> Tensor:
+        """Where a descent without a deadline goes, `[num_iterations + 1, B, R, L, A]`."""
+        seen: list[Tensor] = []
+        self._descend(problem, self.initial_actions(problem), watch=seen.append)
+        return torch.stack(seen)
+
+    def initial_actions(self, problem: PlanningProblem) -> Tensor:
         """The starts `[B, R, L, A]` of a problem."""
-        batch = checked_batch(problem, problem.context)
-        rng = np.random.default_rng(self.seed if problem.seed is None else problem.seed)
-        drawn = self._starts(self.num_restarts, rng)
+        how, batch = self.settings, checked_batch(problem, problem.context)
+        rng = np.random.default_rng(checked_seed(problem, how.seed))
+        drawn = starts(how.start, how.num_restarts, self.action_spec, self.draw_gestures, rng)
         start = np.tile(drawn, (batch, 1, 1, 1))
         warm = padded_warm_start(problem.init_action, self.action_spec, batch)
         start[:, : warm.shape[1]] = warm
         return torch.as_tensor(start, dtype=self.dtype)
 
-    def bounds(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Lowest and highest action, `[A]` each."""
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """SHIM: for pictures; lowest and highest action, `[A]` each."""
         low, high = self.action_spec.low_array, self.action_spec.high_array
         return torch.as_tensor(low, dtype=self.dtype), torch.as_tensor(high, dtype=self.dtype)
 
-    def _projected(self, candidates: FloatArray) -> FloatArray:
-        """Onto valid gestures; valid ones stay exactly as they are, without rounding."""
-        if not self.project:
-            return candidates
-        valid = self.action_spec.is_valid(candidates)[..., None, None]
-        projected: FloatArray = np.where(valid, candidates, self.action_spec.project(candidates))
-        return projected
-
-    def _starts(self, num: int, rng: np.random.Generator) -> FloatArray:
-        return starts(self.start, num, self.action_spec, self.draw_gestures, rng)
-
     def _descend(
-        self, problem: PlanningProblem, start: torch.Tensor, deadline: Deadline
+        self,
+        problem: PlanningProblem,
+        start: Tensor,
+        deadline: Deadline | None = None,
+        watch: Callable[[Tensor], None] | None = None,
     ) -> Descent:
         rows = start.shape[0] * start.shape[1]
         evaluated: list[float] = []
 
         def out_of_time() -> bool:
+            if deadline is None:
+                return False
             evaluated.append(time.perf_counter())
             if len(evaluated) > 1:
                 deadline.record("step", rows, evaluated[-1] - evaluated[-2])
             return not deadline.allows(("step", rows, 1), ("finish", 2 * rows, 1))
 
+        spec = self.action_spec
         return descend(
             self.torch_cost_of(problem),
             start,
-            self.bounds(),
-            method=self.method,
-            lr=self.lr,
-            num_iterations=self.num_iterations,
+            (torch.as_tensor(spec.low_array).to(start), torch.as_tensor(spec.high_array).to(start)),
+            method=self.settings.method,
+            lr=self.settings.lr,
+            num_iterations=self.settings.num_iterations,
             out_of_time=out_of_time,
+            watch=watch,
         )
 
 
-def _phases(begun: float, descended: float) -> dict[str, float]:
-    """Wall time by phase, up to now."""
-    ended = time.perf_counter()
-    return {"descend": descended - begun, "finish": ended - descended, "total": ended - begun}
+def centre_press(spec: ActionSpec) -> FloatArray:
+    """One sequence `[L, A]`: in each block the middle of every coordinate, pressed for a while.
 
-
-def make_gradient_descent(
-    assets: PlannerAssets, settings: TunedSettings
-) -> GradientDescentOptimizer:
-    """What the registry builds."""
-    return GradientDescentOptimizer(
-        assets.action_spec, latent_torch_cost, seed=assets.seed, **settings
-    )
-
-
-def gradient_descent(
-    method: str,
-    num_iterations: int,
-    *,
-    num_restarts: int = 1,
-    start: str | None = None,
-    in_quick: bool = True,
-) -> Planner:
-    """The registry's entry: from one start, or from many gestures; learning rate tuned.
-
-    Args:
-        method: `sgd` or `adam`.
-        num_iterations: Steps.
-        num_restarts: Descents side by side, all of them from gestures.
-        start: The one start, named in the entry; None lets the sweep choose it.
-        in_quick: Whether quick runs include it.
-
-    Raises:
-        ConfigError: The start is unknown, or is given for restarts.
+    The press lasts the middle of the valid range and stands in the middle of the block. Actions
+    that are not touches simply hold the middle of their bounds.
     """
-    if start is not None and (start not in STARTS or num_restarts > 1):
-        raise ConfigError(
-            f"start must be one of {', '.join(STARTS)} and is for a single descent; found "
-            f"{start!r} for {num_restarts}"
-        )
+    middle: FloatArray = np.tile((spec.low_array + spec.high_array) / 2, (spec.action_block, 1))
+    if spec.press_channel is not None:
+        duration = max(1, (spec.min_press_steps + spec.longest_press) // 2)
+        since = np.arange(spec.action_block) - (spec.action_block - duration) // 2
+        middle[:, spec.press_index] = (since >= 0) & (since < duration)
+        middle = spec.release(middle)
+    return np.tile(middle, (spec.horizon, 1))
 
-    suffix = f"-x{num_restarts}" if num_restarts > 1 else f"-{start}" if start else ""
-    tried = ("gestures",) if num_restarts > 1 else (start,) if start else STARTS
-    return Planner(
-        f"gradient-descent-{method}-{num_iterations}{suffix}",
-        make_gradient_descent,
-        search_space={"lr": LEARNING_RATES[method], "start": tried},
-        in_quick=in_quick,
-        fixed={"method": method, "num_iterations": num_iterations, "num_restarts": num_restarts},
-    )
+
+def starts(
+    kind: str, num: int, spec: ActionSpec, draw: DrawGestures, rng: np.random.Generator
+) -> FloatArray:
+    """Sequences `[num, L, A]`: the first of the kind (see `STARTS`), the others random gestures."""
+    if kind == "gestures":
+        return draw_sequences(num, spec, draw, rng)
+    shape = (spec.length, spec.num_channels)
+    first = np.zeros(shape) if kind == "zeros" else centre_press(spec)
+    others = draw_sequences(num - 1, spec, draw, rng) if num > 1 else np.zeros((0, *shape))
+    return np.concatenate([first[None], others])
+
+
+@dataclass(frozen=True)
+class Descent:
+    """Where a descent went."""
+
+    best: Tensor  # `[B, R, L, A]`, the iterate of lowest cost of each restart, the start included
+    best_cost: Tensor  # `[B, R]`
+    history: Tensor  # `[rounds, B]`, the lowest cost so far of all restarts; row 0 is the start's
+    num_cost_evaluations: int  # rows, with or without a backward pass
+    stopped_because: str  # `"finished"` or `"deadline"`
+
+
+def descend(
+    cost: TorchCost,
+    start: Tensor,
+    bounds: tuple[Tensor, Tensor],
+    *,
+    method: str,
+    lr: float,
+    num_iterations: int,
+    out_of_time: Callable[[], bool] = lambda: False,
+    watch: Callable[[Tensor], None] | None = None,
+) -> Descent:
+    """Take `num_iterations` steps of SGD or Adam from `[B, R, L, A]`, clamping after each.
+
+    Each row follows its own gradient, so a row's result does not depend on its batch. One more
+    forward pass judges the last iterate. `out_of_time` is asked after each evaluation; True, where
+    no more step fits, ends the descent. `watch` is called with every iterate, the start included.
+    """
+    actions = start.detach().clone().requires_grad_()
+    optimizer = METHODS[method]([actions], lr=lr)
+    best = start.detach().clone()
+    best_cost = torch.full(start.shape[:2], torch.inf).to(start)
+    history: list[Tensor] = []
+    stopped = "finished"
+    for iteration in range(num_iterations + 1):
+        if watch is not None:
+            watch(actions.detach().clone())
+        last = iteration == num_iterations
+        with torch.set_grad_enabled(not last):
+            value = cost(actions)
+        better = value.detach() < best_cost  # False for NaN
+        best_cost = torch.where(better, value.detach(), best_cost)
+        best = torch.where(better[:, :, None, None], actions.detach(), best)
+        history.append(best_cost.amin(dim=1))
+        if last:
+            break
+        if out_of_time():
+            stopped = "deadline"
+            break
+        optimizer.zero_grad()
+        torch.autograd.backward(value.sum(), inputs=[actions])
+        optimizer.step()
+        with torch.no_grad():
+            actions.clamp_(*bounds)
+    evaluations = len(history) * best_cost.numel()
+    return Descent(best, best_cost, torch.stack(history), evaluations, stopped)

@@ -6,7 +6,6 @@ Parameters are arrays `[..., M, C]` of about unit size around 0.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
@@ -17,36 +16,10 @@ from vj2_ddim_plugin.interface import FloatArray
 __all__ = ["ActionKnots", "GestureParameters", "ParameterSpace", "natural_space"]
 
 
-class ParameterSpace(Protocol):
-    """A map between parameters and action sequences."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """`(M, C)`; the middle of all that is possible is 0."""
-        ...
-
-    def clip(self, parameters: FloatArray) -> FloatArray:
-        """Bring parameters `[..., M, C]` into their bounds."""
-        ...
-
-    def decode(self, parameters: FloatArray) -> FloatArray:
-        """Parameters `[..., M, C]`, within their bounds, to float32 actions `[..., L, A]`."""
-        ...
-
-    def encode(self, actions: FloatArray) -> FloatArray:
-        """The parameters of, or nearest to, the actions."""
-        ...
-
-
 class ActionKnots:
     """Actions at knots evenly spaced in time, linear in between; [-1, 1] from bound to bound.
 
-    Args:
-        spec: What the actions are.
-        num_knots: M, from 2 to L; None is a knot an action, so that nothing is interpolated.
-
-    Raises:
-        ConfigError: `num_knots` is out of range.
+    Without `num_knots` (2 to L) every action is a knot, and nothing is interpolated.
     """
 
     def __init__(self, spec: ActionSpec, num_knots: int | None = None) -> None:
@@ -84,12 +57,6 @@ class GestureParameters:
 
     They are start x and y, displacement x and y, press time and release time. Sequences of several
     blocks have one set a block.
-
-    Args:
-        spec: What the actions are.
-
-    Raises:
-        ConfigError: The actions are no touches, or their paths have no knots.
     """
 
     def __init__(self, spec: ActionSpec) -> None:
@@ -125,6 +92,10 @@ class GestureParameters:
     def encode(self, actions: FloatArray) -> FloatArray:
         """The parameters of the projected actions."""
         return self._spec.encode(self._spec.project(np.asarray(actions, np.float64)))
+
+
+ParameterSpace = ActionKnots | GestureParameters
+"""`shape` is `(M, C)`; 0 is the middle of all that is possible."""
 
 
 def natural_space(spec: ActionSpec) -> ParameterSpace:

@@ -1,60 +1,37 @@
-"""The loop that all sampling planners share: draw a population, rank it, learn from it, again.
+"""The planners that sample: one loop that proposes a population, ranks it and learns from it.
 
-A planner is one `Proposal`: how the next population is drawn, and what is learnt from the ranks of
-the last. Everything else (first population, warm start, deadline, accounts) is here, the same for
-all.
+A planner is its settings. They say what is searched over, and make the `Proposal`: how the next
+population is drawn, and what is learnt from the ranks of the last. Everything else (first
+population, warm start, deadline, accounts) is the loop's, the same for all.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.parameter_spaces import ParameterSpace
+from vj2_ddim_benchmark.planners.parameter_spaces import ActionKnots, ParameterSpace, natural_space
+from vj2_ddim_benchmark.planners.random_gestures import DrawGestures, any_gestures, draw_sequences
 from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
-from vj2_ddim_benchmark.planners.starts import DrawGestures, any_gestures, draw_sequences
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning.deadline import Pace
+from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = [
-    "POPULATION_STARTS",
-    "PopulationOptimizer",
-    "Proposal",
-    "require_at_least",
-    "require_in",
-]
+__all__ = ["MPPI", "POPULATION_STARTS", "PopulationOptimizer", "PopulationSettings"]
+__all__ += ["PredictiveSampling", "Proposal", "elites_of", "search"]
 
 POPULATION_STARTS = ("middle", "gestures")
-
-
-def require_at_least(lowest: int, **settings: int) -> None:
-    """Raise `ConfigError` for the first setting below `lowest`."""
-    for name, value in settings.items():
-        if value < lowest:
-            raise ConfigError(f"{name} must be at least {lowest}; found {value}")
-
-
-def require_in(low: float, high: float, **settings: float) -> None:
-    """Raise `ConfigError` for the first setting outside `[low, high)`, NaN included."""
-    for name, value in settings.items():
-        if not low <= value < high:
-            raise ConfigError(f"{name} must be at least {low} and below {high}; found {value}")
 
 
 class Proposal(Protocol):
     """Where the next population comes from, for B problems in one planning call."""
 
     def ask(self, rng: np.random.Generator, iteration: int) -> FloatArray:
-        """Draw parameters `[B, K, M, C]`, the random numbers equal for all problems.
-
-        Args:
-            rng: Source of randomness.
-            iteration: 0 for the first population.
-        """
+        """Draw parameters `[B, K, M, C]`, the same random numbers for all B; 0 is the first."""
         ...
 
     def tell(self, parameters: FloatArray, cost: FloatArray) -> None:
@@ -62,96 +39,200 @@ class Proposal(Protocol):
         ...
 
 
-class PopulationOptimizer(ABC):
-    """An `ActionOptimizer` that draws and ranks `num_iterations` populations.
+@dataclass(frozen=True)
+class PopulationSettings(Settings, ABC):
+    """What all planners that sample have in common."""
 
-    The first population is drawn around the warm start, which is one of it; without a warm start,
-    around the middle of the bounds, or it is real gestures. Every problem of a batch gets the same
-    random numbers, drawn from the seed alone.
+    planner: ClassVar[str]  # named in errors
 
-    Args:
-        action_spec: Bounds, and what a valid gesture is.
-        space: What is searched over.
-        num_samples: Candidates K of the first population.
-        num_iterations: Populations.
-        start: `middle` or `gestures`, used where there is no warm start.
-        draw_gestures: Source of the real gestures.
-        seed: Used where a problem brings none.
+    num_samples: int = setting(32, "Candidates of the first population.", low=1)
+    num_iterations: int = setting(8, "Populations.", low=1)
+    start: str = setting(
+        "middle", "Without a warm start: around it, or real gestures.", choices=POPULATION_STARTS
+    )
+    seed: int = setting(0, "Used where a problem brings none.", low=0)
 
-    Raises:
-        ConfigError: A setting is out of range or unknown.
-    """
-
-    name: ClassVar[str]
-
-    def __init__(
-        self,
-        action_spec: ActionSpec,
-        space: ParameterSpace,
-        *,
-        num_samples: int,
-        num_iterations: int,
-        start: str,
-        draw_gestures: DrawGestures = any_gestures,
-        seed: int = 0,
-    ) -> None:
-        require_at_least(1, num_samples=num_samples, num_iterations=num_iterations)
-        require_at_least(0, seed=seed)
-        if start not in POPULATION_STARTS:
-            raise ConfigError(
-                f"start {start!r} is unknown; use one of {', '.join(POPULATION_STARTS)}"
-            )
-        self.action_spec, self.space = action_spec, space
-        self.num_samples, self.num_iterations = num_samples, num_iterations
-        self.start, self.draw_gestures, self.seed = start, draw_gestures, seed
-        self._pace = Pace()
+    def space(self, spec: ActionSpec) -> ParameterSpace:
+        """What is searched over."""
+        return ActionKnots(spec)
 
     @abstractmethod
     def proposal(self, mean: FloatArray) -> Proposal:
         """The proposal of a planning call that starts around parameters `[B, M, C]`."""
 
+
+class PopulationOptimizer:
+    """An `ActionOptimizer` that draws and ranks populations.
+
+    The first is drawn around the warm start, which is one of it; without a warm start, around the
+    middle of the bounds, or it is real gestures. Every problem of a batch gets the same random
+    numbers, drawn from the seed alone.
+    """
+
+    def __init__(
+        self, action_spec: ActionSpec, settings: PopulationSettings,
+        *, draw_gestures: DrawGestures = any_gestures,
+    ) -> None:  # fmt: skip
+        self.action_spec, self.settings = action_spec, settings
+        self.space, self.draw_gestures = settings.space(action_spec), draw_gestures
+        self._pace = Pace()
+
     def optimize(self, problem: PlanningProblem) -> RankedPlan:
-        """Plan.
+        """The candidate of lowest cost of all populations, projected before it was ranked.
 
-        Args:
-            problem: See `PlanningProblem`. `init_action` is the first candidate and the mean of the
-                first population.
-
-        Returns:
-            The candidate of lowest cost of all populations, projected before it was ranked; never
-            worse than the projected `init_action` (itself, when it is a valid gesture).
-
-        Raises:
-            ContextError: There is no cost, or the problem does not fit.
+        It is never worse than the projected `init_action` (itself, when it is a valid gesture),
+        which is the first candidate and the mean of the first population.
         """
-        ranking = Ranking(
-            problem, self.action_spec, seed=self.seed, planner=self.name, pace=self._pace
-        )
+        how = self.settings
+        ranking = Ranking(problem, self.action_spec, how.seed, how.planner, self._pace)
         proposal, parameters = self._first(ranking)
         candidates = self.space.decode(parameters)
         candidates[:, : ranking.warm_start.shape[1]] = ranking.warm_start
-        for iteration in range(1, self.num_iterations + 1):
-            cost = ranking.rank(candidates)
-            if iteration == self.num_iterations or ranking.out_of_time():
-                break
-            proposal.tell(parameters, cost)
-            parameters = self.space.clip(proposal.ask(ranking.rng, iteration))
-            candidates = self.space.decode(parameters)
-        return ranking.result()
+        rounds = how.num_iterations
+        return search(ranking, self.space, proposal, parameters, candidates, rounds, ranking.rng)
 
     def _first(self, ranking: Ranking) -> tuple[Proposal, FloatArray]:
         """The proposal, and the first population `[B, K, M, C]`."""
         shape = (ranking.batch, *self.space.shape)
         if ranking.warm_start.shape[1]:
             warm = self.space.encode(ranking.warm_start[:, 0])
-            proposal = self.proposal(warm)
+            proposal = self.settings.proposal(warm)
             parameters = self.space.clip(proposal.ask(ranking.rng, 0))
             parameters[:, 0] = warm
             return proposal, parameters
-        if self.start == "middle":
-            proposal = self.proposal(np.zeros(shape))
+        if self.settings.start == "middle":
+            proposal = self.settings.proposal(np.zeros(shape))
             return proposal, self.space.clip(proposal.ask(ranking.rng, 0))
-        drawn = draw_sequences(self.num_samples, self.action_spec, self.draw_gestures, ranking.rng)
+        num = self.settings.num_samples
+        drawn = draw_sequences(num, self.action_spec, self.draw_gestures, ranking.rng)
         parameters = self.space.encode(drawn)
-        proposal = self.proposal(np.broadcast_to(parameters.mean(axis=0), shape))
+        proposal = self.settings.proposal(np.broadcast_to(parameters.mean(axis=0), shape))
         return proposal, np.tile(parameters, (ranking.batch, 1, 1, 1))
+
+
+def search(
+    ranking: Ranking, space: ParameterSpace, proposal: Proposal,
+    parameters: FloatArray, candidates: FloatArray, num_iterations: int, rng: np.random.Generator,
+) -> RankedPlan:  # fmt: skip
+    """Rank the first population, learn, propose the next: the loop of every planner here."""
+    for iteration in range(1, num_iterations + 1):
+        cost = ranking.rank(candidates)
+        if iteration == num_iterations or ranking.out_of_time():
+            break
+        proposal.tell(parameters, cost)
+        parameters = space.clip(proposal.ask(rng, iteration))
+        candidates = space.decode(parameters)
+    return ranking.result()
+
+
+def elites_of(
+    parameters: FloatArray, cost: FloatArray, num_elites: int
+) -> tuple[FloatArray, FloatArray]:
+    """The rows of lowest cost, best first (the earlier of equals): `[B, E, M, C]` and `[B, E]`."""
+    best = np.argsort(cost, axis=1, kind="stable")[:, :num_elites]
+    chosen = np.take_along_axis(parameters, best[:, :, None, None], axis=1)
+    return chosen, np.take_along_axis(cost, best, axis=1)
+
+
+@dataclass(frozen=True)
+class MPPI(PopulationSettings):
+    """Every sample moves the plan, the more the lower its cost; the first sample is the mean.
+
+    Williams et al. (2017), "Information theoretic MPC for model-based reinforcement learning". The
+    latent cost has no term for the controls themselves, so none is added to the weights.
+    """
+
+    planner = "MPPI"
+
+    temperature: float = setting(
+        1e-4, "Cost differences of this size matter by a factor of e.", above=0.0
+    )
+    noise_std: float = setting(
+        0.5, "Std of the samples; 1 is half of each channel's range.", above=0.0
+    )
+    num_knots: int | None = setting(
+        None, "Actions drawn, evenly in time, the others interpolated; None draws all.", low=2
+    )
+
+    def space(self, spec: ActionSpec) -> ParameterSpace:
+        """The actions, or knots of them."""
+        return ActionKnots(spec, self.num_knots)
+
+    def proposal(self, mean: FloatArray) -> PathIntegral:
+        """Samples around the mean."""
+        return PathIntegral(self, mean)
+
+
+class PathIntegral:
+    """The `Proposal` of MPPI."""
+
+    def __init__(self, how: MPPI, mean: FloatArray) -> None:
+        self.how, self.mean = how, mean
+
+    def ask(self, rng: np.random.Generator, iteration: int) -> FloatArray:
+        """The mean itself, then samples around it."""
+        shape = (self.how.num_samples, *self.mean.shape[1:])
+        noise = self.how.noise_std * rng.standard_normal(shape)
+        noise[0] = 0.0
+        return self.mean[:, None] + noise
+
+    def tell(self, parameters: FloatArray, cost: FloatArray) -> None:
+        """Move to the weighted mean; samples count as they were after clipping."""
+        known = np.flatnonzero(np.isfinite(cost).any(axis=1))
+        weights = path_integral_weights(cost[known], self.how.temperature)
+        self.mean = self.mean.copy()
+        self.mean[known] = np.einsum("bk,bkmc->bmc", weights, parameters[known])
+
+
+def path_integral_weights(cost: FloatArray, temperature: float) -> FloatArray:
+    """`exp(-(cost - lowest) / temperature)` of `[B, K]`, summing to 1 over K.
+
+    Infinite costs get no weight; one of each row at least is finite.
+    """
+    weights: FloatArray = np.exp(-(cost - cost.min(axis=1, keepdims=True)) / temperature)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
+
+
+@dataclass(frozen=True)
+class PredictiveSampling(PopulationSettings):
+    """Take the best of many real gestures, then the best around it; one round is ranking alone.
+
+    Howell et al. (2022), "Predictive sampling: real-time behaviour synthesis with MuJoCo". Touches
+    are perturbed in their gesture parameters, other actions as they are.
+    """
+
+    planner = "predictive sampling"
+
+    start: str = setting("gestures", "See `PopulationSettings`.", choices=POPULATION_STARTS)
+    noise_std: float = setting(
+        0.1, "Std of the neighbours; 1 is half the screen and half the block.", above=0.0
+    )
+
+    def space(self, spec: ActionSpec) -> ParameterSpace:
+        """Gestures where the actions are touches."""
+        return natural_space(spec)
+
+    def proposal(self, mean: FloatArray) -> AroundTheBest:
+        """Samples around the mean until there is a best."""
+        return AroundTheBest(self, mean)
+
+
+class AroundTheBest:
+    """The `Proposal` of predictive sampling."""
+
+    def __init__(self, how: PredictiveSampling, mean: FloatArray) -> None:
+        self.how, self.best = how, mean
+        self.best_cost = np.full(len(mean), np.inf)
+
+    def ask(self, rng: np.random.Generator, iteration: int) -> FloatArray:
+        """Samples around the best parameters so far."""
+        shape = (self.how.num_samples, *self.best.shape[1:])
+        return self.best[:, None] + self.how.noise_std * rng.standard_normal(shape)
+
+    def tell(self, parameters: FloatArray, cost: FloatArray) -> None:
+        """Keep the best; it is never lost."""
+        first, lowest = elites_of(parameters, cost, 1)
+        better = lowest[:, 0] < self.best_cost
+        self.best = np.where(better[:, None, None], first[:, 0], self.best)
+        self.best_cost = np.where(better, lowest[:, 0], self.best_cost)

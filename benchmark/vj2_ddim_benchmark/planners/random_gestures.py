@@ -1,67 +1,77 @@
-"""Predictive sampling: random real gestures, ranked. It shows what ranking alone buys."""
+"""Random real gestures: where a search may begin, and what ranking alone buys."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
-from vj2_ddim_benchmark.planners.starts import DrawGestures, any_gestures, draw_sequences
+from vj2_ddim_benchmark.planners.ranking import required_cost
+from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.errors import ConfigError, ContextError
-from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
-from vj2_ddim_plugin.planning.checks import checked_batch, checked_cost, padded_warm_start
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.planning.checks import (
+    checked_batch,
+    checked_cost,
+    checked_seed,
+    padded_warm_start,
+)
+from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = ["RandomGesturesOptimizer", "random_gestures"]
+__all__ = ["DrawGestures", "RandomGestures", "RandomGesturesOptimizer", "any_gestures"]
+__all__ += ["draw_sequences"]
+
+DrawGestures = Callable[[int, np.random.Generator], FloatArray]
+"""Draws n gestures, one block each: `[n, action_block, A]`."""
+
+
+def any_gestures(num: int, rng: np.random.Generator) -> FloatArray:
+    """Taps and drags anywhere on the screen, half of each, as `[num, 250, 3]`."""
+    return random_policy(num, rng)
+
+
+def draw_sequences(
+    num: int, spec: ActionSpec, draw: DrawGestures, rng: np.random.Generator
+) -> FloatArray:
+    """Sequences `[num, L, A]` of one random gesture a block."""
+    blocks = draw(num * spec.horizon, rng)
+    return blocks.reshape(num, spec.length, spec.num_channels)
+
+
+@dataclass(frozen=True)
+class RandomGestures(Settings):
+    """How random gestures are planned with."""
+
+    num_candidates: int = setting(16, "Gestures that are ranked.", low=1)
+    seed: int = setting(0, "Used where a problem brings none.", low=0)
 
 
 class RandomGesturesOptimizer:
-    """An `ActionOptimizer` that draws K gestures and returns the one of lowest cost.
-
-    Every problem of a batch gets the same gestures, drawn from the seed alone.
-
-    Args:
-        action_spec: What a sequence is.
-        num_candidates: Gestures K.
-        draw_gestures: Source of the gestures.
-        seed: Used where a problem brings none.
-
-    Raises:
-        ConfigError: A number is out of range.
-    """
+    """An `ActionOptimizer` that returns the cheapest of gestures drawn from the seed alone."""
 
     def __init__(
         self,
         action_spec: ActionSpec,
+        settings: RandomGestures | None = None,
         *,
-        num_candidates: int = 16,
         draw_gestures: DrawGestures = any_gestures,
-        seed: int = 0,
     ) -> None:
-        if num_candidates < 1 or seed < 0:
-            raise ConfigError(
-                f"num_candidates must be at least 1 and seed at least 0; found {num_candidates} "
-                f"and {seed}"
-            )
-        self.action_spec, self.num_candidates = action_spec, num_candidates
-        self.draw_gestures, self.seed = draw_gestures, seed
+        self.action_spec, self.settings = action_spec, settings or RandomGestures()
+        self.draw_gestures = draw_gestures
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:
-        """Plan in one round; `init_action`, when given, is one candidate more.
-
-        Raises:
-            ContextError: There is no cost, or the cost or `init_action` does not fit.
-        """
+        """Plan in one round; `init_action`, when given, is one candidate more."""
         begun = time.perf_counter()
-        if problem.cost is None:
-            raise ContextError("ranking random gestures needs a cost; this problem has none")
+        judge = required_cost(problem, "ranking random gestures")
         batch = checked_batch(problem, problem.context)
-        rng = np.random.default_rng(self.seed if problem.seed is None else problem.seed)
-        drawn = draw_sequences(self.num_candidates, self.action_spec, self.draw_gestures, rng)
+        rng = np.random.default_rng(checked_seed(problem, self.settings.seed))
+        num = self.settings.num_candidates
+        drawn = draw_sequences(num, self.action_spec, self.draw_gestures, rng)
         warm = padded_warm_start(problem.init_action, self.action_spec, batch)
         candidates = np.concatenate([warm, np.tile(drawn, (batch, 1, 1, 1))], axis=1)
-        cost = checked_cost(problem.cost, candidates)
+        cost = checked_cost(judge, candidates)
         rows, chosen = np.arange(batch), cost.argmin(axis=1)
         return PlanResult(
             actions=candidates[rows, chosen],
@@ -74,14 +84,3 @@ class RandomGesturesOptimizer:
             stopped_because="finished",
             projection_distance=np.zeros(batch),
         )
-
-
-def make_random_gestures(assets: PlannerAssets, settings: TunedSettings) -> RandomGesturesOptimizer:
-    """What the registry builds."""
-    return RandomGesturesOptimizer(assets.action_spec, seed=assets.seed, **settings)
-
-
-def random_gestures(num_candidates: int) -> Planner:
-    """The registry's row."""
-    name = f"random-gestures-{num_candidates}"
-    return Planner(name, make_random_gestures, fixed={"num_candidates": num_candidates})

@@ -23,18 +23,14 @@ from vj2_ddim_plugin.planning.checks import (
 )
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 
-__all__ = ["RankedPlan", "Ranking"]
+__all__ = ["RankedPlan", "Ranking", "onto_valid", "require_free_plan", "required_cost", "unranked"]
 
 ROWS_BETWEEN_LOOKS = 16  # candidates of all problems that are ranked between looks at the clock
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankedPlan(PlanResult):
-    """A plan, and the candidate it was projected from.
-
-    Attributes:
-        unprojected_actions: `[B, L, A]`, equal to `actions` where projection changed nothing.
-    """
+    """A plan, and the candidate `[B, L, A]` it was projected from, equal to it where valid."""
 
     unprojected_actions: FloatArray
 
@@ -43,37 +39,22 @@ class Ranking:
     """Ranks candidates for one problem until its deadline, and keeps the best.
 
     The clock is watched as DDIM's planner watches it: what is not expected to end in time, by how
-    long it took lately, is not begun, and a smaller part of it is tried first.
-
-    Args:
-        problem: What to plan for.
-        spec: Bounds, and what a valid gesture is.
-        seed: Used where the problem brings none.
-        planner: Named in errors.
-        pace: How long things took in the optimizer's earlier plans; None knows of none.
-
-    Raises:
-        ContextError: There is no cost, something of the problem does not fit, or it asks for what
-            these planners cannot keep.
+    long it took lately (`pace`), is not begun, and a smaller part of it is tried first.
     """
 
     def __init__(
         self,
         problem: PlanningProblem,
         spec: ActionSpec,
-        *,
-        seed: int,
-        planner: str,
-        pace: Pace | None = None,
+        seed: int,  # used where the problem brings none
+        planner: str,  # named in errors
+        pace: Pace,
     ) -> None:
-        self._pace = pace or Pace()
+        self._pace = pace
         self._deadline = Deadline(checked_deadline(problem), self._pace)
         self._ended: float | None = None  # when the last round was ranked
-        if problem.frozen_action is not None or problem.constraints is not None:
-            raise ContextError(
-                f"{planner} keeps neither frozen_action nor constraints; leave both None"
-            )
-        self._cost = _required_cost(problem, planner)
+        require_free_plan(problem, planner)
+        self._cost = required_cost(problem, planner)
         self._spec = spec
         self.batch = checked_batch(problem, problem.context)
         self.rng = np.random.default_rng(checked_seed(problem, seed))
@@ -84,23 +65,12 @@ class Ranking:
         self._history: list[FloatArray] = []
         self._num_evaluations, self._cost_s, self._stopped = 0, 0.0, "finished"
 
-    @property
-    def best(self) -> FloatArray:
-        """The valid gestures of lowest cost so far, `[B, L, A]`."""
-        return self._best
-
     def rank(self, candidates: FloatArray) -> FloatArray:
-        """Rank one round.
+        """Rank one round of `[B, K, L, A]`, not yet projected; their cost after it, `[B, K]`.
 
-        Args:
-            candidates: `[B, K, L, A]`, not yet projected.
-
-        Returns:
-            Their cost after projection, `[B, K]`; infinite for those the deadline left unranked
-            (never the first ones of the first round), and where the planner's cost is NaN.
-
-        Raises:
-            CostError: The cost raised, its shape is wrong, or it is finite for no candidate so far.
+        It is infinite for those the deadline left unranked (never the first ones of the first
+        round), and where the planner's cost is NaN. Raises `CostError` where it is finite for no
+        candidate so far.
         """
         if self._ended is not None:
             self._deadline.record("between", self.batch, time.perf_counter() - self._ended)
@@ -157,8 +127,7 @@ class Ranking:
     def _rank(self, candidates: FloatArray) -> FloatArray:
         """Project, ask for the cost, and remember the best and the time it took."""
         started = time.perf_counter()
-        valid = self._spec.is_valid(candidates)[..., None, None]
-        projected = np.where(valid, candidates, self._spec.project(candidates))
+        projected = onto_valid(candidates, self._spec)
         begun = time.perf_counter()
         cost = cost_of(self._cost, projected)
         self._cost_s += time.perf_counter() - begun
@@ -174,7 +143,41 @@ class Ranking:
         return cost
 
 
-def _required_cost(problem: PlanningProblem, planner: str) -> CostFn:
+def onto_valid(actions: FloatArray, spec: ActionSpec) -> FloatArray:
+    """`[..., L, A]` projected onto valid gestures; valid ones stay as they are, not rounded."""
+    valid = spec.is_valid(actions)[..., None, None]
+    projected: FloatArray = np.where(valid, actions, spec.project(actions))
+    return projected
+
+
+def unranked(
+    actions: FloatArray, drawn: FloatArray, phases: dict[str, float], provider: str
+) -> RankedPlan:
+    """The result of problems without a cost: `[B, L, A]`, and what they were projected from."""
+    return RankedPlan(
+        actions=actions,
+        cost=np.full(len(actions), np.nan),
+        history=np.zeros((0, len(actions))),
+        num_cost_evaluations=0,
+        num_denoiser_evaluations=0,
+        wall_time_s=phases,
+        provider=provider,
+        stopped_because="finished",
+        projection_distance=np.abs(actions - drawn).max(axis=(1, 2)),
+        unprojected_actions=drawn,
+    )
+
+
+def require_free_plan(problem: PlanningProblem, planner: str) -> None:
+    """Raise `ContextError` for a problem that asks for what these planners cannot keep."""
+    if problem.frozen_action is not None or problem.constraints is not None:
+        raise ContextError(
+            f"{planner} keeps neither frozen_action nor constraints; leave both None"
+        )
+
+
+def required_cost(problem: PlanningProblem, planner: str) -> CostFn:
+    """The problem's cost; raises `ContextError` where there is none."""
     if problem.cost is None:
         raise ContextError(f"{planner} needs a cost; this problem has none")
     return problem.cost

@@ -1,69 +1,236 @@
-"""The registry of planners: one line each, in the order of the report."""
+"""The registry of planners: one row each, in the order of the report."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from vj2_ddim_benchmark.planners.cem import cem
-from vj2_ddim_benchmark.planners.ddim import ddim
-from vj2_ddim_benchmark.planners.ddim_started import ddim_adam, ddim_cem
-from vj2_ddim_benchmark.planners.description import Planner
-from vj2_ddim_benchmark.planners.gaussian_prior import gaussian_prior
-from vj2_ddim_benchmark.planners.gesture_cem import gesture_cem
-from vj2_ddim_benchmark.planners.gradient_descent import gradient_descent
-from vj2_ddim_benchmark.planners.icem import icem
-from vj2_ddim_benchmark.planners.mppi import mppi
-from vj2_ddim_benchmark.planners.predictive_sampling import predictive_sampling
-from vj2_ddim_benchmark.planners.random_gestures import random_gestures
-from vj2_ddim_benchmark.planners.regression import regression
-from vj2_ddim_benchmark.planners.retrieval import retrieval
-from vj2_ddim_plugin.errors import ConfigError
-
-__all__ = ["REGISTRY", "entries_of", "planners_of"]
-
-REGISTRY: tuple[Planner, ...] = (
-    ddim(16),
-    ddim(16, num_robust=2),
-    ddim(16, num_refinements=2, in_quick=False),
-    ddim(16, num_ranked=1),
-    ddim(16, num_ranked=4, in_quick=False),
-    ddim(1),
-    ddim_cem(16),
-    ddim_adam(16, 10),
-    regression(),
-    gaussian_prior(16),
-    retrieval(16),
-    gradient_descent("sgd", 10, in_quick=False),
-    gradient_descent("sgd", 10, num_restarts=16, in_quick=False),
-    gradient_descent("sgd", 200, in_quick=False),
-    gradient_descent("adam", 10),
-    gradient_descent("adam", 10, start="zeros", in_quick=False),
-    gradient_descent("adam", 10, start="gestures", in_quick=False),
-    gradient_descent("adam", 10, num_restarts=16),
-    gradient_descent("adam", 50, in_quick=False),
-    gradient_descent("adam", 200, in_quick=False),
-    cem(8, 32),
-    icem(8, 60),
-    mppi(8, 32),
-    predictive_sampling(8, 32),
-    gesture_cem(8, 16, in_quick=True),
-    gesture_cem(8, 64),
-    random_gestures(16),
+from vj2_ddim_benchmark.amortised.model import load_amortised
+from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
+from vj2_ddim_benchmark.planners.cross_entropy import (
+    CEM,
+    COVARIANCES,
+    ICEM,
+    CandidateCEM,
+    CandidateCEMSettings,
+    GestureCEM,
 )
+from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer, WarmStarted
+from vj2_ddim_benchmark.planners.description import (
+    TUNED_DIR,
+    Planner,
+    PlannerAssets,
+    SearchSpace,
+    TunedSettings,
+    read_tuned,
+)
+from vj2_ddim_benchmark.planners.gradient_descent import (
+    STARTS,
+    GradientDescent,
+    GradientDescentOptimizer,
+)
+from vj2_ddim_benchmark.planners.population import (
+    MPPI,
+    POPULATION_STARTS,
+    PopulationOptimizer,
+    PopulationSettings,
+    PredictiveSampling,
+)
+from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
+from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.interface import ActionOptimizer
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_training.data.trajectories import open_trajectories
+
+__all__ = ["REGISTRY", "ddim", "gradient_descent", "planners_of", "retrieval"]
+
+GUIDANCE_SCALES = (1.0, 1.25, 1.5, 2.0)
+TEMPERATURES = (0.5, 0.75, 1.0)
+LEARNING_RATES = {  # wide enough that the best is not at an edge
+    "sgd": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5),
+    "adam": (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+}
+
+
+def make_ddim(assets: PlannerAssets, settings: TunedSettings) -> DDIMOptimizer:
+    """DDIM from the bundle, on the CPU."""
+    own = {"provider": "cpu", "num_threads": assets.num_threads, "seed": assets.seed}
+    return DDIMOptimizer.from_bundle(assets.path("bundle"), **own, **settings)
+
+
+def ddim(num_candidates: int, suffix: str = "", *, in_quick: bool = True, **how: int) -> Planner:
+    """DDIM samples from the bundle; a single one is not ranked and sees no world model.
+
+    With `num_ranked` the bundle's ranker picks so many of the candidates for the cost; with
+    `num_robust` so many of the cheapest are asked about again, moved a little.
+    """
+    return Planner(
+        f"ddim-{num_candidates}{suffix}",
+        make_ddim,
+        {"guidance_scale": GUIDANCE_SCALES, "temperature": TEMPERATURES},
+        with_cost=num_candidates > 1,
+        in_quick=in_quick,
+        fixed={"num_candidates": num_candidates, "num_inference_steps": 10, **how},
+        needs=("bundle",),
+        unprojected={"project": False},
+    )
+
+
+def make_ddim_cem(assets: PlannerAssets, settings: TunedSettings) -> StartedOptimizer:
+    """DDIM's candidates, then CEM with the elites, smoothing and covariance of its own sweep."""
+    recorded = read_tuned(TUNED_DIR, GESTURE_CEM)
+    tuned = {name: recorded[name] for name in ("num_elites", "smoothing", "covariance")}
+    how = CandidateCEMSettings(num_samples=16, num_iterations=4, seed=assets.seed, **tuned)
+    return StartedOptimizer(_ranked_ddim(assets), CandidateCEM(assets.action_spec, how))
+
+
+def make_ddim_adam(assets: PlannerAssets, settings: TunedSettings) -> StartedOptimizer:
+    """DDIM's plan, then Adam as it was tuned for itself."""
+    optimizer = ADAM.build(assets, read_tuned(TUNED_DIR, ADAM))
+    return StartedOptimizer(_ranked_ddim(assets), WarmStarted(optimizer))
+
+
+def _ranked_ddim(assets: PlannerAssets) -> ActionOptimizer:
+    return RANKED.build(assets, read_tuned(TUNED_DIR, RANKED))
+
+
+def make_gradient_descent(
+    assets: PlannerAssets, settings: TunedSettings
+) -> GradientDescentOptimizer:
+    """Gradient descent on the latent cost."""
+    how = GradientDescent(seed=assets.seed, **settings)
+    return GradientDescentOptimizer(assets.action_spec, how)
+
+
+def gradient_descent(
+    method: str, steps: int, suffix: str = "", *,
+    num_restarts: int = 1, tried: Sequence[str] = STARTS, in_quick: bool = False,
+) -> Planner:  # fmt: skip
+    """From one start, of those that are tried, or also from many gestures beside it."""
+    return Planner(
+        f"gradient-descent-{method}-{steps}{suffix}",
+        make_gradient_descent,
+        {"lr": LEARNING_RATES[method], "start": tried},
+        in_quick=in_quick,
+        fixed={"method": method, "num_iterations": steps, "num_restarts": num_restarts},
+    )
+
+
+def make_population(
+    kind: type[PopulationSettings], assets: PlannerAssets, settings: TunedSettings
+) -> PopulationOptimizer:
+    """A planner that samples populations."""
+    return PopulationOptimizer(assets.action_spec, kind(seed=assets.seed, **settings))
+
+
+def population(
+    kind: type[PopulationSettings], rounds: int, samples: int, search_space: SearchSpace,
+    in_quick: bool = False,
+) -> Planner:  # fmt: skip
+    """So many rounds of so many samples, both in the row's name."""
+    return Planner(
+        f"{kind.planner.lower().replace(' ', '-')}-{rounds}x{samples}",
+        partial(make_population, kind),
+        search_space,
+        in_quick=in_quick,
+        fixed={"num_iterations": rounds, "num_samples": samples},
+    )
+
+
+def gesture_cem(rounds: int, samples: int, in_quick: bool = False) -> Planner:
+    """CEM over gestures, with an eighth or a quarter of the samples as elites."""
+    search_space = {
+        "num_elites": (samples // 8, samples // 4),
+        "smoothing": (0.3, 0.5, 0.7, 0.9),
+        "std": (0.5, 0.8),
+        "covariance": COVARIANCES,
+    }
+    return population(GestureCEM, rounds, samples, search_space, in_quick)
+
+
+def make_amortised(kind: str, assets: PlannerAssets, settings: TunedSettings) -> AmortisedOptimizer:
+    """A planner from the trained model of a kind."""
+    model = load_amortised(assets.path(kind), kind)
+    return AmortisedOptimizer(assets.action_spec, model, Sampling(seed=assets.seed, **settings))
+
+
+def make_retrieval(assets: PlannerAssets, settings: TunedSettings) -> RetrievalOptimizer:
+    """Retrieval from the training split."""
+    transitions = open_trajectories(assets.path("latents"), assets.action_spec, "train")
+    memory = Memory.of(transitions, settings["features"], seed=assets.seed)
+    num_neighbours = settings["num_neighbours"]
+    return RetrievalOptimizer(assets.action_spec, memory, num_neighbours=num_neighbours)
+
+
+def retrieval(num_neighbours: int) -> Planner:
+    """The nearest transitions; a single one is not ranked and sees no world model."""
+    return Planner(
+        f"retrieval-{num_neighbours}",
+        make_retrieval,
+        {"features": FEATURES},
+        with_cost=num_neighbours > 1,
+        in_quick=False,
+        fixed={"num_neighbours": num_neighbours},
+        needs=("latents",),
+    )
+
+
+def make_random_gestures(assets: PlannerAssets, settings: TunedSettings) -> RandomGesturesOptimizer:
+    """Random gestures, ranked."""
+    return RandomGesturesOptimizer(assets.action_spec, RandomGestures(seed=assets.seed, **settings))
+
+
+RANKED = ddim(16)
+ADAM = gradient_descent("adam", 10, in_quick=True)
+GESTURE_CEM = gesture_cem(8, 16, in_quick=True)
+
+# fmt: off
+REGISTRY: tuple[Planner, ...] = (
+    RANKED,
+    ddim(16, "-robust-2", num_robust=2),
+    ddim(16, "-refined-2", num_refinements=2, in_quick=False),
+    ddim(16, "-ranker-1", num_ranked=1),
+    ddim(16, "-ranker-4", num_ranked=4, in_quick=False),
+    ddim(1),
+    Planner("ddim-16-cem", make_ddim_cem, in_quick=False, needs=("bundle",)),
+    Planner("ddim-16-adam-10", make_ddim_adam, in_quick=False, needs=("bundle",)),
+    Planner("regression", partial(make_amortised, "regression"),
+            with_cost=False, needs=("regression",)),
+    Planner("gaussian-prior-16", partial(make_amortised, "gaussian"),
+            {"std_scale": (0.25, 0.5, 1.0, 1.5)},
+            fixed={"num_candidates": 16}, needs=("gaussian",)),
+    retrieval(16),
+    gradient_descent("sgd", 10),
+    gradient_descent("sgd", 10, "-x16", num_restarts=16, tried=("gestures",)),
+    gradient_descent("sgd", 200),
+    ADAM,
+    gradient_descent("adam", 10, "-zeros", tried=("zeros",)),
+    gradient_descent("adam", 10, "-gestures", tried=("gestures",)),
+    gradient_descent("adam", 10, "-x16", num_restarts=16, tried=("gestures",), in_quick=True),
+    gradient_descent("adam", 50),
+    gradient_descent("adam", 200),
+    population(CEM, 8, 32, {"num_elites": (4, 8), "smoothing": (0.1, 0.4, 0.7),
+                            "num_knots": (None, 10), "start": POPULATION_STARTS}),
+    population(ICEM, 8, 60, {"noise_beta": (1.0, 2.0, 3.0, 4.0), "std": (0.25, 0.5, 1.0),
+                             "start": POPULATION_STARTS}),
+    population(MPPI, 8, 32, {"temperature": (1e-6, 1e-5, 1e-4, 1e-3),
+                             "noise_std": (0.1, 0.25, 0.5), "num_knots": (None, 25),
+                             "start": POPULATION_STARTS}),
+    population(PredictiveSampling, 8, 32, {"noise_std": (0.02, 0.05, 0.1, 0.2, 0.4)}),
+    GESTURE_CEM,
+    gesture_cem(8, 64),
+    Planner("random-gestures-16", make_random_gestures, fixed={"num_candidates": 16}),
+)
+# fmt: on
 
 
 def planners_of(
     names: Sequence[str] | None = None, *, quick: bool = False, latents: bool = False
 ) -> tuple[Planner, ...]:
-    """Rows of the registry, in its order.
+    """Rows of the registry, in its order: those named, or all that there are the assets for.
 
-    Args:
-        names: Which; without names, all (or the quick ones) that there are the assets for.
-        quick: Whether only quick ones are meant.
-        latents: Whether the denoiser's training data are there, which are not shipped.
-
-    Raises:
-        ConfigError: A name is unknown.
+    The denoiser's training data, `latents`, are not shipped. `ConfigError` for an unknown name.
     """
     if not names:
         usable = (planner for planner in REGISTRY if latents or "latents" not in planner.needs)

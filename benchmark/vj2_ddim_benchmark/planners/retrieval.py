@@ -6,57 +6,31 @@ It shows what memory alone buys. Its data are the transitions that the denoiser 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
-from vj2_ddim_benchmark.planners.population import require_at_least
-from vj2_ddim_benchmark.planners.ranking import Ranking
+from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking, unranked
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.gestures.segments import IntArray
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning.checks import checked_batch
 from vj2_ddim_plugin.planning.deadline import Pace
-from vj2_ddim_training.data.trajectories import open_trajectories
+from vj2_ddim_training.data.trajectories import Trajectories
 
-__all__ = ["FEATURES", "Memory", "RetrievalOptimizer", "Transitions", "features_of", "retrieval"]
+__all__ = ["FEATURES", "Memory", "RetrievalOptimizer", "features_of"]
 
-FEATURES = ("both", "difference")
+FEATURES = ("both", "difference")  # one after the other, or what changed
 ROWS_PER_CHUNK = 1024  # transitions read at once
-MAX_MEMORY_BYTES = 1 << 30
 
 Float32 = NDArray[np.float32]
 
 
-class Transitions(Protocol):
-    """Numbered transitions, as `Trajectories` holds them."""
-
-    def __len__(self) -> int:
-        """How many."""
-        ...
-
-    def gather(self, indices: Sequence[int] | IntArray) -> tuple[Float32, Float32, Float32]:
-        """State and next state `[b, N, D]`, and actions `[b, L, A]`."""
-        ...
-
-
 def features_of(state: FloatArray, goal: FloatArray, kind: str) -> Float32:
-    """What is compared, `[n, F]`, of states and goals `[n, N, D]`.
-
-    Args:
-        state: Latents before.
-        goal: Latents after.
-        kind: `both`, one after the other, or their `difference`.
-
-    Raises:
-        ConfigError: The kind is unknown.
-    """
+    """What is compared, `[n, F]`, of latents before and after, `[n, N, D]`; see `FEATURES`."""
     if kind not in FEATURES:
         raise ConfigError(f"features {kind!r} are unknown; use one of {', '.join(FEATURES)}")
     before, after = (np.asarray(z, np.float32).reshape(len(z), -1) for z in (state, goal))
@@ -65,13 +39,7 @@ def features_of(state: FloatArray, goal: FloatArray, kind: str) -> Float32:
 
 @dataclass(frozen=True)
 class Memory:
-    """Transitions, held ready to be compared.
-
-    Attributes:
-        features: `[n, F]`, see `features_of`.
-        actions: `[n, L, A]`.
-        kind: What the features are.
-    """
+    """Transitions, held ready to be compared: features `[n, F]` of a kind, actions `[n, L, A]`."""
 
     features: Float32
     actions: Float32
@@ -80,24 +48,13 @@ class Memory:
     @classmethod
     def of(
         cls,
-        transitions: Transitions,
+        transitions: Trajectories,
         kind: str = "both",
         *,
-        max_bytes: int = MAX_MEMORY_BYTES,
+        max_bytes: int = 1 << 30,
         seed: int = 0,
     ) -> Memory:
-        """Read transitions, chunk by chunk; if too many, a random part of them.
-
-        Args:
-            transitions: What is remembered.
-            kind: What is compared, see `features_of`.
-            max_bytes: Memory that the features and actions may take.
-            seed: Chooses the part.
-
-        Raises:
-            ConfigError: There are no transitions, or `max_bytes` holds not even one.
-            DataError: They cannot be read.
-        """
+        """Read transitions, chunk by chunk; if too many for `max_bytes`, a random part of them."""
         if not len(transitions):
             raise ConfigError("there are no transitions to retrieve from; give other data")
         state, goal, actions = transitions.gather([0])
@@ -111,11 +68,10 @@ class Memory:
         chosen = np.arange(len(transitions))
         if num < len(transitions):
             chosen = np.sort(np.random.default_rng(seed).permutation(chosen)[:num])
-        memory = cls(
-            np.empty((num, *feature_row.shape), np.float32),
-            np.empty((num, *action_row.shape), np.float32),
-            kind,
+        features, done = (
+            np.empty((num, *row.shape), np.float32) for row in (feature_row, action_row)
         )
+        memory = cls(features, done, kind)
         for first in range(0, num, ROWS_PER_CHUNK):
             part = slice(first, first + ROWS_PER_CHUNK)
             state, goal, memory.actions[part] = transitions.gather(chosen[part])
@@ -123,18 +79,9 @@ class Memory:
         return memory
 
     def nearest(self, state: FloatArray, goal: FloatArray, num: int) -> IntArray:
-        """The transitions of lowest squared distance to each of B problems.
+        """The rows of lowest squared distance to each of B problems, `[B, num]`, nearest first.
 
-        Args:
-            state: Latents `[B, N, D]`.
-            goal: Latents `[B, N, D]`.
-            num: How many, at most n.
-
-        Returns:
-            `[B, num]` rows, nearest first; of equally near ones the earlier row.
-
-        Raises:
-            ContextError: The latents are not of the kind that is remembered.
+        Of equally near ones the earlier row.
         """
         asked = features_of(state, goal, self.kind)
         if asked.shape[1] != self.features.shape[1]:
@@ -159,35 +106,22 @@ class RetrievalOptimizer:
 
     Without a cost it returns those of the nearest one. With a cost it ranks those of the
     `num_neighbours` nearest, and the warm start, and returns the best.
-
-    Args:
-        action_spec: Bounds, and what a valid gesture is.
-        memory: The transitions.
-        num_neighbours: How many are ranked.
-
-    Raises:
-        ConfigError: `num_neighbours` is not positive, or more than there are.
     """
 
     def __init__(
         self, action_spec: ActionSpec, memory: Memory, *, num_neighbours: int = 16
     ) -> None:
-        require_at_least(1, num_neighbours=num_neighbours)
-        if num_neighbours > len(memory.actions):
+        if not 1 <= num_neighbours <= len(memory.actions):
             raise ConfigError(
-                f"num_neighbours must be at most {len(memory.actions)}, the transitions there are; "
-                f"found {num_neighbours}"
+                f"num_neighbours must be at least 1 and at most {len(memory.actions)}, the "
+                f"transitions there are; found {num_neighbours}"
             )
         self.action_spec, self.memory = action_spec, memory
         self.num_neighbours, self.features = num_neighbours, memory.kind
         self._pace = Pace()
 
-    def optimize(self, problem: PlanningProblem) -> PlanResult:
-        """Plan in one round; `init_action`, when there is a cost, is one candidate more.
-
-        Raises:
-            ContextError: The context lacks `state` or `goal`, or the problem does not fit.
-        """
+    def optimize(self, problem: PlanningProblem) -> RankedPlan:
+        """Plan in one round; `init_action`, when there is a cost, is one candidate more."""
         begun = time.perf_counter()
         missing = {"state", "goal"} - set(problem.context)
         if missing:
@@ -196,44 +130,9 @@ class RetrievalOptimizer:
         if problem.cost is None:
             checked_batch(problem, problem.context)
             actions = self.memory.actions[self.memory.nearest(state, goal, 1)[:, 0]]
-            return _unranked(actions, time.perf_counter() - begun)
-        ranking = Ranking(problem, self.action_spec, seed=0, planner="retrieval", pace=self._pace)
+            phases = {"total": time.perf_counter() - begun}
+            return unranked(actions, actions, phases, "numpy")  # as they were done
+        ranking = Ranking(problem, self.action_spec, 0, "retrieval", self._pace)
         nearest = self.memory.nearest(state, goal, self.num_neighbours)
         ranking.rank(np.concatenate([ranking.warm_start, self.memory.actions[nearest]], axis=1))
         return ranking.result()
-
-
-def _unranked(actions: Float32, total_s: float) -> PlanResult:
-    """The result of a problem without a cost; the actions are as they were done."""
-    return PlanResult(
-        actions=actions,
-        cost=np.full(len(actions), np.nan),
-        history=np.zeros((0, len(actions))),
-        num_cost_evaluations=0,
-        num_denoiser_evaluations=0,
-        wall_time_s={"total": total_s},
-        provider="numpy",
-        stopped_because="finished",
-        projection_distance=np.zeros(len(actions)),
-    )
-
-
-def make_retrieval(assets: PlannerAssets, settings: TunedSettings) -> RetrievalOptimizer:
-    """What the registry builds."""
-    transitions = open_trajectories(assets.path("latents"), assets.action_spec, "train")
-    memory = Memory.of(transitions, settings["features"], seed=assets.seed)
-    num_neighbours = settings["num_neighbours"]
-    return RetrievalOptimizer(assets.action_spec, memory, num_neighbours=num_neighbours)
-
-
-def retrieval(num_neighbours: int, *, in_quick: bool = False) -> Planner:
-    """The registry's row; one neighbour is not ranked and sees no world model."""
-    return Planner(
-        f"retrieval-{num_neighbours}",
-        make_retrieval,
-        search_space={"features": FEATURES},
-        with_cost=num_neighbours > 1,
-        in_quick=in_quick,
-        fixed={"num_neighbours": num_neighbours},
-        needs=("latents",),
-    )

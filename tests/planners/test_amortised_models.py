@@ -15,18 +15,20 @@ from builders.amortised import (
     make_model,
     quick,
     same_latents,
+    save,
     tap_latents,
     taps,
     write_examples,
 )
 from builders.training import make_examples
 
-from vj2_ddim_benchmark.amortised.config import AmortisedConfig
-from vj2_ddim_benchmark.amortised.file import load_amortised, save_amortised
-from vj2_ddim_benchmark.amortised.loss import amortised_loss, gaussian_nll
-from vj2_ddim_benchmark.amortised.model import STD_FLOOR, AmortisedModel
-from vj2_ddim_benchmark.amortised.predictor import Predictor
-from vj2_ddim_benchmark.amortised.train import train_amortised
+from vj2_ddim_benchmark.amortised.model import (
+    STD_FLOOR,
+    AmortisedConfig,
+    AmortisedModel,
+    load_amortised,
+)
+from vj2_ddim_benchmark.amortised.training import amortised_loss, gaussian_nll, train_amortised
 from vj2_ddim_benchmark.assets import AssetSettings
 from vj2_ddim_benchmark.half_precision import round_weights
 from vj2_ddim_plugin.actions import ActionSpec
@@ -37,13 +39,6 @@ from vj2_ddim_training.denoisers.dit import DiTDenoiser
 
 def num_weights(module):
     return sum(weight.numel() for weight in module.parameters())
-
-
-def save(model, path):
-    save_amortised(
-        model, path, data_fingerprint="data-1", training={"lr": 0.1}, provenance={"torch": "2"}
-    )
-    return path
 
 
 class TestSize:
@@ -145,26 +140,26 @@ def learned(kind, examples, path, **settings):
     """Trained, written and read again."""
     training = replace(TRAINING, **settings)
     train_amortised(kind, examples, DENOISER, training, path)
-    return Predictor.load(path, kind)
+    return load_amortised(path, kind)
 
 
 class TestLearning:
     @pytest.mark.parametrize("kind", ["regression", "gaussian"])
     def test_a_known_map_is_learned(self, tap_examples, tmp_path, kind):
         """On taps that were not seen, against always tapping the mean point."""
-        predictor = learned(kind, tap_examples, tmp_path / "model.pt", num_epochs=14, batch_size=16)
+        model = learned(kind, tap_examples, tmp_path / "model.pt", num_epochs=14, batch_size=16)
         points = np.random.default_rng(2).uniform(size=(200, 2))
         state, goal = tap_latents(points, seed=3)
-        mean, _ = predictor.predict({"state": state, "goal": goal})
+        mean, _ = model.predict({"state": state, "goal": goal})
         tapped = SPEC.decode(mean)[:, 4:12, :2].max(axis=1)
         error = np.square(tapped - points).mean()
         baseline = np.square(points - points.mean(axis=0)).mean()
         assert error < 0.1 * baseline
 
     def test_regression_of_two_modes_is_their_average(self, two_mode_examples, tmp_path):
-        predictor = learned("regression", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
+        model = learned("regression", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
         state, goal = same_latents(1)
-        mean, _ = predictor.predict({"state": state, "goal": goal})
+        mean, _ = model.predict({"state": state, "goal": goal})
         x = 0.75 * 0.2 + 0.25 * 0.8
         np.testing.assert_allclose(
             SPEC.decode(mean)[0, 4:12, :2], np.tile([x, 0.5], (8, 1)), atol=0.03
@@ -172,9 +167,9 @@ class TestLearning:
 
     def test_the_gaussian_covers_both_modes(self, two_mode_examples, tmp_path):
         """Mean and standard deviation of the mixture, in units of half a screen around 0.5."""
-        predictor = learned("gaussian", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
+        model = learned("gaussian", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
         state, goal = same_latents(1)
-        mean, std = predictor.predict({"state": state, "goal": goal})
+        mean, std = model.predict({"state": state, "goal": goal})
         assert mean[0, 0, 0] == pytest.approx(2 * 0.35 - 1, abs=0.06)
         assert std[0, 0, 0] == pytest.approx(2 * 0.6 * np.sqrt(0.75 * 0.25), rel=0.1)
         modes = 2 * np.array([0.2, 0.8]) - 1
@@ -192,6 +187,29 @@ class TestTraining:
         first, again, other = weights("a.pt", 3), weights("b.pt", 3), weights("c.pt", 4)
         assert all(torch.equal(first[name], again[name]) for name in first)
         assert any(not torch.equal(first[name], other[name]) for name in first)
+
+    @pytest.mark.parametrize("kind", ["regression", "gaussian"])
+    @pytest.mark.parametrize("stop", [3, 6])  # within an epoch of 6 steps, and at its end
+    def test_an_interrupted_training_goes_on_bit_for_bit(self, tap_examples, tmp_path, kind, stop):
+        def train(name, progress=None):
+            arguments = (tap_examples, DENOISER, quick(num_epochs=2, seed=3), tmp_path / name)
+            train_amortised(kind, *arguments, progress)
+            return torch.load(tmp_path / name, weights_only=True)
+
+        def interrupt(phase, done, total):
+            if done == stop:
+                raise KeyboardInterrupt
+
+        told = []
+        whole = train("whole.pt")
+        with pytest.raises(KeyboardInterrupt):
+            train("cut.pt", interrupt)
+        assert not (tmp_path / "cut.pt").exists()
+        cut = train("cut.pt", lambda phase, done, total: told.append(done))
+        assert told[0] == stop + 1
+        assert cut["provenance"]["loss_by_epoch"] == whole["provenance"]["loss_by_epoch"]
+        assert all(torch.equal(cut["weights"][n], w) for n, w in whole["weights"].items())
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["cut.pt", "whole.pt"]
 
     def test_torch_s_own_randomness_is_left_alone(self, two_mode_examples, tmp_path):
         torch.manual_seed(11)
@@ -229,8 +247,8 @@ class TestFile:
         assert not loaded.training
         context = make_context()
         for found, expected in zip(
-            Predictor(loaded).predict(context),
-            Predictor(model).predict(context),
+            loaded.predict(context),
+            model.predict(context),
             strict=True,
         ):
             np.testing.assert_array_equal(found, expected)

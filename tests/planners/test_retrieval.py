@@ -1,46 +1,25 @@
 """Retrieval against brute force."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from builders.planners import SPEC, Known
 
 from vj2_ddim_benchmark.planners import retrieval as module
-from vj2_ddim_benchmark.planners.entry import BuildAssets
+from vj2_ddim_benchmark.planners.description import PlannerAssets
+from vj2_ddim_benchmark.planners.random_gestures import any_gestures
+from vj2_ddim_benchmark.planners.registry import retrieval
 from vj2_ddim_benchmark.planners.retrieval import (
     FEATURES,
     Memory,
     RetrievalOptimizer,
     features_of,
-    retrieval,
 )
-from vj2_ddim_benchmark.planners.starts import any_gestures
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, ContextError
-from vj2_ddim_plugin.interface import ActionOptimizer, PlanningProblem
+from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.testing import QuadraticCost
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
-SPEC = ActionSpec(max_press_steps=200, path_knots=3)  # what the touch screen's gestures need
 NUM = 60
-
-
-class Known:
-    """Transitions in memory."""
-
-    def __init__(self, num=NUM, seed=0):
-        rng = np.random.default_rng(seed)
-        self.state, self.goal = rng.normal(size=(2, num, 4, 3)).astype(np.float32)
-        self.actions, self.chunks = any_gestures(num, rng), []
-
-    def __len__(self):
-        return len(self.actions)
-
-    def gather(self, indices):
-        self.chunks.append(len(indices))
-        return self.state[indices], self.goal[indices], self.actions[indices]
-
-
 KNOWN = Known()
 ASKED_STATE, ASKED_GOAL = np.random.default_rng(9).normal(size=(2, 5, 4, 3)).astype(np.float32)
 
@@ -100,21 +79,6 @@ def test_with_a_cost_the_cheapest_of_the_nearest_is_done(kind):
     assert result.num_cost_evaluations == 40
 
 
-def test_a_warm_start_that_is_best_is_kept():
-    wanted = any_gestures(5, np.random.default_rng(3))
-    problem = PlanningProblem(context(), QuadraticCost(wanted[:, None]), init_action=wanted)
-    result = RetrievalOptimizer(SPEC, Memory.of(KNOWN)).optimize(problem)
-    np.testing.assert_array_equal(result.actions, wanted)
-
-
-def test_a_plan_does_not_depend_on_its_batch():
-    planner = RetrievalOptimizer(SPEC, Memory.of(KNOWN))
-    together = planner.optimize(PlanningProblem(context()))
-    for row in range(5):
-        alone = planner.optimize(PlanningProblem(context(slice(row, row + 1))))
-        np.testing.assert_array_equal(alone.actions[0], together.actions[row])
-
-
 def test_transitions_are_read_chunk_by_chunk(monkeypatch):
     whole = Memory.of(KNOWN)
     monkeypatch.setattr(module, "ROWS_PER_CHUNK", 25)
@@ -166,14 +130,7 @@ def test_it_is_built_from_the_training_split(tmp_path):
     write_trajectories_h5(tmp_path, embeddings, actions, splits, layer_normed=False)
     entry = retrieval(1)
     assert not entry.with_cost
-    planner = entry.build(BuildAssets(SPEC, latents=tmp_path), {"features": "difference"})
-    assert isinstance(planner, ActionOptimizer)
+    planner = entry.build(PlannerAssets(SPEC, latents=tmp_path), {"features": "difference"})
     assert (planner.features, len(planner.memory.actions)) == ("difference", 4)
     asked = PlanningProblem({"state": embeddings[1:2, 1], "goal": embeddings[1:2, 2]})
     np.testing.assert_array_equal(planner.optimize(asked).actions[0], actions[1, 1])
-
-
-def test_without_training_data_it_says_what_is_missing():
-    assert BuildAssets(SPEC, latents=Path("latents")).path("latents") == Path("latents")
-    with pytest.raises(ConfigError, match="latents=None; give latents"):
-        retrieval(16).build(BuildAssets(SPEC), {"features": "both"})

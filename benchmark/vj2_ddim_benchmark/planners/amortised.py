@@ -1,0 +1,112 @@
+"""Plans from a trained prediction: direct regression, and a Gaussian prior that is ranked.
+
+Regression returns the mean of what was done between such states, in one pass. Where one goal has
+one obvious gesture this is all that is needed; where it has several, their mean. The Gaussian prior
+ranks the mean and samples around it, which is what sampling-based planning from a learned prior
+comes to when the prior has one mode.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vj2_ddim_benchmark.amortised.model import AmortisedModel
+from vj2_ddim_benchmark.planners.ranking import (
+    RankedPlan,
+    Ranking,
+    onto_valid,
+    require_free_plan,
+    unranked,
+)
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.planning.checks import checked_batch, checked_context, checked_deadline
+from vj2_ddim_plugin.planning.deadline import Pace
+from vj2_ddim_plugin.settings import Settings, setting
+
+__all__ = ["AmortisedOptimizer", "Sampling"]
+
+PROVIDER = "torch-cpu"
+NAMES = {"regression": "regression", "gaussian": "the Gaussian prior"}
+
+
+@dataclass(frozen=True)
+class Sampling(Settings):
+    """What is made of a prediction."""
+
+    num_candidates: int = setting(1, "The mean, and so many less one samples around it.", low=1)
+    std_scale: float = setting(1.0, "Factor of the predicted standard deviation.", low=0.0)
+    seed: int = setting(0, "Used where a problem brings none.", low=0)
+
+
+class AmortisedOptimizer:
+    """An `ActionOptimizer` that ranks the warm start, the mean and samples around it.
+
+    Without a cost the mean is the plan. Every problem of a batch gets the same standard normal
+    noise, drawn from the seed alone.
+    """
+
+    def __init__(
+        self, action_spec: ActionSpec, model: AmortisedModel, settings: Sampling | None = None
+    ) -> None:
+        predicted = model.action_spec
+        if (predicted.length, predicted.channels) != (action_spec.length, action_spec.channels):
+            raise ConfigError(
+                f"the model plans {predicted.length} actions of {predicted.channels}, the planner "
+                f"needs {action_spec.length} of {action_spec.channels}; train it on the same data "
+                f"as the denoiser"
+            )
+        self.action_spec, self.model = action_spec, model
+        self.settings = settings or Sampling()
+        self._planner, self._pace = NAMES[model.config.kind], Pace()
+
+    def optimize(self, problem: PlanningProblem) -> RankedPlan:
+        """Plan; `init_action`, where there is a cost, is one candidate more."""
+        begun = time.perf_counter()
+        context = checked_context(problem, self.model.condition)
+        if problem.cost is None:
+            return self._unranked(problem, context, begun)
+        seed = self.settings.seed
+        ranking = Ranking(problem, self.action_spec, seed, self._planner, self._pace)
+        mean, std = self.model.predict(context)
+        predicted = time.perf_counter()
+        candidates = self._decoded(self._drawn(mean, std, ranking.rng))
+        ranking.rank(np.concatenate([ranking.warm_start, candidates], axis=1))
+        result = ranking.result()
+        total = time.perf_counter() - begun
+        phases = {**result.wall_time_s, "predict": predicted - begun, "total": total}
+        return replace(result, provider=PROVIDER, wall_time_s=phases)
+
+    def _drawn(self, mean: FloatArray, std: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """Normalized candidates `[B, K, M, C]`, the mean first."""
+        how = self.settings
+        if how.num_candidates == 1:
+            return mean[:, None]
+        noise = rng.standard_normal((how.num_candidates - 1, *mean.shape[1:]))
+        noise = np.concatenate([np.zeros((1, *mean.shape[1:])), noise])
+        return mean[:, None] + how.std_scale * std[:, None] * noise
+
+    def _unranked(
+        self, problem: PlanningProblem, context: dict[str, FloatArray], begun: float
+    ) -> RankedPlan:
+        """The mean, decoded and projected."""
+        require_free_plan(problem, self._planner)
+        checked_batch(problem, context)
+        deadline_s = checked_deadline(problem)
+        mean, _ = self.model.predict(context)
+        predicted = time.perf_counter()
+        drawn = self._decoded(mean)
+        actions = onto_valid(drawn, self.action_spec)
+        total = time.perf_counter() - begun
+        result = unranked(actions, drawn, {"predict": predicted - begun, "total": total}, PROVIDER)
+        in_time = deadline_s is None or total < deadline_s
+        return result if in_time else replace(result, stopped_because="deadline")
+
+    def _decoded(self, diffused: FloatArray) -> FloatArray:
+        """Actions `[..., L, A]`, not yet projected, of `[..., M, C]`, clipped as DDIM's are."""
+        spec = self.model.action_spec
+        return spec.decode(np.clip(diffused, *spec.diffused_bounds).astype(np.float32))

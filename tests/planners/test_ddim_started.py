@@ -1,0 +1,236 @@
+"""DDIM-started planners: never worse than DDIM, honest accounts of both, and a real gain."""
+
+import time
+
+import numpy as np
+import pytest
+from builders.planners import SPEC, Watching, free_spec, sampler, started
+from builders.planners import goals as touch_targets
+
+from vj2_ddim_benchmark.planners.cross_entropy import (
+    COVARIANCES,
+    CandidateCEM,
+    CandidateCEMSettings,
+)
+from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer
+from vj2_ddim_benchmark.planners.parameter_spaces import GestureParameters
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
+from vj2_ddim_plugin.testing import QuadraticCost
+
+FREE = free_spec(4, (-1.0, -1.0), (1.0, 1.0))
+
+
+def problem(cost, batch=1, **fields):
+    return PlanningProblem(cost=cost, batch_size=batch, **fields)
+
+
+def watched(targets):
+    return Watching(QuadraticCost(targets))
+
+
+HOWS = ("cem", "adam")
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("how", HOWS)
+def test_the_plan_is_never_worse_than_ddims(how, seed):
+    asked = problem(watched(touch_targets(3, seed)), 3, seed=seed)
+    alone = sampler().optimize(asked)
+    both = started(how).optimize(asked)
+    assert (both.cost <= alone.cost).all()
+    np.testing.assert_allclose(both.cost, asked.cost(both.actions[:, None])[:, 0], rtol=1e-6)
+    assert SPEC.is_valid(both.actions).all()
+    assert both.actions.shape == alone.actions.shape
+    assert both.actions.dtype == alone.actions.dtype
+
+
+def test_a_second_planner_that_finds_nothing_leaves_ddims_plan():
+    asked = problem(watched(touch_targets(2)), 2)
+    alone = sampler().optimize(asked)
+    both = StartedOptimizer(sampler(), WorseHalf()).optimize(asked)
+    np.testing.assert_array_equal(both.actions, alone.actions)
+    np.testing.assert_allclose(both.cost, alone.cost)
+    np.testing.assert_array_equal(both.projection_distance, alone.projection_distance)
+
+
+class WorseHalf:
+    """A second planner whose answers and accounts are known."""
+
+    def __init__(self, gain=(1.0, 1.0), stopped="finished"):
+        self.gain, self.stopped = np.asarray(gain), stopped
+
+    def __call__(self, asked, first, candidates, cost, /):
+        self.asked, self.candidates, self.costs = asked, candidates, cost
+        return PlanResult(
+            actions=np.zeros_like(first.actions),
+            cost=first.cost + self.gain,
+            history=np.zeros((3, 2)),
+            num_cost_evaluations=7,
+            num_denoiser_evaluations=2,
+            wall_time_s={"cost": 1.0, "think": 2.0, "total": 3.0},
+            provider="hand",
+            stopped_because=self.stopped,
+            projection_distance=np.full(2, 9.0),
+        )
+
+
+def test_each_problem_gets_the_better_plan_and_the_accounts_are_sums():
+    asked = problem(watched(touch_targets(2)), 2, seed=3)
+    alone, second = sampler().optimize(asked), WorseHalf(gain=(1.0, -1.0))
+    both = StartedOptimizer(sampler(), second).optimize(asked)
+    np.testing.assert_array_equal(both.actions, [alone.actions[0], np.zeros((250, 3))])
+    np.testing.assert_allclose(both.cost, alone.cost + np.array([0.0, -1.0]))
+    np.testing.assert_array_equal(both.projection_distance, [alone.projection_distance[0], 9.0])
+    np.testing.assert_allclose(both.history, [*alone.history, both.cost])
+    assert both.num_cost_evaluations == 2 * 8 + 7
+    assert both.num_denoiser_evaluations == 2 * 8 * 3 + 2
+    assert both.wall_time_s["think"] == 2.0
+    assert 1.0 < both.wall_time_s["cost"] < 2.0
+    assert 0 < both.wall_time_s["denoise"] < both.wall_time_s["total"] < 1.0  # the whole call's own
+    assert (both.provider, both.stopped_because) == (alone.provider, "finished")
+    assert not np.isnan(second.costs).any()
+
+
+def test_the_second_planner_sees_all_ranked_candidates_with_their_cost():
+    asked = problem(watched(touch_targets(2)), 2, seed=3)
+    alone, second = sampler().optimize(asked), WorseHalf()
+    StartedOptimizer(sampler(), second).optimize(asked)
+    assert second.candidates.shape == (2, 8, 250, 3)
+    np.testing.assert_allclose(second.costs, asked.cost(second.candidates))
+    best = second.candidates[np.arange(2), second.costs.argmin(axis=1)]
+    np.testing.assert_array_equal(best, alone.actions)
+    assert second.asked.cost is asked.cost
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_evaluations_are_those_that_were_asked_for(how):
+    cost = watched(touch_targets(2))
+    result = started(how).optimize(problem(cost, 2))
+    by_hand = {"cem": 2 * (8 + 4 * 16), "adam": 2 * (8 + 6 + 2)}
+    assert result.num_cost_evaluations == by_hand[how]
+    assert result.num_denoiser_evaluations == 2 * 8 * 3
+    phases = dict(result.wall_time_s)
+    assert sum(phases.values()) - phases["total"] <= phases["total"]
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_cem_reaches_the_optimum_from_ddims_candidates(covariance):
+    straight = ActionSpec()
+    space, wanted = GestureParameters(straight), np.array([0.3, -0.2, 0.4, 0.5, -0.4, 0.1])
+
+    def cost(candidates):
+        return ((space.encode(candidates)[..., 0] - wanted) ** 2).sum(axis=-1)
+
+    asked = problem(cost, seed=1)
+    how = CandidateCEMSettings(
+        num_samples=32, num_iterations=20, num_elites=8, smoothing=0.3, min_std=0.1,
+        covariance=covariance,
+    )  # fmt: skip
+    found = StartedOptimizer(sampler(), CandidateCEM(straight, how)).optimize(asked)
+    assert sampler().optimize(asked).cost[0] > 0.2
+    assert found.cost[0] < 0.02  # samples are never closer together than the floor of 0.1
+
+
+def test_adam_reaches_the_optimum_from_ddims_plan():
+    target = np.random.default_rng(0).uniform(-0.9, 0.9, (4, 2))
+    found = started("adam", FREE, num_iterations=300, lr=0.02).optimize(problem(watched(target)))
+    np.testing.assert_allclose(found.actions[0], target, atol=1e-3)
+
+
+def test_the_first_gaussian_is_that_of_the_elites():
+    """Candidates on a line; the two best are 0 and 0.4: mean 0.2, standard deviation 0.2."""
+    drawn = []
+
+    def cost(candidates):
+        drawn.append(candidates)
+        return np.ones(candidates.shape[:2])
+
+    places = np.array([0.8, 0.0, -0.8, 0.4])
+    candidates = np.tile(places[None, :, None, None], (1, 1, 4, 2)).astype(np.float32)
+    improve = CandidateCEM(
+        FREE, CandidateCEMSettings(num_samples=4000, num_iterations=1, num_elites=2)
+    )
+    first = sampler(FREE).optimize(problem(QuadraticCost(np.zeros((4, 2)))))
+    improve(problem(cost), first, candidates, np.array([[3.0, 1.0, np.inf, 2.0]]))
+    (population,) = drawn
+    np.testing.assert_allclose(population.mean(axis=(0, 1)), 0.2, atol=0.02)
+    np.testing.assert_allclose(population.std(axis=(0, 1)), 0.2, atol=0.02)
+
+
+def test_elites_are_carried_into_the_next_population():
+    """Everything drawn is worse than the candidates, so the Gaussian never moves away from them."""
+    drawn = []
+
+    def cost(candidates):
+        drawn.append(candidates)
+        return np.full(candidates.shape[:2], 5.0)
+
+    places = np.array([0.5, 0.5, -0.9])
+    candidates = np.tile(places[None, :, None, None], (1, 1, 4, 2)).astype(np.float32)
+    how = CandidateCEMSettings(
+        num_samples=200, num_iterations=6, num_elites=2, smoothing=0.0, min_std=0.01
+    )
+    improve = CandidateCEM(FREE, how)
+    first = sampler(FREE).optimize(problem(QuadraticCost(np.zeros((4, 2)))))
+    improve(problem(cost), first, candidates, np.array([[1.0, 1.0, 9.0]]))
+    assert len(drawn) == 6
+    for population in drawn:
+        np.testing.assert_allclose(population.mean(axis=1), 0.5, atol=0.01)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_deadline_is_kept(how):
+    class Slow(Watching):
+        def torch_cost(self, actions):
+            time.sleep(0.005)
+            return super().torch_cost(actions)
+
+        def __call__(self, candidates):
+            time.sleep(0.0003 * candidates.shape[1])
+            return super().__call__(candidates)
+
+    planner = started(how, num_iterations=10**6)
+    cost = Slow(QuadraticCost(touch_targets(1)))
+    unhurried = sampler().optimize(problem(cost, seed=0))
+    result = planner.optimize(problem(cost, seed=0, deadline_s=0.3))
+    assert result.stopped_because == "deadline"
+    assert result.num_cost_evaluations > 8
+    assert result.cost[0] <= unhurried.cost[0]
+    assert result.wall_time_s["total"] < 5.0
+
+
+def test_without_time_left_ddims_plan_is_the_answer():
+    second = WorseHalf()
+    result = StartedOptimizer(sampler(), second).optimize(
+        problem(watched(touch_targets(2)), 2, deadline_s=0.0)
+    )
+    assert not hasattr(second, "asked")
+    assert result.stopped_because == "deadline"
+    assert result.actions.shape == (2, 250, 3)
+
+
+def test_the_second_gets_what_the_first_leaves_and_its_deadline_counts():
+    second = WorseHalf(stopped="deadline")
+    asked = problem(watched(touch_targets(2)), 2, deadline_s=50.0)
+    result = StartedOptimizer(sampler(), second).optimize(asked)
+    assert 0 < second.asked.deadline_s < 50.0
+    assert result.stopped_because == "deadline"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"num_samples": 0},
+        {"num_iterations": 0},
+        {"num_elites": 0},
+        {"smoothing": 1.0},
+        {"min_std": -1.0},
+        {"covariance": "round"},
+        {"seed": -1},
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        CandidateCEMSettings(**wrong)

@@ -1,0 +1,155 @@
+"""The registry's rows: their names, settings and assets, their sweeps, their way to a worker."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from builders.planners import SPEC, sampler
+
+from vj2_ddim_benchmark.assets import shipped_assets
+from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
+from vj2_ddim_benchmark.planners.gradient_descent import STARTS
+from vj2_ddim_benchmark.planners.registry import (
+    GESTURE_CEM,
+    REGISTRY,
+    ddim,
+    gradient_descent,
+    planners_of,
+)
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+
+every_row = pytest.mark.parametrize("planner", REGISTRY, ids=lambda planner: planner.name)
+
+
+def test_names_are_unique():
+    names = [planner.name for planner in REGISTRY]
+    assert len(set(names)) == len(names)
+
+
+@every_row
+def test_a_row_can_be_sent_to_another_process(planner):
+    assert pickle.loads(pickle.dumps(planner)).name == planner.name
+
+
+@every_row
+def test_what_is_tuned_has_a_recorded_sweep_within_its_space(planner):
+    winner = read_tuned(TUNED_DIR, planner)
+    assert set(winner) == set(planner.search_space)
+    for name, value in winner.items():
+        assert value in planner.search_space[name]
+
+
+@pytest.mark.parametrize(
+    "planner",
+    [each for each in REGISTRY if each.search_space and not each.needs],
+    ids=lambda planner: planner.name,
+)
+def test_every_setting_of_a_search_space_builds(planner):
+    for name, values in planner.search_space.items():
+        first = {key: options[0] for key, options in planner.search_space.items()}
+        for value in values:
+            how = planner.build(PlannerAssets(SPEC, seed=4), {**first, name: value}).settings
+            assert getattr(how, name) == value
+            assert how.seed == 4
+            for fixed, expected in planner.fixed.items():
+                assert getattr(how, fixed) == expected
+
+
+@pytest.mark.parametrize(
+    "planner", [each for each in REGISTRY if each.needs], ids=lambda planner: planner.name
+)
+def test_without_an_asset_a_planner_says_what_to_give(planner):
+    (need,) = planner.needs
+    settings = read_tuned(TUNED_DIR, planner)
+    with pytest.raises(ConfigError, match=f"{need}=None; give {need}"):
+        planner.build(PlannerAssets(SPEC), settings)
+
+
+def test_rows_are_chosen_by_name_in_the_order_of_the_registry():
+    chosen = planners_of(["random-gestures-16", "ddim-1"])
+    assert [planner.name for planner in chosen] == ["ddim-1", "random-gestures-16"]
+    assert planners_of(latents=True) == REGISTRY
+    assert planners_of() == tuple(each for each in REGISTRY if "latents" not in each.needs)
+    quick = planners_of(quick=True)
+    assert 0 < len(quick) < len(REGISTRY)
+    assert all(planner.in_quick for planner in quick)
+    with pytest.raises(ConfigError, match="'cem' is unknown"):
+        planners_of(["cem"])
+
+
+def test_a_variant_keeps_the_sweep_of_its_row_and_everything_it_does_not_change():
+    row = ddim(16)
+    variant = row.variant("ddim-16@half", world_model=Path("half.pt")).variant("again")
+    assert (variant.name, variant.tuned_as, variant.world_model) == (
+        "again", "ddim-16", Path("half.pt"),
+    )  # fmt: skip
+    assert (variant.make, variant.fixed, variant.needs) == (row.make, row.fixed, row.needs)
+    assert read_tuned(TUNED_DIR, variant) == read_tuned(TUNED_DIR, row)
+
+
+def test_a_planner_with_its_own_bundle_plans_what_that_bundle_says():
+    bundle = shipped_assets().bundle
+    seen = []
+    planner = Planner("own", lambda *given: seen.append(given), bundle=bundle, fixed={"a": 1})
+    planner.build(PlannerAssets(ActionSpec(), Path("races"), seed=3), {"b": 2})
+    ((assets, settings),) = seen
+    assert (assets.bundle, assets.seed, settings) == (bundle, 3, {"a": 1, "b": 2})
+    assert assets.action_spec == read_bundle(bundle).action_spec != ActionSpec()
+
+
+def test_only_ddim_needs_a_twin_to_show_its_plan_before_projection(monkeypatch):
+    built = []
+    monkeypatch.setattr(DDIMOptimizer, "from_bundle", lambda path, **given: built.append(given))
+    assets = PlannerAssets(SPEC, Path("bundle"))
+    for planner in REGISTRY:
+        if planner.unprojected is None:
+            assert planner.build_unprojected(assets, {}) is None
+        else:
+            assert planner.name.startswith("ddim")
+            planner.build_unprojected(assets, {"temperature": 0.5})
+            assert (built[-1]["project"], built[-1]["temperature"]) == (False, 0.5)
+            planner.build(assets, {})
+            assert "project" not in built[-1]
+    assert len(built) == 12
+
+
+def test_what_begins_at_ddims_plan_reuses_the_recorded_sweeps_of_its_parents(monkeypatch):
+    """Nothing of their own is tuned, and what is reused is the winner on file."""
+    monkeypatch.setattr(DDIMOptimizer, "from_bundle", lambda path, **settings: sampler())
+    assets = PlannerAssets(SPEC, bundle=TUNED_DIR)
+    cem, adam = planners_of(["ddim-16-cem", "ddim-16-adam-10"])
+    assert not cem.search_space
+    assert not adam.search_space
+    winner = json.loads((TUNED_DIR / "gesture-cem-8x16.json").read_text())["winner"]
+    how = cem.build(assets, {}).improve.settings
+    for name in ("num_elites", "smoothing", "covariance"):
+        assert getattr(how, name) == winner[name]
+    assert (how.num_samples, how.num_iterations) == (16, 4)
+    winner = json.loads((TUNED_DIR / "gradient-descent-adam-10.json").read_text())["winner"]
+    how = adam.build(assets, {}).improve.optimizer.settings
+    assert (how.lr, how.num_iterations, how.method) == (winner["lr"], 10, "adam")
+    assert {"num_elites", "smoothing", "covariance", "std"} == set(GESTURE_CEM.search_space)
+
+
+def test_what_a_descent_fixes_is_in_its_name_and_a_fixed_start_is_the_only_one_tried():
+    for planner in REGISTRY:
+        if planner.name.startswith("gradient-descent"):
+            _, _, method, steps, *rest = planner.name.split("-")
+            assert (planner.fixed["method"], planner.fixed["num_iterations"]) == (
+                method,
+                int(steps),
+            )
+            num, tried = planner.fixed["num_restarts"], planner.search_space["start"]
+            assert rest == ([f"x{num}"] if num > 1 else list(tried) if len(tried) == 1 else [])
+            assert tried == (("gestures",) if num > 1 else (rest[0],) if rest else STARTS)
+    with pytest.raises(ConfigError, match="'nowhere' is unknown"):
+        gradient_descent("adam", 10).build(PlannerAssets(SPEC), {"lr": 0.1, "start": "nowhere"})
+
+
+def test_which_planners_see_the_world_model():
+    without = [planner.name for planner in REGISTRY if not planner.with_cost]
+    assert without == ["ddim-1", "regression"]
