@@ -32,7 +32,9 @@ def _keep_old_methods() -> None:
 
     for name in ("encode", "decode", "decode_checked", "is_valid", "project", "pressed", "release"):
         function = getattr(gestures, name)
-        setattr(ActionSpec, name, lambda self, values, function=function: function(values, self))
+        method = lambda self, values, function=function: function(values, self)  # noqa: E731
+        method.__doc__ = function.__doc__
+        setattr(ActionSpec, name, method)
     ActionSpec.diffused_bounds = property(gestures.diffused_bounds)  # type: ignore[attr-defined]
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Bundle",
     "GraphSpec",
+    "dtype_of",
     "graph_specs",
     "read_bundle",
     "write_manifest",
@@ -116,6 +117,11 @@ class Bundle:
     def path_of(self, name: str) -> Path | None:
         """Where a graph lies, for example `RANKER`; None for a bundle without it."""
         return self.folder / name if name in self.graph_specs else None
+
+    @property
+    def ranker_path(self) -> Path | None:
+        """SHIM: `path_of(RANKER)`."""
+        return self.path_of(RANKER)
 
 
 def write_manifest(

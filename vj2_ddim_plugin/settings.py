@@ -136,10 +136,11 @@ class Settings:
             value = _plain(given := getattr(self, name))
             if value is not given:
                 object.__setattr__(self, name, value)
-            if not _is_a(value, hints[name]):
-                raise self.error(f"{name} must be {_words(hints[name])}; found {value!r}")
-            if rule.choices and not rule.allows(value):
+            fits = _is_a(value, hints[name])
+            if rule.choices and not (fits and rule.allows(value)):
                 raise self.error(f"{name} {value!r} is unknown; use {rule.range}")
+            if not fits:
+                raise self.error(f"{name} must be {_words(hints[name])}; found {value!r}")
             if not rule.allows(value):
                 raise self.error(f"{name} must be {rule.range or 'finite'}; found {value!r}")
         self.check()

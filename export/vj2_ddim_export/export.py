@@ -17,15 +17,20 @@ from vj2_ddim_export.graphs import (
     export_ranker,
 )
 from vj2_ddim_export.parity import Parity, measure_parity
-from vj2_ddim_plugin.bundle import CONDITION, DENOISER, MANIFEST, read_bundle, write_manifest
+from vj2_ddim_plugin.bundle import (
+    CONDITION,
+    DENOISER,
+    MANIFEST,
+    RANKER,
+    read_bundle,
+    write_manifest,
+)
 from vj2_ddim_plugin.files import atomic_path, sha256_of
 from vj2_ddim_plugin.model import BundleModel
-from vj2_ddim_plugin.ranker import RANKER
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
-from vj2_ddim_training.data.folders import require_replaceable
+from vj2_ddim_training.data.gesture_files import require_replaceable
 from vj2_ddim_training.diffusion_model import TorchSampler
-from vj2_ddim_training.ranker.files import TrainedRanker, load_ranker
-from vj2_ddim_training.ranker.sampler import RankedSampler
+from vj2_ddim_training.ranker.network import RankedSampler, TrainedRanker, load_ranker
 
 __all__ = ["TOLERANCE", "export_bundle"]
 

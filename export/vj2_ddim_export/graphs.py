@@ -13,10 +13,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from vj2_ddim_plugin.bundle import RANKER, graph_specs
 from vj2_ddim_plugin.errors import CheckpointError
-from vj2_ddim_plugin.ranker import ranker_inputs
 from vj2_ddim_training.diffusion_model import DiffusionModel
-from vj2_ddim_training.ranker.network import Ranker
+from vj2_ddim_training.ranker.network import RankerNetwork
 
 __all__ = ["export_condition", "export_denoiser", "export_ranker"]
 
@@ -129,10 +129,10 @@ def export_condition(model: DiffusionModel, path: Path) -> None:
     _export(_Condition(model), inputs, names, ["condition", "null_condition"], path)
 
 
-def export_ranker(ranker: Ranker, model: DiffusionModel, path: Path) -> None:
+def export_ranker(ranker: RankerNetwork, model: DiffusionModel, path: Path) -> None:
     """Write `ranker.onnx`: candidates `[batch, M, C]`, condition `[batch, S, W]` -> predicted_cost
     `[batch]`.
     """
-    inputs = ranker_inputs(model.action_spec, model.condition)
+    inputs = graph_specs(model.action_spec, model.condition)[RANKER].inputs
     traced = tuple(torch.randn(TRACED_BATCH, *shape) for shape in inputs.values())
     _export(ranker, traced, list(inputs), ["predicted_cost"], path)

@@ -16,8 +16,7 @@ import numpy as np
 from vj2_ddim_plugin.ddim import Denoiser, ddim_sample
 from vj2_ddim_plugin.errors import ParityError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.model import SamplerModel
-from vj2_ddim_plugin.ranker import ranker_of
+from vj2_ddim_plugin.model import SamplerModel, ranker_of
 
 __all__ = ["Parity", "measure_parity"]
 

@@ -26,7 +26,7 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.data.trajectories import open_trajectories
-from vj2_ddim_training.ranker.config import RankerConfig
+from vj2_ddim_training.config import RankerConfig
 
 
 @pytest.fixture(scope="module")

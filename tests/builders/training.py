@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.cli import main
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.diffusion_model import DiffusionModel
@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 LENGTH = 20
 SKETCH = {"sketch": (6,)}
 LATENTS = {"state": (4, 5), "goal": (4, 5)}
-COSINE_V = NoiseSchedule(beta_schedule="cosine", prediction_type="v_prediction")
+COSINE_V = NoiseSchedule(timestep_spacing="linspace")
 INPUTS = {"none": {}, "sketch": SKETCH, "latents": LATENTS}
 
 
@@ -56,11 +56,11 @@ def make_model(
 ):
     """A model whose every weight is random, so that nothing is trivially zero."""
     if architecture == "minimal":
-        schedule = NoiseSchedule()
+        schedule = ORIGINAL_SCHEDULE
         spec = make_spec("raw", normalized=False)
     else:
         spec = make_spec(representation)
-    sizes = {"d_model": 16, "num_layers": 1, "nhead": 2, "condition_tokens": 3}
+    sizes = {"d_model": 16, "num_layers": 1, "nhead": 2, "condition_tokens": 3, "patch_size": 1}
     config = ModelConfig(
         **{**sizes, "architecture": architecture, "condition": condition, **size},
     )
@@ -105,7 +105,7 @@ def make_settings(root: Path, architecture="dit", condition=None, **changes):
         "save_dir": root / "run",
         "model": model,
         "training": TrainingConfig(**training),
-        "schedule": NoiseSchedule() if minimal else COSINE_V,
+        "schedule": ORIGINAL_SCHEDULE if minimal else COSINE_V,
         "representation": "raw" if minimal else "auto",
         "sequence_length": LENGTH,
     }

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import pytest
 import typer
-from test_bundle import make_bundle
+from builders.bundles import make_bundle
 
 from vj2_ddim_plugin import __version__
-from vj2_ddim_plugin.cli import COMMANDS, main
+from vj2_ddim_plugin.cli import COMMANDS, Command, main
 from vj2_ddim_plugin.cli.app import GROUP, build_app, find_commands
 from vj2_ddim_plugin.errors import ConfigError
 
@@ -76,7 +76,10 @@ def added(tmp_path, monkeypatch):
     (tmp_path / "another.py").write_text(
         "import typer\napp = typer.Typer()\napp.command('run')(lambda: typer.echo('raced'))\n"
         "app.command('report')(lambda: typer.echo('told'))\n"
-        "def solo(how_often: int = 1): typer.echo('sung ' * how_often)\n"
+        "from vj2_ddim_plugin.errors import ConfigError\n"
+        "def solo(how_often: int = 1):\n"
+        "    if not how_often: raise ConfigError('how_often must be at least 1')\n"
+        "    typer.echo('sung ' * how_often)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     yield install
@@ -229,6 +232,32 @@ def test_a_command_that_is_an_app_keeps_its_own_commands(monkeypatch):
     monkeypatch.setattr("vj2_ddim_plugin.cli.app._load", lambda *_: app)
     assert in_process("data", "inspect") == 0
     assert seen == ["inspect"]
+
+
+def test_a_group_may_be_as_lazy_as_the_command_itself(added, tmp_path, capsys):
+    commands = {
+        "solo": Command("another:solo", "another", "Sing alone."),
+        "gone": Command("another.gone:app", "another[more]", "Not here."),
+    }
+    (tmp_path / "group.py").write_text(
+        "from vj2_ddim_plugin.cli.app import Command, lazy_app\n"
+        f"app = lazy_app({commands!r}, help='Many.')\n"
+    )
+    added(benchmark="group:app")
+    assert in_process("benchmark", "--help") == 0
+    printed = capsys.readouterr().out
+    assert "another" not in sys.modules
+    for words in ("Many.", "solo", "Sing alone.", "gone", "Not here."):
+        assert words in printed
+    assert in_process("benchmark", "solo", "--how-often", 2) == 0
+    assert capsys.readouterr().out == "sung sung \n"
+    assert in_process("benchmark", "gone", "--help") == 1
+    error = capsys.readouterr().err
+    assert "'vj2-ddim benchmark gone' needs the module 'another.gone'" in error
+    assert "pip install another[more]" in error
+    assert in_process("benchmark", "solo", "--how-often", 0) == 1
+    assert capsys.readouterr().err == "vj2-ddim: error: --how-often must be at least 1\n"
+    sys.modules.pop("group", None)
 
 
 def test_the_projects_errors_are_one_line_and_status_one(tmp_path, capsys):

@@ -10,14 +10,15 @@ from pathlib import Path
 import onnxruntime
 import pytest
 import typer
-from test_bundle import make_bundle
+from builders.bundles import make_bundle
+from builders.training import vj2_ddim
 from typer.testing import CliRunner
 
 from vj2_ddim_plugin.cli import doctor
 from vj2_ddim_plugin.cli.commands import doctor as command
 from vj2_ddim_plugin.cli.doctor import EXTRAS, RUNS, examine, time_one_plan
 from vj2_ddim_plugin.errors import BundleError, ConfigError, ProviderError
-from vj2_ddim_plugin.session import available_providers, why_not
+from vj2_ddim_plugin.onnx.session import available_providers, why_not
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
@@ -148,13 +149,32 @@ def test_what_is_required_and_does_not_run_is_an_error_with_the_cause(app, monke
     monkeypatch.setattr(doctor, "why_not", lambda name: f"no {name} here")
     done = run(app, "--require", "cpu", "--require", "cuda")
     assert isinstance(done.exception, ProviderError)
-    assert "--require cuda: it does not run: no cuda here" in str(done.exception)
+    assert "require='cuda': it does not run: no cuda here" in str(done.exception)
     assert "no tensorrt here" in done.output  # the table is there all the same
 
 
 def test_an_unknown_requirement_is_refused(app):
-    with pytest.raises(ConfigError, match="--require gpu is unknown; use one of cpu, cuda"):
+    with pytest.raises(ConfigError, match="require 'gpu' is unknown; use one of cpu, cuda"):
         command(require=["gpu"])
+
+
+@pytest.mark.parametrize(
+    ("provider", "message"),
+    [
+        ("cuda", "error: --require cuda: it does not run: no cuda here"),
+        ("gpu", "error: --require 'gpu' is unknown; use one of cpu, cuda, tensorrt"),
+    ],
+)
+def test_on_the_command_line_errors_name_the_option(provider, message, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "why_not", lambda name: f"no {name} here")
+    assert vj2_ddim("doctor", "--require", provider) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_bundle_is_timed_as_it_is_asked_for(app, folder):
+    assert run(app, "--bundle", folder, "--provider", "cpu", "--num-threads", 1).exit_code == 0
+    done = run(app, "--bundle", folder, "--num-threads", 0)
+    assert "num_threads must be at least 1; found 0" in str(done.exception)
 
 
 def test_it_needs_no_torch_and_prints_nothing_but_its_table():

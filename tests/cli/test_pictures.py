@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from builders.training import make_gestures
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.cli.pictures import num_samples, plot_plan, save_figure
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.spec import ActionSpec
 
 SPEC = ActionSpec()
 ACTIONS = make_gestures(2, length=250)

@@ -76,6 +76,18 @@ def test_unconditional_plans_need_no_conditions_but_a_number(unconditional, tmp_
     assert np.load(out).shape == (5, LENGTH, 3)
 
 
+def test_every_setting_of_the_search_and_of_the_session_has_its_option(unconditional, tmp_path):
+    out = tmp_path / "plan.npy"
+    words = ("--num-inference-steps", 3, "--eta", 0.5, "--temperature", 0.5, "--no-project")
+    session = ("--provider", "cpu", "--num-threads", 1, "--provider-options", "device_id=0")
+    assert vj2_ddim("plan", unconditional, "--out", out, *words, *session) == 0
+    optimizer = DDIMOptimizer.from_bundle(
+        unconditional, num_inference_steps=3, eta=0.5, temperature=0.5, project=False
+    )
+    expected = optimizer.optimize(PlanningProblem(batch_size=1))
+    np.testing.assert_array_equal(np.load(out), expected.actions)
+
+
 def test_seed_decides(unconditional, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         vj2_ddim("plan", unconditional, "--seed", seed, "--out", tmp_path / f"{name}.npy")
@@ -136,6 +148,8 @@ class TestRefused:
             ("--temperature", 1.5, ["--temperature must be"]),
             ("--num-plans", 0, ["batch"]),
             ("--seed", -1, ["--seed must be"]),
+            ("--provider-options", "device", ["--provider-options must be KEY=VALUE", "'device'"]),
+            ("--num-ranked", 2, ["--num-ranked 2 needs a ranker", "--ranker ranker.pt"]),
         ],
     )
     def test_settings(self, unconditional, refused, option, value, words):

@@ -223,13 +223,13 @@ from vj2_ddim_plugin import (  # noqa: E402
 )
 from vj2_ddim_plugin.adapters.vj2_gui import VJ2GUIPlanner  # noqa: E402
 from vj2_ddim_plugin.bundle import read_bundle  # noqa: E402
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE  # noqa: E402
 from vj2_ddim_training.checkpoint import load_checkpoint  # noqa: E402
-from vj2_ddim_training.config import ModelConfig, TrainingConfig  # noqa: E402
+from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig  # noqa: E402
 from vj2_ddim_training.data.generate import generate_gestures  # noqa: E402
 from vj2_ddim_training.data.trajectories import write_trajectories_h5  # noqa: E402
 from vj2_ddim_training.examples import open_examples  # noqa: E402
-from vj2_ddim_training.ranker.config import RankerConfig  # noqa: E402
-from vj2_ddim_training.ranker.train import train_ranker  # noqa: E402
+from vj2_ddim_training.ranker.training import train_ranker  # noqa: E402
 from vj2_ddim_training.run import RunSettings, train_run  # noqa: E402
 
 SHIPPED = shipped_assets()
@@ -405,7 +405,7 @@ def train_tiny(root, condition, name="run", *, num_epochs=1, stop_after=None, re
             **TINY_MODEL,
         ),
         training=TrainingConfig(num_epochs=num_epochs, device="cpu", **TINY_TRAINING),
-        schedule=NoiseSchedule()
+        schedule=ORIGINAL_SCHEDULE
         if minimal
         else NoiseSchedule(
             beta_schedule="cosine", prediction_type="v_prediction", timestep_spacing="trailing"

@@ -8,7 +8,7 @@ import pytest
 from builders.race import write_world_model
 
 from vj2_ddim_benchmark.benchmark import Benchmark, RaceSettings
-from vj2_ddim_benchmark.planners import ddim as ddim_module
+from vj2_ddim_benchmark.planners import registry as ddim_module
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.report.page import rebuild_report

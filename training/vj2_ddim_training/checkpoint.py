@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import CheckpointError, VJ2DDIMError
-from vj2_ddim_plugin.files import atomic_path
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel
+from vj2_ddim_training.loop import save_atomically
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -79,14 +79,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "metrics": checkpoint.metrics,
         "provenance": checkpoint.provenance,
     }
-    try:
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a short write
-        raise CheckpointError(
-            f"{path}: cannot be written ({error}). What was there before is untouched; free some "
-            f"space and go on with --resume"
-        ) from error
+    save_atomically(content, path)
 
 
 def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
@@ -147,7 +140,7 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
     if nhead is None:
         raise CheckpointError(
             f"{path} is a checkpoint of the original script, which does not record its head count: "
-            f"give it with --nhead (the script's default is 4)"
+            f"give nhead (the script's default is 4)"
         )
     weights = content["model_state_dict"]
     try:
@@ -162,7 +155,14 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
         ) from error
     if channels != 3:
         raise CheckpointError(f"{path}: has {channels} action channels; expected 3 (x, y, press)")
-    config = ModelConfig("minimal", d_model, num_layers, nhead, 1, dim_feedforward, "none")
+    config = ModelConfig(
+        architecture="minimal",
+        d_model=d_model,
+        num_layers=num_layers,
+        nhead=nhead,
+        patch_size=1,
+        dim_feedforward=dim_feedforward,
+    )
     usual = ActionSpec()  # the data's press lengths, which the script does not record either
     try:
         spec = ActionSpec(
@@ -172,7 +172,7 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
             representation="raw",
             normalized=False,
         )
-        model = DiffusionModel(config, spec, NoiseSchedule())
+        model = DiffusionModel(config, spec, ORIGINAL_SCHEDULE)
         model.denoiser.load_state_dict(weights)
     except (RuntimeError, VJ2DDIMError) as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -1,33 +1,39 @@
-"""`vj2-ddim train` and `vj2-ddim evaluate`."""
+"""`vj2-ddim train`, `vj2-ddim train-ranker` and `vj2-ddim evaluate`."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.cli.console import print_table, progress_bars, say
+from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
-from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
-from vj2_ddim_training.config import ModelConfig, TrainingConfig
-from vj2_ddim_training.data.flat import read_flat_actions
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
+from vj2_ddim_plugin.settings import declared
+from vj2_ddim_training.checkpoint import load_checkpoint
+from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
+from vj2_ddim_training.data.gesture_files import read_flat_actions
+from vj2_ddim_training.evaluation import EvaluationSettings, Results
+from vj2_ddim_training.evaluation import evaluate as evaluate_model
 from vj2_ddim_training.examples import open_examples
-from vj2_ddim_training.protocols import Evaluation, Results
-from vj2_ddim_training.protocols import evaluate as evaluate_model
-from vj2_ddim_training.run import RunSettings, train_run
-from vj2_ddim_training.strict_json import strict_json
+from vj2_ddim_training.loop import choose_device
+from vj2_ddim_training.ranker import training as ranker_training
+from vj2_ddim_training.ranker.network import save_ranker
+from vj2_ddim_training.run import DataSettings, RunSettings, train_run
+from vj2_ddim_training.run_folder import strict_json
 
-__all__ = ["evaluate", "train"]
+__all__ = ["evaluate", "find_by_name", "train", "train_ranker"]
 
-console = Console()
+JUDGES, COSTS = "vj2_ddim_training.judges", "vj2_ddim_training.costs"  # groups of entry points
+BY_NAME = "NAME or MODULE:FUNCTION, with =ARGUMENT after it where it takes one"
 COLUMNS = {  # heading: measure
     "SNR dB": "mean_snr_db",
     "mse": "mse",
@@ -41,192 +47,178 @@ COLUMNS = {  # heading: measure
 }
 
 
+@options
 def train(
-    data_dir: Annotated[Path, typer.Option(help="Training data: a folder of *_actions.npy files, or of trajectories for --condition latents.")],
-    val_data_dir: Annotated[Path, typer.Option(help="Validation data, in the same format.")],
-    batch_size: Annotated[int, typer.Option(help="Examples in one step.")] = 32,
-    num_epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 50,
-    lr: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-4,
-    d_model: Annotated[int, typer.Option(help="Width of the denoiser.")] = 128,
-    num_layers: Annotated[int, typer.Option(help="Layers of the denoiser.")] = 4,
-    nhead: Annotated[int, typer.Option(help="Attention heads; must divide --d-model.")] = 4,
-    wandb_project: Annotated[str, typer.Option(help="Weights & Biases project.")] = "vj2-ddim",
-    save_dir: Annotated[Path, typer.Option(help="The run's folder.")] = Path("checkpoints"),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    architecture: Annotated[str, typer.Option(help="dit, or minimal (the original script's).")] = "dit",
-    condition: Annotated[str, typer.Option(help="none, sketch, latents; auto is sketch for dit.")] = "auto",
-    representation: Annotated[str, typer.Option(help="raw, held, path; auto is the best that inverts exactly.")] = "auto",
-    prediction_type: Annotated[str, typer.Option(help="epsilon, sample, v_prediction; auto fits the architecture.")] = "auto",
-    beta_schedule: Annotated[str, typer.Option(help="linear, cosine, zero_terminal_snr; auto fits the architecture.")] = "auto",
-    timestep_spacing: Annotated[str, typer.Option(help="linspace, leading, trailing; auto fits the architecture.")] = "auto",
-    patch_size: Annotated[int, typer.Option(help="Rows of the diffused array in one token; 0 chooses.")] = 0,
-    sequence_length: Annotated[int, typer.Option(help="Actions in one sequence.")] = 250,
-    channels: Annotated[str, typer.Option(help="Names of an action's channels, by commas; without one named press, actions are not touches.")] = "x,y,press",
-    action_low: Annotated[str, typer.Option(help="Lower bounds, one for each channel, by commas.")] = "0,0,0",
-    action_high: Annotated[str, typer.Option(help="Upper bounds, one for each channel, by commas.")] = "1,1,1",
-    condition_dropout: Annotated[float, typer.Option(help="Share of examples trained without their condition.")] = 0.2,
-    noises_per_example: Annotated[int, typer.Option(help="Timesteps and noises drawn for each example of a step.")] = 1,
-    longest_goal: Annotated[int, typer.Option(help="How many later states of a trajectory serve as goals for each; more than 1 for chains.")] = 1,
-    epoch_share: Annotated[float, typer.Option(help="Share of the data in an epoch, drawn anew for each.")] = 1.0,
-    ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.999,
-    weight_decay: Annotated[float, typer.Option(help="AdamW's weight decay.")] = 1e-4,
-    seed: Annotated[int, typer.Option(help="Of weights, data order, timesteps and noise.")] = 0,
-    evaluate_every: Annotated[int, typer.Option(help="Epochs between validations.")] = 1,
-    picture_every: Annotated[int, typer.Option(help="Epochs between pictures.")] = 10,
-    num_validation: Annotated[int, typer.Option(help="Validation sequences measured after an epoch.")] = 128,
-    num_threads: Annotated[int, typer.Option(help="Torch's threads; 0 leaves its choice.")] = 0,
-    wandb: Annotated[str, typer.Option(help="offline, online or disabled.")] = "offline",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
-) -> None:  # fmt: skip
-    """Train a denoiser; takes the original script's arguments under their names."""
-    minimal = architecture == "minimal"
-    settings = RunSettings(
-        data_dir=data_dir,
-        val_data_dir=val_data_dir,
-        save_dir=save_dir,
-        model=ModelConfig(
-            architecture=architecture,
-            d_model=d_model,
-            num_layers=num_layers,
-            nhead=nhead,
-            condition=_choose(condition, "none" if minimal else "sketch"),
-        ),
-        training=TrainingConfig(
-            num_epochs=num_epochs,
-            batch_size=batch_size,
-            lr=lr,
-            weight_decay=weight_decay,
-            ema_decay=ema_decay,
-            condition_dropout=condition_dropout,
-            noises_per_example=noises_per_example,
-            longest_goal=longest_goal,
-            epoch_share=epoch_share,
-            seed=seed,
-            evaluate_every=evaluate_every,
-            picture_every=picture_every,
-            num_validation=num_validation,
-            device=device,
-            num_threads=num_threads or None,
-            wandb_project=wandb_project,
-            wandb_mode=wandb,
-        ),
-        schedule=NoiseSchedule(
-            beta_schedule=_choose(beta_schedule, "linear" if minimal else "cosine"),
-            prediction_type=_choose(prediction_type, "epsilon" if minimal else "v_prediction"),
-            timestep_spacing=_choose(timestep_spacing, "linspace" if minimal else "trailing"),
-        ),
-        representation=_choose(representation, "raw" if minimal else "auto"),
-        sequence_length=sequence_length,
-        patch_size=patch_size,
-        channels=tuple(channels.split(",")),
-        action_low=_numbers("--action-low", action_low),
-        action_high=_numbers("--action-high", action_high),
-        resume=resume,
-        overwrite=overwrite,
-    )
-    with _progress() as bar:
-        task = bar.add_task("training", total=None, line="")
+    context: typer.Context,
+    data: DataSettings,
+    model: ModelConfig,
+    training: TrainingConfig,
+    schedule: NoiseSchedule,
+    judge: Annotated[
+        str | None, typer.Option(help=f"What measures success and keeps best.pt: {BY_NAME}.")
+    ] = None,
+) -> None:
+    """Train a denoiser; takes the original script's arguments under their names.
+
+    --architecture minimal is the original script's in all that is not said otherwise.
+    """
+    if model.architecture == "minimal":
+        told = {
+            name: getattr(schedule, name)
+            for name in declared(NoiseSchedule)
+            if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+        }
+        schedule = replace(ORIGINAL_SCHEDULE, **told)
+    whole = {name: getattr(data, name) for name in declared(DataSettings)}
+    settings = RunSettings(**whole, model=model, training=training, schedule=schedule)
+    measure = None if judge is None else find_by_name(JUDGES, judge, "judge")
+    with progress_bars() as progress:
         checkpoint = train_run(
-            settings,
-            progress=lambda done, total, line: bar.update(
-                task, completed=done, total=total, line=line
-            ),
+            settings, lambda done, total, line: progress("training", done, total, line), measure
         )
-    _report(checkpoint, save_dir)
+    _print_results({key: of for key, of in checkpoint.metrics.items() if isinstance(of, dict)})
+    parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
+    say(
+        f"{parameters:,} parameters, representation {checkpoint.model.action_spec.representation}; "
+        f"the checkpoint, metrics.jsonl and pictures are in {data.save_dir}"
+    )
 
 
-def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, ours or the original script's.")],
-    data: Annotated[Path, typer.Argument(help="Held-out data, in a format the model was trained on.")],
-    steps: Annotated[list[int], typer.Option("--steps", help="Denoiser steps N; may be repeated.")] = [10],
-    train_data: Annotated[Path | None, typer.Option(help="Its training gestures, to measure memorisation.")] = None,
-    split: Annotated[str, typer.Option(help="Split of a folder with a manifest.")] = "validation",
-    num_sequences: Annotated[int, typer.Option(help="Held-out sequences to use; 0 for all.")] = 0,
-    num_generated: Annotated[int, typer.Option(help="Sequences to generate.")] = 2000,
-    nhead: Annotated[int, typer.Option(help="Head count of an original checkpoint.")] = 0,
-    seed: Annotated[int, typer.Option(help="Of all noise.")] = 0,
-    clip: Annotated[bool, typer.Option(help="Clip x0 to the action bounds while sampling.")] = True,
-    num_threads: Annotated[int, typer.Option(help="Torch's threads; 0 leaves its choice.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write {protocol: {num_inference_steps: {measure: value}}}.")] = None,
-) -> None:  # fmt: skip
-    """Measure recreation and generation, by protocol, for several numbers of denoiser steps."""
-    if num_threads < 0:
-        raise ConfigError(f"num_threads must be at least 0; found {num_threads}")
+@options
+def train_ranker(
+    checkpoint: Annotated[Path, typer.Argument(help="The model that it ranks for.")],
+    data: Annotated[Path, typer.Argument(help="Training data of the model's kind.")],
+    config: RankerConfig,
+    cost: Annotated[str, typer.Option(help=f"The planner's cost: {BY_NAME}.")],
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help=f"What measures success and chooses the epoch: {BY_NAME}. Without it, the share "
+            f"of held-out problems whose cheapest candidate is picked."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; ranker.pt beside the checkpoint unless told.")
+    ] = None,
+    longest_goal: Annotated[
+        int | None, typer.Option(help="As in the model's training unless told.", min=1)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    num_threads: Annotated[
+        int | None, typer.Option(help="Torch's threads; its own choice unless told.", min=1)
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a ranker.")] = False,
+) -> None:
+    """Train a ranker for a checkpoint; stopped halfway, the same command goes on."""
+    file = out or checkpoint.with_name("ranker.pt")
+    if file.exists() and not overwrite:
+        raise ConfigError(f"{file} is there already; pass overwrite=True, or name another with out")
     if num_threads:
         torch.set_num_threads(num_threads)
-    loaded = load_checkpoint(checkpoint, nhead or None)
-    model = loaded.model
+    loaded = load_checkpoint(checkpoint)
+    model = loaded.model.to(choose_device(device))
+    if longest_goal is None:
+        longest_goal = loaded.training.get("config", {}).get("longest_goal", 1)
+    examples = open_examples(
+        data, model.action_spec, model.config.condition, longest_goal=longest_goal
+    )
+    resume_file = file.with_name(f"{file.name}.resume")
+    with progress_bars() as progress:
+        trained = ranker_training.train_ranker(
+            model,
+            examples,
+            find_by_name(COSTS, cost, "cost"),
+            config,
+            progress,
+            keep="best",
+            success=None if judge is None else find_by_name(JUDGES, judge, "judge"),
+            resume_file=resume_file,
+        )
+    save_ranker(trained, file)
+    resume_file.unlink(missing_ok=True)
+    print_table([(name, f"{value:.3f}") for name, value in trained.metrics.items()])
+    say(f"the ranker is in {file}")
+
+
+@options
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Ours, or the original script's.")],
+    data: Annotated[Path, typer.Argument(help="Held-out data, as the model was trained on.")],
+    settings: EvaluationSettings,
+    steps: Annotated[list[int], typer.Option(help="Denoiser steps N; may be repeated.")] = [10],
+    train_data: Annotated[
+        Path | None, typer.Option(help="Its training gestures, to measure memorisation.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of a folder with a manifest.")] = "validation",
+    nhead: Annotated[int, typer.Option(help="Head count of an original checkpoint.")] = 0,
+    num_threads: Annotated[
+        int, typer.Option(help="Torch's threads; 0 leaves its choice.", min=0)
+    ] = 0,
+    json_file: Annotated[
+        Path | None,
+        typer.Option("--json", help="Also write {protocol: {num_inference_steps: {measure: x}}}."),
+    ] = None,
+) -> None:
+    """Measure recreation and generation, by protocol, for several numbers of denoiser steps."""
+    if num_threads:
+        torch.set_num_threads(num_threads)
+    model = load_checkpoint(checkpoint, nhead or None).model
     held_out = open_examples(data, model.action_spec, model.config.condition, split)
-    training = None
+    seen = None
     if train_data is not None:
-        training = read_flat_actions(train_data, model.action_spec).actions
-    evaluation = Evaluation(
-        held_out, training, num_sequences or None, num_generated=num_generated, seed=seed, clip=clip
-    )
+        seen = read_flat_actions(train_data, model.action_spec).actions
     results = evaluate_model(
-        model, evaluation, steps, report=lambda line: console.print(f"[dim]measuring {line}[/dim]")
+        model,
+        held_out,
+        steps,
+        settings,
+        training=seen,
+        report=lambda line: say(f"measuring {line}", style="dim"),
     )
-    _print_table(results)
+    _print_results(results)
     if json_file is not None:
         _write_json(results, json_file)
 
 
-def _choose(value: str, automatic: str) -> str:
-    return automatic if value == "auto" else value
+def find_by_name(group: str, text: str, option: str) -> Callable[..., Any]:
+    """What a word on the command line stands for.
 
+    Args:
+        group: Of entry points; a distribution gives its own a name there.
+        text: `NAME` or `MODULE:FUNCTION`, and perhaps `=ARGUMENT`. The function named is called
+            with the argument, or with the empty text, and returns what is asked for.
+        option: For the message.
 
-def _numbers(option: str, text: str) -> tuple[float, ...]:
+    Raises:
+        ConfigError: There is no such name, module or function.
+    """
+    name, _, argument = text.partition("=")
+    known = {point.name: point for point in entry_points(group=group)}
     try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError as error:
-        raise ConfigError(
-            f"{option} must be numbers with commas between; found {text!r}"
-        ) from error
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[line]}"),
-        console=console,
-    )
-
-
-def _report(checkpoint: Checkpoint, save_dir: Path) -> None:
-    measured = {key: value for key, value in checkpoint.metrics.items() if isinstance(value, dict)}
-    _print_table(measured)
-    spec: ActionSpec = checkpoint.model.action_spec
-    parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
-    console.print(
-        f"{parameters:,} parameters, representation {spec.representation}; the checkpoint, "
-        f"metrics.jsonl and pictures are in {save_dir}"
-    )
-
-
-def _print_table(results: Results) -> None:
-    """Print at full width: a narrow terminal wraps lines, but no digit is cut off."""
-    table = _table(results)
-    natural = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    Console(width=max(natural, console.width)).print(table)
-
-
-def _table(results: Results) -> Table:
-    """The measures that matter most; --json has all of them."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("protocol", no_wrap=True)
-    for heading in ("N", *COLUMNS):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for protocol, by_steps in results.items():
-        for num_inference_steps, measures in by_steps.items():
-            cells = (
-                f"{measures[name]:.3g}" if name in measures else "" for name in COLUMNS.values()
+        if name in known:
+            make = known[name].load()
+        elif ":" in name:
+            module, _, attribute = name.partition(":")
+            make = getattr(importlib.import_module(module), attribute)
+        else:
+            raise ConfigError(
+                f"{option} {name!r} is unknown; use MODULE:FUNCTION, or one of those installed: "
+                f"{', '.join(sorted(known)) or 'none'}"
             )
-            table.add_row(protocol, num_inference_steps, *cells)
-    return table
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{option} {name!r} cannot be loaded: {error}") from error
+    found: Callable[..., Any] = make(argument)
+    return found
+
+
+def _print_results(results: Mapping[str, Any]) -> None:
+    """The measures that matter most; --json has all of them."""
+    rows = [
+        (protocol, steps, *(f"{of[name]:.3g}" if name in of else "" for name in COLUMNS.values()))
+        for protocol, by_steps in results.items()
+        for steps, of in by_steps.items()
+    ]
+    print_table(rows, ("protocol", "N", *COLUMNS), numbers=True)
 
 
 def _write_json(results: Results, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`DiffusionModel`: a denoiser, its condition encoder, and what they were made for."""
+"""`DiffusionModel`: a denoiser, its condition encoder, what they were made for, and their loss."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.model import EncodedContext
-from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_training.conditions.latents import LatentEncoder
-from vj2_ddim_training.conditions.sketch import SketchEncoder
+from vj2_ddim_plugin.schedule import NoiseSchedule, signal_and_noise, target_of
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
+from vj2_ddim_training.condition_encoders import LatentEncoder, SketchEncoder
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 
-__all__ = ["DiffusionModel", "TorchSampler"]
+__all__ = ["DiffusionModel", "TorchSampler", "diffusion_loss"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -58,7 +57,7 @@ class DiffusionModel(nn.Module):
         else:
             self.denoiser = DiTDenoiser(
                 rows, channels, config.d_model, config.num_layers, config.nhead,
-                config.patch_size, conditional=config.condition != "none",
+                config.patch_size or 1, conditional=config.condition != "none",
             )  # fmt: skip
         num_tokens = 0
         if config.condition == "sketch":
@@ -148,3 +147,50 @@ class TorchSampler:
 
     def close(self) -> None:
         """Nothing to free that garbage collection does not."""
+
+
+def diffusion_loss(
+    model: DiffusionModel,
+    original: Tensor,
+    inputs: Mapping[str, Tensor],
+    generator: torch.Generator,
+    condition_dropout: float = 0.0,
+    noises_per_example: int = 1,
+    auxiliary_weight: float = 0.0,
+) -> Tensor:
+    """Mean squared error at uniformly drawn timesteps.
+
+    Args:
+        model: The model.
+        original: x_0 `[B, M, C]`, normalized.
+        inputs: Condition inputs, `[B, ...]` each.
+        generator: A CPU generator; all randomness comes from it.
+        condition_dropout: Share of rows whose condition is hidden.
+        noises_per_example: Timesteps and noises drawn for each example; its condition is encoded
+            once for all of them, which is what makes latents cheap to train on.
+        auxiliary_weight: For latents, the weight of a second loss: x_0 regressed from the first
+            condition token, so that the encoder learns early where on the screen to look.
+
+    Returns:
+        A scalar.
+    """
+    original = original.repeat_interleave(noises_per_example, dim=0)
+    rows, device = len(original), original.device
+    timesteps = torch.randint(model.schedule.num_train_timesteps, (rows,), generator=generator)
+    noise = torch.randn(original.shape, generator=generator).to(device)
+    hidden = (torch.rand(rows, generator=generator) < condition_dropout).to(device)
+    alphas = torch.as_tensor(model.schedule.alphas_cumprod, dtype=torch.float32)
+    alpha = alphas[timesteps][:, None, None].to(device)
+    signal, spread = signal_and_noise(alpha)
+    noisy = signal * original + spread * noise
+    condition = model.encode(inputs)
+    auxiliary = original.new_zeros(())
+    if condition is not None:
+        if model.config.condition == "latents" and auxiliary_weight > 0.0:
+            auxiliary = functional.mse_loss(model.guess(condition), original[::noises_per_example])
+        condition = condition.repeat_interleave(noises_per_example, dim=0)
+    output = model(noisy, timesteps.to(device), model.hide(condition, hidden))
+    loss = functional.mse_loss(
+        output, target_of(model.schedule.prediction_type, original, noise, alpha)
+    )
+    return loss + auxiliary_weight * auxiliary

@@ -10,14 +10,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError, DataError
-from vj2_ddim_plugin.gestures.projection import PATH_TOLERANCE
+from vj2_ddim_plugin.gestures import PATH_TOLERANCE, decode, encode, is_valid, pressed
 from vj2_ddim_plugin.gestures.segments import count_segments, longest_segment
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_training.data.flat import read_flat_actions
-from vj2_ddim_training.data.sketch import sketch_of
+from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
+from vj2_ddim_training.measures.gestures import sketch_of
 
 __all__ = ["Batch", "Examples", "GestureExamples", "TransitionExamples", "infer_action_spec"]
 __all__ += ["open_examples"]
@@ -38,11 +38,19 @@ class Batch(NamedTuple):
 
 
 class Examples(Protocol):
-    """A data set that can be asked for any rows."""
+    """A data set that can be asked for any rows.
+
+    Attributes:
+        action_spec: What the actions are.
+        input_shapes: Shape of each condition input without its batch axis.
+        data_fingerprint: Names the data.
+        layer_normed: Whether the latents were layer-normed; None where nobody recorded it.
+    """
 
     action_spec: ActionSpec
     input_shapes: dict[str, tuple[int, ...]]
     data_fingerprint: str
+    layer_normed: bool | None
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -63,12 +71,14 @@ class GestureExamples:
         data_fingerprint: Names the data.
     """
 
+    layer_normed: bool | None = None  # there are no latents
+
     def __init__(
         self, actions: FloatArray, action_spec: ActionSpec, condition: str, data_fingerprint: str
     ) -> None:
         self.action_spec, self.data_fingerprint = action_spec, data_fingerprint
         self.actions = actions
-        self._original = action_spec.encode(actions)
+        self._original = encode(actions, action_spec)
         self._inputs: dict[str, FloatArray] = {}
         if condition == "sketch":
             self._inputs["sketch"] = sketch_of(actions, action_spec)
@@ -95,6 +105,7 @@ class TransitionExamples:
     def __init__(self, trajectories: Trajectories, action_spec: ActionSpec) -> None:
         self._trajectories, self.action_spec = trajectories, action_spec
         self.data_fingerprint = trajectories.data_fingerprint
+        self.layer_normed = trajectories.layer_normed
         shape = trajectories.embedding_shape
         self.input_shapes: dict[str, tuple[int, ...]] = {"state": shape, "goal": shape}
         self._kept: Batch | None = None
@@ -115,7 +126,7 @@ class TransitionExamples:
 
     def _read(self, indices: IndexArray) -> Batch:
         state, goal, actions = self._trajectories.gather(indices)
-        return Batch(actions, self.action_spec.encode(actions), {"state": state, "goal": goal})
+        return Batch(actions, encode(actions, self.action_spec), {"state": state, "goal": goal})
 
 
 def infer_action_spec(actions: FloatArray, representation: str, template: ActionSpec) -> ActionSpec:
@@ -141,32 +152,32 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
     if template.press_channel is None:
         return with_settings(representation="raw", path_knots=None)
     blocks = actions.reshape(-1, template.action_block, template.num_channels)
-    pressed = template.pressed(blocks)
-    start, stop = longest_segment(pressed)
+    down = pressed(blocks, template)
+    start, stop = longest_segment(down)
     lengths = stop - start
     settings["min_press_steps"] = int(lengths.min())
     settings["max_press_steps"] = max(int(lengths.max()), 1)
-    segments = count_segments(pressed)
+    segments = count_segments(down)
     for knots in KNOT_CHOICES if (segments == 1).all() else ():
         if lengths.min() < knots:
             break
         spec = with_settings(representation="path", path_knots=knots)
-        if spec.is_valid(actions).all():
+        if is_valid(actions, spec).all():
             chosen = "path" if representation == "auto" else representation
             return with_settings(representation=chosen, path_knots=knots)
     if representation == "path":
         raise ActionError(
             f"representation 'path' cannot hold these actions exactly: their paths are not "
             f"piecewise linear between up to {KNOT_CHOICES[-1]} knots, or a block has more or "
-            f"fewer than one press. Use '--representation auto' or 'held'"
+            f"fewer than one press. Use representation 'auto' or 'held'"
         )
     held = with_settings(representation="held", path_knots=None)
-    drift = np.abs(held.decode(held.encode(actions)) - actions)
+    drift = np.abs(decode(encode(actions, held), held) - actions)
     inverts = (drift / (held.high_array - held.low_array)).max() <= PATH_TOLERANCE
     if representation == "held" and not inverts:
         raise ActionError(
             "representation 'held' cannot hold these actions exactly: a block has several presses, "
-            "or values other than 0 where the finger is up. Use '--representation auto' or 'raw'"
+            "or values other than 0 where the finger is up. Use representation 'auto' or 'raw'"
         )
     chosen = "held" if inverts else "raw"
     return with_settings(
@@ -200,8 +211,8 @@ def open_examples(
         trajectories = open_trajectories(folder, action_spec, split, longest_goal=longest_goal)
         return TransitionExamples(trajectories, action_spec)
     flat = read_flat_actions(folder, action_spec)
-    for problem in flat.problems:
-        logger.warning("%s: %s", folder, problem)
+    for fault in flat.faults:
+        logger.warning("%s: %s", folder, fault)
     try:
         return GestureExamples(flat.actions, action_spec, condition, flat.data_fingerprint)
     except ActionError as error:

@@ -1,9 +1,9 @@
-"""A run's folder: one run at a time, and nothing of an earlier one overwritten by accident.
+"""A run's folder, and what is logged there: one run at a time, nothing overwritten by accident.
 
 ```
 RUN/
 ├── checkpoint.pt     the model, and all that resuming needs
-├── best.pt           the epoch with the highest success, where a judge measures it
+├── best.pt           the epoch with the highest success, where that is measured
 ├── metrics.jsonl     one line an epoch
 ├── pictures/         epoch_0010_sequences.png, epoch_0010_noise.png, ...
 └── wandb/            the Weights & Biases run, unless it is disabled
@@ -12,14 +12,22 @@ RUN/
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock, Timeout
+from matplotlib.figure import Figure
+
+from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.files import atomic_path
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "Tracker", "strict_json"]
 
 
 class RunFolder:
@@ -54,55 +62,135 @@ class RunFolder:
         """
         if resume and overwrite:
             raise ConfigError(
-                f"{self.folder}: --resume goes on with the run that is there, --overwrite replaces "
-                f"it; give one of them"
+                f"{self.folder}: resume=True goes on with the run that is there, overwrite=True "
+                f"replaces it; give one of them"
             )
         if resume and not self.checkpoint.is_file():
-            raise ConfigError(f"{self.checkpoint}: nothing to resume; leave out --resume")
+            raise ConfigError(f"{self.checkpoint}: nothing to resume; leave out resume=True")
         if self.checkpoint.exists() and not (resume or overwrite):
             raise ConfigError(
-                f"{self.folder} already holds a run. Go on with --resume, replace it with "
-                f"--overwrite, or give another --save-dir"
+                f"{self.folder} already holds a run. Go on with resume=True, replace it with "
+                f"overwrite=True, or give another save_dir"
             )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(
-                f"{self.folder} cannot hold a run ({error}); give another --save-dir"
+                f"{self.folder} cannot hold a run ({error}); give another save_dir"
             ) from error
-        self._take_lock()
-        try:
+        with self._locked():
             if overwrite:
                 self.checkpoint.unlink(missing_ok=True)
                 self.best.unlink(missing_ok=True)
                 self.metrics.unlink(missing_ok=True)
             yield
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock, which the operating system frees when a process dies."""
+        lock = FileLock(self._lock)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            owner = self._lock.read_text(encoding="ascii").strip()
+            raise ConfigError(
+                f"{self.folder} is in use by the running process {owner or '(not known)'}. Give "
+                f"another save_dir, or wait for it to finish ({self._lock} is its lock)"
+            ) from None
+        try:
+            with suppress(OSError):  # for the message above alone
+                self._lock.write_text(str(os.getpid()), encoding="ascii")
+            yield
         finally:
             self._lock.unlink(missing_ok=True)
-
-    def _take_lock(self) -> None:
-        for _ in range(2):
-            try:
-                with open(self._lock, "x", encoding="ascii") as stream:
-                    stream.write(str(os.getpid()))
-                return
-            except FileExistsError:
-                owner = self._lock.read_text(encoding="ascii").strip()
-                if owner.isdigit() and _is_running(int(owner)):
-                    raise ConfigError(
-                        f"{self.folder} is in use by the running process {owner}. Give another "
-                        f"--save-dir, or wait for it to finish; if it is no training run, delete "
-                        f"{self._lock}"
-                    ) from None
-                self._lock.unlink(missing_ok=True)  # left by a run that was killed
-        raise ConfigError(f"{self._lock} cannot be taken; another run is starting in this folder")
+            lock.release()
 
 
-def _is_running(process: int) -> bool:
+class Tracker:
+    """Logs one run."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: Mapping[str, Any],
+        project: str,
+        mode: str,
+        resume: bool = False,
+    ) -> None:
+        self._folder = folder
+        if not resume:
+            folder.metrics.unlink(missing_ok=True)
+        self._wandb: Any = None
+        if mode != "disabled":
+            import wandb
+
+            self._wandb = wandb.init(
+                project=project,
+                config=dict(config),
+                dir=str(folder.folder),
+                mode=mode,  # type: ignore[arg-type]
+                settings=wandb.Settings(silent=True),
+            )
+
+    def log(self, epoch: int, step: int, numbers: Mapping[str, Any]) -> None:
+        """One epoch's numbers; nested ones become `a/b/c` for Weights & Biases."""
+        record = {"epoch": epoch, "step": step, **numbers}
+        with open(self._folder.metrics, "a", encoding="utf-8") as stream:
+            stream.write(strict_json(record) + "\n")
+        if self._wandb is not None:
+            self._wandb.log(_flatten(record), step=step)
+
+    def forget_after(self, epoch: int) -> None:
+        """Drop the lines of later epochs, written by a run that died before its checkpoint."""
+        if not self._folder.metrics.exists():
+            return
+        lines = self._folder.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if _epoch_of(line) <= epoch]
+        with atomic_path(self._folder.metrics) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+    def picture(self, name: str, epoch: int, step: int, figure: Figure) -> None:
+        """One picture, as a file and for Weights & Biases."""
+        path = self._folder.pictures / f"epoch_{epoch:04d}_{name}.png"
+        save_figure(figure, path)
+        if self._wandb is not None:
+            import wandb
+
+            self._wandb.log({f"pictures/{name}": wandb.Image(str(path))}, step=step)
+
+    def close(self) -> None:
+        """Finish the Weights & Biases run."""
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _epoch_of(line: str) -> float:
+    """The epoch of one line of metrics; a line cut off in the middle belongs to none."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return float(json.loads(line)["epoch"])
+    except ValueError:
+        return math.inf
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{name}/")
+        else:
+            flat[name] = value
+    return flat
+
+
+def strict_json(value: object, indent: int | None = None) -> str:
+    """`value` as JSON. Python's own writer would write `NaN`, which is no JSON."""
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -18,7 +18,7 @@ import vj2_ddim_plugin
 from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.diffusion_model import DiffusionModel
+from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
 from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.loop import (
     Progress,
@@ -27,7 +27,6 @@ from vj2_ddim_training.loop import (
     choose_device,
     warmup_cosine,
 )
-from vj2_ddim_training.loss import diffusion_loss
 from vj2_ddim_training.run_folder import RunFolder
 from vj2_ddim_training.validation import SUCCESS, Validation
 
@@ -162,12 +161,14 @@ class Trainer:
         state = self.loop.state_dict()
         weights = state.pop("model")
         del state["average"]  # the checkpoint's own model
-        provenance = {
+        provenance: dict[str, Any] = {
             "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
             "torch": str(torch.__version__),
             "python": platform.python_version(),
             "made_by": "vj2-ddim train",
         }
+        if self.train_set.layer_normed is not None:
+            provenance["layer_normed"] = self.train_set.layer_normed
         return Checkpoint(
             self.averaged,
             weights,
@@ -188,7 +189,7 @@ class Trainer:
         if missing:
             raise CheckpointError(
                 f"{self.folder.checkpoint} cannot be resumed, its training state lacks {missing}. "
-                f"Train anew with --overwrite"
+                f"Train anew with overwrite"
             )
         self._require_same_run(saved)
         self.loop.load_state_dict(
@@ -224,5 +225,5 @@ class Trainer:
         if different:
             raise CheckpointError(
                 f"{self.folder.checkpoint} cannot be resumed, these settings differ (there, here): "
-                f"{different}. Use the same ones, or --overwrite"
+                f"{different}. Use the same ones, or overwrite"
             )

@@ -10,19 +10,25 @@ import numpy as np
 import torch
 
 from vj2_ddim_plugin.ddim import add_noise, to_x0_and_epsilon
+from vj2_ddim_plugin.gestures import decode, project
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.examples import Examples
-from vj2_ddim_training.loss import diffusion_loss
+from vj2_ddim_training.config import TrainingConfig
+from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler, diffusion_loss
+from vj2_ddim_training.evaluation import SHOWN_SHARE, EvaluationSettings, evaluate, recreate_from
+from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.plots import plot_noise, plot_sequences
-from vj2_ddim_training.protocols import SHOWN_SHARE, Evaluation, evaluate, recreate_from
-from vj2_ddim_training.tracking import Tracker
+from vj2_ddim_training.run_folder import Tracker
 
-__all__ = ["SUCCESS", "Judge", "Validation"]
+__all__ = ["SUCCESS", "Judge", "SuccessMeasure", "Validation"]
 
 SUCCESS = "success"
-Judge = Callable[[DiffusionModel], Mapping[str, float]]
-"""Tries a model out where it will be used; returns named numbers, among them `success`."""
+SuccessMeasure = Callable[..., Mapping[str, float]]
+"""Tries a model out where it will be used; returns named numbers, among them `success`.
+
+Called with the `DiffusionModel`, and with its `RankerNetwork` as well where a ranker is trained.
+"""
+
+Judge = SuccessMeasure  # SHIM: the old name
 
 NUM_INFERENCE_STEPS = 10
 NUM_SHOWN = 2
@@ -36,62 +42,62 @@ class Validation:
         held_out: Validation examples.
         training: Some training actions, for memorisation.
         tracker: Where numbers and pictures go.
-        num_sequences: Validation sequences measured.
-        picture_every: Epochs between pictures.
-        seed: Of all noise, so that epochs are comparable.
+        config: How many sequences, when pictures, and the seed: epochs are comparable.
         judge: Measures success, which chooses the best checkpoint; None where nobody can.
     """
 
     held_out: Examples
     training: FloatArray
     tracker: Tracker
-    num_sequences: int
-    picture_every: int
-    seed: int
-    judge: Judge | None = None
+    config: TrainingConfig
+    judge: SuccessMeasure | None = None
 
     def measure(self, model: DiffusionModel, epoch: int, step: int, last: bool) -> dict[str, Any]:
         """The validation loss, and `{protocol: {N: {measure: value}}}` at N = 10."""
         model.eval()
-        evaluation = Evaluation(
+        num, seed = self.config.num_validation, self.config.seed
+        batch = self.held_out.batch(np.arange(min(num, len(self.held_out))))
+        numbers: dict[str, Any] = {"validation_loss": self._loss(model, batch)}
+        numbers |= evaluate(
+            model,
             self.held_out,
-            self.training,
-            self.num_sequences,
-            num_generated=self.num_sequences,
-            seed=self.seed,
+            [NUM_INFERENCE_STEPS],
+            EvaluationSettings(num_sequences=num, num_generated=num, seed=seed),
+            training=self.training,
         )
-        numbers: dict[str, Any] = {"validation_loss": self._loss(model, evaluation)}
-        numbers |= evaluate(model, evaluation, [NUM_INFERENCE_STEPS])
         if self.judge is not None:
             numbers |= self.judge(model)
-        if last or epoch % self.picture_every == 0:
-            self._pictures(model, evaluation, epoch, step)
+        if last or epoch % self.config.picture_every == 0:
+            self._pictures(model, epoch, step)
         return numbers
 
     @torch.inference_mode()
-    def _loss(self, model: DiffusionModel, evaluation: Evaluation) -> float:
-        batch = evaluation.batch()
+    def _loss(self, model: DiffusionModel, batch: Batch) -> float:
         device = next(model.parameters()).device
         inputs = {
             name: torch.as_tensor(np.asarray(array), device=device)
             for name, array in batch.inputs.items()
         }
         original = torch.as_tensor(np.asarray(batch.original), device=device)
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.config.seed)
         return float(diffusion_loss(model, original, inputs, generator))
 
-    def _pictures(
-        self, model: DiffusionModel, evaluation: Evaluation, epoch: int, step: int
-    ) -> None:
+    def _pictures(self, model: DiffusionModel, epoch: int, step: int) -> None:
         """Original / noisy / recreated sequences, and true / predicted noise."""
         count = min(NUM_SHOWN, len(self.held_out))
         batch = self.held_out.batch(np.arange(count))
         schedule, spec = model.schedule, model.action_spec
         timestep = int(SHOWN_SHARE * schedule.num_train_timesteps)
-        noise = np.random.default_rng(self.seed).standard_normal(batch.original.shape, np.float32)
+        noise = np.random.default_rng(self.config.seed).standard_normal(
+            batch.original.shape, np.float32
+        )
         noisy = add_noise(batch.original, noise, timestep, schedule)
-        recreated = spec.project(
-            spec.decode(recreate_from(model, batch, SHOWN_SHARE, NUM_INFERENCE_STEPS, self.seed))
+        recreated = project(
+            decode(
+                recreate_from(model, batch, SHOWN_SHARE, NUM_INFERENCE_STEPS, self.config.seed),
+                spec,
+            ),
+            spec,
         )
         sampler = TorchSampler(model)
         encoded = sampler.encode(batch.inputs)

@@ -33,6 +33,7 @@ __all__ = ["BoundRuns", "OnnxGraph", "available_providers", "why_not"]
 Array = NDArray[Any]
 
 DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+LIBRARIES = Path(onnxruntime.__file__).parent / "capi"
 DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_DEVICE = 100
 MAX_SHAPES = 8
@@ -87,8 +88,7 @@ def _driver_problem() -> str:
 
 def _library_problem(provider: str) -> str:
     """The library that the provider's own library needs and that is not there."""
-    folder = Path(onnxruntime.__file__).parent / "capi"
-    for library in sorted(folder.glob(f"libonnxruntime_providers_{provider}.so*")):
+    for library in sorted(LIBRARIES.glob(f"libonnxruntime_providers_{provider}.so*")):
         try:
             _load_dependencies(str(library))
         except OSError as error:

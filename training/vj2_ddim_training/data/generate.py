@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,49 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_training.data.folders import require_replaceable
+from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_training.data.gesture_files import require_replaceable
 
-__all__ = ["GESTURE_KINDS", "generate_gestures", "write_gestures"]
+__all__ = ["GESTURE_KINDS", "GestureSettings", "generate_gestures", "write_gestures"]
 
 GESTURE_KINDS = ("click", "swipe", "mixed")
+
+
+@dataclass(frozen=True)
+class GestureSettings(Settings):
+    """What random gestures are like."""
+
+    kind: str = setting(
+        "mixed",
+        "A click stays in one place, a swipe goes from any point to any other; mixed is, with "
+        "equal chances, a click or a horizontal, vertical or diagonal swipe.",
+        choices=GESTURE_KINDS,
+        option="--action-type",
+    )
+    min_duration_share: float = setting(
+        0.02,
+        "Shortest press, as a share of the sequence.",
+        low=0.0,
+        high=1.0,
+        option="--min-delta-t-pct",
+    )
+    max_duration_share: float = setting(
+        0.3,
+        "Longest press, as a share of the sequence.",
+        low=0.0,
+        high=1.0,
+        option="--max-delta-t-pct",
+    )
+    sequence_length: int = setting(250, "Steps in a sequence.", low=1)
+
+    def check(self) -> None:
+        """The shortest must not be longer than the longest."""
+        if self.min_duration_share > self.max_duration_share:
+            raise ConfigError(
+                f"need 0 <= min_duration_share <= max_duration_share <= 1; found "
+                f"{self.min_duration_share} and {self.max_duration_share}. They are shares of the "
+                f"sequence: 0.02 is 2 %"
+            )
 
 
 @dataclass(frozen=True)
@@ -41,12 +80,10 @@ class _Gestures:
 
 def generate_gestures(
     num: int,
+    settings: GestureSettings | None = None,
     *,
-    kind: str = "mixed",
-    min_duration_share: float = 0.02,
-    max_duration_share: float = 0.3,
-    sequence_length: int = 250,
     rng: np.random.Generator,
+    **changes: Any,  # noqa: ANN401
 ) -> NDArray[np.float32]:
     """Random gestures `(x, y, press)`, each one straight press; x = y = 0 where released.
 
@@ -55,34 +92,29 @@ def generate_gestures(
 
     Args:
         num: Sequences n.
-        kind: `click` stays in one place; `swipe` goes from any point to any other; `mixed` is, with
-            equal chances, a click or a horizontal, vertical or diagonal swipe.
-        min_duration_share: Shortest press, as a share of the sequence (rounded down to steps).
-        max_duration_share: Longest press, likewise.
-        sequence_length: Steps L.
+        settings: What they are.
         rng: Source of randomness.
+        **changes: Fields of `GestureSettings` that are to be others.
 
     Returns:
         float32 `[n, L, 3]`, coordinates in [0, 1].
 
     Raises:
-        ConfigError: A setting is negative, unknown, or cannot go with another.
+        ConfigError: A setting is out of range, unknown, or cannot go with another.
     """
-    gestures = _choose(num, kind, min_duration_share, max_duration_share, sequence_length, rng)
-    return gestures.draw(slice(None), sequence_length)
+    settings = replace(settings or GestureSettings(), **changes)
+    return _choose(num, settings, rng).draw(slice(None), settings.sequence_length)
 
 
 def write_gestures(
     out_dir: Path | str,
     num: int,
+    settings: GestureSettings | None = None,
     *,
-    kind: str = "mixed",
-    min_duration_share: float = 0.02,
-    max_duration_share: float = 0.3,
-    sequence_length: int = 250,
     sequences_per_file: int = 100,
     overwrite: bool = False,
     rng: np.random.Generator,
+    **changes: Any,  # noqa: ANN401
 ) -> list[Path]:
     """Write the sequences of `generate_gestures` as `batch_{i:06d}_actions.npy`, `[n * L, 3]`.
 
@@ -91,13 +123,11 @@ def write_gestures(
     Args:
         out_dir: Folder to make.
         num: Sequences in all.
-        kind: See `generate_gestures`.
-        min_duration_share: Likewise.
-        max_duration_share: Likewise.
-        sequence_length: Likewise.
+        settings: What they are.
         sequences_per_file: The last file may have fewer.
         overwrite: Replace a folder that holds such files and nothing else.
         rng: Source of randomness.
+        **changes: Fields of `GestureSettings` that are to be others.
 
     Returns:
         The files, in order.
@@ -105,55 +135,35 @@ def write_gestures(
     Raises:
         ConfigError: A setting cannot work, or the folder holds something that would be lost.
     """
+    settings = replace(settings or GestureSettings(), **changes)
     if sequences_per_file < 1:
         raise ConfigError(f"sequences_per_file must be at least 1; found {sequences_per_file}")
     out_dir = Path(out_dir).resolve()
     require_replaceable(out_dir, ("batch_*_actions.npy",), overwrite)
-    gestures = _choose(num, kind, min_duration_share, max_duration_share, sequence_length, rng)
+    gestures = _choose(num, settings, rng)
     with atomic_path(out_dir, folder=True) as temporary:
         for index, first in enumerate(range(0, num, sequences_per_file)):
-            drawn = gestures.draw(slice(first, first + sequences_per_file), sequence_length)
+            rows = slice(first, first + sequences_per_file)
+            drawn = gestures.draw(rows, settings.sequence_length)
             np.save(temporary / f"batch_{index:06d}_actions.npy", drawn.reshape(-1, 3))
     return sorted(out_dir.iterdir())
 
 
-def _choose(
-    num: int,
-    kind: str,
-    min_share: float,
-    max_share: float,
-    sequence_length: int,
-    rng: np.random.Generator,
-) -> _Gestures:
+def _choose(num: int, settings: GestureSettings, rng: np.random.Generator) -> _Gestures:
     """Draw what makes each gesture."""
-    _check_settings(num, kind, min_share, max_share, sequence_length)
-    shortest, longest = int(min_share * sequence_length), int(max_share * sequence_length)
+    if num < 1:
+        raise ConfigError(f"the number of sequences must be at least 1; found {num}")
+    length = settings.sequence_length
+    shortest = int(settings.min_duration_share * length)
+    longest = int(settings.max_duration_share * length)
     start, end = rng.random((num, 2)), rng.random((num, 2))
-    if kind == "click":
+    if settings.kind == "click":
         moves = np.zeros((num, 2), bool)
-    elif kind == "swipe":
+    elif settings.kind == "swipe":
         moves = np.ones((num, 2), bool)
     else:  # a click, horizontal, vertical or diagonal: whether x moves, whether y moves
         choice = rng.integers(4, size=num)
         moves = np.stack([choice % 2 == 1, choice >= 2], axis=1)
     duration = rng.integers(shortest, longest, size=num, endpoint=True)
-    first_step = rng.integers(0, sequence_length - duration, endpoint=True)
+    first_step = rng.integers(0, length - duration, endpoint=True)
     return _Gestures(start, np.where(moves, end, start), first_step, duration)
-
-
-def _check_settings(
-    num: int, kind: str, min_share: float, max_share: float, sequence_length: int
-) -> None:
-    """Refuse settings that cannot work."""
-    if num < 1 or sequence_length < 1:
-        raise ConfigError(
-            f"the number of sequences and sequence_length must be at least 1; found {num} and "
-            f"{sequence_length}"
-        )
-    if kind not in GESTURE_KINDS:
-        raise ConfigError(f"kind {kind!r} is unknown; use one of {', '.join(GESTURE_KINDS)}")
-    if not 0.0 <= min_share <= max_share <= 1.0:
-        raise ConfigError(
-            f"need 0 <= min_duration_share <= max_duration_share <= 1; found {min_share} and "
-            f"{max_share}. They are shares of the sequence: 0.02 is 2 %"
-        )

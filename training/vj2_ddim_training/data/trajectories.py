@@ -17,20 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.gestures.segments import IntArray
-from vj2_ddim_training.data.fingerprint import fingerprint_files
-from vj2_ddim_training.data.manifest import MANIFEST_NAME, read_manifest, split_names
+from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.data.gesture_files import fingerprint_files, require_finite, require_in_range
 from vj2_ddim_training.data.trajectory_files import (
+    MANIFEST_NAME,
     TrajectoryFile,
     describe_file,
     find_trajectory_files,
     open_arrays,
+    read_manifest,
     readable,
+    split_names,
+    write_trajectories_h5,
 )
-from vj2_ddim_training.data.trajectory_writing import write_trajectories_h5
-from vj2_ddim_training.data.values import require_finite, require_in_range
 
 __all__ = ["Trajectories", "open_trajectories", "write_trajectories_h5"]
 

@@ -1,4 +1,4 @@
-"""The three formats of trajectories, each opened lazily and described alike.
+"""Files of trajectories: their formats, the manifest with its splits, and writing them.
 
 - `pairs`, memory-mapped: `{stem}_traj_{i:05d}_emb.npy` `[T, N, D]`, `..._act.npy` `[T-1, 250, 3]`
 - `npz`: keys `embeddings` and `actions`, of one trajectory, or of n with a leading axis
@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,24 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_training.data.flat import load_npy
+from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.data.gesture_files import load_npy, require_replaceable
 
-__all__ = ["TrajectoryFile", "describe_file", "find_trajectory_files", "open_arrays", "readable"]
+__all__ = [
+    "MANIFEST_NAME",
+    "SPLITS",
+    "TrajectoryFile",
+    "describe_file",
+    "find_trajectory_files",
+    "open_arrays",
+    "read_manifest",
+    "readable",
+    "split_names",
+    "write_trajectories_h5",
+]
 
 KEYS = ("embeddings", "actions")
 PATTERNS = {"pairs": "*_traj_[0-9]*_emb.npy", "npz": "*.npz", "h5": "*.h5"}
@@ -47,12 +61,7 @@ class TrajectoryFile:
 
 
 def find_trajectory_files(folder: Path) -> tuple[str, list[tuple[Path, ...]]]:
-    """The format of a folder, and its files in sorted order (two paths each for `pairs`).
-
-    Raises:
-        DataError: The folder is missing, holds no trajectories or several formats, or an embedding
-            file has no action file beside it.
-    """
+    """The format of a folder, and its files in sorted order (two paths each for `pairs`)."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected a folder of trajectories")
     found = {name: sorted(folder.glob(pattern)) for name, pattern in PATTERNS.items()}
@@ -95,9 +104,6 @@ def open_arrays(paths: tuple[Path, ...]) -> tuple[Any, Any]:
     """Embeddings `[n, T, N, D]` and actions `[n, T-1, ...]`, indexed like numpy arrays.
 
     Pairs are memory-mapped, HDF5 datasets are read where they are indexed, `.npz` files are loaded.
-
-    Raises:
-        DataError: A file cannot be read.
     """
     with readable(paths):
         if len(paths) == 2:
@@ -112,11 +118,7 @@ def open_arrays(paths: tuple[Path, ...]) -> tuple[Any, Any]:
 
 
 def describe_file(paths: tuple[Path, ...], spec: ActionSpec) -> TrajectoryFile:
-    """Check the shapes and types of a file without reading its arrays.
-
-    Raises:
-        DataError: The file cannot be read, or its arrays do not fit each other or the spec.
-    """
+    """Check the shapes and types of a file without reading its arrays."""
     (embeddings, embedding_type), (actions, action_type) = _shapes_and_types(paths)
     for key, found in zip(KEYS, (embedding_type, action_type), strict=True):
         if not np.issubdtype(found, np.floating):
@@ -161,3 +163,129 @@ def _npz_header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], An
         else:
             shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     return shape, dtype
+
+
+MANIFEST_NAME = "manifest.json"
+SPLITS = ("train", "validation", "test")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a folder, or None where there is none."""
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}). Write it again") from error
+    splits = manifest.get("splits") if isinstance(manifest, dict) else None
+    if not isinstance(splits, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in splits.values()
+    ):
+        raise DataError(
+            f'{path}: expected {{"splits": {{"train": [file names], ...}}}}. Add the splits'
+        )
+    return dict(manifest)
+
+
+def split_names(manifest: dict[str, Any], folder: Path, split: str | None) -> list[str]:
+    """File names of one split, or of all splits with None."""
+    path, splits = folder / MANIFEST_NAME, manifest["splits"]
+    if split is not None and split not in splits:
+        raise DataError(f"{path}: no split {split!r}; found {', '.join(splits) or 'none'}")
+    chosen = splits.values() if split is None else [splits[split]]
+    names = [name for listed in chosen for name in listed]
+    if not names:
+        raise DataError(f"{path}: split {split or 'of any name'!r} lists no files")
+    for name in names:
+        if Path(name).name != name:
+            raise DataError(f"{path}: {name!r} is not a plain file name inside {folder}")
+        if not (folder / name).is_file():
+            raise DataError(f"{path}: lists {name}, which is not in {folder}")
+    return names
+
+
+def write_trajectories_h5(
+    folder: Path | str,
+    embeddings: FloatArray,
+    actions: FloatArray,
+    splits: Mapping[str, Sequence[int]],
+    *,
+    layer_normed: bool,
+    trajectories_per_file: int = 256,
+    overwrite: bool = False,
+) -> None:
+    """Write `{split}_{i:05d}.h5` files and `manifest.json`; the folder appears whole or not at all.
+
+    Args:
+        folder: Folder to make.
+        embeddings: `[n, T, N, D]` of any floating-point type; may be memory-mapped.
+        actions: `[n, T-1, 250, 3]` (or whatever the action block and channels are).
+        splits: The trajectories of each of `"train"`, `"validation"` and `"test"`.
+        layer_normed: Whether the embeddings were layer-normed; recorded.
+        trajectories_per_file: At most.
+        overwrite: Replace an earlier data set.
+
+    Raises:
+        DataError: The arrays do not go together, or the splits name a trajectory wrongly or twice.
+        ConfigError: The folder holds something that would be lost.
+    """
+    folder = Path(folder).resolve()
+    _check_arrays(embeddings, actions, trajectories_per_file)
+    _check_splits(splits, len(embeddings))
+    require_replaceable(folder, ("*.h5", MANIFEST_NAME), overwrite)
+    with atomic_path(folder, folder=True) as temporary:
+        names: dict[str, list[str]] = {split: [] for split in splits}
+        for split, members in splits.items():
+            for first in range(0, len(members), trajectories_per_file):
+                rows = np.asarray(members[first : first + trajectories_per_file], dtype=np.int64)
+                names[split].append(f"{split}_{len(names[split]):05d}.h5")
+                _write_file(temporary / names[split][-1], embeddings[rows], actions[rows])
+        manifest = {
+            "splits": names,
+            "layer_normed": layer_normed,
+            "num_steps": embeddings.shape[1],
+            "embedding_shape": embeddings.shape[2:],
+            "action_shape": actions.shape[2:],
+        }
+        (temporary / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
+
+
+def _write_file(path: Path, embeddings: FloatArray, actions: FloatArray) -> None:
+    """Write one HDF5 file whose chunks are single steps."""
+    with h5py.File(path, "w") as file:
+        for name, array in (("embeddings", embeddings), ("actions", actions)):
+            file.create_dataset(name, data=array, chunks=(1, 1, *array.shape[2:]))
+
+
+def _check_arrays(embeddings: FloatArray, actions: FloatArray, trajectories_per_file: int) -> None:
+    """Refuse arrays that do not go together."""
+    fits = embeddings.ndim == 4 and actions.ndim in (3, 4) and embeddings.shape[1] >= 2
+    if not fits or actions.shape[:2] != (embeddings.shape[0], embeddings.shape[1] - 1):
+        raise DataError(
+            f"embeddings {embeddings.shape} and actions {actions.shape} do not go together; "
+            f"expected [n, T, N, D] with T >= 2, and [n, T-1, action block, channels]"
+        )
+    for name, array in (("embeddings", embeddings), ("actions", actions)):
+        if not np.issubdtype(array.dtype, np.floating):
+            raise DataError(f"{name} have dtype {array.dtype}, expected floating point")
+    if trajectories_per_file < 1:
+        raise DataError(f"trajectories_per_file must be at least 1; found {trajectories_per_file}")
+
+
+def _check_splits(splits: Mapping[str, Sequence[int]], num_trajectories: int) -> None:
+    """Refuse unknown splits, unknown trajectories, and trajectories used twice."""
+    unknown = set(splits) - set(SPLITS)
+    if unknown:
+        raise DataError(f"unknown splits {sorted(unknown)}; use {', '.join(SPLITS)}")
+    seen: set[int] = set()
+    for split, members in splits.items():
+        for trajectory in members:
+            if not 0 <= trajectory < num_trajectories:
+                raise DataError(
+                    f"split {split!r} names trajectory {trajectory}; there are {num_trajectories}"
+                )
+            if trajectory in seen:
+                raise DataError(f"trajectory {trajectory} is named twice; a split must not leak")
+            seen.add(int(trajectory))

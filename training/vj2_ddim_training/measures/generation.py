@@ -7,7 +7,8 @@
 - `no_press_share`: share of sequences with a block that has no press. They are left out below.
 - `wasserstein_start_*`, `wasserstein_end_*` (positions, scaled to [0, 1]) and
   `wasserstein_duration` (steps): Wasserstein-1 between the distributions.
-- `coverage`, `density`, `memorisation_ratio`: of the sketches, see `neighbours.py`.
+- `coverage`, `density`, `memorisation_ratio`: of the sketches, see `coverage_and_density` and
+  `memorisation_ratio`.
 
 Measures that need a press are NaN where no sequence has one.
 """
@@ -15,22 +16,23 @@ Measures that need a press are NaN where no sequence has one.
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 from scipy.stats import wasserstein_distance
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_training.data.sketch import sketch_of
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.measures.gestures import (
     GESTURE_TYPES,
     blocks_of,
     find_gestures,
     gesture_type,
+    sketch_of,
 )
-from vj2_ddim_training.measures.neighbours import coverage_and_density, memorisation_ratio
-from vj2_ddim_training.measures.variation import variation_ratios
+from vj2_ddim_training.measures.recreation import EPSILON, variation_ratios
 
-__all__ = ["generation_measures"]
+__all__ = ["coverage_and_density", "generation_measures", "memorisation_ratio"]
 
 
 def generation_measures(
@@ -65,8 +67,8 @@ def generation_measures(
     measures = {
         **variation_ratios(reference, generated, spec),
         **{f"{name}_before_projection": value for name, value in before.items()},
-        "validity_before_projection": float(np.mean(spec.is_valid(generated_before_projection))),
-        "validity_after_projection": float(np.mean(spec.is_valid(generated))),
+        "validity_before_projection": float(np.mean(is_valid(generated_before_projection, spec))),
+        "validity_after_projection": float(np.mean(is_valid(generated, spec))),
     }
     if spec.press_channel is None:
         return measures
@@ -126,3 +128,56 @@ def _wasserstein_distances(
         f"wasserstein_{name}": float("nan") if missing else float(wasserstein_distance(a, b))
         for name, a, b in zip([*names, "duration"], *values, strict=True)
     }
+
+
+NUM_NEIGHBOURS = 5
+
+
+def coverage_and_density(
+    reference: FloatArray, generated: FloatArray, num_neighbours: int = NUM_NEIGHBOURS
+) -> tuple[float, float]:
+    """Coverage and density (Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics", eq. 3-4).
+
+    Around every reference point lies a ball that reaches its k-th nearest other reference point.
+
+    Args:
+        reference: `[n, d]`; with n <= k, k is n - 1.
+        generated: `[m, d]`.
+        num_neighbours: k.
+
+    Returns:
+        `coverage`, the share of balls with a generated point inside (0 to 1), and `density`, the
+        balls that a generated point is inside of, on average, divided by k (1 is expected when the
+        two sets come from one distribution). NaN without generated points or with n < 2.
+    """
+    k = min(num_neighbours, len(reference) - 1)
+    if k < 1 or len(generated) == 0:
+        return float("nan"), float("nan")
+    distances, _ = cKDTree(reference).query(reference, k=k + 1)  # the first one is the point itself
+    strictly_inside = np.nextafter(distances[:, -1], -1.0)
+    inside = np.zeros(len(reference))
+    real = strictly_inside >= 0.0  # a ball without extent holds nothing
+    inside[real] = cKDTree(generated).query_ball_point(
+        reference[real], strictly_inside[real], return_length=True
+    )
+    return float(np.mean(inside > 0)), float(inside.sum() / (k * len(generated)))
+
+
+def memorisation_ratio(training: FloatArray, reference: FloatArray, generated: FloatArray) -> float:
+    """How near generated points are to the training set, against points held out from it.
+
+    Args:
+        training: `[t, d]`.
+        reference: `[n, d]`, held out.
+        generated: `[m, d]`.
+
+    Returns:
+        Median distance of the generated points to their nearest training points, divided by that of
+        the reference points plus 1e-8. 1 is what new points have; near 0, the training set was
+        memorised. NaN when a set is empty.
+    """
+    if min(len(training), len(reference), len(generated)) == 0:
+        return float("nan")
+    tree = cKDTree(training)
+    near, usual = (float(np.median(tree.query(points)[0])) for points in (generated, reference))
+    return near / (usual + EPSILON)

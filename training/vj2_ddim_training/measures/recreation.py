@@ -19,16 +19,55 @@ positions are scaled from the spec's bounds to [0, 1], which for touches changes
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures import pressed
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.measures.gestures import blocks_of, gesture_type, scaled_coordinates
-from vj2_ddim_training.measures.variation import EPSILON, variation_ratios
 
-__all__ = ["recreation_measures"]
+__all__ = ["EPSILON", "gaussianity", "recreation_measures", "variation_ratios"]
+
+EPSILON = 1e-8  # added to denominators, as in the original script
+
+
+def channel_suffix(channel: str, spec: ActionSpec) -> str:
+    """The name a channel has in the names of measures: `p` for the press, else its own."""
+    return "p" if channel == spec.press_channel else channel
+
+
+def variation_ratios(
+    reference: FloatArray, found: FloatArray, spec: ActionSpec
+) -> dict[str, float]:
+    """Ratios of variance over time, and of variance of first differences, for each channel.
+
+    The unbiased variance over time of every sequence, averaged over the sequences; that of `found`
+    divided by that of `reference` plus 1e-8.
+
+    Args:
+        reference: `[n, L, A]`.
+        found: `[m, L, A]`; 1 means that it varies as the reference does.
+        spec: Names the channels.
+
+    Returns:
+        `variance_ratio_{x,y,p}` (needs L >= 2) and `smoothness_ratio_{x,y,p}` (needs L >= 3).
+    """
+    measures = {}
+    for name, order in (("variance_ratio", 0), ("smoothness_ratio", 1)):
+        if spec.length < 2 + order:
+            continue
+        of_reference, of_found = (
+            np.diff(array.astype(np.float64), n=order, axis=1).var(axis=1, ddof=1).mean(axis=0)
+            for array in (reference, found)
+        )
+        for channel, ratio in zip(spec.channels, of_found / (of_reference + EPSILON), strict=True):
+            measures[f"{name}_{channel_suffix(channel, spec)}"] = float(ratio)
+    return measures
+
 
 NEAR = 0.1  # spatial_accuracy: how far a recreated point may be from the original one
 
@@ -70,7 +109,7 @@ def recreation_measures(
     }
     if spec.press_channel is None:
         return measures
-    truth, found = spec.pressed(original), spec.pressed(recreated)
+    truth, found = pressed(original, spec), pressed(recreated, spec)
     measures["press_mse"] = float(np.mean(error[..., spec.press_index] ** 2))
     measures["active_coord_mse"] = _mean_where(coordinates**2, truth | found, nothing=0.0)
     measures["spatial_accuracy"] = _spatial_accuracy(original, recreated, truth, spec)
@@ -96,12 +135,12 @@ def _mean_where(values: FloatArray, mask: Mask, nothing: float) -> float:
 
 
 def _spatial_accuracy(
-    original: FloatArray, recreated: FloatArray, pressed: Mask, spec: ActionSpec
+    original: FloatArray, recreated: FloatArray, down: Mask, spec: ActionSpec
 ) -> float:
     """Share of pressed steps whose recreated point is near the original one."""
     offset = scaled_coordinates(recreated, spec) - scaled_coordinates(original, spec)
     near = np.linalg.norm(offset, axis=-1) < NEAR
-    return _mean_where(near.astype(np.float64), pressed, nothing=1.0)
+    return _mean_where(near.astype(np.float64), down, nothing=1.0)
 
 
 def _press_measures(truth: Mask, found: Mask) -> dict[str, float]:
@@ -113,4 +152,46 @@ def _press_measures(truth: Mask, found: Mask) -> dict[str, float]:
         "press_accuracy": float(np.mean(truth == found)),
         "press_recall": float(np.mean(either == found)),
         "temporal_iou": float(np.mean(iou)),
+    }
+
+
+LARGEST_ABS_MEAN = 0.1
+STD_RANGE = (0.8, 1.2)
+
+
+def gaussianity(x_T: FloatArray, spec: ActionSpec) -> dict[str, Any]:
+    """Mean and standard deviation of inverted noise, channel by channel, over the whole set.
+
+    A channel is an action channel, over all sequences and steps; in the representation `path`,
+    whose rows are different things (a coordinate of a knot, a time), every row is one.
+
+    Args:
+        x_T: `[n, M, C]`, n data inverted to the last timestep.
+        spec: Names the representation.
+
+    Returns:
+        `mean` and `std` (lists, one number a channel), `worst_abs_mean`, `lowest_std`,
+        `highest_std`, and `degenerate`: True unless every channel has abs(mean) < 0.1 and a std in
+        [0.8, 1.2].
+
+    Raises:
+        ActionError: The shape is not `[n, *spec.diffused_shape]` with n >= 1.
+    """
+    if x_T.ndim != 3 or x_T.shape[1:] != spec.diffused_shape or len(x_T) == 0:
+        raise ActionError(
+            f"x_T has shape {x_T.shape}, expected [n, *{spec.diffused_shape}] for representation "
+            f"{spec.representation!r}"
+        )
+    over = (0, 2) if spec.representation == "path" else (0, 1)
+    mean, std = x_T.mean(axis=over, dtype=np.float64), x_T.std(axis=over, dtype=np.float64)
+    gaussian = np.all(
+        (np.abs(mean) < LARGEST_ABS_MEAN) & (std >= STD_RANGE[0]) & (std <= STD_RANGE[1])
+    )
+    return {
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        "worst_abs_mean": float(np.abs(mean).max()),
+        "lowest_std": float(std.min()),
+        "highest_std": float(std.max()),
+        "degenerate": not bool(gaussian),
     }

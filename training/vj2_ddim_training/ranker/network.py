@@ -1,28 +1,47 @@
-"""`Ranker`: condition tokens and a candidate in, a predicted cost out.
+"""`RankerNetwork`: condition tokens and a candidate in, a predicted cost out.
 
 The condition tokens are those that the denoiser reads, encoded once a plan and not trained here:
 they already say where on the screen something has to happen, and in which of several ways it can.
 A candidate is turned into a few tokens that look it up there. Fourier features of its entries make
 places a few pixels apart look different, which a plain linear layer would need long to learn.
+
+And `ranker.pt`, the file of a trained one, which lies beside the checkpoint of its model.
 """
 
 from __future__ import annotations
 
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.bundle import ConditionSpec
-from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_training.denoisers.layers import (
+import vj2_ddim_plugin
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
+from vj2_ddim_training.config import RankerConfig
+from vj2_ddim_training.denoisers.dit import (
     Attention,
     FeedForward,
     fourier_features,
     modulate,
 )
-from vj2_ddim_training.ranker.config import RankerConfig
+from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
+from vj2_ddim_training.loop import save_atomically
 
-__all__ = ["Ranker"]
+__all__ = [
+    "RankedSampler",
+    "RankerNetwork",
+    "TrainedRanker",
+    "load_ranker",
+    "model_fingerprint",
+    "save_ranker",
+]
 
 NUM_FREQUENCIES = 5  # the finest wave is 1/16 of the range long
 MOST_ENTRIES = 64  # of a candidate whose entries are worth features of their own
@@ -48,18 +67,10 @@ class _Layer(nn.Module):
         return output
 
 
-class Ranker(nn.Module):
+class RankerNetwork(nn.Module):
     """Predicts which of several candidates the planner's cost would prefer.
 
     What it predicts is comparable within a problem only, and in no unit.
-
-    Args:
-        config: Its size.
-        action_spec: What the candidates are.
-        condition: What the tokens are.
-
-    Raises:
-        ConfigError: The model is unconditional, or the head count does not divide the width.
     """
 
     def __init__(
@@ -69,7 +80,7 @@ class Ranker(nn.Module):
         if not condition.inputs:
             raise ConfigError(
                 "a ranker reads the condition tokens; this model is unconditional. Train one with "
-                "'--condition latents'"
+                "condition='latents'"
             )
         self.config, self.num_queries = config, config.num_queries
         rows, channels = action_spec.diffused_shape
@@ -94,15 +105,7 @@ class Ranker(nn.Module):
         )
 
     def forward(self, candidates: Tensor, condition: Tensor) -> Tensor:
-        """Predict the cost of each row, as the plugin asks for it.
-
-        Args:
-            candidates: Diffused arrays `[n, M, C]`, normalized.
-            condition: Condition tokens `[n, S, W]`.
-
-        Returns:
-            `[n]`, lower is better.
-        """
+        """Predict the cost of each row, as the plugin asks for it."""
         return torch.squeeze(self.rank(candidates.unsqueeze(1), condition), -1)
 
     def rank(self, candidates: Tensor, condition: Tensor) -> Tensor:
@@ -118,3 +121,128 @@ class Ranker(nn.Module):
         tokens = tokens.unflatten(1, (-1, self.num_queries)).flatten(2)
         cost: Tensor = self.output(self.norm(tokens))
         return torch.squeeze(cost, -1)
+
+
+class RankedSampler(TorchSampler):
+    """A `SamplerModel` with a ranker: `DDIMOptimizer(RankedSampler(...), num_ranked=1)`.
+
+    Args:
+        model: The model; it is put into evaluation mode.
+        ranker: Trained for it; likewise.
+    """
+
+    def __init__(self, model: DiffusionModel, ranker: RankerNetwork) -> None:
+        super().__init__(model)
+        self._ranker = ranker.to(self.device).eval()
+
+    @torch.inference_mode()
+    def ranker(self, candidates: FloatArray, condition: FloatArray, /) -> FloatArray:
+        """Predict the cost `[n]` of `[n, M, C]` under tokens `[n, S, W]`."""
+        predicted = self._ranker(
+            torch.as_tensor(candidates, device=self.device),
+            torch.as_tensor(condition, device=self.device),
+        )
+        cost: FloatArray = predicted.cpu().numpy()
+        return cost
+
+
+FORMAT = "vj2-ddim-ranker-1"
+HISTORY = ("model_fingerprint", "data_fingerprint", "metrics", "provenance")
+FIELDS = ("format", "config", "weights", *HISTORY)
+FINGERPRINT_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class TrainedRanker:
+    """A ranker and its history.
+
+    Attributes:
+        ranker: In evaluation mode.
+        model_fingerprint: Names the model whose condition tokens it reads.
+        data_fingerprint: Names the training data.
+        metrics: Measured on held-out problems, see `measure_ranker`.
+        provenance: Versions.
+    """
+
+    ranker: RankerNetwork
+    model_fingerprint: str
+    data_fingerprint: str
+    metrics: Mapping[str, float]
+    provenance: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        }
+    )
+
+
+def model_fingerprint(model: DiffusionModel) -> str:
+    """16 hexadecimal digits that name a model: its weights and what it samples."""
+    digest = hashlib.sha256(repr(sorted(model.action_spec.to_dict().items())).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name}\0{tuple(weight.shape)}\n".encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def save_ranker(trained: TrainedRanker, path: Path) -> None:
+    """Write atomically a file that `torch.load(weights_only=True)` opens.
+
+    Raises:
+        CheckpointError: The file cannot be written.
+    """
+    content = {
+        "format": FORMAT,
+        "config": trained.ranker.config.to_dict(),
+        "weights": trained.ranker.state_dict(),
+        "model_fingerprint": trained.model_fingerprint,
+        "data_fingerprint": trained.data_fingerprint,
+        "metrics": dict(trained.metrics),
+        "provenance": dict(trained.provenance),
+    }
+    save_atomically(content, path)
+
+
+def load_ranker(path: Path | str, model: DiffusionModel) -> TrainedRanker:
+    """Open a ranker, for the model it was trained for.
+
+    Args:
+        path: `ranker.pt`.
+        model: As loaded from its checkpoint.
+
+    Returns:
+        The ranker in evaluation mode, with its history.
+
+    Raises:
+        CheckpointError: The file is missing, broken, foreign, lacks a field, or belongs to another
+            model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; 'vj2-ddim train-ranker' makes one")
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip, and torch errors of many kinds
+        raise CheckpointError(
+            f"{path}: cannot be opened as a ranker ({type(error).__name__}: {error}). It may be "
+            f"truncated, or not a ranker at all"
+        ) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is not a ranker of this project (format {FORMAT!r})")
+    missing = [name for name in FIELDS if name not in content]
+    if missing:
+        raise CheckpointError(f"{path}: lacks the fields {missing}. Train it again")
+    found, expected = content["model_fingerprint"], model_fingerprint(model)
+    if found != expected:
+        raise CheckpointError(
+            f"{path}: belongs to the model {found}, this one is {expected}; a ranker reads the "
+            f"condition tokens of one model alone. Train the ranker again for this checkpoint"
+        )
+    try:
+        config = RankerConfig.from_dict(content["config"])
+        ranker = RankerNetwork(config, model.action_spec, model.condition)
+        ranker.load_state_dict(content["weights"])
+    except (VJ2DDIMError, RuntimeError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path}: its fields do not fit one another: {error}") from error
+    return TrainedRanker(ranker.eval(), *(content[name] for name in HISTORY))

@@ -1,0 +1,165 @@
+import numpy as np
+import pytest
+
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.cli.pictures import save_figure
+from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_training.data.generate import generate_gestures
+from vj2_ddim_training.data.inspect import describe_data, find_faults, plot_description
+
+SPEC = ActionSpec(action_block=10, min_press_steps=1, max_press_steps=None, representation="raw")
+
+
+def press(start, stop, first, last):
+    actions = np.zeros((10, 3), np.float32)
+    actions[start:stop, :2] = np.linspace(first, last, stop - start)
+    actions[start:stop, 2] = 1.0
+    return actions
+
+
+def save(folder, name, *actions):
+    np.save(folder / name, np.concatenate(actions))
+
+
+def test_good_data_by_hand(tmp_path):
+    save(tmp_path, "a_actions.npy", press(0, 4, (0.5, 0.5), (0.5, 0.5)))
+    save(
+        tmp_path,
+        "b_actions.npy",
+        press(2, 8, (0.25, 0.5), (0.75, 0.5)),
+        press(1, 3, (0.1, 0.2), (0.1, 0.9)),
+    )
+    description = describe_data(tmp_path, SPEC)
+    assert (description.num_files, description.num_sequences) == (2, 3)
+    assert description.faults == []
+    assert description.gesture_types == {
+        "click": 1,
+        "horizontal": 1,
+        "vertical": 1,
+        "diagonal": 0,
+        "none": 0,
+    }
+    durations = description.durations
+    assert (durations["shortest"], durations["median"], durations["longest"]) == (2, 4, 6)
+    assert durations["mean"] == 4
+    assert sum(durations["counts"]) == 3
+    assert description.channel_ranges["x"] == (0.0, 0.75)
+    assert description.channel_ranges["y"] == (0.0, pytest.approx(0.9))
+    assert description.valid_share == 1.0
+    assert description.actions.shape == (3, 10, 3)
+    assert "actions" not in description.to_dict()
+
+
+def crooked():
+    actions = press(2, 8, (0.2, 0.2), (0.8, 0.8))
+    actions[4, 0] += 0.1
+    return actions
+
+
+def changed(row, column, value):
+    actions = press(2, 8, (0.2, 0.2), (0.8, 0.8))
+    actions[row, column] = value
+    return actions
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (changed(3, 0, np.nan), "NaN or infinite"),
+        (changed(3, 1, np.inf), "NaN or infinite"),
+        (changed(7, 1, 1.2), "leave the bounds of channel 'y'"),
+        (changed(0, 0, -0.2), "leave the bounds of channel 'x'"),
+        (changed(0, 0, 0.2), "coordinates other than 0 where released"),
+        (changed(7, 2, 0.9), "a press other than 0 and 1"),
+        (changed(4, slice(None), 0.0), "several press segments"),
+        (np.zeros((10, 3), np.float32), "a block without a press"),
+        (crooked(), "a path that is not straight"),
+    ],
+)
+def test_each_trouble_is_found(actions, message):
+    good = press(0, 5, (0.1, 0.1), (0.9, 0.3))
+    faults = find_faults(np.stack([good, actions, good + 0]), SPEC)
+    (found,) = [fault for fault in faults if message in fault]
+    assert found.startswith("1 of 3 sequences")
+    assert found.endswith("(the first is number 1)")
+    assert find_faults(good[None], SPEC) == []
+
+
+def test_repeats_within_and_across_files(tmp_path):
+    one, two = press(0, 5, (0.1, 0.1), (0.9, 0.3)), press(0, 5, (0.1, 0.1), (0.3, 0.9))
+    save(tmp_path, "a_actions.npy", one, two, one)
+    save(tmp_path, "b_actions.npy", two)
+    assert describe_data(tmp_path, SPEC).faults == [
+        "a_actions.npy: 1 of 3 sequences repeat an earlier one (the first is number 2)",
+        "1 sequences are in more than one file",
+    ]
+
+
+def test_broken_files_are_listed_and_the_others_described(tmp_path):
+    good = press(0, 5, (0.1, 0.1), (0.9, 0.3))
+    save(tmp_path, "a_actions.npy", good, crooked()[:4])
+    save(tmp_path, "b_actions.npy", good)
+    content = (tmp_path / "b_actions.npy").read_bytes()
+    (tmp_path / "b_actions.npy").write_bytes(content[:-8])
+    np.save(tmp_path / "c_actions.npy", np.zeros((20, 4), np.float32))
+    save(tmp_path, "d_actions.npy", changed(3, 0, np.nan))
+    description = describe_data(tmp_path, SPEC)
+    assert (description.num_files, description.num_sequences) == (4, 2)
+    assert [fault[:13] for fault in description.faults] == [
+        f"{name}_actions.npy" for name in "abcd"
+    ]
+    for fault, message in zip(
+        description.faults, ["last 4 rows", "truncated", "(20, 4)", "NaN"], strict=True
+    ):
+        assert message in fault
+    assert description.valid_share == 0.5
+
+
+def test_only_broken_files(tmp_path):
+    np.save(tmp_path / "a_actions.npy", np.zeros((20, 4), np.float32))
+    description = describe_data(tmp_path, SPEC)
+    assert description.num_sequences == 0
+    assert description.durations == description.channel_ranges == {}
+    assert len(description.faults) == 1
+    save_figure(plot_description(description, SPEC), tmp_path / "picture.png")
+    with pytest.raises(DataError, match="no such file"):
+        describe_data(tmp_path / "nowhere", SPEC)
+
+
+def test_no_warnings_for_nothing_but_nan(tmp_path):
+    np.save(tmp_path / "a_actions.npy", np.full((10, 3), np.nan, np.float32))
+    description = describe_data(tmp_path, SPEC)
+    assert description.channel_ranges == {}
+    assert "NaN" in description.faults[0]
+
+
+def test_every_block_of_a_longer_horizon_is_checked():
+    spec = ActionSpec(
+        action_block=10, horizon=2, min_press_steps=1, max_press_steps=None, representation="raw"
+    )
+    good = press(0, 5, (0.1, 0.1), (0.9, 0.3))
+    actions = np.stack([np.concatenate([good, good]), np.concatenate([good, crooked()])])
+    (fault,) = find_faults(actions, spec)
+    assert "1 of 2 sequences have a path that is not straight" in fault
+
+
+def test_actions_that_are_not_touches(tmp_path):
+    spec = ActionSpec(action_block=10, press_channel=None, representation="raw")
+    actions = np.random.default_rng(0).random((20, 3)).astype(np.float32)
+    np.save(tmp_path / "a_actions.npy", actions)
+    description = describe_data(tmp_path, spec)
+    assert description.faults == []
+    assert description.durations == description.gesture_types == {}
+    save_figure(plot_description(description, spec), tmp_path / "picture.png")
+
+
+def test_picture_shows_the_data(tmp_path):
+    spec = ActionSpec()
+    actions = generate_gestures(30, rng=np.random.default_rng(0))
+    np.save(tmp_path / "a_actions.npy", actions.reshape(-1, 3))
+    figure = plot_description(describe_data(tmp_path, spec), spec)
+    paths, durations, types, timeline = figure.axes
+    assert len(paths.lines) == 60  # a path and a dot for each gesture
+    assert sum(bar.get_height() for bar in durations.patches) == 30
+    assert sum(bar.get_height() for bar in types.patches) == 30
+    np.testing.assert_array_equal(timeline.images[0].get_array(), actions[..., 2])

@@ -1,0 +1,248 @@
+"""Bundles made by hand, damaged in every way, and what is said about it."""
+
+import shutil
+
+import numpy as np
+import pytest
+from builders.bundles import LATENTS, PARITY, SCHEDULE, SPEC, edit, make_bundle
+
+from vj2_ddim_plugin.bundle import read_bundle, write_manifest
+from vj2_ddim_plugin.errors import BundleError
+from vj2_ddim_plugin.gestures import is_valid
+from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundles") / "sound")
+
+
+@pytest.fixture
+def bundle(sound, tmp_path):
+    """A copy to be damaged."""
+    return shutil.copytree(sound, tmp_path / "bundle")
+
+
+def test_a_bundle_comes_back_as_it_was_written(sound):
+    read = read_bundle(str(sound))
+    assert (read.action_spec, read.schedule, read.condition) == (SPEC, SCHEDULE, LATENTS)
+    assert read.parity == PARITY
+    assert read.provenance == {"made_by": "hand"}
+    assert set(read.graphs) == {"denoiser.onnx", "condition.onnx"}
+    assert read.path_of("denoiser.onnx").is_file()
+    assert read.path_of("condition.onnx").is_file()
+
+
+def test_an_unconditional_bundle_has_no_condition_graph(tmp_path):
+    folder = make_bundle(tmp_path / "bundle", conditional=False)
+    assert read_bundle(folder).path_of("condition.onnx") is None
+    model = BundleModel(folder, "cpu")
+    assert model.encode({}) is None
+    sample = np.ones((2, 6, 1), np.float32)
+    np.testing.assert_array_equal(model.denoise(sample, 7, None), 0.5 * sample)
+    result = DDIMOptimizer.from_bundle(folder, provider="cpu", num_inference_steps=2).optimize(
+        PlanningProblem()
+    )
+    assert is_valid(result.actions, SPEC).all()
+
+
+def test_a_conditional_bundle_feeds_the_condition_to_the_denoiser(sound):
+    model = BundleModel(sound, "cpu")
+    goal = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    encoded = model.encode({"goal": goal})
+    np.testing.assert_array_equal(encoded.condition, goal)
+    np.testing.assert_array_equal(encoded.null_condition, np.zeros_like(goal))
+    found = model.denoise(np.zeros((2, 6, 1), np.float32), 3, encoded.condition)
+    np.testing.assert_allclose(found[:, 0, 0], goal.mean(axis=(1, 2)))
+    assert model.provider == "CPUExecutionProvider"
+
+
+def test_a_bundle_can_be_moved(bundle, tmp_path):
+    moved = bundle.rename(tmp_path / "elsewhere")
+    assert read_bundle(moved).path_of("denoiser.onnx") == moved / "denoiser.onnx"
+
+
+def test_a_folder_that_is_not_there_or_not_a_bundle(tmp_path):
+    for folder in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(BundleError, match=r"bundle\.json is missing"):
+            read_bundle(folder)
+
+
+@pytest.mark.parametrize("name", ["denoiser.onnx", "condition.onnx"])
+def test_a_missing_graph_is_named(bundle, name):
+    (bundle / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("name", ["denoiser.onnx", "condition.onnx"])
+@pytest.mark.parametrize("position", [0, 40, -1])
+def test_one_changed_byte_is_found(bundle, name, position):
+    content = bytearray((bundle / name).read_bytes())
+    content[position] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(BundleError, match=f"{name} was changed"):
+        DDIMOptimizer.from_bundle(bundle, provider="cpu")
+
+
+def test_a_truncated_graph_is_found(bundle):
+    content = (bundle / "denoiser.onnx").read_bytes()
+    (bundle / "denoiser.onnx").write_bytes(content[:-1])
+    with pytest.raises(BundleError, match=r"denoiser\.onnx was changed"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+def test_an_unknown_schema_version_is_refused(bundle, version):
+    edit(bundle, "schema_version", version)
+    with pytest.raises(BundleError, match=r"schema_version is .*this plugin reads 1"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["schema_version", "action_spec", "schedule", "condition", "graphs", "parity", "provenance"],
+)
+def test_a_missing_field_is_named(bundle, field):
+    edit(bundle, field, ...)
+    with pytest.raises(BundleError, match=field):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        ("action_spec", "action_low"),
+        ("action_spec", "press_channel"),
+        ("schedule", "prediction_type"),
+        ("schedule", "final_alpha_cumprod"),
+        ("condition", "kind"),
+        ("condition", "inputs"),
+        ("condition", "num_tokens"),
+        ("condition", "inputs", "goal", "dtype"),
+        ("condition", "inputs", "goal", "shape"),
+        ("parity", "worst_error"),
+    ],
+)
+def test_a_missing_field_within_a_field_is_named(bundle, path):
+    edit(bundle, *path, ...)
+    with pytest.raises(BundleError, match=path[-1]):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("where", [(), ("action_spec",), ("schedule",), ("condition",)])
+def test_an_unknown_field_is_named(bundle, where):
+    edit(bundle, *where, "flavour", 1)
+    with pytest.raises(BundleError, match="flavour"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize("field", ["action_spec", "schedule", "condition", "graphs", "parity"])
+@pytest.mark.parametrize("value", [None, 3, "text", [1]])
+def test_a_field_of_the_wrong_kind_is_named(bundle, field, value):
+    edit(bundle, field, value)
+    with pytest.raises(BundleError, match=field):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"not json", b"\xff\xfe\x00", b"[]", b"3", b"null", b'"text"']
+)
+def test_a_manifest_that_is_not_a_json_object_is_refused(bundle, content):
+    (bundle / "bundle.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"bundle\.json"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("action_spec", "action_block", "10"),
+        ("action_spec", "action_low", ["a", 0, 0]),
+        ("action_spec", "action_low", 0),
+        ("action_spec", "action_high", [0, 0, 0]),
+        ("action_spec", "channels", ["x"]),
+        ("action_spec", "representation", "wavelet"),
+        ("schedule", "beta_schedule", "banana"),
+        ("schedule", "num_train_timesteps", None),
+        ("schedule", "beta_start", "small"),
+        ("schedule", "beta_end", float("nan")),
+        ("condition", "inputs", "goal", "dtype", "float64"),
+        ("condition", "inputs", "goal", "shape", ["wide"]),
+        ("condition", "inputs", "goal", 3),
+        ("condition", "num_tokens", "many"),
+        ("condition", "num_tokens", 0),
+        ("condition", "width", 0),
+        ("condition", "kind", "none"),
+        ("condition", "inputs", {}),
+        ("graphs", "denoiser.onnx", 5),
+        ("graphs", "denoiser.onnx", "0" * 64),
+        ("graphs", "extra.onnx", "0" * 64),
+        ("graphs", "../denoiser.onnx", "0" * 64),
+        ("graphs", "condition.onnx", ...),
+        ("parity", "worst_error", "small"),
+        ("parity", "worst_error", float("nan")),
+        ("parity", "worst_error", None),
+    ],
+    ids=str,
+)
+def test_a_wrong_or_inconsistent_value_is_refused_by_file_or_field(bundle, change):
+    edit(bundle, *change)
+    with pytest.raises(BundleError, match=r"bundle\.json|\.onnx was changed"):
+        read_bundle(bundle)
+
+
+def test_epsilon_with_zero_terminal_snr_is_refused_in_a_bundle_too(bundle):
+    edit(bundle, "schedule", "prediction_type", "epsilon")
+    edit(bundle, "schedule", "beta_schedule", "zero_terminal_snr")
+    with pytest.raises(BundleError, match=r"bundle\.json.*v_prediction"):
+        read_bundle(bundle)
+
+
+def test_a_float64_input_is_named(bundle):
+    edit(bundle, "condition", "inputs", "goal", "dtype", "float64")
+    with pytest.raises(BundleError, match="'goal' has dtype 'float64'; expected 'float32'"):
+        read_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"condition": ConditionSpec("latents", {"state": (2, 3)}, 2, 3)},
+        {"condition": ConditionSpec("latents", {"goal": (2, 4)}, 2, 3)},
+        {"condition": ConditionSpec("latents", {"goal": (2, 3)}, 5, 3)},
+        {
+            "action_spec": ActionSpec(
+                action_block=10, min_press_steps=3, path_knots=3, max_press_steps=6
+            )
+        },
+    ],
+)
+def test_graphs_that_do_not_fit_the_manifest_are_refused(tmp_path, change):
+    folder = make_bundle(tmp_path / "bundle", **change)
+    with pytest.raises(BundleError, match=r"(denoiser|condition)\.onnx: inputs are .*manifest"):
+        BundleModel(folder, "cpu")
+
+
+def test_a_graph_that_onnx_runtime_cannot_load_is_named(tmp_path):
+    folder = make_bundle(tmp_path / "bundle", conditional=False)
+    (folder / "denoiser.onnx").write_bytes(b"these bytes are no graph")
+    write_manifest(
+        folder,
+        action_spec=SPEC,
+        schedule=SCHEDULE,
+        condition=ConditionSpec(),
+        parity=PARITY,
+        provenance={},
+    )
+    with pytest.raises(BundleError, match=r"denoiser\.onnx: ONNX Runtime cannot load it"):
+        BundleModel(folder, "cpu")
+
+
+def test_a_manifest_never_holds_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        make_bundle(tmp_path / "bundle", parity={"worst_error": float("nan")})
+    assert not (tmp_path / "bundle" / "bundle.json").exists()

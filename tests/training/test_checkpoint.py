@@ -1,0 +1,294 @@
+"""Checkpoints: exact round trips, and every way a file can be wrong."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from builders.training import make_model
+
+from vj2_ddim_plugin.errors import CheckpointError
+from vj2_ddim_training.checkpoint import FIELDS, Checkpoint, load_checkpoint, save_checkpoint
+from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
+
+GOLDEN = os.environ.get("VJ2_DDIM_GOLDEN")
+
+
+def make_checkpoint(condition="latents", **model):
+    model = make_model(condition, **model)
+    weights = {name: weight + 1.0 for name, weight in model.state_dict().items()}
+    metrics = {"validation_loss": 0.25, "generate": {"10": {"coverage": 0.5}}}
+    training = {"step": 3, "config": {"lr": 0.1, "num_threads": None}}
+    return Checkpoint(model, weights, training, "abc", metrics, {"made_by": "a test"})
+
+
+@pytest.fixture
+def path(tmp_path):
+    save_checkpoint(make_checkpoint(), tmp_path / "checkpoint.pt")
+    return tmp_path / "checkpoint.pt"
+
+
+def original_content(length=250, d_model=8, nhead=2):
+    """What the original script writes."""
+    denoiser = MinimalDenoiser(length, 3, d_model, 2, nhead)
+    return {"epoch": 2, "loss": 0.5, "model_state_dict": denoiser.state_dict()}
+
+
+@pytest.mark.parametrize(
+    ("condition", "changes"),
+    [
+        ("latents", {}),
+        ("sketch", {"representation": "held", "patch_size": 5}),
+        ("none", {"num_layers": 2}),
+        ("none", {"architecture": "minimal", "dim_feedforward": 24}),
+    ],
+)
+def test_round_trip_is_exact(tmp_path, condition, changes):
+    saved = make_checkpoint(condition, **changes)
+    save_checkpoint(saved, tmp_path / "deep" / "checkpoint.pt")
+    loaded = load_checkpoint(tmp_path / "deep" / "checkpoint.pt")
+    assert loaded.model.config == saved.model.config
+    assert loaded.model.action_spec == saved.model.action_spec
+    assert loaded.model.schedule == saved.model.schedule
+    assert loaded.model.condition == saved.model.condition
+    assert not any(module.training for module in loaded.model.modules())
+    for found, expected in (
+        (loaded.model.state_dict(), saved.model.state_dict()),
+        (loaded.weights, saved.weights),
+    ):
+        assert list(found) == list(expected)
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    for field in ("training", "data_fingerprint", "metrics", "provenance"):
+        assert getattr(loaded, field) == getattr(saved, field)
+    assert os.listdir(tmp_path / "deep") == ["checkpoint.pt"]
+
+
+def test_plain_torch_opens_it_without_pickled_code(path):
+    content = torch.load(path, weights_only=True)
+    assert set(content) == set(FIELDS)
+    assert content["action_spec"]["action_block"] == 20
+    assert content["input_shapes"] == {"state": [4, 5], "goal": [4, 5]}
+
+
+@pytest.mark.parametrize("field", [name for name in FIELDS if name != "format"])
+def test_a_missing_field_is_named(path, field):
+    content = torch.load(path, weights_only=True)
+    del content[field]
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"checkpoint.pt: lacks the fields \['{field}'\]"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("model", {"architecture": "dit"}, "missing fields.*d_model"),
+        ("model", "dit", "ModelConfig"),
+        ("action_spec", {}, "ActionSpec has missing fields"),
+        ("schedule", {"beta_schedule": "linear", "surprise": 1}, "unknown fields.*surprise"),
+        ("input_shapes", {}, "state"),
+        ("input_shapes", ["state", "goal"], "do not fit"),
+        ("input_shapes", {"state": [4], "goal": [4]}, "do not fit"),
+        ("ema_weights", {}, "Missing key"),
+        ("ema_weights", 3, "do not fit"),
+    ],
+)
+def test_fields_that_do_not_fit_are_one_readable_error(path, field, value, named):
+    content = torch.load(path, weights_only=True)
+    content[field] = value
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=named) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+
+
+def test_weights_of_another_size_are_refused(path):
+    content = torch.load(path, weights_only=True)
+    content["model"]["d_model"] = 32
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"(?s)do not fit one another.*size mismatch"):
+        load_checkpoint(path)
+
+
+class TestFilesThatAreNotCheckpoints:
+    def refused(self, path, match):
+        with pytest.raises(CheckpointError, match=match) as caught:
+            load_checkpoint(path)
+        assert str(path) in str(caught.value)
+
+    def test_missing(self, tmp_path):
+        self.refused(tmp_path / "no.pt", "no such file; 'vj2-ddim train' writes")
+
+    def test_a_folder(self, tmp_path):
+        self.refused(tmp_path, "no such file")
+
+    @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x04K\x01."])
+    def test_foreign_bytes(self, tmp_path, content):
+        (tmp_path / "x.pt").write_bytes(content)
+        self.refused(tmp_path / "x.pt", "truncated, or not a checkpoint")
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+    def test_truncated(self, path, share):
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        self.refused(path, "truncated")
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"state_dict": {}},
+            [1, 2],
+            torch.zeros(3),
+            {"format": "vj2-ddim-checkpoint-99"},
+            {"format": torch.zeros(2)},
+        ],
+    )
+    def test_something_else_from_torch(self, tmp_path, content):
+        torch.save(content, tmp_path / "x.pt")
+        self.refused(tmp_path / "x.pt", "neither a checkpoint of this project.*nor")
+
+    def test_pickled_code_is_not_run(self, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return os.mkdir, (str(tmp_path / "sprung"),)
+
+        torch.save({"format": Trap()}, tmp_path / "x.pt")
+        self.refused(tmp_path / "x.pt", "cannot be opened")
+        assert not (tmp_path / "sprung").exists()
+
+
+class TestOriginalScript:
+    def save(self, tmp_path, content):
+        torch.save(content, tmp_path / "epoch_2.pth")
+        return tmp_path / "epoch_2.pth"
+
+    def test_sizes_come_from_the_weights(self, tmp_path):
+        path = self.save(tmp_path, original_content(d_model=12, nhead=3))
+        loaded = load_checkpoint(path, nhead=3)
+        config, spec = loaded.model.config, loaded.model.action_spec
+        assert (config.d_model, config.num_layers, config.dim_feedforward) == (12, 2, 256)
+        assert spec.length == 250
+        assert loaded.model.schedule.prediction_type == "epsilon"
+        assert loaded.model.schedule.beta_schedule == "linear"
+        weights = original_content(d_model=12, nhead=3)["model_state_dict"]
+        assert list(loaded.model.denoiser.state_dict()) == list(weights)
+
+    @pytest.mark.parametrize("length", [4, 50])
+    def test_short_sequences(self, tmp_path, length):
+        """The script's --sequence-length may be below the longest press of 75."""
+        path = self.save(tmp_path, original_content(length))
+        assert load_checkpoint(path, nhead=2).model.action_spec.length == length
+
+    def test_without_nhead(self, tmp_path):
+        path = self.save(tmp_path, original_content())
+        with pytest.raises(CheckpointError, match=r"epoch_2.pth.*give nhead"):
+            load_checkpoint(path)
+
+    @pytest.mark.parametrize("nhead", [3, 16])
+    def test_with_an_nhead_that_does_not_divide(self, tmp_path, nhead):
+        path = self.save(tmp_path, original_content())
+        with pytest.raises(CheckpointError, match=f"epoch_2.pth.*nhead {nhead} and d_model 8"):
+            load_checkpoint(path, nhead=nhead)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "action_embedding.weight",
+            "pos_encoder.pe",
+            "transformer.layers.0.linear1.weight",
+            "transformer.layers.1.norm2.bias",
+            "output_projection.bias",
+            "layer_norm.weight",
+        ],
+    )
+    def test_with_a_missing_weight(self, tmp_path, name):
+        content = original_content()
+        del content["model_state_dict"][name]
+        with pytest.raises(CheckpointError, match=name) as caught:
+            load_checkpoint(self.save(tmp_path, content), nhead=2)
+        assert "epoch_2.pth" in str(caught.value)
+
+    @pytest.mark.parametrize("weights", [{}, [], None, {"action_embedding.weight": 3}])
+    def test_with_weights_of_something_else(self, tmp_path, weights):
+        path = self.save(tmp_path, {"model_state_dict": weights})
+        with pytest.raises(CheckpointError, match=r"epoch_2.pth.*original\s+script"):
+            load_checkpoint(path, nhead=2)
+
+    def test_with_other_channels(self, tmp_path):
+        content = original_content()
+        weights = content["model_state_dict"]
+        weights["action_embedding.weight"] = torch.zeros(8, 4)
+        with pytest.raises(CheckpointError, match="4 action channels; expected 3"):
+            load_checkpoint(self.save(tmp_path, content), nhead=2)
+
+    def test_without_its_history(self, tmp_path):
+        content = {"model_state_dict": original_content()["model_state_dict"], "loss": None}
+        loaded = load_checkpoint(self.save(tmp_path, content), nhead=2)
+        assert loaded.training == {"epoch": None, "loss": None}
+
+    @pytest.mark.skipif(not GOLDEN, reason="VJ2_DDIM_GOLDEN names no folder")
+    def test_the_real_one_saved_as_ours_is_the_same_model(self, tmp_path):
+        original = load_checkpoint(Path(GOLDEN) / "diffusion_checkpoint_epoch_2.pth", nhead=2)
+        save_checkpoint(original, tmp_path / "ours.pt")
+        ours = load_checkpoint(tmp_path / "ours.pt")
+        sample, timesteps = torch.randn(2, 250, 3), torch.tensor([0, 900])
+        with torch.no_grad():
+            found = ours.model(sample, timesteps, None)
+            assert torch.equal(found, original.model(sample, timesteps, None))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed")],
+)
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_full_disk_leaves_what_was_there(path, monkeypatch, error, earlier):
+    before = path.read_bytes()
+    if not earlier:
+        path.unlink()
+
+    def write_half(content, temporary):
+        Path(temporary).write_bytes(before[: len(before) // 2])
+        raise error
+
+    monkeypatch.setattr(torch, "save", write_half)
+    with pytest.raises(CheckpointError, match=f"cannot be written.*{error.args[-1]}") as caught:
+        save_checkpoint(make_checkpoint(), path)
+    assert str(path) in str(caught.value)
+    assert "free some space" in str(caught.value)
+    assert [entry.name for entry in path.parent.iterdir()] == (["checkpoint.pt"] if earlier else [])
+    if earlier:
+        assert path.read_bytes() == before
+
+
+def test_an_interrupt_while_saving_leaves_what_was_there(path, monkeypatch):
+    before = path.read_bytes()
+
+    def interrupted(content, temporary):
+        Path(temporary).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(make_checkpoint(), path)
+    assert path.read_bytes() == before
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_a_named_error(path):
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_checkpoint(make_checkpoint(), path / "inside_a_file" / "checkpoint.pt")
+
+
+def test_replacing_an_open_checkpoint_keeps_the_copy(path, tmp_path):
+    shutil.copy(path, tmp_path / "copy.pt")
+    other = make_checkpoint(seed=5)
+    save_checkpoint(other, path)
+    found = load_checkpoint(path).model.state_dict()
+    assert all(
+        torch.equal(found[name], weight) for name, weight in other.model.state_dict().items()
+    )
+    earlier = load_checkpoint(tmp_path / "copy.pt").model.state_dict()
+    assert not all(torch.equal(found[name], earlier[name]) for name in found)

@@ -1,0 +1,267 @@
+"""A ranker learns the order that a cost gives, from its candidates to its file."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from builders.training import make_examples, make_model, make_spec
+from scipy.stats import spearmanr
+
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError, CostError
+from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_training.config import RankerConfig
+from vj2_ddim_training.ranker.network import (
+    RankedSampler,
+    RankerNetwork,
+    load_ranker,
+    model_fingerprint,
+    save_ranker,
+)
+from vj2_ddim_training.ranker.training import (
+    JudgedCandidates,
+    comparable,
+    judge_candidates,
+    measure_ranker,
+    pairwise_loss,
+    train_ranker,
+)
+
+TINY = RankerConfig(
+    width=16, num_layers=1, nhead=2, num_queries=2, num_problems=8, num_sampled=2, num_perturbed=2,
+    num_random=1, num_inference_steps=2, num_epochs=1, batch_size=4, held_out_share=0.25,
+)  # fmt: skip
+LEARNS = dataclasses.replace(
+    TINY, width=32, num_problems=1400, num_sampled=1, num_random=8, num_epochs=14, batch_size=50,
+    lr=4e-3, held_out_share=0.1,
+)  # fmt: skip
+SPEC = make_spec()
+
+
+def first_touch(actions):
+    """`[..., 2]`: where the finger comes down, found by looking for the first pressed step."""
+    first = np.argmax(actions[..., 2] > 0.5, axis=-1)[..., None, None]
+    return np.take_along_axis(actions[..., :2], first, axis=-2)[..., 0, :]
+
+
+def distance(context, candidates):
+    """The synthetic cost: how far from the sketch's start the finger comes down."""
+    start = context["sketch"][:, None, :2]
+    return np.linalg.norm(first_touch(candidates) - start, axis=-1) + 0.01
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model("sketch")
+
+
+@pytest.fixture(scope="module")
+def trained(model):
+    return train_ranker(model, make_examples(1400), distance, LEARNS)
+
+
+@pytest.fixture
+def quick(model):
+    return train_ranker(model, make_examples(8), distance, TINY)
+
+
+def test_it_ranks_candidates_of_problems_it_never_saw(model, trained):
+    unseen = make_examples(40, seed=9)
+    actions = make_examples(20, seed=5).actions
+    sampler = RankedSampler(model, trained.ranker)
+    context = unseen.batch(np.arange(40)).inputs
+    tokens = sampler.encode(context).condition
+    cost = distance(context, np.broadcast_to(actions, (40, *actions.shape)))
+    diffused = SPEC.encode(actions)
+    correlations = [
+        spearmanr(sampler.ranker(diffused, np.repeat(tokens[i : i + 1], 20, axis=0)), cost[i])[0]
+        for i in range(40)
+    ]
+    assert np.mean(correlations) > 0.8
+    assert trained.metrics["spearman"] > 0.7
+
+
+def test_alone_it_plans_better_than_chance_by_the_cost_it_learned(model, trained):
+    context = make_examples(40, seed=9).batch(np.arange(40)).inputs
+    sampler = RankedSampler(model, trained.ranker)
+
+    def mean_cost(**settings):
+        optimizer = DDIMOptimizer(sampler, num_inference_steps=3, **settings)
+        plan = optimizer.optimize(PlanningProblem(context)).actions
+        return distance(context, plan[:, None]).mean()
+
+    assert mean_cost(num_candidates=16, num_ranked=1) < 0.7 * mean_cost(num_candidates=1)
+
+
+def test_the_same_seed_gives_the_same_ranker_and_leaves_the_model_and_torch_alone(model, quick):
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    torch.manual_seed(123)
+    expected = torch.rand(3)
+    torch.manual_seed(123)
+    again = train_ranker(model, make_examples(8), distance, TINY)
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+    for name, weight in quick.ranker.state_dict().items():
+        torch.testing.assert_close(again.ranker.state_dict()[name], weight, rtol=0, atol=0)
+    for name, weight in model.state_dict().items():
+        torch.testing.assert_close(weight, before[name], rtol=0, atol=0)
+    other = train_ranker(
+        model, make_examples(8), distance, dataclasses.replace(TINY, seed=1)
+    ).ranker.state_dict()
+    assert any((other[name] != weight).any() for name, weight in quick.ranker.state_dict().items())
+
+
+# Candidates.
+
+
+def test_the_cost_is_asked_of_valid_gestures_and_the_ranker_shown_the_same(model):
+    asked = []
+
+    def cost(context, candidates):
+        asked.append((context["sketch"], candidates.copy()))
+        return distance(context, candidates)
+
+    examples = make_examples(8)
+    told = []
+    judged = judge_candidates(model, examples, cost, TINY, lambda *line: told.append(line))
+    (sketch, actions), = asked  # fmt: skip
+    assert actions.shape == (8, 1 + 2 + 2 + 1, 20, 3)
+    assert SPEC.is_valid(actions).all()
+    np.testing.assert_allclose(SPEC.decode(judged.diffused), actions, atol=1e-6)
+    true = distance({"sketch": sketch}, actions)[:, 0]
+    np.testing.assert_allclose(true, 0.01, atol=1e-5)  # the first is the example's own action
+    others = examples.actions
+    same = np.abs(actions[:, -1, None] - others).max(axis=(2, 3)).min(axis=1)
+    np.testing.assert_allclose(same, 0.0, atol=1e-6)  # the last is some example's action
+    np.testing.assert_array_equal(judged.cost, distance({"sketch": sketch}, actions))
+    assert told == [("judge candidates", 8, 8)]
+
+
+def test_a_cost_of_the_wrong_shape_or_one_that_tells_nothing_is_named(model):
+    with pytest.raises(CostError, match=r"cost returned shape \(8,\).*\[B, K\] = \(8, 6\)"):
+        train_ranker(model, make_examples(8), lambda context, plans: np.zeros(8), TINY)
+    with pytest.raises(CostError, match="hardly differs"):
+        train_ranker(model, make_examples(8), lambda c, plans: np.ones(plans.shape[:2]), TINY)
+    with pytest.raises(CostError, match="finite for no candidate"):
+        train_ranker(model, make_examples(8), lambda c, p: np.full(p.shape[:2], np.nan), TINY)
+
+
+def test_an_unconditional_model_has_no_ranker():
+    unconditional = make_model("none")
+    with pytest.raises(ConfigError, match="conditional model"):
+        train_ranker(unconditional, make_examples(8, condition="none"), distance, TINY)
+    with pytest.raises(ConfigError, match="unconditional"):
+        RankerNetwork(TINY, SPEC, unconditional.condition)
+
+
+# The loss.
+
+
+def test_comparable_costs_by_hand():
+    e = np.e
+    np.testing.assert_allclose(
+        comparable(np.array([[1.0, e], [e**2, e**3]])), [[-1, 1], [-1, 1]], rtol=1e-6
+    )
+    signed = comparable(np.array([[0.0, 2.0], [5.0, 7.0]]))  # no logarithm of these
+    np.testing.assert_allclose(signed, [[-1, 1], [-1, 1]], rtol=1e-6)
+    broken = comparable(np.array([[0.0, 2.0, np.inf], [np.nan, 2.0, 0.0]]))
+    assert broken[0, 2] == broken[0, 1]
+    assert broken[1, 0] == broken[1, 1]
+
+
+def test_the_pairwise_loss_by_hand():
+    cost, predicted = torch.tensor([[0.0, 0.2, 5.0]]), torch.tensor([[1.0, 0.0, 3.0]])
+    pairs = [(0.2 / 0.4, -1.0), (1.0, 2.0), (1.0, 3.0)]  # (what is at stake, how right it is)
+    expected = sum(weight * np.log1p(np.exp(-margin)) for weight, margin in pairs) / 2.5
+    assert float(pairwise_loss(predicted, cost, 0.4)) == pytest.approx(expected, rel=1e-5)
+    assert float(pairwise_loss(0 * predicted, cost, 0.4)) == pytest.approx(np.log(2.0), rel=1e-5)
+    assert float(pairwise_loss(predicted, 0 * cost, 0.4)) == 0.0
+    shifted = pairwise_loss(predicted + 7.0, cost, 0.4)
+    torch.testing.assert_close(shifted, pairwise_loss(predicted, cost, 0.4))
+
+
+def test_measures_of_a_ranker_that_is_right_and_of_one_that_is_wrong(model):
+    ranker = RankerNetwork(TINY, SPEC, model.condition).eval()
+    diffused = torch.randn(5, 6, *SPEC.diffused_shape)
+    condition = torch.randn(5, model.condition.num_tokens, model.condition.width)
+    with torch.no_grad():
+        predicted = ranker.rank(diffused, condition).numpy()
+    right = JudgedCandidates(condition.numpy(), diffused.numpy(), predicted)
+    assert measure_ranker(ranker, right) == pytest.approx(
+        {"spearman": 1.0, "best_in_1": 1.0, "best_in_2": 1.0, "best_in_4": 1.0}
+    )
+    wrong = measure_ranker(ranker, right._replace(cost=-predicted))
+    assert wrong["spearman"] == pytest.approx(-1.0)
+    assert wrong["best_in_4"] == 0.0
+
+
+def test_one_row_at_a_time_is_the_same_as_all_candidates_of_a_problem(model):
+    ranker = RankerNetwork(TINY, SPEC, model.condition).eval()
+    diffused = torch.randn(3, 4, *SPEC.diffused_shape)
+    condition = torch.randn(3, model.condition.num_tokens, model.condition.width)
+    with torch.no_grad():
+        together = ranker.rank(diffused, condition)
+        alone = ranker(diffused.flatten(0, 1), condition.repeat_interleave(4, dim=0))
+    torch.testing.assert_close(alone.reshape(3, 4), together)
+
+
+@pytest.mark.parametrize("representation", ["raw", "held", "path"])
+def test_every_representation_can_be_ranked(representation):
+    model = make_model("sketch", representation=representation)
+    examples = make_examples(8, representation=representation)
+    assert np.isfinite(train_ranker(model, examples, distance, TINY).metrics["spearman"])
+
+
+# The file.
+
+
+def test_a_ranker_comes_back_from_its_file(model, quick, tmp_path):
+    save_ranker(quick, tmp_path / "ranker.pt")
+    read = load_ranker(tmp_path / "ranker.pt", model)
+    assert (read.metrics, read.provenance) == (quick.metrics, quick.provenance)
+    assert read.data_fingerprint == make_examples(8).data_fingerprint
+    assert read.ranker.config == TINY
+    for name, weight in quick.ranker.state_dict().items():
+        torch.testing.assert_close(read.ranker.state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_it_belongs_to_one_model(model, quick, tmp_path):
+    save_ranker(quick, tmp_path / "ranker.pt")
+    other = make_model("sketch", seed=1)
+    assert model_fingerprint(other) != model_fingerprint(model)
+    with pytest.raises(CheckpointError, match=r"belongs to the model .* Train the ranker again"):
+        load_ranker(tmp_path / "ranker.pt", other)
+
+
+def test_files_that_are_no_ranker_are_named(model, quick, tmp_path):
+    path = tmp_path / "ranker.pt"
+    with pytest.raises(CheckpointError, match="no such file"):
+        load_ranker(path, model)
+    path.write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="cannot be opened"):
+        load_ranker(path, model)
+    torch.save({"format": "something else"}, path)
+    with pytest.raises(CheckpointError, match="is not a ranker"):
+        load_ranker(path, model)
+    save_ranker(quick, path)
+    content = torch.load(path, weights_only=True)
+    torch.save({name: value for name, value in content.items() if name != "metrics"}, path)
+    with pytest.raises(CheckpointError, match=r"lacks the fields \['metrics'\]"):
+        load_ranker(path, model)
+    torch.save({**content, "config": {**content["config"], "width": 32}}, path)
+    with pytest.raises(CheckpointError, match="do not fit one another"):
+        load_ranker(path, model)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": 0}, {"num_epochs": 0}, {"num_sampled": -1}, {"num_problems": 1}, {"lr": 0.0},
+        {"full_difference": 0.0}, {"held_out_share": 1.0}, {"seed": -1},
+        {"num_sampled": 0, "num_perturbed": 0, "num_random": 0},
+    ],
+)  # fmt: skip
+def test_settings_out_of_range_are_refused(change):
+    with pytest.raises(ConfigError):
+        dataclasses.replace(TINY, **change)
+    assert RankerConfig.from_dict(TINY.to_dict()) == TINY

@@ -1,0 +1,112 @@
+"""One run at a time in a folder, and nothing lost by accident."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_training.run_folder import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path / "run")
+
+
+def claim(folder, resume=False, overwrite=False):
+    return folder.claim(resume=resume, overwrite=overwrite)
+
+
+def lock(folder, owner):
+    folder.folder.mkdir(exist_ok=True)
+    (folder.folder / "run.lock").write_text(owner)
+
+
+def dead_process():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_new_folder_is_made_and_freed(folder):
+    with claim(folder):
+        assert (folder.folder / "run.lock").read_text() == str(os.getpid())
+    assert os.listdir(folder.folder) == []
+
+
+def test_two_runs_at_once_are_refused(folder):
+    with claim(folder):
+        with pytest.raises(ConfigError, match=rf"in use by the running process {os.getpid()}"):
+            claim(folder).__enter__()
+        assert (folder.folder / "run.lock").exists()  # the second one frees nothing
+
+
+def test_a_lock_of_another_live_process_is_refused_whatever_is_asked(folder):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        lock(folder, str(process.pid))
+        folder.checkpoint.write_bytes(b"x")
+        for settings in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(ConfigError, match=f"process {process.pid}") as caught:
+                claim(folder, **settings).__enter__()
+            assert "--save-dir" in str(caught.value)
+            assert "run.lock" in str(caught.value)
+        process.communicate(b"\n")
+    assert folder.checkpoint.read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("owner", ["dead", "", "not a number"])
+def test_a_stale_lock_is_taken_over(folder, owner):
+    lock(folder, str(dead_process()) if owner == "dead" else owner)
+    with claim(folder):
+        assert (folder.folder / "run.lock").read_text() == str(os.getpid())
+    assert not (folder.folder / "run.lock").exists()
+
+
+def test_a_failing_run_frees_the_folder(folder):
+    with pytest.raises(ZeroDivisionError), claim(folder):
+        raise ZeroDivisionError
+    assert not (folder.folder / "run.lock").exists()
+
+
+def test_an_existing_run_needs_resume_or_overwrite(folder):
+    with claim(folder):
+        folder.checkpoint.write_bytes(b"weights")
+        folder.metrics.write_text("{}\n")
+    with pytest.raises(
+        ConfigError, match=r"already holds a run.*resume=True.*overwrite=True.*save_dir"
+    ):
+        claim(folder).__enter__()
+    with claim(folder, resume=True):
+        assert folder.checkpoint.read_bytes() == b"weights"
+        assert folder.metrics.read_text() == "{}\n"
+    with claim(folder, overwrite=True):
+        assert not folder.checkpoint.exists()
+        assert not folder.metrics.exists()
+
+
+def test_overwrite_leaves_what_is_no_part_of_a_run(folder):
+    with claim(folder):
+        folder.checkpoint.write_bytes(b"weights")
+        (folder.folder / "notes.txt").write_text("mine")
+    with claim(folder, overwrite=True):
+        pass
+    assert (folder.folder / "notes.txt").read_text() == "mine"
+
+
+def test_nothing_to_resume(folder):
+    with pytest.raises(ConfigError, match=r"checkpoint.pt: nothing to resume; leave out resume=True"):
+        claim(folder, resume=True).__enter__()
+    assert not folder.folder.exists()
+
+
+def test_overwrite_of_nothing_is_fine(folder):
+    with claim(folder, overwrite=True):
+        assert folder.folder.is_dir()
+
+
+def test_a_file_in_place_of_the_folder_is_a_named_error(folder):
+    folder.folder.write_text("a file")
+    with pytest.raises(ConfigError, match="run"):
+        claim(folder).__enter__()

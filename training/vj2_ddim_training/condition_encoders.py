@@ -1,0 +1,176 @@
+"""Condition encoders: what the denoiser is told, turned into tokens once a plan.
+
+State and goal latents as a condition.
+
+Each patch becomes one token that sees its state, its goal and their difference, so that start can
+be told from goal, and *where* it lies: a learned embedding, and on a square grid its coordinates as
+well, from which a place can be read off linearly. A few layers mix the patches, then learned
+queries gather what the denoiser needs, so that its cost does not grow with the patches. Attention
+starts out as an average, in which the few patches that matter are lost, and takes many times longer
+to find them. So half of the queries start out looking where goal and state differ (their attention
+is weighted by the squared difference), and a maximum over the patches is added to what all gather.
+
+Where a touch must land matters to a fraction of a patch, and a weighted sum of embeddings tells
+that badly. So on a square grid each query also *points*: it gathers the patches' centres, moved by
+an offset each patch predicts, under its own attention (the spatial softmax of Levine et al. 2016,
+"End-to-End Training of Deep Visuomotor Policies", section 4.2, with offsets).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_training.denoisers.dit import (
+    Attention,
+    FeedForward,
+    TransformerLayer,
+    fourier_features,
+)
+
+__all__ = ["LatentEncoder", "SketchEncoder"]
+
+SKETCH_FREQUENCIES = 7
+GRID_FREQUENCIES = 4
+
+
+class SketchEncoder(nn.Module):
+    """`sketch` `[B, n]` in [0, 1] to tokens `[B, n, width]`.
+
+    Args:
+        input_shapes: `{"sketch": (n,)}`.
+        width: Token width.
+    """
+
+    def __init__(self, input_shapes: dict[str, tuple[int, ...]], width: int) -> None:
+        super().__init__()
+        (size,) = input_shapes["sketch"]
+        self.num_tokens = size
+        self.embed = nn.Linear(1 + 2 * SKETCH_FREQUENCIES, width)
+        self.position = nn.Parameter(0.02 * torch.randn(1, size, width))
+        self.mix = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, sketch: Tensor) -> Tensor:
+        """Encode `[B, n]` numbers as `[B, n, width]` tokens."""
+        features = fourier_features(sketch.unsqueeze(-1), SKETCH_FREQUENCIES)
+        tokens: Tensor = self.mix(self.embed(features) + self.position)
+        return tokens
+
+
+LEAST_CHANGE = 1e-3  # squared difference, in variances of the latents, that counts as none
+REACH = 0.125  # scale of a patch's offset to its centre, in screens
+
+
+def _centres(num_patches: int) -> Tensor:
+    """`[N, 2]`: x and y in [0, 1] of the centre of each patch of a square grid; else `[N, 0]`."""
+    side = math.isqrt(num_patches)
+    if side * side != num_patches:
+        return torch.zeros(num_patches, 0)
+    along = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(along, along, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=-1)
+
+
+class _Reader(Attention):
+    """What each query gathers from the patches: their content, and the place it points to."""
+
+    centres: Tensor
+
+    def __init__(self, width: int, num_heads: int, centres: Tensor) -> None:
+        super().__init__(width, num_heads)
+        self.register_buffer("centres", 2.0 * centres - 1.0, persistent=False)
+        num_places = num_heads * centres.shape[-1]
+        self.offset = nn.Linear(width, num_places) if num_places else None
+        self.place = nn.Linear(num_places, width) if num_places else None
+
+    def read(self, queries: Tensor, tokens: Tensor, bias: Tensor) -> Tensor:
+        """Queries `[B, S, D]` over tokens `[B, N, D]`, `bias` `[B, 1, S, N]`, to `[B, S, D]`."""
+        query, key, value = self.split(queries, tokens)
+        attention = self.weights(query, key, bias)
+        gathered: Tensor = self.output((attention @ value).transpose(1, 2).flatten(2))
+        if self.offset is None or self.place is None:
+            return gathered
+        offsets = self.offset(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        points = self.centres + 2.0 * REACH * offsets  # [B, heads, N, 2]
+        pointed = (attention @ points).transpose(1, 2).flatten(2)
+        gathered = gathered + self.place(pointed)
+        return gathered
+
+
+class LatentEncoder(nn.Module):
+    """`state` and `goal` latents `[B, N, D]` to tokens `[B, num_tokens, width]`.
+
+    Args:
+        input_shapes: `{"state": (N, D), "goal": (N, D)}`.
+        width: Token width.
+        num_layers: Layers that mix the patches.
+        nhead: Attention heads.
+        num_tokens: Tokens to gather.
+
+    Raises:
+        ConfigError: State and goal differ in shape.
+    """
+
+    grid: Tensor
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(
+        self,
+        input_shapes: dict[str, tuple[int, ...]],
+        width: int,
+        num_layers: int = 2,
+        nhead: int = 4,
+        num_tokens: int = 16,
+    ) -> None:
+        super().__init__()
+        if input_shapes["state"] != input_shapes["goal"]:
+            raise ConfigError(
+                f"state and goal latents must have one shape; found {input_shapes['state']} and "
+                f"{input_shapes['goal']}"
+            )
+        num_patches, latent_width = input_shapes["state"]
+        self.num_tokens = num_tokens
+        centres = _centres(num_patches)
+        grid = fourier_features(centres, GRID_FREQUENCIES)
+        self.register_buffer("grid", grid, persistent=False)
+        self.register_buffer("latent_mean", torch.zeros(latent_width))
+        self.register_buffer("latent_std", torch.ones(latent_width))
+        self.embed = nn.Linear(3 * latent_width + 1 + self.grid.shape[-1], width)
+        self.position = nn.Parameter(0.02 * torch.randn(1, num_patches, width))
+        self.layers = nn.ModuleList(TransformerLayer(width, nhead) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width)
+        self.queries = nn.Parameter(torch.randn(1, num_tokens, width))
+        self.focus = nn.Parameter((torch.arange(num_tokens) % 2 == 0).float()[:, None])
+        self.reader = _Reader(width, nhead, centres)
+        self.pool = nn.Linear(width, width)
+        self.norm_gathered = nn.LayerNorm(width)
+        self.refine = FeedForward(width, ratio=2)
+
+    def set_statistics(self, latents: Tensor) -> None:
+        """Take mean and standard deviation from `[n, N, D]` training latents; they are saved."""
+        self.latent_mean.copy_(latents.mean(dim=(0, 1)))
+        self.latent_std.copy_(latents.std(dim=(0, 1)).clamp_min(1e-6))
+
+    def forward(self, state: Tensor, goal: Tensor) -> Tensor:
+        """Encode two `[B, N, D]` latents as `[B, num_tokens, width]` tokens."""
+        state = (state - self.latent_mean) / self.latent_std
+        goal = (goal - self.latent_mean) / self.latent_std
+        change = goal - state
+        squared = change.square().mean(dim=-1, keepdim=True)
+        energy = torch.log1p(squared)
+        grid = self.grid.expand(state.shape[0], -1, -1)
+        patches = torch.cat([state, goal, change, energy, grid], dim=-1)
+        tokens = self.embed(patches) + self.position
+        for layer in self.layers:
+            tokens = layer(tokens)
+        tokens = self.norm(tokens)
+        queries = self.queries.expand(state.shape[0], -1, -1)  # len() would be a constant in ONNX
+        bias = self.focus * torch.log(squared + LEAST_CHANGE).transpose(1, 2)
+        gathered = self.reader.read(queries, tokens, bias.unsqueeze(1))
+        gathered = gathered + self.pool(tokens).amax(dim=1, keepdim=True)
+        refined: Tensor = gathered + self.refine(self.norm_gathered(gathered))
+        return refined

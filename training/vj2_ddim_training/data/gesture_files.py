@@ -1,0 +1,234 @@
+"""Gesture files: float32 `[n * L, A]` in `*_actions.npy`, one sequence after another.
+
+Their reading, the checks of the numbers in any array that is read, and the fingerprint of files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.gestures import outside_bounds
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
+
+__all__ = [
+    "ActionFile",
+    "FlatActions",
+    "find_action_files",
+    "fingerprint_files",
+    "load_npy",
+    "read_action_file",
+    "read_flat_actions",
+    "require_finite",
+    "require_in_range",
+    "require_replaceable",
+    "tail_fault",
+    "to_float32",
+]
+
+ACTION_FILES = "*_actions.npy"
+
+
+class ActionFile(NamedTuple):
+    """One file: `actions` float32 `[n, L, A]`, and the rows of a tail shorter than L."""
+
+    actions: NDArray[np.float32]
+    tail_rows: int
+
+
+@dataclass(frozen=True)
+class FlatActions:
+    """The sequences of one folder or file.
+
+    Attributes:
+        actions: float32 `[n, L, A]`, in the planner's units, files in sorted order.
+        files: The files that were read.
+        tail_rows: For each file that ends in a part of a sequence, by name: the rows left over.
+        faults: One line for each thing that was left out.
+    """
+
+    actions: NDArray[np.float32]
+    files: tuple[Path, ...]
+    tail_rows: dict[str, int]
+    faults: list[str]
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """Names the exact files these sequences came from."""
+        return fingerprint_files(self.files)
+
+
+def read_flat_actions(
+    path: Path | str, spec: ActionSpec, *, allow_out_of_range: bool = False
+) -> FlatActions:
+    """Read every `*_actions.npy` of a folder, or one file.
+
+    A file holds `[n * L, A]`, `[..., L, A]` or `[..., L * A]`, of any floating-point type.
+
+    Args:
+        path: A folder, or one `.npy` file of any name.
+        spec: Gives L, A and the bounds.
+        allow_out_of_range: Accept values outside the bounds.
+
+    Returns:
+        All whole sequences, and what was left over.
+
+    Raises:
+        DataError: There is no such file, or a file is truncated, of a wrong type or width, shorter
+            than one sequence, or holds NaN, infinite or out-of-bounds values.
+    """
+    files = find_action_files(Path(path))
+    parts, tail_rows = [], {}
+    for file in files:
+        actions, tail = read_action_file(file, spec)
+        require_finite(actions, file)
+        if not allow_out_of_range:
+            require_in_range(actions, spec, file)
+        parts.append(actions)
+        if tail:
+            tail_rows[file.name] = tail
+    faults = [tail_fault(name, rows, spec) for name, rows in tail_rows.items()]
+    return FlatActions(np.concatenate(parts), tuple(files), tail_rows, faults)
+
+
+def tail_fault(name: str, rows: int, spec: ActionSpec) -> str:
+    """The line that reports a tail shorter than one sequence."""
+    return f"{name}: the last {rows} rows are less than one sequence of {spec.length}; left out"
+
+
+def find_action_files(path: Path) -> list[Path]:
+    """The `*_actions.npy` files of a folder in sorted order, or the file itself."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path}: no such file or folder; expected a folder of {ACTION_FILES}")
+    files = sorted(path.glob(ACTION_FILES))
+    if files:
+        return files
+    entries = list(path.iterdir())
+    inner = sorted(entry.name for entry in entries if any(entry.glob(ACTION_FILES)))
+    if inner:
+        hint = f"Its folders {', '.join(inner)} hold some: name one of them"
+    else:
+        hint = "Make some with `vj2-ddim data generate`"
+    found = f"{len(entries)} other entries" if entries else "an empty folder"
+    raise DataError(f"{path}: found {found}, expected files named {ACTION_FILES}. {hint}")
+
+
+def load_npy(file: Path) -> NDArray[Any]:
+    """Memory-map one `.npy` file, read-only."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{file}: cannot be read as an .npy array of numbers ({error}). It may be truncated, "
+            f"hold Python objects, or be of another format: write it again with numpy.save"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise DataError(f"{file}: found an .npz archive, expected one array from numpy.save")
+    return array
+
+
+def read_action_file(file: Path, spec: ActionSpec) -> ActionFile:
+    """Read one file into sequences; the numbers themselves are not checked."""
+    array = load_npy(file)
+    length, channels = spec.length, spec.num_channels
+    flattened = array.shape[-1:] == (length * channels,)
+    rows_only = array.ndim == 2 and array.shape[1] == channels
+    if not (flattened or rows_only or array.shape[-2:] == (length, channels)):
+        raise DataError(
+            f"{file}: found shape {array.shape}, expected [n * {length}, {channels}], "
+            f"[n, {length}, {channels}] or [n, {length * channels}] for the channels "
+            f"{', '.join(spec.channels)}"
+        )
+    rows = array.reshape(-1, channels)
+    count, tail = divmod(len(rows), length)
+    if count == 0:
+        raise DataError(
+            f"{file}: found {len(rows)} rows, expected at least one sequence of {length}. Remove "
+            f"the file, or set the sequence length it was written with"
+        )
+    whole = to_float32(rows[: count * length], file)
+    return ActionFile(whole.reshape(count, length, channels), tail)
+
+
+def to_float32(array: NDArray[Any], file: Path) -> NDArray[np.float32]:
+    """A float32 copy of a floating-point array; a value too large for float32 becomes inf."""
+    if not np.issubdtype(array.dtype, np.floating):
+        raise DataError(
+            f"{file}: found dtype {array.dtype}, expected floating-point numbers. Convert the "
+            f"array with .astype('float32') and save it again"
+        )
+    with np.errstate(over="ignore"):
+        return np.array(array, dtype=np.float32)
+
+
+def require_finite(rows: FloatArray, file: Path, what: str = "value") -> None:
+    """Raise `DataError` unless every number is finite."""
+    finite = np.isfinite(rows).reshape(-1, rows.shape[-1]).all(axis=1)
+    if not finite.all():
+        count = int(np.size(rows) - np.isfinite(rows).sum())
+        raise DataError(
+            f"{file}: {count} {what}s are NaN or infinite, the first in row "
+            f"{int(np.argmin(finite))}. Repair or remove these rows"
+        )
+
+
+def require_in_range(actions: FloatArray, spec: ActionSpec, file: Path) -> None:
+    """Raise `DataError` when any of `[..., A]` leaves the spec's bounds."""
+    outside = outside_bounds(actions, spec, released_is_zero=True).reshape(-1, spec.num_channels)
+    if not outside.any():
+        return
+    channel = int(np.argmax(outside.any(axis=0)))
+    row = int(np.argmax(outside[:, channel]))
+    found = actions.reshape(-1, spec.num_channels)[row, channel]
+    raise DataError(
+        f"{file}: {int(outside.sum())} values are out of bounds; the first in channel "
+        f"{spec.channels[channel]!r} is {found:g} in row {row}, expected "
+        f"{spec.action_low[channel]:g} to {spec.action_high[channel]:g}. Rescale the data, set "
+        f"the bounds of the ActionSpec, or pass allow_out_of_range=True"
+    )
+
+
+FINGERPRINT_DIGITS = 16
+
+
+def fingerprint_files(files: Iterable[Path]) -> str:
+    """Fingerprint of some files' names and bytes, which hold the arrays' shapes as well.
+
+    The order in which the files are given and the folder they lie in do not matter.
+    """
+    digest = hashlib.sha256()
+    for name, content in sorted((path.name, sha256_of(path)) for path in files):
+        digest.update(f"{name}\0{content}\n".encode())
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def require_replaceable(folder: Path, patterns: tuple[str, ...], overwrite: bool) -> None:
+    """Make sure that replacing a whole folder loses nothing but an earlier data set."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; name a folder that does not exist yet")
+    found = sorted(folder.iterdir())
+    if found and not overwrite:
+        raise ConfigError(
+            f"{folder} is not empty ({len(found)} entries); name another folder, or pass overwrite"
+        )
+    for path in found:
+        if not any(path.match(pattern) for pattern in patterns):
+            raise ConfigError(
+                f"{folder} holds {path.name}, which is no part of such a data set, and "
+                f"overwriting replaces the whole folder; name another folder, or move it away"
+            )

@@ -1,0 +1,199 @@
+"""The protocols of recreation and generation, measured for any number of denoiser steps.
+
+`conditional`: from pure noise and the condition. `denoise@f`: from the data noised to the timestep
+f * T. `inversion`: DDIM inversion to x_T and back. `generate`: from pure noise alone, judged as a
+distribution. All of it samples with the plugin's own numpy sampler, torch underneath.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from vj2_ddim_plugin.ddim import Denoiser, add_noise, clip_to, ddim_invert, ddim_sample
+from vj2_ddim_plugin.gestures import decode, diffused_bounds, is_valid, project
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
+from vj2_ddim_training.examples import Batch, Examples
+from vj2_ddim_training.measures.generation import generation_measures
+from vj2_ddim_training.measures.recreation import gaussianity, recreation_measures
+
+__all__ = ["EvaluationSettings", "Results", "evaluate", "recreate_from"]
+
+Measures = dict[str, float]
+Results = dict[str, dict[str, Measures]]
+NOISE_SHARES = (0.25, 0.5, 0.75)
+SHOWN_SHARE = 0.5  # pictures show a recreation from half of the noise
+FIXED_POINT_ITERATIONS = 3  # with 0, the usual DDIM inversion; both are reported
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(Settings):
+    """How much is measured."""
+
+    num_sequences: int = setting(0, "Held-out sequences, from the first on; 0 for all.", low=0)
+    num_generated: int = setting(2000, "Sequences to generate.", low=1)
+    seed: int = setting(0, "Of all noise.", low=0)
+    clip: bool = setting(True, "Clip x0 to the action bounds while sampling.")
+
+
+def evaluate(
+    model: DiffusionModel,
+    held_out: Examples,
+    steps: Sequence[int],
+    settings: EvaluationSettings | None = None,
+    *,
+    training: FloatArray | None = None,
+    report: Callable[[str], None] = lambda line: None,
+) -> Results:
+    """Measure every protocol that the model can do.
+
+    Args:
+        model: The model.
+        held_out: Validation data.
+        steps: The numbers of denoiser steps N.
+        settings: How much is measured.
+        training: Training actions `[t, L, A]`, for memorisation; the held-out ones if None.
+        report: Called with the name of what comes next.
+
+    Returns:
+        `{protocol: {str(N): {measure: value}}}`; see `recreation_measures` and
+        `generation_measures` for the measures.
+
+    Raises:
+        ConfigError: N is out of the schedule's range.
+    """
+    settings = settings or EvaluationSettings()
+    count = min(settings.num_sequences or len(held_out), len(held_out))
+    batch = held_out.batch(np.arange(count))
+    results: Results = {}
+    for num_inference_steps in steps:
+        measured: dict[str, Measures] = {}
+        report(f"N = {num_inference_steps}")
+        if model.condition_encoder is not None:
+            measured["conditional"] = _conditional(model, settings, batch, num_inference_steps)
+        for share in NOISE_SHARES:
+            recreated = recreate_from(
+                model, batch, share, num_inference_steps, settings.seed, settings.clip
+            )
+            measured[f"denoise@{share}"] = _compare(model, batch, recreated)
+        measured |= _inversion(model, batch, num_inference_steps)
+        measured["generate"] = _generate(
+            model, settings, batch.actions, training, num_inference_steps
+        )
+        for protocol, measures in measured.items():
+            results.setdefault(protocol, {})[str(num_inference_steps)] = measures
+    return results
+
+
+def recreate_from(
+    model: DiffusionModel,
+    batch: Batch,
+    share: float,
+    num_inference_steps: int,
+    seed: int,
+    clip: bool = True,
+) -> FloatArray:
+    """Noise the data to `share` of the schedule and denoise it, as the diffused array.
+
+    The condition is given, where there is one: it is what a planner would have. N is capped at the
+    timesteps there are below that noise.
+    """
+    start = int(share * model.schedule.num_train_timesteps)
+    noise = _noise(batch.original.shape, seed)
+    return ddim_sample(
+        _denoiser(model, batch),
+        add_noise(batch.original, noise, start, model.schedule),
+        model.schedule,
+        min(num_inference_steps, start + 1),
+        start_timestep=start,
+        correct=clip_to(diffused_bounds(model.action_spec)) if clip else None,
+    )
+
+
+def _noise(shape: tuple[int, ...], seed: int) -> FloatArray:
+    noise: FloatArray = np.random.default_rng(seed).standard_normal(shape, np.float32)
+    return noise
+
+
+def _denoiser(model: DiffusionModel, batch: Batch | None) -> Denoiser:
+    """The model as a denoiser under the batch's condition, or under none."""
+    sampler = TorchSampler(model)
+    encoded = None if batch is None else sampler.encode(batch.inputs)
+    condition = None if encoded is None else encoded.condition
+    return lambda sample, timestep: sampler.denoise(sample, timestep, condition)
+
+
+def _compare(model: DiffusionModel, batch: Batch, diffused: FloatArray) -> Measures:
+    """Recreation measures of what the plugin would hand over, and of the bare decoding."""
+    spec = model.action_spec
+    decoded = decode(diffused, spec)
+    measures = recreation_measures(batch.actions, project(decoded, spec), spec)
+    before = recreation_measures(batch.actions, decoded, spec)
+    for name in ("mse", "mean_snr_db"):
+        measures[f"{name}_before_projection"] = before[name]
+    measures["validity_before_projection"] = float(is_valid(decoded, spec).mean())
+    return measures
+
+
+def _conditional(
+    model: DiffusionModel, settings: EvaluationSettings, batch: Batch, num_inference_steps: int
+) -> Measures:
+    diffused = ddim_sample(
+        _denoiser(model, batch),
+        _noise(batch.original.shape, settings.seed),
+        model.schedule,
+        num_inference_steps,
+        correct=clip_to(diffused_bounds(model.action_spec)) if settings.clip else None,
+    )
+    return _compare(model, batch, diffused)
+
+
+def _inversion(
+    model: DiffusionModel, batch: Batch, num_inference_steps: int
+) -> dict[str, Measures]:
+    """Inversion as it is usually done, and with fixed-point iterations; without the condition.
+
+    Under a condition that determines the gesture, x_T would carry nothing.
+    """
+    if model.schedule.alpha_cumprod(model.schedule.num_train_timesteps - 1) == 0.0:
+        return {}  # zero terminal SNR: x_T forgets the data, see ddim_invert
+    denoiser = _denoiser(model, None)
+    measured: dict[str, Measures] = {}
+    for name, iterations in (("inversion", FIXED_POINT_ITERATIONS), ("inversion-euler", 0)):
+        noise = ddim_invert(
+            denoiser,
+            batch.original,
+            model.schedule,
+            num_inference_steps,
+            num_fixed_point_iterations=iterations,
+        )
+        back = ddim_sample(denoiser, noise, model.schedule, num_inference_steps)
+        found = gaussianity(noise, model.action_spec)
+        scalars = {key: float(value) for key, value in found.items() if not isinstance(value, list)}
+        measured[name] = {**_compare(model, batch, back), **scalars}
+    return measured
+
+
+def _generate(
+    model: DiffusionModel,
+    settings: EvaluationSettings,
+    reference: FloatArray,
+    training: FloatArray | None,
+    num_inference_steps: int,
+) -> Measures:
+    spec = model.action_spec
+    shape = (settings.num_generated, *spec.diffused_shape)
+    diffused = ddim_sample(
+        _denoiser(model, None),
+        _noise(shape, settings.seed + 1),
+        model.schedule,
+        num_inference_steps,
+        correct=clip_to(diffused_bounds(spec)) if settings.clip else None,
+    )
+    decoded = decode(diffused, spec)
+    seen = reference if training is None else training
+    return generation_measures(decoded, project(decoded, spec), reference, seen, spec)

@@ -1,0 +1,359 @@
+"""Training a ranker: the planner's cost is asked once a candidate, then the network fits it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+from torch.nn import functional
+
+from vj2_ddim_plugin.ddim import clip_to, ddim_sample
+from vj2_ddim_plugin.errors import ConfigError, CostError
+from vj2_ddim_plugin.gestures import decode, diffused_bounds, encode, project
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.config import RankerConfig
+from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
+from vj2_ddim_training.examples import Batch, Examples
+from vj2_ddim_training.loop import TrainingLoop, run_resumably, warmup_cosine
+from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
+from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
+
+__all__ = [
+    "JudgedCandidates",
+    "RankerCost",
+    "RankerTask",
+    "comparable",
+    "fit_ranker",
+    "judge_candidates",
+    "measure_ranker",
+    "pairwise_loss",
+    "train_ranker",
+]
+
+RankerCost = Callable[[Mapping[str, FloatArray], FloatArray], FloatArray]
+"""The planner's cost: context arrays `[B, ...]` and candidates `[B, K, L, A]` to `[B, K]`."""
+
+Progress = Callable[[str, int, int], None]  # phase, done, in all
+
+PROBLEMS_AT_ONCE = 64
+SMALLEST_CHANGE, LARGEST_CHANGE = 0.02, 0.5  # std of a perturbation, in the sampler's units
+
+
+class JudgedCandidates(NamedTuple):
+    """n problems: tokens `[n, S, W]`, candidates `[n, K, M, C]` and their cost `[n, K]`."""
+
+    condition: FloatArray
+    diffused: FloatArray
+    cost: FloatArray
+
+
+def judge_candidates(
+    model: DiffusionModel,
+    examples: Examples,
+    cost: RankerCost,
+    config: RankerConfig,
+    progress: Progress | None = None,
+) -> JudgedCandidates:
+    """Make candidates for problems drawn from the examples, and ask for their cost."""
+    if model.condition_encoder is None or len(examples) < 2:
+        raise ConfigError(
+            f"a ranker needs a conditional model and at least 2 examples; found condition "
+            f"{model.config.condition!r} and {len(examples)} examples"
+        )
+    rng = np.random.default_rng(config.seed)
+    total = min(config.num_problems, len(examples))
+    rows = rng.permutation(len(examples))[:total]
+    sampler, parts = TorchSampler(model), []
+    for begin in range(0, total, PROBLEMS_AT_ONCE):
+        chosen = rows[begin : begin + PROBLEMS_AT_ONCE]
+        parts.append(_judged(sampler, examples, chosen, cost, config, rng))
+        if progress is not None:
+            progress("judge candidates", min(begin + PROBLEMS_AT_ONCE, total), total)
+    return JudgedCandidates(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def _judged(
+    sampler: TorchSampler,
+    examples: Examples,
+    rows: np.ndarray,
+    cost: RankerCost,
+    config: RankerConfig,
+    rng: np.random.Generator,
+) -> JudgedCandidates:
+    """The problems at these rows of the examples."""
+    batch, spec = examples.batch(rows), sampler.action_spec
+    encoded = sampler.encode(batch.inputs)
+    if encoded is None:
+        raise ConfigError("the model has no condition tokens")
+    others = rng.integers(len(examples), size=(len(rows), config.num_random))
+    diffused = [
+        batch.original[:, None],
+        _sampled(sampler, encoded.condition, config, rng),
+        _perturbed(batch, config.num_perturbed, spec, rng),
+        examples.batch(others.reshape(-1)).original.reshape(*others.shape, *spec.diffused_shape),
+    ]
+    actions = project(decode(np.concatenate(diffused, axis=1).astype(np.float32), spec), spec)
+    values = np.asarray(cost(batch.inputs, actions.copy()), np.float64)
+    if values.shape != actions.shape[:2]:
+        raise CostError(
+            f"the cost returned shape {values.shape} for candidates {actions.shape}; expected "
+            f"[B, K] = {actions.shape[:2]}"
+        )
+    return JudgedCandidates(encoded.condition, encode(actions, spec), values)
+
+
+def _sampled(
+    sampler: TorchSampler, condition: FloatArray, config: RankerConfig, rng: np.random.Generator
+) -> FloatArray:
+    """DDIM samples `[B, n, M, C]`, each from noise of its own."""
+    count, spec = config.num_sampled, sampler.action_spec
+    tokens = np.repeat(condition, count, axis=0)
+    noise = rng.standard_normal((len(tokens), *spec.diffused_shape), np.float32)
+    if not len(noise):
+        return noise.reshape(len(condition), 0, *spec.diffused_shape)
+    low, high = (bound.astype(np.float32) for bound in diffused_bounds(spec))
+    samples = ddim_sample(
+        lambda sample, timestep: sampler.denoise(sample, timestep, tokens),
+        noise,
+        sampler.schedule,
+        config.num_inference_steps,
+        correct=clip_to((low, high)),
+    )
+    return samples.reshape(len(condition), count, *spec.diffused_shape)
+
+
+def _perturbed(batch: Batch, count: int, spec: ActionSpec, rng: np.random.Generator) -> FloatArray:
+    """The true action with noise of all sizes, `[B, n, M, C]`."""
+    shape = (len(batch.original), count)
+    size = np.exp(rng.uniform(np.log(SMALLEST_CHANGE), np.log(LARGEST_CHANGE), shape))
+    noise = rng.standard_normal((*shape, *spec.diffused_shape))
+    return batch.original[:, None] + size[..., None, None] * noise
+
+
+SPREAD = 1e-6  # costs of a problem that differ by less say nothing
+
+
+def comparable(cost: FloatArray) -> FloatArray:
+    """Costs whose differences mean the same in every problem.
+
+    Costs that are all positive, such as distances, become logarithms: twice as far is as much worse
+    near the goal as far from it. Then the mean of each problem is taken away, and all are divided
+    by one number, so that a problem whose candidates are all alike weighs little.
+    """
+    finite = np.isfinite(cost)
+    if not finite.any():
+        raise CostError("the cost is finite for no candidate: a ranker has nothing to learn")
+    worst = np.where(finite, cost, -np.inf).max(axis=1, keepdims=True)
+    worst = np.where(np.isfinite(worst), worst, cost[finite].max())
+    values = np.where(finite, cost, worst).astype(np.float64)
+    if (values > 0.0).all():
+        values = np.log(values)
+    values = values - values.mean(axis=1, keepdims=True)
+    std = float(values.std())
+    if std < SPREAD:
+        raise CostError(
+            f"the cost hardly differs among the candidates of a problem (standard deviation "
+            f"{std:.2g}): a ranker has nothing to learn"
+        )
+    return np.asarray(values / std, np.float32)
+
+
+def pairwise_loss(predicted: Tensor, cost: Tensor, full_difference: float) -> Tensor:
+    """Logistic loss of every pair (RankNet, Burges et al. 2005), weighted by what is at stake.
+
+    A pair counts as much as its costs differ, up to `full_difference`: a single
+    perfect candidate must not drown the order of all others, nor noise among equals count at all.
+    """
+    worse_by = cost.unsqueeze(2) - cost.unsqueeze(1)
+    weight = (worse_by / full_difference).clamp(0.0, 1.0)  # of pairs (i, j) where i is worse
+    margin = predicted.unsqueeze(2) - predicted.unsqueeze(1)
+    return (weight * functional.softplus(-margin)).sum() / weight.sum().clamp_min(1e-6)
+
+
+WARMUP_SHARE = 0.05
+CLIP_NORM = 1.0
+
+
+class RankerTask:
+    """The pairwise loss of batches of problems; its state is the best epoch so far."""
+
+    def __init__(
+        self,
+        model: RankerNetwork,
+        judged: JudgedCandidates,
+        config: RankerConfig,
+        best: _Best | None = None,
+    ) -> None:
+        self.model, self.config, self.best = model, config, best
+        device = next(model.parameters()).device
+        values = (judged.condition, judged.diffused, comparable(judged.cost))
+        self._condition, self._diffused, self._cost = (
+            torch.as_tensor(array, device=device) for array in values
+        )
+        self.steps_per_epoch = math.ceil(len(judged.cost) / config.batch_size)
+        self.total_steps = config.num_epochs * self.steps_per_epoch
+
+    def loss(self, step: int) -> Tensor:
+        """The loss of one step."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self._cost))
+        size = self.config.batch_size
+        rows = torch.as_tensor(order[index * size :][:size])
+        predicted = self.model.rank(self._diffused[rows], self._condition[rows])
+        return pairwise_loss(predicted, self._cost[rows], self.config.full_difference)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch, where it is kept."""
+        if self.best is None:
+            return {}
+        return {"success": self.best.success, "weights": self.best.weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        if self.best is not None:
+            self.best.success, self.best.weights = state["success"], dict(state["weights"])
+
+
+def train_ranker(
+    model: DiffusionModel,
+    examples: Examples,
+    cost: RankerCost,
+    config: RankerConfig | None = None,
+    progress: Progress | None = None,
+    *,
+    keep: str = "last",
+    success: SuccessMeasure | None = None,
+    resume_file: Path | None = None,
+) -> TrainedRanker:
+    """Train a ranker for a trained model; the model stays as it is.
+
+    Args:
+        model: Its condition tokens are what the ranker reads.
+        examples: Training examples of the model's kind.
+        cost: The planner's cost, `(context, candidates [B, K, L, A]) -> [B, K]`.
+        config: How; by default the sizes that suit a touch screen.
+        progress: Told `(phase, done, in all)`.
+        keep: `last` keeps the last epoch, `best` the most successful one: the one that `success`
+            says, or, without it, that most often picks the cheapest candidate of a held-out
+            problem.
+        success: Called with the model and the ranker after every epoch; a mapping with `success`.
+        resume_file: Keeps the training's state; if it is there, training goes on from it, to the
+            same result bit for bit. Deleted by whoever calls, once the ranker is saved.
+
+    Returns:
+        The ranker, with what it measured on held-out problems. The same seed gives the same one.
+
+    Raises:
+        ConfigError: The model is unconditional, there is too little to learn from, or nothing to
+            choose by.
+        CostError: The cost has the wrong shape, or does not tell candidates apart.
+        CheckpointError: `resume_file` is of another training.
+    """
+    config = config or RankerConfig()
+    model.eval()
+    judged = judge_candidates(model, examples, cost, config, progress)
+    held_out = int(config.held_out_share * len(judged.cost))
+    measured, learned = (
+        JudgedCandidates(*(array[part] for array in judged))
+        for part in (slice(0, held_out), slice(held_out, None))
+    )
+    if keep not in ("best", "last"):
+        raise ConfigError(f"keep {keep!r} is unknown; use one of best, last")
+    if keep == "best" and not held_out and success is None:
+        raise ConfigError(
+            f"keep='best' needs a measure of success, or held-out problems; found a "
+            f"held_out_share of {config.held_out_share} of {len(judged.cost)} problems"
+        )
+
+    def measure(ranker: RankerNetwork) -> dict[str, float]:
+        metrics = measure_ranker(ranker, measured) if held_out else {}
+        return metrics | dict(success(model, ranker) if success is not None else {})
+
+    best = _Best(measure) if keep == "best" else None
+    fingerprints = model_fingerprint(model), examples.data_fingerprint
+    ranker = fit_ranker(
+        model, learned, config, progress, best=best, resume_file=resume_file,
+        made_of=fingerprints,
+    )  # fmt: skip
+    return TrainedRanker(ranker, *fingerprints, measure(ranker))
+
+
+class _Best:
+    """Keeps the weights of the most successful epoch, the later one of equals."""
+
+    def __init__(self, measure: Callable[[RankerNetwork], Mapping[str, float]]) -> None:
+        self.measure = measure
+        self.success = -math.inf
+        self.weights: dict[str, Tensor] = {}
+
+    def __call__(self, loop: TrainingLoop) -> None:
+        """Look at the ranker after an epoch."""
+        ranker: RankerNetwork = loop.model.eval()  # type: ignore[assignment]
+        measured = self.measure(ranker)
+        success = measured[SUCCESS] if SUCCESS in measured else measured["best_in_1"]
+        if success >= self.success:
+            self.success = success
+            self.weights = {name: value.clone() for name, value in ranker.state_dict().items()}
+
+
+def fit_ranker(
+    model: DiffusionModel,
+    judged: JudgedCandidates,
+    config: RankerConfig,
+    progress: Progress | None = None,
+    *,
+    best: _Best | None = None,
+    resume_file: Path | None = None,
+    made_of: tuple[str, ...] = (),
+) -> RankerNetwork:
+    """Fit a new ranker to candidates whose cost is known; it is left in evaluation mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        ranker = RankerNetwork(config, model.action_spec, model.condition)
+    ranker.to(next(model.parameters()).device)
+    task = RankerTask(ranker, judged, config, best)
+    optimizer = torch.optim.AdamW(ranker.parameters(), config.lr, weight_decay=config.weight_decay)
+    share = warmup_cosine(task.total_steps, WARMUP_SHARE)
+    loop = TrainingLoop(
+        task,
+        optimizer,
+        torch.optim.lr_scheduler.LambdaLR(optimizer, share),
+        clip_norm=CLIP_NORM,
+        progress=None
+        if progress is None
+        else lambda done, total, line: progress("train the ranker", done, total),
+    )
+    settings = {**config.to_dict(), "made_of": list(made_of), "keeps_best": best is not None}
+    run_resumably(loop, resume_file, settings, best)
+    if best is not None:
+        ranker.load_state_dict(best.weights)
+    return ranker.eval()
+
+
+@torch.inference_mode()
+def measure_ranker(ranker: RankerNetwork, judged: JudgedCandidates) -> dict[str, float]:
+    """How well it ranks candidates it was not trained on."""
+    device = next(ranker.parameters()).device
+    condition, diffused = (torch.as_tensor(array, device=device) for array in judged[:2])
+    predicted = ranker.rank(diffused, condition).cpu().numpy()
+    order = np.argsort(predicted, axis=1, kind="stable")
+    best = judged.cost.argmin(axis=1)[:, None]
+    measures = {"spearman": float(np.mean(_spearman(predicted, judged.cost)))}
+    for count in (1, 2, 4):
+        measures[f"best_in_{count}"] = float((order[:, :count] == best).any(axis=1).mean())
+    return measures
+
+
+def _spearman(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Rank correlation of each row of `[n, K]`, ties averaged; 0 where a row is constant."""
+    ranks = [rankdata(values, axis=1) for values in (one, other)]
+    first, second = (rank - rank.mean(axis=1, keepdims=True) for rank in ranks)
+    norm = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+    return np.asarray((first * second).sum(axis=1) / np.maximum(norm, 1e-12))
