@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.cli import main
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.diffusion_model import DiffusionModel
@@ -97,7 +97,8 @@ def make_settings(root: Path, architecture="dit", condition=None, **changes):
         num_layers=1,
         nhead=2,
         dim_feedforward=32,
-        condition=condition or ("none" if minimal else "sketch"),
+        condition=condition or "auto",
+        patch_size=changes.pop("patch_size", 0),
     )
     settings = {
         "data_dir": root / "data",
@@ -121,3 +122,26 @@ def vj2_ddim(*arguments):
         except SystemExit as stop:
             return stop.code or 0
     return 0
+
+
+def first_touch(actions):
+    """`[..., 2]`: where the finger comes down, found by looking for the first pressed step."""
+    first = np.argmax(actions[..., 2] > 0.5, axis=-1)[..., None, None]
+    return np.take_along_axis(actions[..., :2], first, axis=-2)[..., 0, :]
+
+
+def distance(context, candidates):
+    """A synthetic cost: how far from the sketch's start the finger comes down."""
+    start = context["sketch"][:, None, :2]
+    return np.linalg.norm(first_touch(candidates) - start, axis=-1) + 0.01
+
+
+def make_cost(argument):
+    """For `--cost builders.training:make_cost`, `=ARGUMENT` being a factor."""
+    return lambda context, candidates: float(argument or 1.0) * distance(context, candidates)
+
+
+def make_judge(argument):
+    """For `--judge builders.training:make_judge=0.1,0.9,0.5`: the successes, one a call."""
+    told = iter(argument.split(","))
+    return lambda *model_and_ranker: {"success": float(next(told))}

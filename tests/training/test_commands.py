@@ -1,13 +1,19 @@
 """The whole way through the command line: train, evaluate, export, inspect, plan."""
 
 import json
+from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
-from builders.training import LENGTH, vj2_ddim, write_data
+from builders.training import LENGTH, make_gestures, vj2_ddim, write_data
 
 from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_training import commands
 from vj2_ddim_training.checkpoint import load_checkpoint
+from vj2_ddim_training.commands import COSTS, find_by_name
+from vj2_ddim_training.ranker.network import load_ranker
 
 SMALL = ("--sequence_length", LENGTH, "--wandb", "disabled", "--num_validation", 4)
 
@@ -150,3 +156,71 @@ def test_wrong_words_are_refused_by_name(folder, capsys):
         assert value in error
         assert "Traceback" not in error
     assert not (folder / "never").exists()
+
+
+def test_a_judge_named_on_the_command_line_keeps_the_best(folder, capsys):
+    judge = ("--judge", "builders.training:make_judge=0.9,0.5")
+    assert train(folder, "judged", *judge) == 0
+    best = load_checkpoint(folder / "judged" / "best.pt")
+    assert (best.metrics["success"], best.training["step"]) == (0.9, 2)
+    last = load_checkpoint(folder / "judged" / "checkpoint.pt")
+    assert (last.metrics["success"], last.training["step"]) == (0.5, 4)
+    for wrong, said in (
+        ("nobody", "--judge 'nobody' is unknown; use MODULE:FUNCTION"),
+        ("builders.training:nothing", "cannot be loaded"),
+        ("no.such.module:nothing", "cannot be loaded"),
+    ):
+        assert train(folder, "never", "--judge", wrong) == 1
+        assert said in capsys.readouterr().err
+    assert not (folder / "never").exists()
+
+
+def test_what_a_distribution_registers_is_found_by_its_name(monkeypatch):
+    point = EntryPoint("touch", "builders.training:make_cost", COSTS)
+    monkeypatch.setattr(commands, "entry_points", lambda group: [point] * (group == COSTS))
+    context = {"sketch": np.zeros((1, 6))}
+    one, two = (
+        find_by_name(COSTS, text, "cost")(context, make_gestures(1)[:, None])
+        for text in ("touch", "touch=2")
+    )
+    np.testing.assert_allclose(two, 2 * one)
+    with pytest.raises(ConfigError, match="one of those installed: touch"):
+        find_by_name(COSTS, "screen", "cost")
+
+
+def test_all_that_the_shipped_denoiser_was_trained_with_is_an_option(folder):
+    more = ("--num-cycles", 2, "--auxiliary-weight", 1.0, "--condition-layers", 1)
+    more += ("--condition-tokens", 5, "--longest-goal", 4, "--noises-per-example", 3)
+    more += ("--epoch-share", 0.5, "--timestep-spacing", "leading")
+    assert train(folder, "options", *more) == 0
+    loaded = load_checkpoint(folder / "options" / "checkpoint.pt")
+    config, model = loaded.training["config"], loaded.model.config
+    assert (config["num_cycles"], config["auxiliary_weight"], config["longest_goal"]) == (2, 1.0, 4)
+    assert (config["noises_per_example"], config["epoch_share"]) == (3, 0.5)
+    assert (model.condition_layers, model.condition_tokens) == (1, 5)
+    assert loaded.model.schedule == NoiseSchedule(timestep_spacing="leading")
+
+
+def test_train_ranker_then_export_and_plan(folder, checkpoint, capsys):
+    small = ("--width", 16, "--num-layers", 1, "--nhead", 2, "--num-problems", 12)
+    small += ("--num-sampled", 2, "--num-epochs", 2, "--batch-size", 4, "--held-out-share", 0.4)
+    command = ("train-ranker", checkpoint, folder / "train", "--cost")
+    cost = "builders.training:make_cost"
+    assert vj2_ddim(*command, cost, *small) == 0
+    printed = capsys.readouterr().out
+    for word in ("spearman", "best_in_1", "ranker.pt"):
+        assert word in printed
+    run = checkpoint.parent
+    assert not list(run.glob("ranker.pt.*"))
+    trained = load_ranker(run / "ranker.pt", load_checkpoint(checkpoint).model)
+    assert (trained.ranker.config.width, trained.ranker.config.num_problems) == (16, 12)
+    assert vj2_ddim(*command, cost, *small) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    judged = (*small, "--judge", "builders.training:make_judge=0.1,0.9,0.9", "--overwrite")
+    assert vj2_ddim(*command, cost + "=2", *judged) == 0
+    assert "success" in capsys.readouterr().out
+    assert vj2_ddim(*command, "nothing", "--out", folder / "other.pt") == 1
+    assert "--cost 'nothing' is unknown" in capsys.readouterr().err
+    bundle = folder / "ranked"
+    assert vj2_ddim("export", checkpoint, "--out", bundle, "--ranker", run / "ranker.pt") == 0
+    assert read_bundle(bundle).provenance["ranker"]["config"]["width"] == 16

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from builders.training import make_examples, make_model, make_spec
+from builders.training import distance, make_examples, make_model, make_spec
 from scipy.stats import spearmanr
 
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, CostError
@@ -37,18 +37,6 @@ LEARNS = dataclasses.replace(
     lr=4e-3, held_out_share=0.1,
 )  # fmt: skip
 SPEC = make_spec()
-
-
-def first_touch(actions):
-    """`[..., 2]`: where the finger comes down, found by looking for the first pressed step."""
-    first = np.argmax(actions[..., 2] > 0.5, axis=-1)[..., None, None]
-    return np.take_along_axis(actions[..., :2], first, axis=-2)[..., 0, :]
-
-
-def distance(context, candidates):
-    """The synthetic cost: how far from the sketch's start the finger comes down."""
-    start = context["sketch"][:, None, :2]
-    return np.linalg.norm(first_touch(candidates) - start, axis=-1) + 0.01
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +97,89 @@ def test_the_same_seed_gives_the_same_ranker_and_leaves_the_model_and_torch_alon
         model, make_examples(8), distance, dataclasses.replace(TINY, seed=1)
     ).ranker.state_dict()
     assert any((other[name] != weight).any() for name, weight in quick.ranker.state_dict().items())
+
+
+def interrupt_at(phase, step):
+    def progress(told, done, total):
+        if (told, done) == (phase, step):
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_interrupted_and_resumed_it_is_the_same_and_no_cost_is_asked_twice(model, keep, tmp_path):
+    config, asked = dataclasses.replace(TINY, num_epochs=3), []
+
+    def cost(context, candidates):
+        asked.append(len(candidates))
+        return distance(context, candidates)
+
+    def train(progress=None, **settings):
+        return train_ranker(
+            model, make_examples(8), cost, config, progress, keep=keep, **settings
+        )  # fmt: skip
+
+    expected = train()
+    for step in (1, 2, 3, 5, 6):
+        file = tmp_path / f"{step}.resume"
+        with pytest.raises(KeyboardInterrupt):
+            train(interrupt_at("train the ranker", step), resume_file=file)
+        asked.clear()
+        found = train(resume_file=file)
+        assert asked == []
+        assert found.metrics == expected.metrics
+        for name, weight in expected.ranker.state_dict().items():
+            torch.testing.assert_close(found.ranker.state_dict()[name], weight, rtol=0, atol=0)
+
+
+def test_another_training_is_not_taken_up(model, tmp_path):
+    file = tmp_path / "a.resume"
+    train_ranker(model, make_examples(8), distance, TINY, resume_file=file)
+    with pytest.raises(CheckpointError, match=r"other settings.*'lr'"):
+        train_ranker(
+            model, make_examples(8), distance, dataclasses.replace(TINY, lr=1.0), resume_file=file
+        )
+    file.write_bytes(b"half")
+    with pytest.raises(CheckpointError, match=r"cannot be taken up.*Delete it"):
+        train_ranker(model, make_examples(8), distance, TINY, resume_file=file)
+
+
+def test_success_chooses_the_epoch(model):
+    config = dataclasses.replace(TINY, num_epochs=3)
+    seen = []
+
+    def success(tried, ranker):
+        assert tried is model
+        seen.append({name: weight.clone() for name, weight in ranker.state_dict().items()})
+        return {"success": [0.1, 0.9, 0.5, 0.9][len(seen) - 1]}
+
+    found = train_ranker(model, make_examples(8), distance, config, keep="best", success=success)
+    assert found.metrics["success"] == 0.9
+    for name, weight in found.ranker.state_dict().items():
+        torch.testing.assert_close(weight, seen[1][name], rtol=0, atol=0)
+    last = train_ranker(model, make_examples(8), distance, config).ranker.state_dict()
+    for name, weight in last.items():  # measuring changes nothing
+        torch.testing.assert_close(weight, seen[2][name], rtol=0, atol=0)
+
+
+def test_without_a_measure_the_share_of_cheapest_picked_chooses(model, monkeypatch):
+    told = iter([0.2, 0.7, 0.7, 0.1, 0.7])
+    monkeypatch.setattr(
+        "vj2_ddim_training.ranker.training.measure_ranker",
+        lambda ranker, judged: {"best_in_1": next(told)},
+    )
+    config = dataclasses.replace(TINY, num_epochs=4)
+    found = train_ranker(model, make_examples(8), distance, config, keep="best")
+    assert found.metrics == {"best_in_1": 0.7}  # of the later of the two
+    assert next(told, None) is None
+    with pytest.raises(ConfigError, match=r"keep='best' needs.*held_out_share of 0.0"):
+        train_ranker(
+            model, make_examples(8), distance, dataclasses.replace(TINY, held_out_share=0.0),
+            keep="best",
+        )  # fmt: skip
+    with pytest.raises(ConfigError, match="keep 'first' is unknown"):
+        train_ranker(model, make_examples(8), distance, TINY, keep="first")
 
 
 # Candidates.

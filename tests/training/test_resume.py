@@ -26,7 +26,7 @@ EPOCH = 3  # steps
 def loss_is_all_that_is_measured():
     """The measures are a function of the weights; leaving them out makes these runs fast."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vj2_ddim_training.validation.evaluate", lambda *arguments: {})
+        patch.setattr("vj2_ddim_training.validation.evaluate", lambda *arguments, **settings: {})
         patch.setattr(Validation, "_pictures", lambda *arguments: None)
         yield
 
@@ -235,7 +235,7 @@ def test_other_settings_or_data_are_refused_by_name(tmp_path, change, named):
     with pytest.raises(CheckpointError, match=named) as caught:
         train_run(settings)
     assert "checkpoint.pt" in str(caught.value)
-    assert "--overwrite" in str(caught.value)
+    assert "overwrite" in str(caught.value)
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
 
 
@@ -267,7 +267,7 @@ def test_a_checkpoint_without_training_state_cannot_be_resumed(tmp_path):
 def test_resume_and_overwrite_together_destroy_nothing(tmp_path):
     write_data(tmp_path / "data")
     train_run(make_settings(tmp_path, num_epochs=1))
-    with pytest.raises(ConfigError, match=r"--resume.*--overwrite"):
+    with pytest.raises(ConfigError, match=r"resume=True.*overwrite=True"):
         train_run(make_settings(tmp_path, num_epochs=1, resume=True, overwrite=True))
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").training["epoch"] == 1
 

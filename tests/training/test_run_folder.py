@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -19,15 +20,26 @@ def claim(folder, resume=False, overwrite=False):
     return folder.claim(resume=resume, overwrite=overwrite)
 
 
-def lock(folder, owner):
-    folder.folder.mkdir(exist_ok=True)
-    (folder.folder / "run.lock").write_text(owner)
+HOLDS = (
+    "import sys\n"
+    "from vj2_ddim_training.run_folder import RunFolder\n"
+    "with RunFolder(sys.argv[1]).claim(resume=False, overwrite=False):\n"
+    "    print('held', flush=True)\n"
+    "    sys.stdin.read()\n"
+)
 
 
-def dead_process():
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+@contextmanager
+def holder(folder):
+    """Another process that holds the folder."""
+    command = [sys.executable, "-c", HOLDS, str(folder.folder)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+        process.stdin.close()
 
 
 def test_a_new_folder_is_made_and_freed(folder):
@@ -44,23 +56,33 @@ def test_two_runs_at_once_are_refused(folder):
 
 
 def test_a_lock_of_another_live_process_is_refused_whatever_is_asked(folder):
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        lock(folder, str(process.pid))
+    with holder(folder) as process:
         folder.checkpoint.write_bytes(b"x")
         for settings in ({"resume": True}, {"overwrite": True}):
             with pytest.raises(ConfigError, match=f"process {process.pid}") as caught:
                 claim(folder, **settings).__enter__()
-            assert "--save-dir" in str(caught.value)
+            assert "save_dir" in str(caught.value)
             assert "run.lock" in str(caught.value)
-        process.communicate(b"\n")
     assert folder.checkpoint.read_bytes() == b"x"
 
 
-@pytest.mark.parametrize("owner", ["dead", "", "not a number"])
-def test_a_stale_lock_is_taken_over(folder, owner):
-    lock(folder, str(dead_process()) if owner == "dead" else owner)
+def test_the_lock_of_a_killed_process_is_free(folder):
+    with holder(folder) as process:
+        process.kill()
+        process.wait()
+        assert (folder.folder / "run.lock").exists()  # it had no time to clean up
+        with claim(folder):
+            assert (folder.folder / "run.lock").read_text() == str(os.getpid())
+    assert not (folder.folder / "run.lock").exists()
+
+
+@pytest.mark.parametrize("content", ["", "not a number", str(os.getpid())])
+def test_a_lock_file_that_nobody_holds_blocks_nobody(folder, content):
+    """A copied folder, or a process of another container with this one's number."""
+    folder.folder.mkdir()
+    (folder.folder / "run.lock").write_text(content)
     with claim(folder):
-        assert (folder.folder / "run.lock").read_text() == str(os.getpid())
+        pass
     assert not (folder.folder / "run.lock").exists()
 
 
@@ -96,7 +118,9 @@ def test_overwrite_leaves_what_is_no_part_of_a_run(folder):
 
 
 def test_nothing_to_resume(folder):
-    with pytest.raises(ConfigError, match=r"checkpoint.pt: nothing to resume; leave out resume=True"):
+    with pytest.raises(
+        ConfigError, match=r"checkpoint.pt: nothing to resume; leave out resume=True"
+    ):
         claim(folder, resume=True).__enter__()
     assert not folder.folder.exists()
 

@@ -60,11 +60,7 @@ class Checkpoint:
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write atomically: a full disk or Ctrl-C leaves the file that was there before.
-
-    Raises:
-        CheckpointError: The file cannot be written.
-    """
+    """Write atomically: a full disk or Ctrl-C leaves the file that was there before."""
     model = checkpoint.model
     content = {
         "format": FORMAT,

@@ -135,7 +135,8 @@ def train_ranker(
             resume_file=resume_file,
         )
     save_ranker(trained, file)
-    resume_file.unlink(missing_ok=True)
+    for left in (resume_file, ranker_training.candidates_file(resume_file)):
+        left.unlink(missing_ok=True)
     print_table([(name, f"{value:.3f}") for name, value in trained.metrics.items()])
     say(f"the ranker is in {file}")
 

@@ -15,11 +15,7 @@ CONDITIONS = ("none", "sketch", "latents")
 
 @dataclass(frozen=True)
 class ModelConfig(Settings):
-    """What is built. All of it is stored in the checkpoint.
-
-    Raises:
-        ConfigError: A value is out of range, or `minimal` is asked to be conditional.
-    """
+    """What is built. All of it is stored in the checkpoint."""
 
     architecture: str = setting(
         "dit", "The denoiser; minimal is the original script's.", choices=ARCHITECTURES

@@ -62,14 +62,7 @@ class Examples(Protocol):
 
 
 class GestureExamples:
-    """Gestures in memory, unconditional or with their sketch.
-
-    Args:
-        actions: `[n, L, A]` in the planner's units.
-        action_spec: What they are.
-        condition: `none` or `sketch`.
-        data_fingerprint: Names the data.
-    """
+    """Gestures in memory, unconditional or with their sketch."""
 
     layer_normed: bool | None = None  # there are no latents
 
@@ -95,12 +88,7 @@ class GestureExamples:
 
 
 class TransitionExamples:
-    """Transitions `(z_t, z_goal) -> action`: every one is its own goal (hindsight).
-
-    Args:
-        trajectories: Open trajectory files. Up to a gigabyte is read once and kept.
-        action_spec: What the actions are.
-    """
+    """Transitions `(z_t, z_goal) -> action`: every one is its own goal (hindsight)."""
 
     def __init__(self, trajectories: Trajectories, action_spec: ActionSpec) -> None:
         self._trajectories, self.action_spec = trajectories, action_spec

@@ -246,11 +246,7 @@ def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> Non
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Write what `torch.load(weights_only=True)` opens, whole or not at all.
-
-    Raises:
-        CheckpointError: The file cannot be written.
-    """
+    """Write what `torch.load(weights_only=True)` opens, whole or not at all."""
     try:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
@@ -306,11 +302,7 @@ def moving_average(most_decay: float) -> Callable[[Tensor, Tensor, Tensor | int]
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: `auto` is CUDA if there is one, else the CPU.
-
-    Raises:
-        ConfigError: The name is unknown, or CUDA was asked for and is not there.
-    """
+    """The device of a name: `auto` is CUDA if there is one, else the CPU."""
     if name not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device {name!r} is unknown; use auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
@@ -328,12 +320,6 @@ def hold_interrupts() -> Iterator[None]:
     """Hold Ctrl-C back until the block is done, so that what it changes is changed as a whole.
 
     Outside the main thread, where Python delivers no signals, this does nothing.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        KeyboardInterrupt: After the block, if Ctrl-C came inside it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -19,15 +19,7 @@ def plot_sequences(
     spec: ActionSpec,
     max_samples: int = 2,
 ) -> Figure:
-    """Original, noisy and recreated sequences side by side, one sample a row.
-
-    Args:
-        original: `[n, L, A]`.
-        noisy: `[n, L, A]`, or `[n, *spec.diffused_shape]` to show what the sampler started from.
-        recreated: `[n, L, A]`.
-        spec: Names the channels.
-        max_samples: Rows at most.
-    """
+    """Original, noisy and recreated sequences side by side, one sample a row."""
     num = num_samples(max_samples, original, noisy, recreated)
     figure = Figure(figsize=(13, 2.8 * num), layout="constrained")
     axes = figure.subplots(num, 3, squeeze=False)
@@ -45,13 +37,7 @@ def plot_sequences(
 
 
 def plot_noise(true_noise: FloatArray, predicted_noise: FloatArray, max_samples: int = 2) -> Figure:
-    """Heat maps of true noise, predicted noise and their difference, one sample a row.
-
-    Args:
-        true_noise: `[n, M, C]`.
-        predicted_noise: `[n, M, C]`.
-        max_samples: Rows at most.
-    """
+    """Heat maps of true noise, predicted noise and their difference, one sample a row."""
     num = num_samples(max_samples, true_noise, predicted_noise)
     figure = Figure(figsize=(13, 2.2 * num), layout="constrained")
     axes = figure.subplots(num, 3, squeeze=False)

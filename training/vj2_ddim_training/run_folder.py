@@ -31,11 +31,7 @@ __all__ = ["RunFolder", "Tracker", "strict_json"]
 
 
 class RunFolder:
-    """Paths of one run.
-
-    Args:
-        folder: Where everything goes.
-    """
+    """Paths of one run."""
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
@@ -47,19 +43,7 @@ class RunFolder:
 
     @contextmanager
     def claim(self, *, resume: bool, overwrite: bool) -> Iterator[None]:
-        """Hold the folder while training.
-
-        Args:
-            resume: Go on from the checkpoint, which must be there.
-            overwrite: Delete an earlier run's checkpoint and metrics first.
-
-        Yields:
-            Nothing.
-
-        Raises:
-            ConfigError: Another run holds the folder, an earlier one's results would be lost, or
-                there is nothing to resume.
-        """
+        """Hold the folder while training."""
         if resume and overwrite:
             raise ConfigError(
                 f"{self.folder}: resume=True goes on with the run that is there, overwrite=True "

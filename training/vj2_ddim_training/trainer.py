@@ -36,13 +36,7 @@ RESUMED = ("step", "epoch", "losses", "optimizer", "learning_rate", "num_average
 
 
 class DenoiserTask(StatelessTask):
-    """The diffusion loss of batches of the examples.
-
-    Args:
-        model: What is trained; freshly built (its weights are drawn from `config.seed` there).
-        config: How.
-        examples: Training examples.
-    """
+    """The diffusion loss of batches of the examples."""
 
     def __init__(self, model: DiffusionModel, config: TrainingConfig, examples: Examples) -> None:
         self.model, self.config, self.examples = model, config, examples
@@ -82,16 +76,7 @@ class DenoiserTask(StatelessTask):
 
 
 class Trainer:
-    """One training run of a denoiser.
-
-    Args:
-        model: What is trained.
-        config: How.
-        train_set: Training examples.
-        validation: Measures the averaged weights.
-        folder: Where the checkpoint goes.
-        progress: Called after every step.
-    """
+    """One training run of a denoiser."""
 
     def __init__(
         self,
@@ -179,11 +164,7 @@ class Trainer:
         )
 
     def resume(self) -> None:
-        """Take up the folder's checkpoint.
-
-        Raises:
-            CheckpointError: It was made with other settings or other data, or cannot be resumed.
-        """
+        """Take up the folder's checkpoint."""
         saved = load_checkpoint(self.folder.checkpoint)
         missing = [name for name in RESUMED if name not in saved.training]
         if missing:

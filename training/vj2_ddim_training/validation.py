@@ -36,15 +36,7 @@ NUM_SHOWN = 2
 
 @dataclass
 class Validation:
-    """Measures the averaged weights on held-out data.
-
-    Attributes:
-        held_out: Validation examples.
-        training: Some training actions, for memorisation.
-        tracker: Where numbers and pictures go.
-        config: How many sequences, when pictures, and the seed: epochs are comparable.
-        judge: Measures success, which chooses the best checkpoint; None where nobody can.
-    """
+    """Measures the averaged weights on held-out data."""
 
     held_out: Examples
     training: FloatArray

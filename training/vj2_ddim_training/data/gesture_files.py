@@ -21,20 +21,9 @@ from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = [
-    "ActionFile",
-    "FlatActions",
-    "find_action_files",
-    "fingerprint_files",
-    "load_npy",
-    "read_action_file",
-    "read_flat_actions",
-    "require_finite",
-    "require_in_range",
-    "require_replaceable",
-    "tail_fault",
-    "to_float32",
-]
+__all__ = ["ActionFile", "FlatActions", "find_action_files", "fingerprint_files", "load_npy"]
+__all__ += ["read_action_file", "read_flat_actions", "require_finite", "require_in_range"]
+__all__ += ["require_replaceable", "tail_fault", "to_float32"]
 
 ACTION_FILES = "*_actions.npy"
 
@@ -48,14 +37,7 @@ class ActionFile(NamedTuple):
 
 @dataclass(frozen=True)
 class FlatActions:
-    """The sequences of one folder or file.
-
-    Attributes:
-        actions: float32 `[n, L, A]`, in the planner's units, files in sorted order.
-        files: The files that were read.
-        tail_rows: For each file that ends in a part of a sequence, by name: the rows left over.
-        faults: One line for each thing that was left out.
-    """
+    """The sequences of one folder or file."""
 
     actions: NDArray[np.float32]
     files: tuple[Path, ...]

@@ -38,23 +38,7 @@ NUM_BINS = 10
 
 @dataclass(frozen=True)
 class DataDescription:
-    """Everything `vj2-ddim data inspect` says.
-
-    Attributes:
-        path: What was looked at.
-        num_files: Files found, the broken ones included.
-        num_sequences: Whole sequences in the readable files.
-        sequence_length: Steps L.
-        rate_hz: Steps a second.
-        channel_ranges: For each channel its lowest and highest finite value.
-        durations: Pressed steps from the first to the last, over the blocks with a press:
-            `shortest`, `median`, `mean`, `longest`, and a histogram as `counts` and bin `edges`.
-        gesture_types: Number of blocks of each type.
-        valid_share: Share of sequences that keep every rule of the spec, press durations included.
-        data_fingerprint: Names the exact files.
-        faults: One line for each trouble, beginning with the file's name.
-        actions: float32 `[n, L, A]`, for pictures; not part of `to_dict`.
-    """
+    """Everything `vj2-ddim data inspect` says."""
 
     path: str
     num_files: int

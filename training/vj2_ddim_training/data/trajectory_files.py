@@ -25,18 +25,9 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import load_npy, require_replaceable
 
-__all__ = [
-    "MANIFEST_NAME",
-    "SPLITS",
-    "TrajectoryFile",
-    "describe_file",
-    "find_trajectory_files",
-    "open_arrays",
-    "read_manifest",
-    "readable",
-    "split_names",
-    "write_trajectories_h5",
-]
+__all__ = ["MANIFEST_NAME", "SPLITS", "TrajectoryFile", "describe_file"]
+__all__ += ["find_trajectory_files", "open_arrays", "read_manifest", "readable", "split_names"]
+__all__ += ["write_trajectories_h5"]
 
 KEYS = ("embeddings", "actions")
 PATTERNS = {"pairs": "*_traj_[0-9]*_emb.npy", "npz": "*.npz", "h5": "*.h5"}
@@ -45,14 +36,7 @@ UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.Bad
 
 @dataclass(frozen=True)
 class TrajectoryFile:
-    """n trajectories of T steps each, in one file or one pair of files.
-
-    Attributes:
-        paths: The file, or the embeddings' and the actions' file.
-        num_trajectories: n.
-        num_steps: T.
-        embedding_shape: `(N, D)`: tokens, width.
-    """
+    """n trajectories of T steps each, in one file or one pair of files."""
 
     paths: tuple[Path, ...]
     num_trajectories: int

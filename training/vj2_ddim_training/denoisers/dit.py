@@ -16,14 +16,8 @@ from torch.nn import functional
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.denoisers.minimal import require_embeddable, sinusoidal_embedding
 
-__all__ = [
-    "Attention",
-    "DiTDenoiser",
-    "FeedForward",
-    "TransformerLayer",
-    "fourier_features",
-    "modulate",
-]
+__all__ = ["Attention", "DiTDenoiser", "FeedForward", "TransformerLayer", "fourier_features"]
+__all__ += ["modulate"]
 
 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -39,11 +33,7 @@ def fourier_features(values: Tensor, num_frequencies: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of `queries` over `context` (Vaswani et al. 2017).
-
-    Raises:
-        ConfigError: The head count does not divide the width.
-    """
+    """Multi-head attention of `queries` over `context` (Vaswani et al. 2017)."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()

@@ -50,20 +50,7 @@ class _PositionalEncoding(nn.Module):
 
 
 class MinimalDenoiser(nn.Module):
-    """The original `MinimalDiffusionTransformer`: names of weights and arithmetic are its own.
-
-    Args:
-        rows: L, actions in a sequence.
-        channels: A.
-        d_model: Width, even.
-        num_layers: Transformer layers.
-        nhead: Attention heads; must divide `d_model`.
-        dim_feedforward: Width of the feed-forward layers.
-        dropout: Dropout rate while training.
-
-    Raises:
-        ConfigError: The head count does not divide the width, or the width is odd or below 4.
-    """
+    """The original `MinimalDiffusionTransformer`: names of weights and arithmetic are its own."""
 
     def __init__(
         self,
@@ -92,16 +79,7 @@ class MinimalDenoiser(nn.Module):
         self.layer_norm = nn.LayerNorm(d_model)
 
     def forward(self, sample: Tensor, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Predict epsilon.
-
-        Args:
-            sample: x_t `[B, L, A]`.
-            timesteps: `[B]`, integers.
-            condition: Not used: this architecture is unconditional.
-
-        Returns:
-            `[B, L, A]`.
-        """
+        """Predict epsilon."""
         tokens = self.pos_encoder(self.action_embedding(sample))
         tokens = tokens + sinusoidal_embedding(timesteps, self.d_model)[:, None, :]
         output: Tensor = self.output_projection(self.transformer(self.layer_norm(tokens)))

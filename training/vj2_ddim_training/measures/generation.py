@@ -139,16 +139,6 @@ def coverage_and_density(
     """Coverage and density (Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics", eq. 3-4).
 
     Around every reference point lies a ball that reaches its k-th nearest other reference point.
-
-    Args:
-        reference: `[n, d]`; with n <= k, k is n - 1.
-        generated: `[m, d]`.
-        num_neighbours: k.
-
-    Returns:
-        `coverage`, the share of balls with a generated point inside (0 to 1), and `density`, the
-        balls that a generated point is inside of, on average, divided by k (1 is expected when the
-        two sets come from one distribution). NaN without generated points or with n < 2.
     """
     k = min(num_neighbours, len(reference) - 1)
     if k < 1 or len(generated) == 0:
@@ -164,18 +154,7 @@ def coverage_and_density(
 
 
 def memorisation_ratio(training: FloatArray, reference: FloatArray, generated: FloatArray) -> float:
-    """How near generated points are to the training set, against points held out from it.
-
-    Args:
-        training: `[t, d]`.
-        reference: `[n, d]`, held out.
-        generated: `[m, d]`.
-
-    Returns:
-        Median distance of the generated points to their nearest training points, divided by that of
-        the reference points plus 1e-8. 1 is what new points have; near 0, the training set was
-        memorised. NaN when a set is empty.
-    """
+    """How near generated points are to the training set, against points held out from it."""
     if min(len(training), len(reference), len(generated)) == 0:
         return float("nan")
     tree = cKDTree(training)

@@ -16,16 +16,8 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = [
-    "GESTURE_TYPES",
-    "Gestures",
-    "blocks_of",
-    "find_gestures",
-    "gesture_type",
-    "scaled_coordinates",
-    "sketch_of",
-    "sketch_size",
-]
+__all__ = ["GESTURE_TYPES", "Gestures", "blocks_of", "find_gestures", "gesture_type"]
+__all__ += ["scaled_coordinates", "sketch_of", "sketch_size"]
 
 GESTURE_TYPES = ("click", "horizontal", "vertical", "diagonal", "none")
 CLICK_DISTANCE = 0.05  # a press that moves less is a click
@@ -34,14 +26,7 @@ DOMINANCE = 2.0  # one axis outweighs the other when it moves more than this man
 
 @dataclass(frozen=True)
 class Gestures:
-    """One gesture for each of m blocks; C coordinates.
-
-    Attributes:
-        start: `[m]` first pressed step; 0 where nothing is pressed.
-        stop: `[m]` one past the last pressed step; 0 where nothing is pressed.
-        start_point: `[m, C]` scaled position at the first pressed step.
-        end_point: `[m, C]` scaled position at the last pressed step.
-    """
+    """One gesture for each of m blocks; C coordinates."""
 
     start: IntArray
     stop: IntArray

@@ -47,14 +47,6 @@ def variation_ratios(
 
     The unbiased variance over time of every sequence, averaged over the sequences; that of `found`
     divided by that of `reference` plus 1e-8.
-
-    Args:
-        reference: `[n, L, A]`.
-        found: `[m, L, A]`; 1 means that it varies as the reference does.
-        spec: Names the channels.
-
-    Returns:
-        `variance_ratio_{x,y,p}` (needs L >= 2) and `smoothness_ratio_{x,y,p}` (needs L >= 3).
     """
     measures = {}
     for name, order in (("variance_ratio", 0), ("smoothness_ratio", 1)):

@@ -34,14 +34,8 @@ from vj2_ddim_training.denoisers.dit import (
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.loop import save_atomically
 
-__all__ = [
-    "RankedSampler",
-    "RankerNetwork",
-    "TrainedRanker",
-    "load_ranker",
-    "model_fingerprint",
-    "save_ranker",
-]
+__all__ = ["RankedSampler", "RankerNetwork", "TrainedRanker", "load_ranker"]
+__all__ += ["model_fingerprint", "save_ranker"]
 
 NUM_FREQUENCIES = 5  # the finest wave is 1/16 of the range long
 MOST_ENTRIES = 64  # of a candidate whose entries are worth features of their own
@@ -124,12 +118,7 @@ class RankerNetwork(nn.Module):
 
 
 class RankedSampler(TorchSampler):
-    """A `SamplerModel` with a ranker: `DDIMOptimizer(RankedSampler(...), num_ranked=1)`.
-
-    Args:
-        model: The model; it is put into evaluation mode.
-        ranker: Trained for it; likewise.
-    """
+    """A `SamplerModel` with a ranker: `DDIMOptimizer(RankedSampler(...), num_ranked=1)`."""
 
     def __init__(self, model: DiffusionModel, ranker: RankerNetwork) -> None:
         super().__init__(model)
@@ -154,15 +143,7 @@ FINGERPRINT_DIGITS = 16
 
 @dataclass(frozen=True)
 class TrainedRanker:
-    """A ranker and its history.
-
-    Attributes:
-        ranker: In evaluation mode.
-        model_fingerprint: Names the model whose condition tokens it reads.
-        data_fingerprint: Names the training data.
-        metrics: Measured on held-out problems, see `measure_ranker`.
-        provenance: Versions.
-    """
+    """A ranker and its history."""
 
     ranker: RankerNetwork
     model_fingerprint: str
@@ -187,11 +168,7 @@ def model_fingerprint(model: DiffusionModel) -> str:
 
 
 def save_ranker(trained: TrainedRanker, path: Path) -> None:
-    """Write atomically a file that `torch.load(weights_only=True)` opens.
-
-    Raises:
-        CheckpointError: The file cannot be written.
-    """
+    """Write atomically a file that `torch.load(weights_only=True)` opens."""
     content = {
         "format": FORMAT,
         "config": trained.ranker.config.to_dict(),

@@ -21,21 +21,12 @@ from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
-from vj2_ddim_training.loop import TrainingLoop, run_resumably, warmup_cosine
+from vj2_ddim_training.loop import TrainingLoop, run_resumably, save_atomically, warmup_cosine
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
 
-__all__ = [
-    "JudgedCandidates",
-    "RankerCost",
-    "RankerTask",
-    "comparable",
-    "fit_ranker",
-    "judge_candidates",
-    "measure_ranker",
-    "pairwise_loss",
-    "train_ranker",
-]
+__all__ = ["JudgedCandidates", "RankerCost", "RankerTask", "comparable", "fit_ranker"]
+__all__ += ["judge_candidates", "measure_ranker", "pairwise_loss", "train_ranker"]
 
 RankerCost = Callable[[Mapping[str, FloatArray], FloatArray], FloatArray]
 """The planner's cost: context arrays `[B, ...]` and candidates `[B, K, L, A]` to `[B, K]`."""
@@ -258,7 +249,12 @@ def train_ranker(
     """
     config = config or RankerConfig()
     model.eval()
-    judged = judge_candidates(model, examples, cost, config, progress)
+    made_of = model_fingerprint(model), examples.data_fingerprint
+
+    def judge() -> JudgedCandidates:
+        return judge_candidates(model, examples, cost, config, progress)
+
+    judged = judge() if resume_file is None else _judge_once(judge, resume_file, config, made_of)
     held_out = int(config.held_out_share * len(judged.cost))
     measured, learned = (
         JudgedCandidates(*(array[part] for array in judged))
@@ -277,12 +273,35 @@ def train_ranker(
         return metrics | dict(success(model, ranker) if success is not None else {})
 
     best = _Best(measure) if keep == "best" else None
-    fingerprints = model_fingerprint(model), examples.data_fingerprint
     ranker = fit_ranker(
         model, learned, config, progress, best=best, resume_file=resume_file,
-        made_of=fingerprints,
+        made_of=made_of,
     )  # fmt: skip
-    return TrainedRanker(ranker, *fingerprints, measure(ranker))
+    return TrainedRanker(ranker, *made_of, measure(ranker))
+
+
+def _judge_once(
+    judge: Callable[[], JudgedCandidates],
+    resume_file: Path,
+    config: RankerConfig,
+    made_of: tuple[str, ...],
+) -> JudgedCandidates:
+    """Candidates and their costs, kept beside the resume file: costs are what takes long."""
+    file = candidates_file(resume_file)
+    key = repr((sorted(config.to_dict().items()), made_of))
+    if file.exists():
+        saved = torch.load(file, weights_only=True)
+        if saved["key"] == key:
+            return JudgedCandidates(*(saved[name].numpy() for name in JudgedCandidates._fields))
+    judged = judge()
+    arrays = {name: torch.as_tensor(array) for name, array in judged._asdict().items()}
+    save_atomically({"key": key, **arrays}, file)
+    return judged
+
+
+def candidates_file(resume_file: Path) -> Path:
+    """Where the costs of a training that may go on are kept."""
+    return resume_file.with_name(f"{resume_file.name}.candidates")
 
 
 class _Best:
