@@ -2,12 +2,14 @@
 
 import numpy as np
 
-from vj2_ddim_benchmark.world.layouts import Layout
-from vj2_ddim_benchmark.world.palettes import draw_palettes
+from vj2_ddim_benchmark.world.layouts import Layout, draw_pairs
+from vj2_ddim_benchmark.world.painting import NUM_SECTORS, draw_palettes
 from vj2_ddim_benchmark.world.screen import ABSENT, TouchScreen
-from vj2_ddim_benchmark.world.scripts import drag
+from vj2_ddim_benchmark.world.touch import drag
 from vj2_ddim_benchmark.world.widgets import KINDS, NUM_SLOTS, SLOT_KINDS, WIDGETS
+from vj2_ddim_plugin.actions import ActionSpec
 
+VALID = ActionSpec(max_press_steps=200, path_knots=3)  # long presses and bends included
 ACTIVE_KINDS = tuple(widget.kind for widget in WIDGETS if widget.active)
 
 
@@ -30,7 +32,8 @@ def screens_of(kind, boxes, options, state, size=64):
     num_states[:, slot] = rules(kind).num_states(chosen[:, slot])
     states = np.full((num, NUM_SLOTS), ABSENT)
     states[:, slot] = state
-    colors = draw_palettes(num, "train", np.random.default_rng(num))[0]
+    rng = np.random.default_rng(num)
+    colors = draw_palettes(draw_pairs(num, NUM_SECTORS, "train", rng), rng)
     return TouchScreen(
         Layout(placed, chosen, num_states, colors, np.zeros((num, 5), int)), states, size
     )

@@ -17,24 +17,14 @@ from vj2_ddim_benchmark.world.environment import TouchScreenEnv
 from vj2_ddim_benchmark.world.pictures import draw_gesture
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.vector import TouchScreenVectorEnv
 
 __all__ = [
-    "Problems",
-    "TouchScreen",
-    "TouchScreenEnv",
-    "TouchScreenVectorEnv",
-    "Transitions",
-    "collect_transitions",
-    "draw_gesture",
-    "load_transitions",
-    "one_gesture_problems",
-    "save_transitions",
-]
+    "Problems", "TouchScreen", "TouchScreenEnv", "Transitions", "collect_transitions",
+    "draw_gesture", "load_transitions", "one_gesture_problems", "save_transitions",
+]  # fmt: skip
 
 gymnasium.register(
     id="TouchScreen-v0",
     entry_point="vj2_ddim_benchmark.world.environment:TouchScreenEnv",
-    vector_entry_point="vj2_ddim_benchmark.world.vector:TouchScreenVectorEnv",
     max_episode_steps=20,
 )

@@ -1,45 +1,47 @@
-"""Trajectories of touched screens: collected by policies, kept in HDF5 files."""
+"""Trajectories of touched screens: collected by policies, kept in HDF5 files; and how fast."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
+from vj2_ddim_benchmark.progress import Progress
+from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.policies import NEAR_MISS_SHARE, mixed_policy
-from vj2_ddim_benchmark.world.screens_with import screens_with
-from vj2_ddim_benchmark.world.splits import SPLITS, require_split
-from vj2_ddim_benchmark.world.touch import NUM_STEPS
+from vj2_ddim_benchmark.world.problems import screens_with
+from vj2_ddim_benchmark.world.screen import TouchScreen
+from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
 from vj2_ddim_benchmark.world.widgets import WIDGETS
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures.segments import IntArray
 
-__all__ = ["Transitions", "collect_transitions", "load_transitions", "save_transitions"]
+__all__ = [
+    "Transitions", "collect_transitions", "counted", "load_transitions", "measure_speed",
+    "save_transitions",
+]  # fmt: skip
 
 FORMAT = "vj2-ddim touch screen transitions 1"
 DATASETS = {"frames": (5, "u"), "actions": (4, "f"), "states": (3, "i")}  # dimensions, type
+SCRIPTED_SHARE = 0.7  # of the gestures, unless told; the others are random
+PURPOSE = 2  # keeps the randomness apart from that of problems with the same seed
 
 
 @dataclass(frozen=True)
 class Transitions:
-    """n trajectories of T screens each, one action block between any two.
+    """n trajectories of T screens each, one action block between any two."""
 
-    Attributes:
-        frames: uint8 `[n, T, H, W, 3]`.
-        actions: float32 `[n, T-1, 250, 3]`.
-        states: int `[n, T, S]`.
-    """
-
-    frames: Images
-    actions: NDArray[np.float32]
-    states: IntArray
+    frames: Images  # [n, T, H, W, 3]
+    actions: Actions  # [n, T-1, 250, 3]
+    states: IntArray  # [n, T, S]
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together."""
@@ -58,7 +60,7 @@ def collect_transitions(
     horizon: int,
     split: str,
     seed: int,
-    scripted_share: float = 0.7,
+    scripted_share: float = SCRIPTED_SHARE,
     near_miss_share: float = NEAR_MISS_SHARE,
     size: int = 64,
     progress: Callable[[int], None] | None = None,
@@ -83,12 +85,10 @@ def collect_transitions(
             f"horizon must be at least 1 and scripted_share in [0, 1]; found {horizon} and "
             f"{scripted_share}"
         )
-    require_split(split)
-    rng = np.random.default_rng([seed, SPLITS.index(split), 2])
+    rng = seeded(split, seed, PURPOSE, num_trajectories=num_trajectories)
     active = np.flatnonzero([widget.active for widget in WIDGETS])
-    pool, rows = screens_with(
-        np.resize(rng.permutation(active), num_trajectories), split, seed, size
-    )
+    kinds = np.resize(rng.permutation(active), num_trajectories)
+    pool, rows = screens_with(kinds, split, seed, size)
     screens = pool.select(rng.permutation(rows))
     frames = np.empty((num_trajectories, horizon + 1, size, size, 3), np.uint8)
     actions = np.empty((num_trajectories, horizon, NUM_STEPS, 3), np.float32)
@@ -103,16 +103,22 @@ def collect_transitions(
     return Transitions(frames, actions, states)
 
 
+def counted(progress: Progress, phase: str, total: int) -> Callable[[int], None]:
+    """A progress for `collect_transitions` that adds up, and tells how many of a total are done."""
+    done = 0
+
+    def count(added: int) -> None:
+        nonlocal done
+        done += added
+        progress(phase, done, total)
+
+    return count
+
+
 def save_transitions(
     path: Path | str, transitions: Transitions, attributes: Mapping[str, Any] | None = None
 ) -> None:
-    """Write trajectories to an HDF5 file, whole or not at all.
-
-    Args:
-        path: The file to create or replace.
-        transitions: What to write, as datasets `frames`, `actions` and `states`.
-        attributes: Provenance: numbers and strings, kept as the file's attributes.
-    """
+    """Write trajectories to an HDF5 file, whole or not at all; attributes hold their provenance."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"] = FORMAT
         for name, value in (attributes or {}).items():
@@ -124,11 +130,7 @@ def save_transitions(
 
 
 def load_transitions(path: Path | str) -> Transitions:
-    """Read trajectories from an HDF5 file.
-
-    Raises:
-        DataError: The file is missing, broken, or holds something else.
-    """
+    """Read trajectories from an HDF5 file; a `DataError` if it holds something else."""
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
@@ -154,3 +156,28 @@ def load_transitions(path: Path | str) -> Transitions:
         return Transitions(**arrays)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def measure_speed(
+    num_screens: int = 512, *, size: int = 64, num_repeats: int = 9, seed: int = 0
+) -> dict[str, Any]:
+    """Transitions a second of `execute` and `render`, medians over the repeats after a first run.
+
+    Screens and gestures are drawn before; numpy uses one thread for all of it. `wall` is the clock
+    on the wall; `cpu` is the process's time, which tells on a busy machine how fast one core to
+    itself would be.
+    """
+    if num_repeats < 1:
+        raise ConfigError(f"num_repeats must be at least 1; found {num_repeats}")
+    screens = TouchScreen.generate(num_screens, split="train", seed=seed, size=size)
+    actions = mixed_policy(screens, SCRIPTED_SHARE, np.random.default_rng(seed))
+    repeats: dict[str, list[float]] = {"wall": [], "cpu": []}
+    for _ in range(num_repeats + 1):
+        wall, cpu = time.perf_counter(), time.process_time()
+        screens.execute(actions).render()
+        repeats["cpu"].append(time.process_time() - cpu)
+        repeats["wall"].append(time.perf_counter() - wall)
+    repeats = {clock: seconds[1:] for clock, seconds in repeats.items()}
+    rates = {clock: num_screens / median(seconds) for clock, seconds in repeats.items()}
+    asked = {"num_screens": num_screens, "size": size, "num_repeats": num_repeats, "seed": seed}
+    return {**asked, "transitions_per_second": rates, "repeats": repeats}

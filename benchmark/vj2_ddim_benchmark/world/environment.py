@@ -8,14 +8,14 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from vj2_ddim_benchmark.world.layouts import require_split
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.splits import require_split
 from vj2_ddim_benchmark.world.touch import NUM_STEPS
 from vj2_ddim_plugin.errors import ConfigError
 
-__all__ = ["TouchScreenEnv", "draw_episode"]
+__all__ = ["TouchScreenEnv"]
 
 MAX_SEED = 2**31
 
@@ -27,6 +27,14 @@ class TouchScreenEnv(gymnasium.Env[Images, NDArray[np.float32]]):
     y, press in [0, 1] at 500 Hz. The reward is 1 in the goal state, which ends the episode, and 0
     elsewhere. `info` holds `state` and `goal_state` (int `[S]`), `goal` (the goal's picture) and
     `state_distance`.
+
+    Args:
+        split: Whose layouts to draw: `"train"`, `"validation"` or `"test"`.
+        size: Width and height of the picture, in pixels.
+        render_mode: `"rgb_array"` or None.
+
+    Raises:
+        ConfigError: The split or the render mode is unknown, or the size out of range.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012 (the base class declares it so)
@@ -37,16 +45,6 @@ class TouchScreenEnv(gymnasium.Env[Images, NDArray[np.float32]]):
     def __init__(
         self, split: str = "train", size: int = 64, render_mode: str | None = None
     ) -> None:
-        """Make an environment.
-
-        Args:
-            split: Whose layouts to draw: `"train"`, `"validation"` or `"test"`.
-            size: Width and height of the picture, in pixels.
-            render_mode: `"rgb_array"` or None.
-
-        Raises:
-            ConfigError: The split or the render mode is unknown, or the size out of range.
-        """
         require_split(split)
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode must be 'rgb_array' or None; found {render_mode!r}")
@@ -73,7 +71,9 @@ class TouchScreenEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         if options:
             self.screen, self.goal = _screen_and_goal(options, self.size)
         else:
-            self.screen, self.goal = draw_episode(self.split, self.size, self.np_random)
+            seed = int(self.np_random.integers(MAX_SEED))
+            problem = one_gesture_problems(1, split=self.split, seed=seed, size=self.size)
+            self.screen, self.goal = problem.start, problem.goal
         return self._observation(), self._info()
 
     def step(self, action: NDArray[np.float32]) -> tuple[Images, float, bool, bool, dict[str, Any]]:
@@ -100,15 +100,6 @@ class TouchScreenEnv(gymnasium.Env[Images, NDArray[np.float32]]):
             "goal": self.goal.render()[0],
             "state_distance": float(self.screen.state_distance(self.goal.state)[0]),
         }
-
-
-def draw_episode(
-    split: str, size: int, rng: np.random.Generator
-) -> tuple[TouchScreen, TouchScreen]:
-    """A fresh screen of the split, and the same screen one gesture later: the goal."""
-    seed = int(rng.integers(MAX_SEED))
-    problem = one_gesture_problems(1, split=split, seed=seed, size=size)
-    return problem.start, problem.goal
 
 
 def _screen_and_goal(options: dict[str, Any], size: int) -> tuple[TouchScreen, TouchScreen]:

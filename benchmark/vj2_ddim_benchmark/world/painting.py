@@ -1,38 +1,92 @@
-"""Painting rectangles onto pictures: everything on a screen is made of them.
+"""Colours and painting: a palette for each screen, and the rectangles everything is made of.
 
-Pictures are painted at twice their size, colours packed into one integer a pixel, and each block of
-2 x 2 pixels is then averaged, so that edges between pixels are smooth.
+A palette is a light or dark theme, an accent hue and a base hue from which the hues of keys and
+pages are spread evenly. Pictures are painted at twice their size, colours packed into one integer a
+pixel, and each block of 2 x 2 pixels is then averaged, so that edges between pixels are smooth.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.world.palettes import PackedColors
 from vj2_ddim_benchmark.world.touch import PAGE
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["Images", "Rectangles", "paint", "stack_boxes"]
+__all__ = [
+    "NUM_SECTORS", "Color", "Images", "PackedColors", "Rectangles", "draw_palettes", "paint",
+    "shrunk", "stack_boxes",
+]  # fmt: skip
 
 Images = NDArray[np.uint8]
+PackedColors = NDArray[np.uint32]  # little-endian red, green, blue, 0
+
+NUM_SECTORS = 10  # of the circle of hues
 CHUNK = 32  # pictures painted at once: their canvases stay in the cache
+
+
+class Color:
+    """Places in a palette."""
+
+    BACKGROUND, SURFACE, MUTED, ACCENT, INK, KNOB = range(6)
+    KEYS, PAGES, PAGE_MARKS = slice(6, 15), slice(15, 19), slice(19, 23)
+    COUNT = 23
+
+
+def draw_palettes(sectors: IntArray, rng: np.random.Generator) -> PackedColors:
+    """Palettes `[n, COUNT]` with accent and base hue in the given sectors, `[n, 2]`."""
+    num = len(sectors)
+    accent, base = ((sectors + rng.random((num, 2))) / NUM_SECTORS).T[:, :, None]
+    dark = rng.random((num, 1)) < 0.5
+    steps = np.arange(9)
+    look: list[tuple[list[int] | slice, FloatArray, float, FloatArray | float]] = [
+        ([Color.BACKGROUND], accent, 0.12, np.where(dark, 0.12, 0.96)),
+        ([Color.SURFACE], accent, 0.15, np.where(dark, 0.26, 0.84)),
+        ([Color.MUTED], accent, 0.08, np.where(dark, 0.45, 0.62)),
+        ([Color.ACCENT], accent, 0.85, np.where(dark, 0.95, 0.8)),
+        ([Color.INK], accent, 0.05, np.where(dark, 1.0, 0.05)),
+        ([Color.KNOB], accent, 0.0, 1.0),
+        (Color.KEYS, base + steps / 9, 0.75, np.where(steps % 2, 0.65, 0.95)),
+        (Color.PAGES, base + steps[:4] / 4, 0.55, np.where(dark, 0.65, 0.9)),
+        (Color.PAGE_MARKS, base + steps[:4] / 4 + 0.08, 0.9, np.where(dark, 0.95, 0.5)),
+    ]
+    hsv = np.zeros((num, Color.COUNT, 3))
+    for colors, hue, saturation, value in look:
+        hsv[:, colors, 0], hsv[:, colors, 1], hsv[:, colors, 2] = hue % 1.0, saturation, value
+    hsv[..., 1:] *= rng.uniform(0.9, 1.0, (num, 1, 2))
+    levels = np.rint(255.0 * _hsv_to_rgb(hsv)).astype(np.uint32)
+    return np.asarray(levels[..., 0] | levels[..., 1] << 8 | levels[..., 2] << 16, dtype="<u4")
+
+
+def _hsv_to_rgb(hsv: FloatArray) -> FloatArray:
+    """`[..., 3]` hue, saturation, value to red, green, blue, all in [0, 1]."""
+    hue, saturation, value = hsv[..., :1], hsv[..., 1:2], hsv[..., 2:]
+    shifted = (np.array([5.0, 3.0, 1.0]) + 6.0 * hue) % 6.0
+    wave = np.clip(np.minimum(shifted, 4.0 - shifted), 0.0, 1.0)
+    return np.asarray(value * (1.0 - saturation * wave))
 
 
 @dataclass(frozen=True)
 class Rectangles:
-    """R rectangles for each of m widgets, later ones over earlier ones.
+    """R rectangles for each of m widgets, later ones over earlier ones."""
 
-    Attributes:
-        boxes: `[m, R, 4]` left, top, right, bottom in page pixels; empty ones are not painted.
-        colors: `[m, R]` packed colours.
-    """
+    boxes: FloatArray  # [m, R, 4] left, top, right, bottom in page pixels; none where empty
+    colors: PackedColors  # [m, R]
 
-    boxes: FloatArray
-    colors: PackedColors
+    @classmethod
+    def of(cls, palettes: PackedColors, *layers: tuple[FloatArray, PackedColors | int]) -> Self:
+        """From boxes, `[m, 4]` or `[m, r, 4]`, each with a place in the palettes or own colours."""
+        boxes, colors = [], []
+        for box, color in layers:
+            own = palettes[:, color] if isinstance(color, int) else color
+            boxes.append(box if box.ndim == 3 else box[:, None])
+            own = own if own.ndim == 2 else own[:, None]
+            colors.append(np.broadcast_to(own, boxes[-1].shape[:2]))
+        return cls(np.concatenate(boxes, axis=1), np.concatenate(colors, axis=1))
 
 
 def stack_boxes(
@@ -42,17 +96,13 @@ def stack_boxes(
     return np.stack(np.broadcast_arrays(left, top, right, bottom), axis=-1)
 
 
+def shrunk(boxes: FloatArray, pixels: FloatArray | float) -> FloatArray:
+    """Boxes with a margin taken off each side; empty ones stay empty."""
+    return np.asarray(boxes + np.asarray(pixels)[..., None] * np.array([1.0, 1.0, -1.0, -1.0]))
+
+
 def paint(background: PackedColors, layers: list[tuple[IntArray, Rectangles]], size: int) -> Images:
-    """Paint n pictures.
-
-    Args:
-        background: `[n]` packed colours.
-        layers: Pairs of the picture `[m]` that each widget is on, and the widgets' rectangles.
-        size: Width and height of the pictures.
-
-    Returns:
-        `[n, size, size, 3]`.
-    """
+    """Pictures `[n, size, size, 3]` of layers: which picture `[m]` each widget is on, and it."""
     num = len(background)
     images = np.empty((num, size, size, 3), np.uint8)
     canvases = np.empty((min(num, CHUNK), 2 * size, 2 * size), "<u4")

@@ -1,40 +1,38 @@
-"""Pictures to look at: a screen, enlarged, with a gesture drawn over it."""
+"""Pictures to look at: a screen with a gesture drawn over it, and a gallery of all widgets."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world.touch import PAGE, gesture_path
+from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS, WIDGETS
 from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["PATH", "PRESS", "RELEASE", "draw_gesture"]
+__all__ = ["PATH", "PRESS", "RELEASE", "draw_gallery", "draw_gesture"]
 
 OUTLINE = (0, 0, 0)
 PATH = (255, 255, 255)
 PRESS = (40, 200, 80)  # where the finger came down
 RELEASE = (235, 50, 50)  # where it was lifted
 WIDTH = 320  # least width of the picture, in pixels
+GALLERY_COLUMNS = 4
+GALLERY_SIZE = 128  # pixels of each screen
+GALLERY_INCHES = 1.35  # width of a screen in the figure
 
 
 def draw_gesture(frame: Images, action: ArrayLike) -> Images:
     """Enlarge a picture and draw the gesture of an action block over it.
 
     The path is white, the press a large green dot, the release a small red one (so a tap is a red
-    dot in a green ring); a block without a press draws nothing.
-
-    Args:
-        frame: uint8 `[H, W, 3]`.
-        action: `[250, 3]` of x, y, press in [0, 1].
-
-    Returns:
-        uint8 `[k*H, k*W, 3]`, enlarged k times to at least 320 pixels across.
-
-    Raises:
-        ActionError: The action is not an array of numbers of that shape.
-        DataError: The frame is not a picture.
+    dot in a green ring); a block `[250, 3]` without a press draws nothing. A frame `[H, W, 3]`
+    becomes `[k*H, k*W, 3]`, at least 320 pixels across.
     """
     picture = np.asarray(frame)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
@@ -76,3 +74,30 @@ def _stamp(picture: Images, points: FloatArray, radius: float, color: tuple[int,
     covered &= ((pixels >= 0) & (pixels < picture.shape[1::-1])).all(axis=-1)
     x, y = pixels[covered].T
     picture[y, x] = color
+
+
+def draw_gallery(path: Path | str, *, split: str = "train", seed: int = 0) -> None:
+    """Draw a one-gesture problem of each kind that has goals into a PNG file.
+
+    Left of each pair: the start and the gesture over it; right: the goal. A star marks the
+    multimodal kinds.
+    """
+    from matplotlib.figure import Figure  # here, so that a planner's worker does not load it
+
+    kinds = [widget.kind for widget in WIDGETS if widget.active]
+    problems = one_gesture_problems(6 * len(kinds), split=split, seed=seed, size=GALLERY_SIZE)
+    starts, goals = problems.start.render(), problems.goal.render()
+    num_rows = -(-len(kinds) // GALLERY_COLUMNS)
+    extent = 2 * GALLERY_COLUMNS * GALLERY_INCHES, num_rows * 1.2 * GALLERY_INCHES
+    figure = Figure(extent, layout="constrained")
+    grid = figure.add_gridspec(num_rows, GALLERY_COLUMNS)
+    for place, kind in enumerate(kinds):
+        pair = figure.add_subfigure(grid[divmod(place, GALLERY_COLUMNS)])
+        index = int(np.flatnonzero(problems.kind == kind)[0])
+        pair.suptitle(kind + (" *" if kind in MULTIMODAL_KINDS else ""), fontsize=9)
+        pictures = (draw_gesture(starts[index], problems.actions[index]), goals[index])
+        for axes, picture in zip(pair.subplots(1, 2), pictures, strict=True):
+            axes.imshow(picture)
+            axes.set_axis_off()
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")

@@ -7,23 +7,14 @@ policy taps and drags anywhere. Both return VJ2-GUI's gestures, `[n, 250, 3]`.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.scripts import drag, random_times
-from vj2_ddim_benchmark.world.touch import PAGE
+from vj2_ddim_benchmark.world.touch import PAGE, Actions, drag, random_times
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, Strokes
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = [
-    "NEAR_MISS_SHARE",
-    "choose_slots",
-    "mixed_policy",
-    "near_misses",
-    "random_policy",
-    "touch_slots",
-]
+__all__ = ["NEAR_MISS_SHARE", "choose_slots", "mixed_policy", "random_policy", "touch_slots"]
 
 NEAR_MISS_SHARE = 0.35  # of scripted gestures, unless told
 MISS_PIXELS = (2.0, 24.0)  # how far beside a widget a near miss lands
@@ -35,19 +26,19 @@ def mixed_policy(
     scripted_share: float,
     rng: np.random.Generator,
     near_miss_share: float = NEAR_MISS_SHARE,
-) -> NDArray[np.float32]:
+) -> Actions:
     """Scripted gestures on a share of the screens, random ones on the others."""
     actions = random_policy(screens.num_screens, rng)
     draw = rng.random(screens.num_screens)
     missing = np.flatnonzero(draw < scripted_share * near_miss_share)
     touching = np.flatnonzero((draw >= scripted_share * near_miss_share) & (draw < scripted_share))
     slots = choose_slots(screens, rng)
-    actions[missing] = near_misses(screens.select(missing), slots[missing], rng)
+    actions[missing] = _near_misses(screens.select(missing), slots[missing], rng)
     actions[touching] = touch_slots(screens.select(touching), slots[touching], rng)
     return actions
 
 
-def random_policy(num: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def random_policy(num: int, rng: np.random.Generator) -> Actions:
     """Presses and drags, half of each, anywhere on the page.
 
     One press in five is long; one drag in three is bent.
@@ -60,21 +51,16 @@ def random_policy(num: int, rng: np.random.Generator) -> NDArray[np.float32]:
     return _perform(Strokes(start, end, via, long), rng)
 
 
-def touch_slots(
-    screens: TouchScreen, slots: IntArray, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def touch_slots(screens: TouchScreen, slots: IntArray, rng: np.random.Generator) -> Actions:
     """Change the state of one widget on each screen: that in slot `[n]`."""
     return _perform(_strokes(screens, slots, rng), rng)
 
 
-def near_misses(
-    screens: TouchScreen, slots: IntArray, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """Mistakes around the widget in slot `[n]`.
+def _near_misses(screens: TouchScreen, slots: IntArray, rng: np.random.Generator) -> Actions:
+    """Mistakes around the widget in slot `[n]`, evenly of five sorts.
 
-    Evenly: a tap beside it, a drag that should have been a tap, a tap anywhere on it, a press
-    that is long and should be short or the other way round, and the right gesture with a wrong
-    end and no bend.
+    A tap beside it, a drag that should have been a tap, a tap anywhere on it, a press that is long
+    and should be short or the other way round, and the right gesture with a wrong end and no bend.
     """
     num = screens.num_screens
     boxes = screens.layout.boxes[np.arange(num), slots]
@@ -100,12 +86,8 @@ def choose_slots(
 ) -> IntArray:
     """A slot `[n]` of a widget that a touch can change: first a kind, then one of the kind.
 
-    A kind is chosen the more often on a screen that has it, the fewer of the screens have it.
-
-    Args:
-        screens: n screens.
-        rng: Source of randomness.
-        kinds: `[n]` indices of the kinds to choose from, where that is not free.
+    A kind is chosen the more often on a screen that has it, the fewer of the screens have it;
+    `kinds` `[n]` are indices of those to choose from, where that is not free.
     """
     present = screens.layout.num_states > 1
     if kinds is not None:
@@ -140,7 +122,7 @@ def _strokes(screens: TouchScreen, slots: IntArray, rng: np.random.Generator) ->
     return Strokes(start, end, via, long)
 
 
-def _perform(strokes: Strokes, rng: np.random.Generator) -> NDArray[np.float32]:
+def _perform(strokes: Strokes, rng: np.random.Generator) -> Actions:
     (x0, y0), (x1, y1) = strokes.start.T / PAGE, strokes.end.T / PAGE
     via = None if strokes.via is None else tuple(strokes.via.T / PAGE)
     times = random_times(len(x0), rng, strokes.long)

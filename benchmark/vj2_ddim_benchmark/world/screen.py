@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vj2_ddim_benchmark.world.layouts import Layout, draw_layouts
-from vj2_ddim_benchmark.world.painting import Images, paint
-from vj2_ddim_benchmark.world.palettes import BACKGROUND
-from vj2_ddim_benchmark.world.splits import SPLITS, require_split
-from vj2_ddim_benchmark.world.touch import read_gestures
+from vj2_ddim_benchmark.world.layouts import Layout, draw_layouts, seeded
+from vj2_ddim_benchmark.world.painting import Color, Images, paint
+from vj2_ddim_benchmark.world.touch import inside, read_gestures
 from vj2_ddim_benchmark.world.widgets import (
     NUM_SLOTS,
     SLOT_KINDS,
@@ -21,12 +19,11 @@ from vj2_ddim_benchmark.world.widgets import (
     Parts,
     Widget,
 )
-from vj2_ddim_benchmark.world.widgets.widget import inside
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["ABSENT", "MAX_SIZE", "MIN_SIZE", "TouchScreen"]
+__all__ = ["ABSENT", "TouchScreen"]
 
 ABSENT = -1  # the state of a widget that a screen does not have
 MIN_SIZE, MAX_SIZE = 32, 256
@@ -59,15 +56,9 @@ class TouchScreen:
         Raises:
             ConfigError: The split is unknown, or a number is out of range.
         """
-        require_split(split)
-        if num_screens < 1 or seed < 0:
-            raise ConfigError(
-                f"num_screens must be at least 1 and seed at least 0; found {num_screens} and "
-                f"{seed}"
-            )
+        rng = seeded(split, seed, num_screens=num_screens)
         if not MIN_SIZE <= size <= MAX_SIZE:
             raise ConfigError(f"size must be {MIN_SIZE} to {MAX_SIZE} pixels; found {size}")
-        rng = np.random.default_rng([seed, SPLITS.index(split)])
         layout = draw_layouts(num_screens, split, rng)
         state = rng.integers(np.maximum(layout.num_states, 1))
         return cls(layout, np.where(layout.num_states > 0, state, ABSENT), size)
@@ -115,7 +106,7 @@ class TouchScreen:
     def render(self) -> Images:
         """Pictures `[n, size, size, 3]`."""
         layers = [(rows, widget.draw(parts)) for widget, rows, _, parts in self.widgets()]
-        return paint(self.layout.colors[:, BACKGROUND], layers, self.size)
+        return paint(self.layout.colors[:, Color.BACKGROUND], layers, self.size)
 
     def matches(self, state: ArrayLike) -> NDArray[np.bool_]:
         """Whether each screen is in a state `[n, S]`, up to each kind's tolerance, as `[n]`.
@@ -161,11 +152,8 @@ class TouchScreen:
                 f"{states.dtype} of shape {states.shape}"
             )
         states = states.astype(np.int64)
-        present = self.layout.num_states > 0
-        low, high = (
-            np.where(present, 0, ABSENT),
-            np.where(present, self.layout.num_states - 1, ABSENT),
-        )
+        low = np.where(self.layout.num_states > 0, 0, ABSENT)
+        high = self.layout.num_states - 1  # -1 where absent
         wrong = np.argwhere((states < low) | (states > high))
         if len(wrong):
             row, slot = wrong[0]

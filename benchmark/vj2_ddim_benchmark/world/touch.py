@@ -1,10 +1,13 @@
-"""Reading gestures out of action blocks, as a phone does.
+"""Gestures: reading them out of action blocks, as a phone does, and writing them as VJ2-GUI does.
 
 The finger is down where press > 0.5 and no channel is NaN; coordinates are clipped to [0, 1]. The
 first press segment is the gesture (the end of the block lifts the finger); later ones are ignored.
 A path that leaves the slop, a circle of 15 page pixels around its start, is a drag, and a fling if
 it is fast. One that stays inside the slop is a tap if it is short, a long press if it is long, and
 in between neither.
+
+Written gestures have one press segment, a straight or once bent line at constant speed, and
+x = y = 0 where the finger is up.
 """
 
 from __future__ import annotations
@@ -19,16 +22,11 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = [
-    "FLING_SPEED",
-    "LONG_PRESS_STEPS",
-    "MAX_TAP_STEPS",
-    "NUM_STEPS",
-    "PAGE",
-    "SLOP",
-    "Gestures",
-    "gesture_path",
-    "read_gestures",
-]
+    "NUM_STEPS", "PAGE", "Actions", "Gestures", "drag", "gesture_path", "inside", "random_times",
+    "read_gestures", "tap",
+]  # fmt: skip
+
+Actions = NDArray[np.float32]  # [n, 250, 3] of x, y, press
 
 PAGE = 256.0  # page pixels across the screen, whatever the size of its picture
 SLOP = 15.0  # page pixels a finger may stray in a tap
@@ -36,27 +34,20 @@ NUM_STEPS = 250  # steps of one action block, at 500 Hz
 MAX_TAP_STEPS = 120  # a longer press is not a tap
 LONG_PRESS_STEPS = 150  # a shorter press is not a long press
 FLING_SPEED = 1.5  # page pixels a step, over the whole drag, from which on it is a fling
+WRITTEN_STEPS = (5, 75)  # least and most steps the finger is down in a gesture of VJ2-GUI's
+WRITTEN_LONG_STEPS = (155, 200)  # the same of a scripted long press
 
 
 @dataclass(frozen=True)
 class Gestures:
-    """One gesture a screen, in page pixels.
+    """One gesture a screen, in page pixels."""
 
-    Attributes:
-        touched: `[n]`, whether the finger came down at all.
-        start: `[n, 2]`, x and y where it came down.
-        end: `[n, 2]`, x and y where it was lifted.
-        dragged: `[n]`, whether the path left the slop around its start.
-        num_steps: `[n]`, how long the finger was down.
-        path: `[n, 250, 2]`, x and y; `start` before the press and `end` after it.
-    """
-
-    touched: NDArray[np.bool_]
-    start: FloatArray
-    end: FloatArray
-    dragged: NDArray[np.bool_]
-    num_steps: IntArray
-    path: FloatArray
+    touched: NDArray[np.bool_]  # [n], whether the finger came down at all
+    start: FloatArray  # [n, 2], x and y where it came down
+    end: FloatArray  # [n, 2], x and y where it was lifted
+    dragged: NDArray[np.bool_]  # [n], whether the path left the slop around its start
+    num_steps: IntArray  # [n], how long the finger was down
+    path: FloatArray  # [n, 250, 2], x and y; `start` before the press and `end` after it
 
     @property
     def tapped(self) -> NDArray[np.bool_]:
@@ -74,28 +65,36 @@ class Gestures:
         travel = np.hypot(*(self.end - self.start).T)
         return np.asarray(self.dragged & (travel >= FLING_SPEED * self.num_steps))
 
+    def starts_on(self, cells: FloatArray) -> IntArray:
+        """Which of the cells `[n, m, 4]` each comes down on, `[n]`; -1 is none."""
+        return _cell_under(self.start, cells)
+
+    def ends_on(self, cells: FloatArray) -> IntArray:
+        """Which of the cells `[n, m, 4]` each is lifted from, `[n]`; -1 is none."""
+        return _cell_under(self.end, cells)
+
+    def tapped_on(self, cells: FloatArray) -> IntArray:
+        """On which of the cells each tap starts and ends, `[n]`; -1 is none, or no tap."""
+        start = self.starts_on(cells)
+        return np.where(self.tapped & (start == self.ends_on(cells)), start, -1)
+
     def select(self, index: IntArray) -> Gestures:
         """The gestures at an index."""
-        return Gestures(
-            self.touched[index],
-            self.start[index],
-            self.end[index],
-            self.dragged[index],
-            self.num_steps[index],
-            self.path[index],
-        )
+        return Gestures(**{name: values[index] for name, values in vars(self).items()})
+
+
+def inside(points: FloatArray, boxes: FloatArray) -> NDArray[np.bool_]:
+    """Whether points `[..., 2]` lie in boxes `[..., 4]`; right and bottom edges do not count."""
+    return np.asarray(((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(axis=-1))
+
+
+def _cell_under(points: FloatArray, cells: FloatArray) -> IntArray:
+    under = inside(points[:, None], cells)
+    return np.where(under.any(axis=1), under.argmax(axis=1), -1)
 
 
 def read_gestures(actions: ArrayLike, num_screens: int) -> Gestures:
-    """Recognise the gesture in each action block.
-
-    Args:
-        actions: `[n, 250, 3]` of x, y, press in [0, 1]; nothing else about them is trusted.
-        num_screens: n.
-
-    Raises:
-        ActionError: The actions are not an array of numbers of that shape.
-    """
+    """The gesture in each action block `[n, 250, 3]` of x, y, press; nothing of them is trusted."""
     x, y, pressed = _channels(actions, num_screens)
     first, stop = _first_segment(pressed)
     steps = np.arange(NUM_STEPS)
@@ -111,11 +110,7 @@ def read_gestures(actions: ArrayLike, num_screens: int) -> Gestures:
 
 
 def gesture_path(action: ArrayLike) -> FloatArray:
-    """The path `[m, 2]` of one block's gesture, `[250, 3]`, in page pixels; m is 0 without one.
-
-    Raises:
-        ActionError: The action is not an array of numbers of that shape.
-    """
+    """The path `[m, 2]` of one block's gesture, `[250, 3]`, in page pixels; m is 0 without one."""
     x, y, pressed = _channels(np.asarray(action)[None], 1)
     first, stop = _first_segment(pressed)
     return np.stack([x[0], y[0]], axis=1)[first[0] : stop[0]]
@@ -142,3 +137,52 @@ def _first_segment(pressed: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
     released = ~pressed & (np.arange(NUM_STEPS) > first[:, None])
     stop = np.where(released.any(axis=1), released.argmax(axis=1), NUM_STEPS)
     return first, np.where(pressed.any(axis=1), stop, first)
+
+
+def tap(x: ArrayLike, y: ArrayLike, start_step: ArrayLike, num_steps: ArrayLike) -> Actions:
+    """Taps `[n, 250, 3]` at `(x, y)`, from `start_step` on for `num_steps`."""
+    return drag(x, y, x, y, start_step, num_steps)
+
+
+def drag(
+    x0: ArrayLike,
+    y0: ArrayLike,
+    x1: ArrayLike,
+    y1: ArrayLike,
+    start_step: ArrayLike,
+    num_steps: ArrayLike,
+    via: tuple[ArrayLike, ArrayLike] | None = None,
+) -> Actions:
+    """Drags `[n, 250, 3]` from `(x0, y0)` to `(x1, y1)`, both reached with the finger down.
+
+    Arguments broadcast to one value a gesture; coordinates are in [0, 1], times in steps of
+    1/500 s. The line is straight unless `via` says where the finger is at half time.
+    """
+    arguments = [np.atleast_1d(value)[:, None] for value in (x0, y0, x1, y1, start_step, num_steps)]
+    x0, y0, x1, y1, first, count = np.broadcast_arrays(*arguments)
+    if (first < 0).any() or (count < 1).any() or (first + count > NUM_STEPS).any():
+        raise ActionError(
+            f"a gesture must last at least 1 step and lie within steps 0 to {NUM_STEPS}; found "
+            f"start_step {first.min()} to {first.max()}, num_steps {count.min()} to {count.max()}"
+        )
+    since = np.arange(NUM_STEPS) - first
+    pressed = (since >= 0) & (since < count)
+    share = np.clip(since / np.maximum(count - 1, 1), 0.0, 1.0)
+    path = [x0 + share * (x1 - x0), y0 + share * (y1 - y0), np.ones_like(share)]
+    if via is not None:
+        for axis, (begin, end) in enumerate(((x0, x1), (y0, y1))):
+            bend = np.atleast_1d(via[axis])[:, None] - (begin + end) / 2
+            path[axis] = path[axis] + (1.0 - np.abs(2.0 * share - 1.0)) * bend
+    return np.stack([channel * pressed for channel in path], axis=-1).astype(np.float32)
+
+
+def random_times(
+    num: int, rng: np.random.Generator, long: NDArray[np.bool_] | None = None
+) -> tuple[IntArray, IntArray]:
+    """`start_step` and `num_steps` `[num]` anywhere in the block; `long` ones are long presses."""
+    least, most = WRITTEN_STEPS
+    num_steps = rng.integers(least, most + 1, num)
+    if long is not None:
+        least, most = WRITTEN_LONG_STEPS
+        num_steps = np.where(long, rng.integers(least, most + 1, num), num_steps)
+    return rng.integers(0, NUM_STEPS - num_steps + 1), num_steps

@@ -1,8 +1,8 @@
-"""`vj2-ddim world`: collect touch screen data, train a world model on it, measure it, use it."""
+"""`vj2-ddim benchmark world`: collect touch screens, train a world model on them, measure it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,16 +15,17 @@ from vj2_ddim_benchmark.progress import progress_bars
 from vj2_ddim_benchmark.protocol.setup import environment
 from vj2_ddim_benchmark.world.collect import (
     collect_transitions,
+    counted,
     load_transitions,
+    measure_speed,
     save_transitions,
 )
-from vj2_ddim_benchmark.world.gallery import draw_gallery
-from vj2_ddim_benchmark.world.speed import measure_speed
+from vj2_ddim_benchmark.world.pictures import draw_gallery
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.embed import embed_transitions
-from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.report import report_world_model
 from vj2_ddim_benchmark.world_model.train import train_world_model
+from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
@@ -33,6 +34,7 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="The touch screen world and its learned world model.")
 
 Split = Annotated[str, typer.Option(help="train, validation or test: whose screens.")]
+Seed = Annotated[int, typer.Option(min=0)]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the report here.")]
 DEFAULTS = WorldModelConfig()
 
@@ -43,22 +45,17 @@ def collect(
     num_trajectories: Annotated[int, typer.Option(min=1)] = DEFAULTS.num_trajectories,
     horizon: Annotated[int, typer.Option(min=1, help="Gestures in each.")] = DEFAULTS.horizon,
     split: Split = "train",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Touch screens with scripted and random gestures and write what happened."""
+    total = num_trajectories * horizon
     with progress_bars() as progress:
-        done = 0
-
-        def count(added: int) -> None:
-            nonlocal done
-            done += added
-            progress("collect", done, num_trajectories * horizon)
-
+        told = counted(progress, "collect", total)
         transitions = collect_transitions(
-            num_trajectories, horizon=horizon, split=split, seed=seed, progress=count
+            num_trajectories, horizon=horizon, split=split, seed=seed, progress=told
         )
     save_transitions(out, transitions, {"split": split, "seed": seed})
-    typer.echo(f"{num_trajectories * horizon} transitions in {out}")
+    typer.echo(f"{total} transitions in {out}")
 
 
 @app.command()
@@ -83,7 +80,7 @@ def speed(
 def picture(
     out: Annotated[Path, typer.Option(help="The PNG file to write.")],
     split: Split = "train",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Draw a one-gesture problem of every kind of widget."""
     draw_gallery(out, split=split, seed=seed)
@@ -91,36 +88,28 @@ def picture(
 
 
 @app.command()
+@options
 def train(
+    context: typer.Context,
+    config: WorldModelConfig,
     out: Annotated[Path, typer.Option(help="The checkpoint to write.")],
-    num_trajectories: Annotated[int | None, typer.Option(min=1)] = None,
-    horizon: Annotated[int | None, typer.Option(min=1, help="Gestures in each.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
     start_from: Annotated[
         Path | None, typer.Option(help="A world model to train further; it keeps its encoder.")
     ] = None,
-    adversarial_radius: Annotated[
-        float,
-        typer.Option(
-            min=0, help="Move touches against the model by so many screens, for smooth gradients."
-        ),
-    ] = 0.0,
     device: Annotated[str, typer.Option(help="cpu, or a torch device.")] = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="Less data, fewer steps.")] = False,
 ) -> None:
-    """Train a world model on screens it collects itself, and print how good it is."""
-    config = WorldModelConfig.quick() if quick else DEFAULTS
-    given = {
-        "num_trajectories": num_trajectories,
-        "horizon": horizon,
-        "num_epochs": epochs,
-        "seed": seed,
-        "adversarial_radius": adversarial_radius,
-    }
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    """Train a world model on screens it collects itself, and print how good it is.
+
+    Stopped with Ctrl-C, the same command goes on where it was.
+    """
+    if quick:  # what is asked for by name stays
+        sources = {each.name: context.get_parameter_source(each.name) for each in fields(config)}
+        asked = [name for name, source in sources.items() if source and source.name != "DEFAULT"]
+        config = replace(
+            WorldModelConfig.quick(), **{name: getattr(config, name) for name in asked}
+        )
     with progress_bars() as progress:
-        config = replace(config, **changes)
         model = train_world_model(config, out, progress, device=device, start=start_from)
     _show(model.report)
     typer.echo(f"world model in {out}")

@@ -24,6 +24,15 @@ class LatentCost:
     """Cost of candidate plans for B problems: numpy in and out, the plugin's `CostFn`.
 
     Gradient-based planners call `torch_cost` instead.
+
+    Args:
+        world_model: What predicts; its configuration names the distance.
+        state: Latents `[B, N, D]` to start from.
+        goal: Latents `[B, N, D]` to reach.
+        rows_per_chunk: Candidates in one forward pass, which bounds the memory.
+
+    Raises:
+        ContextError: On construction: `state` and `goal` are not alike `[B, N, D]`.
     """
 
     def __init__(
@@ -34,17 +43,6 @@ class LatentCost:
         *,
         rows_per_chunk: int = ROWS_PER_CHUNK,
     ) -> None:
-        """Hold the problems.
-
-        Args:
-            world_model: What predicts; its configuration names the distance.
-            state: Latents `[B, N, D]` to start from.
-            goal: Latents `[B, N, D]` to reach.
-            rows_per_chunk: Candidates in one forward pass, which bounds the memory.
-
-        Raises:
-            ContextError: `state` and `goal` are not alike `[B, N, D]`.
-        """
         config = world_model.config
         expected = (len(state), config.num_tokens, config.token_dim)
         if state.shape != expected or goal.shape != expected:
@@ -56,19 +54,9 @@ class LatentCost:
         self.state, self.goal = self._tensor(state), self._tensor(goal)
 
     def torch_cost(self, z_start: Tensor, z_goal: Tensor, actions: Tensor) -> Tensor:
-        """Differentiable cost.
+        """Differentiable cost `[B, K]`, lower is better, of latents `[B, N, D]` and candidates.
 
-        Args:
-            z_start: Latents `[B, N, D]`.
-            z_goal: Latents `[B, N, D]`.
-            actions: Candidates `[B, K, L, 3]`; L may hold several action blocks.
-
-        Returns:
-            `[B, K]`, lower is better.
-
-        Raises:
-            ActionError: The candidates do not hold whole blocks of three channels.
-            ContextError: There are not as many rows of candidates as of latents.
+        Candidates are `[B, K, L, 3]`; L may hold several action blocks.
         """
         if actions.ndim != 4 or len(actions) != len(z_start):
             raise ContextError(

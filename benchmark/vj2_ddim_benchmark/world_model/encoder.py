@@ -23,20 +23,15 @@ FRAMES_PER_CHUNK = 512  # bounds the memory of encoding many frames
 class PatchEncoder(nn.Module):
     """Frames `[..., H, W, 3]` to latents `[..., N, D]`, one token for each square patch.
 
-    Attributes:
-        patch_size: Side of a patch, in pixels.
-        layer_norm: Whether each token is layer-normalised after whitening, as VJ2-GUI does.
-        mean: `[P]` mean patch, P = patch_size^2 * 3, pixels in [0, 1].
-        projection: `[P, D]` whitening projection.
+    `fit` makes one. With `layer_norm`, each token is normalised after whitening, as VJ2-GUI does.
     """
 
-    mean: Tensor
-    projection: Tensor
+    mean: Tensor  # [P], the mean patch, P = patch_size^2 * 3, pixels in [0, 1]
+    projection: Tensor  # [P, D], which whitens
 
     def __init__(
         self, mean: Tensor, projection: Tensor, *, patch_size: int, layer_norm: bool
     ) -> None:
-        """Hold a fitted encoder; use `fit` to make one."""
         super().__init__()
         if mean.shape != (patch_size**2 * 3,) or projection.shape[:-1] != mean.shape:
             raise ConfigError(
@@ -63,17 +58,6 @@ class PatchEncoder(nn.Module):
         A component of variance v is divided by sqrt(v + noise_floor * v_max), so that directions
         that hold little but noise stay small; with `noise_floor` 0 the covariance of the training
         tokens is the identity.
-
-        Args:
-            frames: uint8 `[n, H, W, 3]`.
-            patch_size: Side of a patch, in pixels.
-            token_dim: D.
-            noise_floor: Share of the largest variance added to each.
-            layer_norm: Whether tokens are layer-normalised after whitening.
-
-        Raises:
-            ConfigError: `token_dim` is not between 1 and the numbers in a patch.
-            DataError: The frames are not uint8 `[n, H, W, 3]`, or not a whole number of patches.
         """
         length = patch_size**2 * 3
         if not 1 <= token_dim <= length:
@@ -102,11 +86,7 @@ class PatchEncoder(nn.Module):
 
     @torch.inference_mode()
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Frames uint8 `[..., H, W, 3]` to float32 latents `[..., N, D]`, numpy in and out.
-
-        Raises:
-            DataError: The frames are not uint8 `[..., H, W, 3]`, or not a whole number of patches.
-        """
+        """Frames uint8 `[..., H, W, 3]` to float32 latents `[..., N, D]`, numpy in and out."""
         lead = frames.shape[:-3]
         flat = torch.from_numpy(_checked(frames.reshape(-1, *frames.shape[-3:])))
         chunks = [

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vj2_ddim_benchmark.half_precision import half_weights
+from vj2_ddim_benchmark.world.collect import Transitions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.predictor import NUM_CHANNELS, Predictor
 from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_training.loop import save_atomically
 
-__all__ = ["WorldModel"]
+__all__ = ["WorldModel", "embed_transitions"]
 
 FORMAT = "vj2-ddim touch screen world model 2"
 FIELDS = ("config", "encoder", "predictor", "report", "provenance")
@@ -45,7 +46,6 @@ class WorldModel(nn.Module):
         report: Mapping[str, Any] | None = None,
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put the parts together; `create` makes an untrained predictor, `load` reads a file."""
         super().__init__()
         self.config, self.encoder, self.predictor = config, encoder, predictor
         self.report, self.provenance = dict(report or {}), dict(provenance or {})
@@ -53,15 +53,7 @@ class WorldModel(nn.Module):
     @classmethod
     def create(cls, config: WorldModelConfig, encoder: PatchEncoder) -> WorldModel:
         """A world model with an untrained predictor, its weights drawn from torch's generator."""
-        predictor = Predictor(
-            num_tokens=config.num_tokens,
-            token_dim=config.token_dim,
-            action_block=config.action_block,
-            width=config.width,
-            num_layers=config.num_layers,
-            num_heads=config.num_heads,
-            num_knots=config.num_knots,
-        )
+        predictor = Predictor(config)
         predictor.glimpse.see_colours(encoder)
         return cls(config, encoder, predictor)
 
@@ -80,9 +72,6 @@ class WorldModel(nn.Module):
         Args:
             z: Latents `[n, N, D]` before it.
             actions: `[n, L, 3]`, L a multiple of the action block.
-
-        Returns:
-            `[n, N, D]`.
 
         Raises:
             ActionError: L is not a multiple of the action block, or the channels are not 3.
@@ -110,8 +99,7 @@ class WorldModel(nn.Module):
             "report": self.report,
             "provenance": self.provenance,
         }
-        with atomic_path(path) as temporary:
-            torch.save(contents, temporary)
+        save_atomically(contents, Path(path))
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "cpu") -> WorldModel:
@@ -124,12 +112,9 @@ class WorldModel(nn.Module):
         contents = _read(Path(path))
         try:
             config = WorldModelConfig.from_dict(contents["config"])
-            arrays = contents["encoder"]
+            mean, projection = (contents["encoder"][name] for name in ("mean", "projection"))
             encoder = PatchEncoder(
-                arrays["mean"],
-                arrays["projection"],
-                patch_size=config.patch_size,
-                layer_norm=config.layer_norm,
+                mean, projection, patch_size=config.patch_size, layer_norm=config.layer_norm
             )
             model = cls.create(config, encoder)
             model.predictor.load_state_dict(contents["predictor"])
@@ -143,12 +128,19 @@ class WorldModel(nn.Module):
         return model.to(device).eval()
 
 
+def embed_transitions(
+    world_model: WorldModel, transitions: Transitions
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A denoiser's data: latents float32 `[n, T, N, D]` and actions float32 `[n, T-1, 250, 3]`."""
+    return world_model.encode(transitions.frames), transitions.actions
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path}: no such file; train a world model with `vj2-ddim world train`"
+            f"{path}: no such file; train one with `vj2-ddim benchmark world train`"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path}: not a file torch can open ({error})") from error

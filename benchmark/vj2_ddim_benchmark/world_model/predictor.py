@@ -1,4 +1,8 @@
-"""The predictor: latents and an action block in, the next latents out, as in VJ2-GUI."""
+"""The predictor: latents and an action block in, the next latents out, as in VJ2-GUI.
+
+All that a touch says varies smoothly with x, y and press: an optimizer can follow gradients to all
+three.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,21 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from vj2_ddim_benchmark.world_model.glimpse import Glimpse
-from vj2_ddim_benchmark.world_model.layers import NeighbourLayer, screen_layer
-from vj2_ddim_benchmark.world_model.touch import TouchMap, press_knots
-from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
+from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
+from vj2_ddim_plugin.errors import ActionError, ContextError
 
-__all__ = ["Predictor"]
+__all__ = ["NUM_CHANNELS", "Glimpse", "Predictor", "press_knots", "sample_windows"]
 
 NUM_CHANNELS = 3  # x, y, press
+EPSILON = 1e-3  # steps of press below which a position means nothing
+NUM_WAVES = 5  # wavelengths of 1, 2, 4, 8 and 16 patches
+CELLS = 4  # cells along each side of a patch
+COLORS = 3  # numbers in a cell, colours to begin with
+WINDOW = 9  # cells along each side of a window
+SHARPNESS = (20.0, 100.0)  # how fast likeness falls with squared distance, to begin with
 
 
 class Predictor(nn.Module):
@@ -25,42 +35,24 @@ class Predictor(nn.Module):
     the whole screen; their output is added to the latents. What a touch adds vanishes smoothly
     with its press. Each step is predicted from its own latents and its own block alone: the touch
     screen is Markov, so time is folded into the batch. Differentiable in latents and actions.
+    Untrained, it predicts no change.
     """
 
-    def __init__(
-        self,
-        *,
-        num_tokens: int = 64,
-        token_dim: int = 32,
-        action_block: int = 250,
-        width: int = 64,
-        num_layers: int = 2,
-        num_heads: int = 4,
-        num_knots: int = 5,
-    ) -> None:
-        """Make an untrained predictor, which predicts no change.
-
-        Raises:
-            ConfigError: `num_tokens` is not a square, or the heads do not divide the width.
-        """
+    def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
-        grid = math.isqrt(num_tokens)
-        if grid**2 != num_tokens:
-            raise ConfigError(f"num_tokens must be a square number; found {num_tokens}")
-        if width % num_heads:
-            raise ConfigError(f"num_heads must divide width; found {num_heads} and {width}")
-        self.num_tokens, self.token_dim, self.action_block = num_tokens, token_dim, action_block
+        grid, width, token_dim = config.grid, config.width, config.token_dim
+        self.num_tokens, self.token_dim = config.num_tokens, token_dim
+        self.action_block, self.num_knots = config.action_block, config.num_knots
         self.read = nn.Linear(token_dim, width)
-        self.position = nn.Parameter(0.02 * torch.randn(num_tokens, width))
-        self.num_knots = num_knots
-        self.touch = TouchMap(grid, width, num_knots=num_knots)
+        self.position = nn.Parameter(0.02 * torch.randn(self.num_tokens, width))
+        self.touch = TouchMap(grid, width, num_knots=self.num_knots)
         self.glimpse = Glimpse(grid, token_dim, width, num_positions=2)
         self.mix = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         layers: list[nn.Module] = [NeighbourLayer(grid, width)]
-        for _ in range(num_layers):
-            layers += [screen_layer(width, num_heads), NeighbourLayer(grid, width)]
+        for _ in range(config.num_layers):
+            layers += [_screen_layer(width, config.num_heads), NeighbourLayer(grid, width)]
         self.layers = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(width)
         self.write = nn.Linear(width, token_dim)
@@ -68,18 +60,10 @@ class Predictor(nn.Module):
         nn.init.zeros_(self.write.bias)
 
     def forward(self, z: Tensor, actions: Tensor) -> Tensor:
-        """Predict the latents after each step.
+        """The latents after each step, from latents `[B, T, N, D]` before it and a block each.
 
-        Args:
-            z: Latents `[B, T, N, D]`.
-            actions: One block a step, `[B, T, L * A]` or `[B, T, L, A]`, x and y in [0, 1].
-
-        Returns:
-            `[B, T, N, D]`; entry t is the prediction of the latents at t + 1.
-
-        Raises:
-            ContextError: The latents have another shape.
-            ActionError: The actions have another shape.
+        Blocks are `[B, T, L * A]` or `[B, T, L, A]`, x and y in [0, 1]; entry t of the result is
+        the prediction of the latents at t + 1.
         """
         if z.ndim != 4 or z.shape[2:] != (self.num_tokens, self.token_dim):
             raise ContextError(
@@ -98,7 +82,7 @@ class Predictor(nn.Module):
         return predicted
 
     def _see(self, z: Tensor, blocks: Tensor) -> Tensor:
-        """Latents `[n, N, D]` and blocks `[n, L, A]` to the transformer's input `[n, N, width]`."""
+        """Latents `[n, N, D]` and blocks `[n, L, A]` to the layers' input `[n, N, width]`."""
         positions, steps = press_knots(blocks, self.num_knots)
         touch = self.touch(positions, steps / self.action_block)
         touch = touch + self.glimpse(z, positions[:, [0, -1]])
@@ -106,3 +90,153 @@ class Predictor(nn.Module):
         seen = self.read(z) + self.position + touch * present
         hidden: Tensor = seen + self.mix(seen)
         return hidden
+
+
+def press_knots(actions: Tensor, num_knots: int) -> tuple[Tensor, Tensor]:
+    """Press-weighted mean positions along the press, and how long it was.
+
+    Time is measured in press: 0 where it begins, 1 where it ends. Knot k averages the positions
+    around press time k / (K - 1), with hat-shaped weights times the press itself. Actions
+    `[..., L, 3]` to positions `[..., K, 2]`, and the press in steps, `[...]`.
+    """
+    press = actions[..., 2].clamp(0, 1)
+    steps = press.sum(dim=-1)
+    press_time = (press.cumsum(dim=-1) - press / 2) / (steps + EPSILON)[..., None]
+    centres = torch.arange(num_knots, device=actions.device, dtype=actions.dtype)
+    hats = (1 - (press_time[..., None, :] * (num_knots - 1) - centres[:, None]).abs()).clamp(min=0)
+    weights = hats * press[..., None, :]
+    positions = weights @ actions[..., :2] / (weights.sum(dim=-1, keepdim=True) + EPSILON)
+    return positions, steps
+
+
+class TouchMap(nn.Module):
+    """Knots and press steps to one feature vector a token of the `grid` x `grid`.
+
+    Each token learns where the finger was relative to its own centre, how far it went and how long
+    it stayed, in sines and cosines of several wavelengths; what a tap does to a widget can so be
+    learned once for all places.
+    """
+
+    waves: Tensor
+
+    def __init__(self, grid: int, width: int, *, num_knots: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.register_buffer("waves", 2 * math.pi / 2.0 ** torch.arange(NUM_WAVES))
+        self.columns = nn.Linear(num_knots * NUM_WAVES * 2, width)
+        self.rows = nn.Linear(num_knots * NUM_WAVES * 2, width)
+        self.stroke = nn.Linear(3 * NUM_WAVES * 2, width)
+        self.mix = nn.Sequential(nn.GELU(), nn.Linear(width, width))
+
+    def forward(self, positions: Tensor, share: Tensor) -> Tensor:
+        """Positions `[n, K, 2]` and the pressed share `[n]` of the block to `[n, N, width]`."""
+        centres = torch.arange(self.grid, device=positions.device, dtype=positions.dtype) + 0.5
+        offsets = positions.transpose(1, 2)[:, :, None] * self.grid - centres[:, None]
+        places = self._wave_features(offsets)  # [n, 2, grid, K * waves * 2]
+        columns, rows = self.columns(places[:, 0]), self.rows(places[:, 1])
+        travel = (positions[:, -1] - positions[:, 0]) * self.grid
+        stroke = self._wave_features(torch.cat([travel, share[:, None] * self.grid], dim=1))
+        touch = rows[:, :, None] + columns[:, None] + self.stroke(stroke)[:, None, None]
+        features: Tensor = self.mix(touch).flatten(1, 2)
+        return features
+
+    def _wave_features(self, values: Tensor) -> Tensor:
+        """`[..., K]` to `[..., K * waves * 2]`."""
+        angles = values[..., None] * self.waves
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(-2)
+
+
+def sample_windows(maps: Tensor, positions: Tensor, window: int) -> Tensor:
+    """Bilinear samples `[n, K, C, P, P]`, one map cell apart, around positions; zero beyond.
+
+    Maps are `[n, C, S, S]`, rows then columns; positions `[n, K, 2]` of x and y in [0, 1].
+    """
+    side = maps.shape[-1]
+    shifts = torch.arange(window, device=maps.device, dtype=maps.dtype) - window // 2
+    cells = torch.arange(side, device=maps.device, dtype=maps.dtype) + 0.5
+    points = positions.transpose(1, 2)[..., None] * side + shifts  # [n, 2, K, P]
+    weights = (1 - (points[..., None] - cells).abs()).clamp(min=0)  # [n, 2, K, P, S]
+    return torch.einsum("nkps,ncst,nkqt->nkcpq", weights[:, 1], maps, weights[:, 0])
+
+
+class Glimpse(nn.Module):
+    """What lies under the finger: the windows around `num_positions`, and each cell's likeness.
+
+    Latents are unfolded into *cells*, small squares a quarter of a patch wide with three numbers
+    each, so that positions inside a patch are told apart. A cell's likeness is
+    exp(-sharpness * squared distance) of its numbers and those right under the finger: a soft mask
+    of the button that is touched. What a tap does to it is so learned once for all places.
+    """
+
+    def __init__(self, grid: int, token_dim: int, width: int, *, num_positions: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.unfold = nn.Linear(token_dim, COLORS * CELLS**2)
+        self.log_sharpness = nn.Parameter(torch.tensor(SHARPNESS).log())
+        self.likeness = nn.Linear(num_positions * len(SHARPNESS) * CELLS**2, width)
+        self.centre = nn.Linear(num_positions * COLORS, width)
+        self.look = nn.Sequential(
+            nn.Linear(num_positions * COLORS * WINDOW**2, 2 * width),
+            nn.GELU(),
+            nn.Linear(2 * width, width),
+        )
+
+    @torch.no_grad()
+    def see_colours(self, encoder: PatchEncoder) -> None:
+        """Begin with cells that hold the colours the encoder saw, as well as they can be had."""
+        self.unfold.weight.copy_(_cell_means(encoder, torch.linalg.pinv(encoder.projection)).T)
+        self.unfold.bias.copy_(_cell_means(encoder, encoder.mean))
+
+    def forward(self, z: Tensor, positions: Tensor) -> Tensor:
+        """Latents `[n, N, D]` and positions `[n, K, 2]` to features `[n, N, width]`."""
+        cells = self.unfold(z).reshape(*z.shape[:2], COLORS, CELLS**2)
+        side = self.grid * CELLS
+        square = cells.reshape(-1, self.grid, self.grid, COLORS, CELLS, CELLS)
+        maps = square.permute(0, 3, 1, 4, 2, 5).reshape(-1, COLORS, side, side)
+        windows = sample_windows(maps, positions, WINDOW)
+        centres = windows[..., WINDOW // 2, WINDOW // 2]  # [n, K, C]
+        differences = cells[:, :, None] - centres[:, None, :, :, None]
+        distances = differences.square().sum(dim=3)  # [n, N, K, cells]
+        likeness = torch.exp(-distances[..., None] * self.log_sharpness.exp())
+        everywhere = self.look(windows.flatten(1)) + self.centre(centres.flatten(1))
+        features: Tensor = self.likeness(likeness.flatten(2)) + everywhere[:, None]
+        return features
+
+
+def _cell_means(encoder: PatchEncoder, patches: Tensor) -> Tensor:
+    """Patches `[..., P]` averaged over each cell, as `[..., C * cells]`."""
+    pixels = encoder.patch_size // CELLS
+    squares = patches.reshape(*patches.shape[:-1], CELLS, pixels, CELLS, pixels, COLORS)
+    means: Tensor = squares.mean(dim=(-4, -2)).movedim(-1, -3)
+    return means.flatten(-3)
+
+
+class NeighbourLayer(nn.Module):
+    """A pre-norm residual 3 x 3 convolution over the grid of tokens: most effects are local."""
+
+    def __init__(self, grid: int, width: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.norm = nn.LayerNorm(width)
+        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.write = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Tokens `[n, N, width]` to tokens of the same shape."""
+        square = self.norm(hidden).transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        mixed = self.mix(square).flatten(2).transpose(1, 2)
+        result: Tensor = hidden + self.write(functional.gelu(mixed))
+        return result
+
+
+def _screen_layer(width: int, num_heads: int) -> nn.Module:
+    """A pre-norm transformer layer over all tokens: a key may change a display far from it."""
+    return nn.TransformerEncoderLayer(
+        width,
+        num_heads,
+        dim_feedforward=4 * width,
+        dropout=0.0,
+        activation="gelu",
+        batch_first=True,
+        norm_first=True,
+    )

@@ -16,7 +16,6 @@ widget:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,10 +23,11 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
+from vj2_ddim_benchmark.progress import Progress
 from vj2_ddim_benchmark.world.policies import mixed_policy, random_policy
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.scripts import tap
+from vj2_ddim_benchmark.world.touch import Actions, tap
 from vj2_ddim_benchmark.world_model.cost import LatentCost, latent_distance
 from vj2_ddim_benchmark.world_model.model import WorldModel
 
@@ -39,6 +39,7 @@ TAP_GRID = 16
 TAP_START, TAP_STEPS = 100, 30
 
 Measures = dict[str, float]
+Latents = NDArray[np.float32]
 
 
 def report_world_model(
@@ -46,18 +47,11 @@ def report_world_model(
     *,
     split: str = "validation",
     num_problems: int | None = None,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure a world model.
+    """Measure a world model on so many problems of a split, as configured unless told.
 
-    Args:
-        model: What to measure.
-        split: Whose screens.
-        num_problems: How many; the configured number unless told.
-        progress: Called with the phase, the problems done and their number.
-
-    Returns:
-        `{"split": .., "num_problems": .., "measures": {"overall" or kind: {measure: value}}}`.
+    `{"split": .., "num_problems": .., "measures": {"overall" or kind: {measure: value}}}`.
     """
     count = num_problems or model.config.num_report_problems
     problems = one_gesture_problems(
@@ -66,116 +60,89 @@ def report_world_model(
     rng = np.random.default_rng(model.config.seed)
     rows: list[Measures] = []
     for index in range(count):
-        rows.append(_measure(model, problems, index, rng))
+        rows.append(_Case(model, problems, index).measures(rng))
         if progress is not None:
             progress("report", index + 1, count)
     measures = {"overall": _mean(rows)}
     for kind in np.unique(problems.kind):
-        measures[str(kind)] = _mean(
-            [row for row, own in zip(rows, problems.kind, strict=True) if own == kind]
-        )
+        of_kind = [row for row, own in zip(rows, problems.kind, strict=True) if own == kind]
+        measures[str(kind)] = _mean(of_kind)
     return {"split": split, "num_problems": count, "measures": measures}
 
 
-def _measure(
-    model: WorldModel, problems: Problems, index: int, rng: np.random.Generator
-) -> Measures:
-    """Every measure of one problem; those that say nothing about it are NaN."""
-    start, goal = problems.start.select(index), problems.goal.select(index)
-    reference = problems.actions[index : index + 1]
-    state, target = model.encode(start.render()), model.encode(goal.render())
-    cost = LatentCost(model, state, target)
-    return {
-        **_prediction(model, state, target, reference, _other_screens(start, goal, rng), goal),
-        **_ranking(cost, start, goal, reference, rng),
-        "best_tap_succeeds": _best_tap(cost, start, goal) if _is_tap(reference) else np.nan,
-    }
+class _Case:
+    """One of the problems."""
 
+    def __init__(self, model: WorldModel, problems: Problems, index: int) -> None:
+        self.model, self.reference = model, problems.actions[index : index + 1]
+        self.start, self.goal = problems.start.select(index), problems.goal.select(index)
+        self.state = model.encode(self.start.render())
+        self.target = model.encode(self.goal.render())
+        self.cost = LatentCost(model, self.state, self.target)
 
-def _prediction(
-    model: WorldModel,
-    state: NDArray[np.float32],
-    target: NDArray[np.float32],
-    reference: NDArray[np.float32],
-    others: TouchScreen,
-    goal: TouchScreen,
-) -> Measures:
-    with torch.inference_mode():
-        z = torch.from_numpy(state).to(model.device)
-        predicted = model.rollout(z, torch.from_numpy(reference).to(model.device)).cpu().numpy()
-    screens = np.concatenate([target, model.encode(others.render())])
-    rank = rankdata(_distance(model, screens, predicted), method="min")[0]
-    truth = others.state_distance(np.repeat(goal.state, others.num_screens, axis=0))
-    latent = _distance(model, screens[1:], target)
-    varied = len(np.unique(truth)) > 1
-    return {
-        "prediction_error": float(
-            ((predicted - target) ** 2).sum() / ((state - target) ** 2).sum()
-        ),
-        "next_state_rank": float(rank),
-        "next_state_first": float(rank == 1),
-        "cost_correlation": float(spearmanr(latent, truth).statistic) if varied else np.nan,
-    }
+    def measures(self, rng: np.random.Generator) -> Measures:
+        """Every measure; those that say nothing about this problem are NaN."""
+        path = self.reference[0, self.reference[0, :, 2] > 0, :2]
+        taps = np.ptp(path, axis=0).max() < 1e-6
+        return {
+            **self._prediction(self._other_screens(rng)),
+            **self._ranking(rng),
+            "best_tap_succeeds": self._best_tap() if taps else np.nan,
+        }
 
+    def _prediction(self, others: TouchScreen) -> Measures:
+        device = self.model.device
+        with torch.inference_mode():
+            z = torch.from_numpy(self.state).to(device)
+            predicted = self.model.rollout(z, torch.from_numpy(self.reference).to(device))
+        found = predicted.cpu().numpy()
+        screens = np.concatenate([self.target, self.model.encode(others.render())])
+        rank = rankdata(self._distance(screens, found), method="min")[0]
+        truth = others.state_distance(np.repeat(self.goal.state, others.num_screens, axis=0))
+        latent = self._distance(screens[1:], self.target)
+        varied = len(np.unique(truth)) > 1
+        error = ((found - self.target) ** 2).sum() / ((self.state - self.target) ** 2).sum()
+        return {
+            "prediction_error": float(error),
+            "next_state_rank": float(rank),
+            "next_state_first": float(rank == 1),
+            "cost_correlation": float(spearmanr(latent, truth).statistic) if varied else np.nan,
+        }
 
-def _ranking(
-    cost: LatentCost,
-    start: TouchScreen,
-    goal: TouchScreen,
-    reference: NDArray[np.float32],
-    rng: np.random.Generator,
-) -> Measures:
-    many = start.select(np.zeros(NUM_SCRIPTED, np.int64))
-    scripted, random = mixed_policy(many, 1.0, rng), random_policy(NUM_RANDOM, rng)
-    candidates = np.concatenate([reference, random, scripted])
-    values = cost(candidates[None])[0]
-    reaches = _reaches(start, goal, candidates)
-    wrong = ~reaches[1 : 1 + NUM_RANDOM]
-    below = values[0] < values[1 : 1 + NUM_RANDOM]
-    return {
-        "reference_below_random": float(below[wrong].mean()) if wrong.any() else np.nan,
-        "best_of_64_succeeds": float(reaches[values.argmin()]),
-    }
+    def _ranking(self, rng: np.random.Generator) -> Measures:
+        many = self.start.select(np.zeros(NUM_SCRIPTED, np.int64))
+        scripted, random = mixed_policy(many, 1.0, rng), random_policy(NUM_RANDOM, rng)
+        candidates = np.concatenate([self.reference, random, scripted])
+        values, reaches = self.cost(candidates[None])[0], self._reaches(candidates)
+        wrong = ~reaches[1 : 1 + NUM_RANDOM]
+        below = values[0] < values[1 : 1 + NUM_RANDOM]
+        return {
+            "reference_below_random": float(below[wrong].mean()) if wrong.any() else np.nan,
+            "best_of_64_succeeds": float(reaches[values.argmin()]),
+        }
 
+    def _best_tap(self) -> float:
+        x, y = (np.indices((TAP_GRID, TAP_GRID)).reshape(2, -1) + 0.5) / TAP_GRID
+        taps = tap(x, y, TAP_START, TAP_STEPS)
+        best = int(self.cost(taps[None])[0].argmin())
+        return float(self._reaches(taps[best : best + 1])[0])
 
-def _best_tap(cost: LatentCost, start: TouchScreen, goal: TouchScreen) -> float:
-    x, y = (np.indices((TAP_GRID, TAP_GRID)).reshape(2, -1) + 0.5) / TAP_GRID
-    taps = tap(x, y, TAP_START, TAP_STEPS)
-    best = int(cost(taps[None])[0].argmin())
-    return float(_reaches(start, goal, taps[best : best + 1])[0])
+    def _other_screens(self, rng: np.random.Generator) -> TouchScreen:
+        """The start and others of its layout, in random states, none of them the goal."""
+        low = np.minimum(self.start.state, 0)
+        high = np.maximum(self.start.layout.num_states, low + 1)
+        states = rng.integers(low, high, (4 * NUM_OTHER_SCREENS, low.shape[1]))
+        states = np.concatenate([self.start.state, states])
+        states = states[(states != self.goal.state).any(axis=1)][:NUM_OTHER_SCREENS]
+        return self.start.select(np.zeros(len(states), np.int64)).with_state(states)
 
+    def _reaches(self, actions: Actions) -> NDArray[np.bool_]:
+        rows = np.zeros(len(actions), np.int64)
+        return self.start.select(rows).execute(actions).matches(self.goal.state[rows])
 
-def _other_screens(start: TouchScreen, goal: TouchScreen, rng: np.random.Generator) -> TouchScreen:
-    """The start screen and others of its layout, in random states, none of them the goal."""
-    low = np.minimum(start.state, 0)
-    states = rng.integers(
-        low, np.maximum(start.layout.num_states, low + 1), (4 * NUM_OTHER_SCREENS, low.shape[1])
-    )
-    states = np.concatenate([start.state, states])
-    states = states[(states != goal.state).any(axis=1)][:NUM_OTHER_SCREENS]
-    return start.select(np.zeros(len(states), np.int64)).with_state(states)
-
-
-def _reaches(
-    start: TouchScreen, goal: TouchScreen, actions: NDArray[np.float32]
-) -> NDArray[np.bool_]:
-    rows = np.zeros(len(actions), np.int64)
-    return start.select(rows).execute(actions).matches(goal.state[rows])
-
-
-def _is_tap(action: NDArray[np.float32]) -> bool:
-    path = action[0, action[0, :, 2] > 0, :2]
-    return bool(np.ptp(path, axis=0).max() < 1e-6)
-
-
-def _distance(
-    model: WorldModel, latents: NDArray[np.float32], goal: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    difference = latent_distance(
-        torch.from_numpy(latents), torch.from_numpy(goal), model.config.cost_kind
-    )
-    values: NDArray[np.float32] = difference.numpy()
-    return values
+    def _distance(self, latents: Latents, goal: Latents) -> Latents:
+        one, other = torch.from_numpy(latents), torch.from_numpy(goal)
+        return np.asarray(latent_distance(one, other, self.model.config.cost_kind))
 
 
 def _mean(rows: list[Measures]) -> Measures:

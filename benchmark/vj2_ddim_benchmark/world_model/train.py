@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vj2_ddim_benchmark.half_precision import round_weights
-from vj2_ddim_benchmark.world.collect import Transitions, collect_transitions
+from vj2_ddim_benchmark.progress import Progress
+from vj2_ddim_benchmark.world.collect import collect_transitions, counted
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
-from vj2_ddim_benchmark.world_model.loss import (
-    adversarial_actions,
-    changed_tokens,
-    prediction_loss,
-)
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.predictor import Predictor
 from vj2_ddim_benchmark.world_model.report import report_world_model
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_training.loop import TrainingLoop, run_resumably
 
-__all__ = ["Progress", "train_predictor", "train_world_model"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a phase, how much of it is done, and how much there is."""
+__all__ = [
+    "PredictorTask", "Progress", "adversarial_actions", "changed_tokens", "prediction_loss",
+    "train_predictor", "train_world_model",
+]  # fmt: skip
 
 KEPT = (  # what further training cannot change
     "screen_size", "patch_size", "token_dim", "noise_floor", "layer_norm", "action_block", "width",
     "num_layers", "num_heads", "num_knots", "cost_kind",
 )  # fmt: skip
 NUM_ENCODER_FRAMES = 2000  # whitening is fitted to these; more change nothing
+BETA = 0.5  # errors below it are squared
+CHANGED = 1e-4  # a token that moves more than this, anywhere, has changed
+STEP = 1.25  # of the sign of the gradient, in radii
 
 
 def train_world_model(
@@ -47,36 +49,34 @@ def train_world_model(
     device: str = "cpu",
     start: Path | None = None,
 ) -> WorldModel:
-    """Make a world model and write it to a file.
+    """Make a world model, write it to a file, and return it in evaluation mode.
 
-    Args:
-        config: What to make.
-        out: The checkpoint to create or replace.
-        progress: Told about every step.
-        device: Where to train.
-        start: A world model to go on from, with its encoder; a new one unless told.
-
-    Returns:
-        The model that was written, in evaluation mode.
-
-    Raises:
-        CheckpointError: `start` cannot be opened.
-        ConfigError: It is not of the size that `config` asks for.
+    It goes on from the world model `start`, with its encoder, where one is given. A training that
+    is interrupted keeps its state beside the file, in `OUT.training`; the same call goes on from
+    there to the same weights.
     """
     progress = progress or (lambda phase, done, total: None)
     began = time.perf_counter()
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
-    transitions = _collect(config, progress)
+    num, horizon = config.num_trajectories, config.horizon
+    told = counted(progress, "collect", num * horizon)
+    transitions = collect_transitions(
+        num, horizon=horizon, split="train", seed=config.seed, size=config.screen_size,
+        progress=told,
+    )  # fmt: skip
     model = known or _untrained(config, transitions.frames)
     model.to(device)
     latents, actions = model.encode(transitions.frames), transitions.actions
     del transitions  # the frames are large
+    origin = None if start is None else sha256_of(start)
+    state = Path(f"{out}.training")
     losses = train_predictor(
-        model.predictor, torch.from_numpy(latents), torch.from_numpy(actions), config, progress
-    )
+        model.predictor, torch.from_numpy(latents), torch.from_numpy(actions), config, progress,
+        state=state, origin=origin,
+    )  # fmt: skip
     round_weights(model.predictor)
     model.provenance = {
-        "started_from_sha256": None if start is None else sha256_of(start),
+        "started_from_sha256": origin,
         "version": version("vj2-ddim-plugin"),
         "torch": str(torch.__version__),
         "num_transitions": actions.shape[0] * actions.shape[1],
@@ -85,6 +85,7 @@ def train_world_model(
     }
     model.report = report_world_model(model, progress=progress)
     model.save(out)
+    state.unlink(missing_ok=True)
     return model
 
 
@@ -94,92 +95,129 @@ def train_predictor(
     actions: Tensor,
     config: WorldModelConfig,
     progress: Progress,
+    *,
+    state: Path | None = None,
+    origin: str | None = None,
 ) -> list[float]:
-    """Train on the trajectories' transitions, in batches drawn from the configured seed.
+    """Train on latents `[n, T, N, D]` and actions `[n, T-1, L, 3]`; the mean loss of each epoch.
 
-    Args:
-        predictor: Trained in place, left in evaluation mode.
-        latents: `[n, T, N, D]`.
-        actions: `[n, T-1, L, 3]`.
-        config: Batches, epochs, learning rate, seed.
-        progress: Told about every gradient step.
-
-    Returns:
-        The mean loss of each epoch.
-
-    Raises:
-        DataError: There are fewer transitions than one batch holds.
+    The file `state` keeps what an interrupted training goes on from; `origin` names the weights
+    that were there before it.
     """
-    device = predictor.position.device
-    generator = torch.Generator().manual_seed(config.seed)
-    chosen = _choose(latents, config, generator)
-    total = config.num_epochs * (len(chosen) // config.batch_size)
-    rate = config.learning_rate
+    task = PredictorTask(predictor, latents, actions, config)
+    rate, total = config.learning_rate, task.total_steps
     optimizer = torch.optim.AdamW(predictor.parameters(), rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total, pct_start=0.1)
-    predictor.train()
-    losses = []
-    for row, step in _batches(chosen, config.batch_size, config.num_epochs, generator):
-        z, target = latents[row, step].to(device), latents[row, step + 1].to(device)
-        touch = actions[row, step].to(device)
-        if config.adversarial_radius:
-            touch = adversarial_actions(
-                predictor, z, touch, target, config.adversarial_radius, config.change_weight,
-                generator,
-            )  # fmt: skip
-        prediction = predictor(z[:, None], touch[:, None])[:, 0]
-        loss = prediction_loss(prediction, z, target, config.change_weight)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(predictor.parameters(), config.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-        progress("train", len(losses), total)
-    predictor.eval()
-    return [float(value) for value in np.reshape(losses, (config.num_epochs, -1)).mean(axis=1)]
-
-
-def _batches(
-    chosen: Tensor, batch_size: int, num_epochs: int, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows and steps of whole batches, each epoch in a new order."""
-    for _ in range(num_epochs):
-        order = chosen[torch.randperm(len(chosen), generator=generator)]
-        for batch in range(len(chosen) // batch_size):
-            row, step = order[batch * batch_size : (batch + 1) * batch_size].unbind(dim=1)
-            yield row, step
-
-
-def _choose(latents: Tensor, config: WorldModelConfig, generator: torch.Generator) -> Tensor:
-    """`[m, 2]` row and step of every transition that changes the screen, and a share of others."""
-    changed = changed_tokens(latents[:, :-1], latents[:, 1:]).any(dim=-1)
-    kept = torch.rand(changed.shape, generator=generator) < config.unchanged_share
-    chosen = (changed | kept).nonzero()
-    if len(chosen) < config.batch_size:
-        raise DataError(
-            f"found {len(chosen)} transitions to train on and batch_size {config.batch_size}; "
-            f"collect more trajectories or use smaller batches"
-        )
-    return chosen
-
-
-def _collect(config: WorldModelConfig, progress: Progress) -> Transitions:
-    collected = 0
-
-    def count(added: int) -> None:
-        nonlocal collected
-        collected += added
-        progress("collect", collected, config.num_trajectories * config.horizon)
-
-    return collect_transitions(
-        config.num_trajectories,
-        horizon=config.horizon,
-        split="train",
-        seed=config.seed,
-        size=config.screen_size,
-        progress=count,
+    loop = TrainingLoop(
+        task,
+        optimizer,
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total, pct_start=0.1),
+        clip_norm=config.max_grad_norm,
+        progress=lambda done, total, line: progress("train", done, total),
     )
+    run_resumably(loop, state, {**config.to_dict(), "origin": origin})
+    predictor.eval()
+    return loop.epoch_losses
+
+
+class PredictorTask:
+    """What one step learns: a batch of transitions, each epoch in a new order."""
+
+    def __init__(
+        self, model: Predictor, latents: Tensor, actions: Tensor, config: WorldModelConfig
+    ) -> None:
+        self.model: nn.Module = model
+        self.predictor, self.latents, self.actions, self.config = model, latents, actions, config
+        self.generator = torch.Generator().manual_seed(config.seed)
+        self.chosen = self._choose()
+        self.steps_per_epoch = len(self.chosen) // config.batch_size
+        self.total_steps = config.num_epochs * self.steps_per_epoch
+        self.order = self.chosen  # of the epoch
+
+    def loss(self, step: int) -> Tensor:
+        """The loss of the step's batch."""
+        config, device = self.config, self.predictor.position.device
+        batch = step % self.steps_per_epoch
+        if batch == 0:
+            shuffled = torch.randperm(len(self.chosen), generator=self.generator)
+            self.order = self.chosen[shuffled]
+        rows = self.order[batch * config.batch_size : (batch + 1) * config.batch_size]
+        row, time_step = rows.unbind(dim=1)
+        before = self.latents[row, time_step].to(device)
+        after = self.latents[row, time_step + 1].to(device)
+        touch = self.actions[row, time_step].to(device)
+        if config.adversarial_radius:
+            how = config.adversarial_radius, config.change_weight, self.generator
+            touch = adversarial_actions(self.predictor, before, touch, after, *how)
+        prediction = self.predictor(before[:, None], touch[:, None])[:, 0]
+        return prediction_loss(prediction, before, after, config.change_weight)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the generator stands, and the order of the epoch."""
+        return {"generator": self.generator.get_state(), "order": self.order}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.generator.set_state(state["generator"])
+        self.order = state["order"]
+
+    def _choose(self) -> Tensor:
+        """`[m, 2]` row and step of each transition that changes the screen, and some others."""
+        changed = changed_tokens(self.latents[:, :-1], self.latents[:, 1:]).any(dim=-1)
+        kept = torch.rand(changed.shape, generator=self.generator) < self.config.unchanged_share
+        chosen = (changed | kept).nonzero()
+        if len(chosen) < self.config.batch_size:
+            raise DataError(
+                f"found {len(chosen)} transitions to train on and batch_size "
+                f"{self.config.batch_size}; collect more trajectories or use smaller batches"
+            )
+        return chosen
+
+
+def prediction_loss(
+    prediction: Tensor, before: Tensor, after: Tensor, change_weight: float
+) -> Tensor:
+    """Smooth L1 distance of prediction and target over all tokens, and over those that change.
+
+    All are `[n, N, D]`. The tokens that change count as one, however many they are, so that a
+    switch weighs as much as a page.
+    """
+    changed = changed_tokens(before, after)
+    error = functional.smooth_l1_loss(prediction, after, reduction="none", beta=BETA).mean(dim=-1)
+    of_changed = (error * changed).sum(dim=-1) / changed.sum(dim=-1).clamp(min=1)
+    return (error.mean(dim=-1) + change_weight * of_changed).mean()
+
+
+def changed_tokens(before: Tensor, after: Tensor) -> Tensor:
+    """Which tokens of `[..., D]` change."""
+    return (after - before).abs().amax(dim=-1) > CHANGED
+
+
+def adversarial_actions(
+    predictor: Predictor,
+    before: Tensor,
+    actions: Tensor,
+    after: Tensor,
+    radius: float,
+    change_weight: float,
+    generator: torch.Generator,
+) -> Tensor:
+    """Actions `[n, L, 3]` moved in x and y by at most `radius` to where the prediction is worse.
+
+    Trained on them, with the outcome of the actions they were, the predictor changes more smoothly
+    with the action, and gradient descent through it has more to follow: adversarial world modeling
+    of Parthasarathy et al. 2025 (arXiv 2512.09929). As there, one step of the fast gradient sign
+    method from a random start, which `generator` draws on the CPU. The press stays as it is: the
+    world reads it as pressed or not. The predictor's weights get no gradient.
+    """
+    places, press = actions[..., :2], actions[..., 2:]
+    start = torch.rand(places.shape, generator=generator).to(places) * 2.0 - 1.0
+    shift = (radius * start).requires_grad_()
+    moved = torch.cat([places + shift, press], dim=-1)
+    prediction = predictor(before[:, None], moved[:, None])[:, 0]
+    loss = prediction_loss(prediction, before, after, change_weight)
+    (slope,) = torch.autograd.grad(loss, shift)
+    worst = (shift.detach() + STEP * radius * slope.sign()).clamp(-radius, radius)
+    return torch.cat([(places + worst).clamp(0.0, 1.0), press], dim=-1)
 
 
 def _untrained(config: WorldModelConfig, frames: NDArray[np.uint8]) -> WorldModel:

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from vj2_ddim_benchmark.world.widgets.carousel import Carousel
-from vj2_ddim_benchmark.world.widgets.detour import Detour
-from vj2_ddim_benchmark.world.widgets.keypad import Keypad
-from vj2_ddim_benchmark.world.widgets.menu import Menu
-from vj2_ddim_benchmark.world.widgets.panel import Panel
-from vj2_ddim_benchmark.world.widgets.radio import Radio
-from vj2_ddim_benchmark.world.widgets.scroll_list import ScrollList
-from vj2_ddim_benchmark.world.widgets.slider import Slider
-from vj2_ddim_benchmark.world.widgets.switch import Switch
-from vj2_ddim_benchmark.world.widgets.tabs import Tabs
-from vj2_ddim_benchmark.world.widgets.tray import Tray
-from vj2_ddim_benchmark.world.widgets.twin import Twin
+from vj2_ddim_benchmark.world.widgets.dragged import Detour, Slider, Tray
+from vj2_ddim_benchmark.world.widgets.scrolled import Carousel, ScrollList, Tabs
+from vj2_ddim_benchmark.world.widgets.tapped import Keypad, Menu, Panel, Radio, Switch, Twin
 from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget
 
 __all__ = [
-    "KINDS",
-    "MULTIMODAL_KINDS",
-    "NUM_SLOTS",
-    "SLOT_KINDS",
-    "SLOT_TOLERANCE",
-    "WIDGETS",
-    "Parts",
-    "Strokes",
-    "Widget",
-]
+    "KINDS", "MULTIMODAL_KINDS", "NUM_SLOTS", "SLOT_KINDS", "SLOT_TOLERANCE", "WIDGETS", "Parts",
+    "Strokes", "Widget",
+]  # fmt: skip
 
 WIDGETS: tuple[Widget, ...] = (
     Switch(),

@@ -1,8 +1,8 @@
 """What a widget is: its sizes, its states, its answer to a touch, its picture, and its gestures.
 
 A widget class holds rules, not data. The data of m widgets of one kind, on any screens, come as
-`Parts`. To add a widget, write a subclass in a file of its own and name it in the registry
-(`widgets/__init__.py`).
+`Parts`. To add a widget, write a subclass beside its family (`tapped.py`, `dragged.py`,
+`scrolled.py`) and name it in the registry (`widgets/__init__.py`).
 """
 
 from __future__ import annotations
@@ -14,32 +14,35 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.world.painting import Rectangles
-from vj2_ddim_benchmark.world.palettes import PackedColors
+from vj2_ddim_benchmark.world.painting import Color, PackedColors, Rectangles, stack_boxes
 from vj2_ddim_benchmark.world.touch import Gestures
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["MARGIN", "Parts", "Strokes", "Widget", "inside", "taps_inside"]
+__all__ = ["Parts", "Strokes", "Widget", "cell_boxes", "other_than", "taps_inside"]
 
-MARGIN = 2.0  # page pixels that scripted taps keep from an edge
+MARGIN = 2.0  # page pixels that scripted gestures keep from an edge
 
 
 @dataclass(frozen=True)
 class Parts:
-    """m widgets of one kind.
+    """m widgets of one kind."""
 
-    Attributes:
-        boxes: `[m, 4]` left, top, right, bottom in page pixels.
-        options: `[m, 2]`, what the kind makes of them (rows and columns, pages and patterns).
-        colors: `[m, NUM_COLORS]`, each one's screen's palette.
-        state: `[m]`, from 0 to the number of states less one.
-    """
+    boxes: FloatArray  # [m, 4] left, top, right, bottom in page pixels
+    options: IntArray  # [m, 2], what the kind makes of them
+    colors: PackedColors  # [m, COUNT], each one's screen's palette
+    state: IntArray  # [m], from 0 to the number of states less one
 
-    boxes: FloatArray
-    options: IntArray
-    colors: PackedColors
-    state: IntArray
+    @property
+    def rows(self) -> IntArray:
+        """`[m]`, to index one thing of each."""
+        return np.arange(len(self.state))
+
+    @property
+    def light(self) -> PackedColors:
+        """`[m]`: the accent colour where the state is 1, muted elsewhere."""
+        on = self.state == 1
+        return np.where(on, self.colors[:, Color.ACCENT], self.colors[:, Color.MUTED])
 
     @property
     def widths(self) -> FloatArray:
@@ -49,29 +52,32 @@ class Parts:
 
 @dataclass(frozen=True)
 class Strokes:
-    """m gestures in page pixels; a tap starts and ends in one place.
+    """m gestures in page pixels; a tap starts and ends in one place."""
 
-    Attributes:
-        start: `[m, 2]`.
-        end: `[m, 2]`.
-        via: `[m, 2]`, where the finger is at half time; straight lines unless told.
-        long: `[m]`, which are long presses; none unless told.
-    """
-
-    start: FloatArray
-    end: FloatArray
-    via: FloatArray | None = None
-    long: NDArray[np.bool_] | None = None
+    start: FloatArray  # [m, 2]
+    end: FloatArray  # [m, 2]
+    via: FloatArray | None = None  # [m, 2] at half time; straight lines unless told
+    long: NDArray[np.bool_] | None = None  # [m], which are long presses; none unless told
 
 
 class Widget(ABC):
     """The rules of one kind of widget. Every method works on m of them at once."""
 
     kind: ClassVar[str]
-    max_count: ClassVar[int]
+    max_count: ClassVar[int] = 1
     """How many of them one screen may have."""
-    choices: ClassVar[tuple[tuple[int, int], ...]]
-    """The options one may be built with."""
+    choices: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0),)
+    """The options one may be built with: rows and columns of cells, unless a kind says else."""
+    smallest: ClassVar[tuple[float, float]]
+    largest: ClassVar[tuple[float, float]]
+    """Width and height of a cell, or of the widget without any, in page pixels."""
+    padding: ClassVar[tuple[float, float]] = (0.0, 0.0)
+    """Width and height beside and above the cells."""
+    margin: ClassVar[float] = MARGIN
+    gap: ClassVar[float] = 2.0
+    """Half the dead space between cells."""
+    count: ClassVar[int] = 0
+    """How many states one has, where it is not one for each cell."""
     active: ClassVar[bool] = True
     """Whether it has states to change between; dead areas have one."""
     multimodal: ClassVar[bool] = False
@@ -79,13 +85,25 @@ class Widget(ABC):
     tolerance: ClassVar[int] = 0
     """How far two states may be apart and still count as the same."""
 
-    @abstractmethod
+    def grid(self, options: IntArray) -> tuple[IntArray, IntArray]:
+        """Rows and columns of each, `[m]`."""
+        rows, columns = np.maximum(options, 1).T
+        return rows, columns
+
     def size_range(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
         """Smallest and largest width and height, each `[m, 2]` in page pixels."""
+        cells = np.stack(self.grid(options)[::-1], axis=1) + 0.0
+        return cells * self.smallest + self.padding, cells * self.largest + self.padding
 
-    @abstractmethod
     def num_states(self, options: IntArray) -> IntArray:
         """How many states each has, `[m]`."""
+        return np.full(len(options), self.count) if self.count else np.multiply(*self.grid(options))
+
+    def cells(self, parts: Parts) -> FloatArray:
+        """Boxes `[m, most, 4]` of the cells, below the padding and counted row by row."""
+        most = np.multiply(*self.grid(np.array(self.choices))).max()
+        area = parts.boxes + np.array([*self.padding, 0.0, 0.0])
+        return cell_boxes(area, *self.grid(parts.options), most, self.gap)
 
     @abstractmethod
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
@@ -104,13 +122,25 @@ class Widget(ABC):
         return np.asarray(np.abs(state - other) > self.tolerance, np.float64)
 
 
-def inside(points: FloatArray, boxes: FloatArray) -> NDArray[np.bool_]:
-    """Whether points `[..., 2]` lie in boxes `[..., 4]`; right and bottom edges do not count."""
-    return np.asarray(((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(axis=-1))
-
-
 def taps_inside(boxes: FloatArray, rng: np.random.Generator) -> Strokes:
     """Taps spread evenly over boxes `[m, 4]`, but for a small margin."""
-    low, high = boxes[:, :2] + MARGIN, boxes[:, 2:] - MARGIN
-    points = rng.uniform(low, high)
+    points = rng.uniform(boxes[:, :2] + MARGIN, boxes[:, 2:] - MARGIN)
     return Strokes(points, points)
+
+
+def cell_boxes(
+    boxes: FloatArray, rows: IntArray, columns: IntArray, most: int, gap: float = 2.0
+) -> FloatArray:
+    """Boxes `[m, most, 4]` of the cells of `boxes` `[m, 4]`; those one does not have are empty."""
+    left, top, right, bottom = (edge[:, None] for edge in boxes.T)
+    cells, rows, columns = np.arange(most), rows[:, None], columns[:, None]
+    row, column = cells // columns, cells % columns
+    width, height = (right - left) / columns, (bottom - top) / rows
+    x, y = left + column * width, top + row * height
+    divided = stack_boxes(x + gap, y + gap, x + width - gap, y + height - gap)
+    return np.where((row < rows)[..., None], divided, 0.0)
+
+
+def other_than(current: IntArray, num: IntArray | int, rng: np.random.Generator) -> IntArray:
+    """A random one of `num` things (`[m]`, or of all), never the current one."""
+    return np.asarray((current + rng.integers(1, np.broadcast_to(num, current.shape))) % num)

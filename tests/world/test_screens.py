@@ -5,10 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from vj2_ddim_benchmark.world.arrangements import all_arrangements, arrangements_of, name_of
+from vj2_ddim_benchmark.world.layouts import SPLITS, all_arrangements, arrangements_of, name_of
 from vj2_ddim_benchmark.world.policies import mixed_policy
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.splits import SPLITS
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, SLOT_TOLERANCE
 from vj2_ddim_plugin.errors import ConfigError, DataError
 

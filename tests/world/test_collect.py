@@ -1,8 +1,9 @@
-"""Problems and collected data: reachable, balanced, reproducible, and kept whole."""
+"""Collected data: what the screens did, balanced, and kept whole in files."""
 
 import h5py
 import numpy as np
 import pytest
+from builders.world import VALID
 
 from vj2_ddim_benchmark.world import collect
 from vj2_ddim_benchmark.world.collect import (
@@ -12,47 +13,8 @@ from vj2_ddim_benchmark.world.collect import (
     save_transitions,
 )
 from vj2_ddim_benchmark.world.policies import mixed_policy
-from vj2_ddim_benchmark.world.problems import one_gesture_problems
-from vj2_ddim_benchmark.world.splits import SPLITS
-from vj2_ddim_benchmark.world.widgets import KINDS, MULTIMODAL_KINDS, SLOT_KINDS, WIDGETS
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError, DataError
-
-VALID = ActionSpec(max_press_steps=200, path_knots=3)  # long presses and bends included
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_one_gesture_reaches_every_goal(split):
-    problems = one_gesture_problems(301, split=split, seed=2)
-    assert len(problems) == problems.start.num_screens == 301
-    assert problems.start.execute(problems.actions).matches(problems.goal.state).all()
-    np.testing.assert_array_equal(problems.start.state_distance(problems.goal.state), 1)
-    changed = problems.start.state != problems.goal.state
-    assert (changed.sum(axis=1) == 1).all()
-    kinds = np.array(KINDS)[SLOT_KINDS[changed.argmax(axis=1)]]
-    np.testing.assert_array_equal(kinds, problems.kind)
-    several = np.isin(problems.kind, MULTIMODAL_KINDS)
-    assert several.sum() == 100
-    for group in (several, ~several):
-        assert np.ptp(np.unique(problems.kind[group], return_counts=True)[1]) <= 1
-    assert set(KINDS) - set(problems.kind) == {"panel"}
-    assert VALID.is_valid(problems.actions).all()
-
-
-def test_multimodal_problems_are_in_no_order():
-    several = np.isin(one_gesture_problems(90, split="train", seed=0).kind, MULTIMODAL_KINDS)
-    assert several.sum() == 30
-    assert not several[2::3].all()
-
-
-def test_problems_are_named_by_their_seed_and_use_a_screen_once():
-    one, same = (one_gesture_problems(40, split="test", seed=7) for _ in range(2))
-    np.testing.assert_array_equal(one.actions, same.actions)
-    np.testing.assert_array_equal(one.goal.render(), same.goal.render())
-    boxes = one.start.layout.boxes.reshape(40, -1)
-    assert len(np.unique(boxes, axis=0)) == 40
-    with pytest.raises(ConfigError, match="num"):
-        one_gesture_problems(0, split="test", seed=7)
 
 
 def test_trajectories_are_what_the_screens_did(monkeypatch):
@@ -89,25 +51,29 @@ def test_no_kind_of_widget_is_much_rarer_than_another():
     assert share.max() < 2.0 / active.sum()
 
 
-def test_scripted_gestures_mostly_change_something_and_random_ones_sometimes():
-    def changed(share):
-        data = collect_transitions(
-            500, horizon=2, split="train", seed=1, scripted_share=share, size=32
-        )
-        return (data.states[:, 1:] != data.states[:, :-1]).any(axis=-1).mean()
-
-    assert 0.6 <= changed(1.0) <= 0.75
-    assert 0.03 <= changed(0.0) <= 0.3
+@pytest.mark.parametrize(("share", "least", "most"), [(1.0, 0.6, 0.75), (0.0, 0.03, 0.3)])
+def test_scripted_gestures_mostly_change_something_and_random_ones_sometimes(share, least, most):
+    data = collect_transitions(500, horizon=2, split="train", seed=1, scripted_share=share, size=32)
+    assert least <= (data.states[:, 1:] != data.states[:, :-1]).any(axis=-1).mean() <= most
 
 
 def test_progress_adds_up_and_settings_are_checked():
-    done = []
-    collect_transitions(5, horizon=4, split="test", seed=0, size=32, progress=done.append)
+    done, told = [], []
+    count = collect.counted(lambda *call: told.append(call), "collect", 20)
+    for progress in (done.append, count):
+        collect_transitions(5, horizon=4, split="test", seed=0, size=32, progress=progress)
     assert sum(done) == 20
-    with pytest.raises(ConfigError, match="scripted_share"):
-        collect_transitions(5, horizon=4, split="test", seed=0, scripted_share=1.5)
-    with pytest.raises(ConfigError, match="horizon"):
-        collect_transitions(5, horizon=0, split="test", seed=0)
+    assert told == [("collect", sum(done[: step + 1]), 20) for step in range(len(done))]
+    for name, change in (
+        ("scripted_share", {"scripted_share": 1.5}),
+        ("horizon", {"horizon": 0}),
+        ("num_trajectories", {"num_trajectories": 0}),
+        ("seed", {"seed": -1}),
+    ):
+        with pytest.raises(ConfigError, match=name):
+            collect_transitions(
+                **{"num_trajectories": 5, "horizon": 4, "split": "test", "seed": 0} | change
+            )
 
 
 @pytest.fixture(scope="module")
@@ -141,29 +107,24 @@ def test_broken_files_are_named(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("removed", "added", "message"),
     [
-        (lambda file: file.attrs.__delitem__("format"), "found format None"),
-        (lambda file: file.__delitem__("states"), "states"),
-        (lambda file: (file.__delitem__("actions"), file.create_group("actions")), "data.h5"),
-        (
-            lambda file: (file.__delitem__("actions"), file.create_dataset("actions", data=[1.0])),
-            "actions must have 4 dimensions",
-        ),
-        (
-            lambda file: (
-                file.__delitem__("actions"),
-                file.create_dataset("actions", data=np.zeros((6, 3, 250, 3))),
-            ),
-            r"data\.h5: frames of shape",
-        ),
+        ("format", None, "found format None"),
+        ("states", None, "states"),
+        ("actions", "group", "data.h5"),
+        ("actions", [1.0], "actions must have 4 dimensions"),
+        ("actions", np.zeros((6, 3, 250, 3)), r"data\.h5: frames of shape"),
     ],
 )
-def test_files_of_something_else_are_named(tmp_path, data, change, message):
+def test_files_of_something_else_are_named(tmp_path, data, removed, added, message):
     path = tmp_path / "data.h5"
     save_transitions(path, data)
     with h5py.File(path, "a") as file:
-        change(file)
+        del (file.attrs if removed == "format" else file)[removed]
+        if isinstance(added, str):
+            file.create_group(removed)
+        elif added is not None:
+            file.create_dataset(removed, data=added)
     with pytest.raises(DataError, match=message):
         load_transitions(path)
 

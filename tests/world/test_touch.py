@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from vj2_ddim_benchmark.world.layouts import Layout
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.scripts import drag, tap
-from vj2_ddim_benchmark.world.touch import gesture_path, read_gestures
+from vj2_ddim_benchmark.world.touch import drag, gesture_path, read_gestures, tap
 from vj2_ddim_benchmark.world.widgets import NUM_SLOTS
 from vj2_ddim_plugin.errors import ActionError
 

@@ -1,9 +1,10 @@
-"""The gymnasium environment, and the pictures with gestures on them."""
+"""The gymnasium environment, alone and many at once, and the pictures with gestures on them."""
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
 
 from vj2_ddim_benchmark.world import (
     TouchScreen,
@@ -12,7 +13,8 @@ from vj2_ddim_benchmark.world import (
     one_gesture_problems,
 )
 from vj2_ddim_benchmark.world.pictures import PRESS, RELEASE
-from vj2_ddim_benchmark.world.scripts import drag, tap
+from vj2_ddim_benchmark.world.policies import random_policy, touch_slots
+from vj2_ddim_benchmark.world.touch import drag, tap
 from vj2_ddim_plugin.errors import ActionError, ConfigError, DataError
 
 
@@ -50,18 +52,72 @@ def test_reaching_the_goal_is_rewarded_and_ends_the_episode():
 def test_bad_requests_are_refused():
     env = gymnasium.make("TouchScreen-v0").unwrapped
     screens = TouchScreen.generate(2, split="train", seed=0)
-    with pytest.raises(ConfigError, match="'scren'"):
-        env.reset(options={"scren": screens, "goal_state": screens.state[0]})
-    with pytest.raises(ConfigError, match="found 2 of size 64"):
-        env.reset(options={"screen": screens, "goal_state": screens.state[0]})
     large = TouchScreen.generate(1, split="train", seed=0, size=128)
-    with pytest.raises(ConfigError, match="found 1 of size 128"):
-        env.reset(options={"screen": large, "goal_state": large.state[0]})
+    for options, message in (
+        ({"scren": screens, "goal_state": screens.state[0]}, "'scren'"),
+        ({"screen": screens, "goal_state": screens.state[0]}, "found 2 of size 64"),
+        ({"screen": large, "goal_state": large.state[0]}, "found 1 of size 128"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            env.reset(options=options)
     with pytest.raises(ConfigError, match="render_mode"):
         TouchScreenEnv(render_mode="human")
+    with pytest.raises(ConfigError, match="'dev'"):
+        TouchScreenEnv(split="dev")
     env.reset(seed=0)
     with pytest.raises(ActionError, match="250"):
         env.step(np.zeros((3, 250)))
+
+
+def gestures(singles, rng):
+    """The first environment reaches its goal, the second touches anywhere, the third never."""
+    actions = random_policy(3, rng)
+    first = singles[0].unwrapped
+    slot = (first.screen.state != first.goal.state).argmax(axis=1)
+    actions[:1] = touch_slots(first.screen, slot, rng)
+    actions[2] = 0.0
+    return actions
+
+
+def begun_anew(single):
+    """What the step after an episode's end returns."""
+    frame, info = single.reset()
+    return frame, 0.0, False, False, info
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_many_at_once_are_single_environments_step_by_step(mode):
+    settings = {"split": "test", "size": 32, "max_episode_steps": 4}
+    many = gymnasium.make_vec("TouchScreen-v0", 3, vectorization_mode=mode, **settings)
+    singles = [gymnasium.make("TouchScreen-v0", **settings) for _ in range(3)]
+    assert many.metadata["autoreset_mode"] == AutoresetMode.NEXT_STEP
+    frames, infos = many.reset(seed=11)
+    rows = [single.reset(seed=11 + index) for index, single in enumerate(singles)]
+    first_goal, first_state = infos["goal"].copy(), infos["state"].copy()
+    kept, over, rng, ends = infos, [False] * 3, np.random.default_rng(0), np.zeros((2, 3), int)
+    for step in range(10):
+        assert frames in many.observation_space
+        for index, (frame, *_, info) in enumerate(rows):
+            np.testing.assert_array_equal(frames[index], frame)
+            for name, value in info.items():
+                np.testing.assert_array_equal(infos[name][index], value)
+        if step == 9:
+            break
+        actions = gestures(singles, rng)
+        frames, rewards, *flags, infos = many.step(actions)
+        rows = [
+            begun_anew(single) if done else single.step(action)
+            for single, done, action in zip(singles, over, actions, strict=True)
+        ]
+        np.testing.assert_array_equal(rewards, [row[1] for row in rows])
+        np.testing.assert_array_equal(flags, np.array([row[2:4] for row in rows]).T)
+        over = np.any(flags, axis=0)
+        ends += flags
+    assert ends[0, 0] >= 2  # goals reached, and fresh ones after them
+    assert ends[1, 2] >= 1  # and an episode cut short
+    np.testing.assert_array_equal(kept["goal"], first_goal)  # what it returned does not change
+    np.testing.assert_array_equal(kept["state"], first_state)
+    many.close()
 
 
 def test_a_drag_is_drawn_from_press_to_release():

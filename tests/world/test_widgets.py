@@ -8,13 +8,12 @@ from builders.world import ACTIVE_KINDS, any_screens, rules, screens_of, slot_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from vj2_ddim_benchmark.world.layouts import SPLITS
 from vj2_ddim_benchmark.world.policies import choose_slots, touch_slots
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.scripts import drag
-from vj2_ddim_benchmark.world.splits import SPLITS
-from vj2_ddim_benchmark.world.touch import read_gestures
+from vj2_ddim_benchmark.world.touch import drag, read_gestures
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, SLOT_TOLERANCE
-from vj2_ddim_benchmark.world.widgets.detour import _meets
+from vj2_ddim_benchmark.world.widgets.dragged import paths_meet
 
 TAPPED_KINDS = ("switch", "radio", "keypad", "menu", "twin", "tabs")
 seeds = st.integers(0, 2**32 - 1)
@@ -175,7 +174,7 @@ def test_a_path_meets_a_wall_where_a_point_of_it_does(seed):
         axis=-1
     )
     depth = outside.min(axis=(1, 2))  # how far outside the wall the path stays; at most 0: it meets
-    meets = _meets(paths, walls)
+    meets = paths_meet(paths, walls)
     assert meets[depth <= 0].all()
     assert not meets[depth > 0.1].any()  # points are at most 0.08 apart
     assert meets.any()

@@ -1,11 +1,15 @@
+"""The commands `collect`, `train`, `report`, `embed`, `speed` and `picture`."""
+
 import json
+from dataclasses import replace
 
 import h5py
 import pytest
+from builders.world_model import TINY
 from matplotlib.image import imread as read_png
 from typer.testing import CliRunner
 
-from vj2_ddim_benchmark.world.speed import measure_speed
+from vj2_ddim_benchmark.world.collect import measure_speed
 from vj2_ddim_benchmark.world_model import commands
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -21,10 +25,7 @@ def run(*arguments):
 
 
 def test_collect_train_report_embed_work_one_after_another(tmp_path, monkeypatch):
-    tiny = WorldModelConfig(
-        width=16, num_layers=1, num_heads=2, token_dim=8, batch_size=8, num_report_problems=3
-    )
-    monkeypatch.setattr(WorldModelConfig, "quick", classmethod(lambda cls: tiny))
+    monkeypatch.setattr(WorldModelConfig, "quick", classmethod(lambda cls: TINY))
     model, screens, latents = tmp_path / "w.pt", tmp_path / "s.h5", tmp_path / "latents"
 
     output = run(
@@ -32,7 +33,7 @@ def test_collect_train_report_embed_work_one_after_another(tmp_path, monkeypatch
     )
     assert "best of" in output
     assert "overall" in output
-    assert WorldModel.load(model).config.num_trajectories == 9
+    assert WorldModel.load(model).config == replace(TINY, num_trajectories=9)
 
     run("collect", "--out", screens, "--num-trajectories", 4, "--horizon", 2, "--split", "test")
     with h5py.File(screens) as file:
@@ -46,7 +47,7 @@ def test_collect_train_report_embed_work_one_after_another(tmp_path, monkeypatch
 
     run("embed", model, screens, "--validation", screens, "--out", latents)
     manifest = json.loads((latents / "manifest.json").read_text())
-    assert manifest["layer_normed"] == tiny.layer_norm
+    assert manifest["layer_normed"] == TINY.layer_norm
     for split in ("train", "validation"):
         with h5py.File(latents / manifest["splits"][split][0]) as file:
             assert file["embeddings"].shape == (4, 3, 64, 8)

@@ -1,17 +1,57 @@
-"""Chains of gestures: as long as they say, reached by their reference, fixed by the seed."""
+"""Problems of one gesture and chains of several: reachable, balanced, fixed by their seed."""
 
 import numpy as np
 import pytest
+from builders.world import VALID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vj2_ddim_benchmark.world.arrangements import arrangements_of
-from vj2_ddim_benchmark.world.chains import LENGTHS, assign_lengths, chain_problems
-from vj2_ddim_benchmark.world.widgets import SLOT_TOLERANCE
+from vj2_ddim_benchmark.world.layouts import SPLITS, arrangements_of
+from vj2_ddim_benchmark.world.problems import (
+    LENGTHS,
+    assign_lengths,
+    chain_problems,
+    one_gesture_problems,
+)
+from vj2_ddim_benchmark.world.widgets import KINDS, MULTIMODAL_KINDS, SLOT_KINDS, SLOT_TOLERANCE
 from vj2_ddim_plugin.errors import ConfigError
 
 NUM = 40
 CHAINS = chain_problems(NUM, split="validation", seed=4)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_one_gesture_reaches_every_goal(split):
+    problems = one_gesture_problems(301, split=split, seed=2)
+    assert len(problems) == problems.start.num_screens == 301
+    assert problems.start.execute(problems.actions).matches(problems.goal.state).all()
+    np.testing.assert_array_equal(problems.start.state_distance(problems.goal.state), 1)
+    changed = problems.start.state != problems.goal.state
+    assert (changed.sum(axis=1) == 1).all()
+    kinds = np.array(KINDS)[SLOT_KINDS[changed.argmax(axis=1)]]
+    np.testing.assert_array_equal(kinds, problems.kind)
+    several = np.isin(problems.kind, MULTIMODAL_KINDS)
+    assert several.sum() == 100
+    for group in (several, ~several):
+        assert np.ptp(np.unique(problems.kind[group], return_counts=True)[1]) <= 1
+    assert set(KINDS) - set(problems.kind) == {"panel"}
+    assert VALID.is_valid(problems.actions).all()
+
+
+def test_multimodal_problems_are_in_no_order():
+    several = np.isin(one_gesture_problems(90, split="train", seed=0).kind, MULTIMODAL_KINDS)
+    assert several.sum() == 30
+    assert not several[2::3].all()
+
+
+def test_problems_are_named_by_their_seed_and_use_a_screen_once():
+    one, same = (one_gesture_problems(40, split="test", seed=7) for _ in range(2))
+    np.testing.assert_array_equal(one.actions, same.actions)
+    np.testing.assert_array_equal(one.goal.render(), same.goal.render())
+    boxes = one.start.layout.boxes.reshape(40, -1)
+    assert len(np.unique(boxes, axis=0)) == 40
+    with pytest.raises(ConfigError, match="num"):
+        one_gesture_problems(0, split="test", seed=7)
 
 
 def test_the_reference_reaches_the_goal_with_its_last_gesture_and_not_before():

@@ -1,3 +1,5 @@
+"""The frozen encoder: whitening, layer normalisation, and what it refuses."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,25 +1,18 @@
+"""The planner's objective: the distance of what is predicted from the goal."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from builders.world_model import TOY, random_model
 
-from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.cost import LatentCost
-from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
-from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.errors import ActionError, ContextError
 
 
 def tiny_model(cost_kind="mse"):
-    config = WorldModelConfig(
-        screen_size=16, patch_size=8, token_dim=5, action_block=20, width=8, num_layers=1,
-        num_heads=2, cost_kind=cost_kind,
-    )  # fmt: skip
-    frames = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
-    encoder = PatchEncoder.fit(frames, patch_size=8, token_dim=5)
-    torch.manual_seed(0)
-    model = WorldModel.create(config, encoder).eval()
-    torch.nn.init.normal_(model.predictor.write.weight)
-    return model
+    return random_model(replace(TOY, token_dim=5, width=8, cost_kind=cost_kind))
 
 
 @pytest.fixture

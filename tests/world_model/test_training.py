@@ -1,23 +1,27 @@
+"""Training a world model: what it learns, that it goes on where it stopped, and its file."""
+
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from builders.world_model import TINY, TOY, touched_cells, toy_predictor
 
+from vj2_ddim_benchmark.world.collect import collect_transitions
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
-from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.embed import embed_transitions
-from vj2_ddim_benchmark.world_model.loss import adversarial_actions, prediction_loss
-from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_benchmark.world_model.predictor import Predictor
-from vj2_ddim_benchmark.world_model.train import train_predictor, train_world_model
+from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
+from vj2_ddim_benchmark.world_model.train import (
+    adversarial_actions,
+    prediction_loss,
+    train_predictor,
+    train_world_model,
+)
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
 
-TINY = WorldModelConfig(
-    num_trajectories=12, horizon=2, width=16, num_layers=1, num_heads=2, token_dim=8,
-    num_epochs=1, batch_size=8, unchanged_share=1.0, num_report_problems=3,
-)  # fmt: skip
+
+def silent(phase, done, total):
+    """No progress."""
 
 
 @pytest.fixture(scope="module")
@@ -28,29 +32,11 @@ def trained(tmp_path_factory):
     return model, path, seen
 
 
-def touched_cells(num, rng):
-    """A toy world: a tap turns the touched one of 2 x 2 cells from 0 to 1."""
-    before = rng.integers(0, 2, (num, 4)).astype(np.float32)
-    places = rng.random((num, 2))
-    cell = 2 * (places[:, 1] > 0.5) + (places[:, 0] > 0.5)
-    after = before.copy()
-    after[np.arange(num), cell] = 1
-    actions = np.zeros((num, 1, 20, 3), np.float32)
-    actions[:, 0, 5:15, :2] = places[:, None]
-    actions[:, 0, 5:15, 2] = 1
-    latents = np.stack([before, after], axis=1)[..., None] * np.ones(3, np.float32)
-    return torch.from_numpy(latents), torch.from_numpy(actions)
-
-
 def test_training_learns_a_toy_world_and_beats_predicting_no_change():
-    torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    predictor = Predictor(
-        num_tokens=4, token_dim=3, action_block=20, width=16, num_layers=1, num_heads=2
-    )
-    config = replace(TINY, num_epochs=8, batch_size=32, learning_rate=1e-2)
-    latents, actions = touched_cells(500, rng)
-    losses = train_predictor(predictor, latents, actions, config, lambda *call: None)
+    predictor = toy_predictor()
+    config = replace(TOY, num_epochs=8, batch_size=32, learning_rate=1e-2)
+    losses = train_predictor(predictor, *touched_cells(500, rng), config, silent)
     latents, actions = touched_cells(300, rng)
     with torch.no_grad():
         predicted = predictor(latents[:, :1], actions)
@@ -58,6 +44,36 @@ def test_training_learns_a_toy_world_and_beats_predicting_no_change():
     copied = (latents[:, :1] - latents[:, 1:]).square().mean()
     assert losses[-1] < 0.2 * losses[0]
     assert error < 0.2 * copied
+
+
+@pytest.mark.parametrize("step", [1, 5, 6, 14])  # of 15, 5 an epoch
+@pytest.mark.parametrize("radius", [0.0, 0.05])
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path, radius, step):
+    config = replace(TOY, num_epochs=3, unchanged_share=0.8, adversarial_radius=radius)
+    data = touched_cells(40, np.random.default_rng(0))
+    state = tmp_path / "state"
+
+    def train(progress, config=config, origin=None):
+        predictor = toy_predictor()
+        losses = train_predictor(predictor, *data, config, progress, state=state, origin=origin)
+        return losses, predictor.state_dict()
+
+    def stop(phase, done, total):
+        assert total == 15
+        if done == step:
+            raise KeyboardInterrupt
+
+    losses, weights = train(silent)
+    state.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        train(stop)
+    for change in ({"config": replace(config, seed=1)}, {"origin": "another"}):
+        with pytest.raises(CheckpointError, match="other settings"):
+            train(silent, **change)
+    resumed_losses, resumed = train(silent)
+    assert resumed_losses == losses
+    for name, value in weights.items():
+        assert torch.equal(resumed[name], value), name
 
 
 def test_the_loss_counts_the_tokens_that_change_as_one():
@@ -77,21 +93,18 @@ def test_the_loss_counts_the_tokens_that_change_as_one():
     assert prediction_loss(invented, before, after, 2.0).item() == pytest.approx(0.75 / 4)
 
 
-def test_unchanged_transitions_are_left_out_when_told():
-    latents, actions = touched_cells(40, np.random.default_rng(0))
-    latents[:, 1] = latents[:, 0]
-    predictor = Predictor(num_tokens=4, token_dim=3, action_block=20, width=8, num_layers=1)
-    with pytest.raises(DataError, match="found 0 transitions"):
+@pytest.mark.parametrize(
+    ("num", "changing", "share", "message"),
+    [(40, False, 0.0, "found 0 transitions"), (3, True, 1.0, r"3 transitions.* batch_size 8")],
+)
+def test_fewer_transitions_than_a_batch_are_refused(num, changing, share, message):
+    latents, actions = touched_cells(num, np.random.default_rng(0))
+    if not changing:
+        latents[:, 1] = latents[:, 0]
+    with pytest.raises(DataError, match=message):
         train_predictor(
-            predictor, latents, actions, replace(TINY, unchanged_share=0.0), lambda *call: None
+            toy_predictor(), latents, actions, replace(TOY, unchanged_share=share), silent
         )
-
-
-def test_fewer_transitions_than_a_batch_are_refused():
-    latents, actions = touched_cells(3, np.random.default_rng(0))
-    predictor = Predictor(num_tokens=4, token_dim=3, action_block=20, width=8, num_layers=1)
-    with pytest.raises(DataError, match=r"3 transitions.* batch_size 8"):
-        train_predictor(predictor, latents, actions, TINY, lambda *call: None)
 
 
 def test_every_phase_reports_progress_to_its_end(trained):
@@ -102,6 +115,7 @@ def test_every_phase_reports_progress_to_its_end(trained):
 
 def test_a_checkpoint_opens_safely_and_comes_back_exactly(trained):
     model, path, _ = trained
+    assert list(path.parent.iterdir()) == [path]  # nothing is left of its training
     assert isinstance(torch.load(path, weights_only=True), dict)
     loaded = WorldModel.load(path)
     assert loaded.config == TINY
@@ -117,8 +131,7 @@ def test_a_checkpoint_opens_safely_and_comes_back_exactly(trained):
 
 
 def test_adversarial_actions_go_where_the_prediction_is_worse_and_no_farther():
-    torch.manual_seed(0)
-    predictor = Predictor(num_tokens=4, token_dim=3, action_block=20, width=16, num_layers=1)
+    predictor = toy_predictor()
     for weight in predictor.parameters():
         torch.nn.init.normal_(weight, std=0.3)
     latents, actions = touched_cells(64, np.random.default_rng(1))
@@ -135,8 +148,8 @@ def test_adversarial_actions_go_where_the_prediction_is_worse_and_no_farther():
 
     def loss(actions):
         with torch.no_grad():
-            return prediction_loss(predictor(latents[:, :1], actions[:, None])[:, 0], before, after,
-                                   1.0).item()  # fmt: skip
+            predicted = predictor(latents[:, :1], actions[:, None])[:, 0]
+        return prediction_loss(predicted, before, after, 1.0).item()
 
     assert loss(moved) > loss(touch)
     assert loss(moved) > loss(touch - shift)
@@ -186,8 +199,6 @@ def test_the_report_covers_every_kind_of_widget(trained):
 
 
 def test_embedding_keeps_trajectories_and_actions(trained):
-    from vj2_ddim_benchmark.world.collect import collect_transitions
-
     transitions = collect_transitions(3, horizon=2, split="validation", seed=4)
     embeddings, actions = embed_transitions(trained[0], transitions)
     assert embeddings.shape == (3, 3, 64, 8)
@@ -215,22 +226,24 @@ def test_a_missing_weight_array_or_setting_is_named(trained, tmp_path):
             WorldModel.load(path)
 
 
-def test_files_of_another_kind_are_refused(trained, tmp_path):
-    with pytest.raises(CheckpointError, match="no such file"):
-        WorldModel.load(tmp_path / "absent.pt")
-    (tmp_path / "text.pt").write_text("not a checkpoint")
-    with pytest.raises(CheckpointError, match=r"text\.pt"):
-        WorldModel.load(tmp_path / "text.pt")
-    half = trained[1].read_bytes()
-    (tmp_path / "half.pt").write_bytes(half[: len(half) // 2])
-    with pytest.raises(CheckpointError, match=r"half\.pt"):
-        WorldModel.load(tmp_path / "half.pt")
-    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match=r"other\.pt.*format"):
-        WorldModel.load(tmp_path / "other.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(CheckpointError, match=r"list\.pt"):
-        WorldModel.load(tmp_path / "list.pt")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"not a checkpoint", r"broken\.pt"),
+        ("half", r"broken\.pt"),
+        ({"weights": torch.zeros(1)}, r"broken\.pt.*format"),
+        ([1, 2], r"broken\.pt"),
+    ],
+)
+def test_files_of_another_kind_are_refused(trained, tmp_path, content, message):
+    path, whole = tmp_path / "broken.pt", trained[1].read_bytes()
+    if isinstance(content, bytes | str):
+        path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=message):
+        WorldModel.load(path)
 
 
 @pytest.mark.parametrize(
