@@ -32,16 +32,16 @@ from vj2_ddim_benchmark.report.page import CHAINS_DIR, print_rows, rebuild_repor
 from vj2_ddim_benchmark.report.pictures import draw_pictures
 from vj2_ddim_benchmark.report.summary import Row, summarise_chains, write_summary
 from vj2_ddim_benchmark.studies import STUDIES_DIR, StudySettings
-from vj2_ddim_benchmark.world.chains import chain_problems
+from vj2_ddim_benchmark.world.problems import chain_problems
 from vj2_ddim_benchmark.world.splits import SPLITS
 from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.cli.console import progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["Benchmark", "RaceSettings", "run"]
 

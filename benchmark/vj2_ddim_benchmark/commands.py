@@ -15,10 +15,10 @@ COMMANDS = {
         ("tune", "tuning:tune", "Tune the planners on validation screens."),
         ("world", "world_model.commands:app", "Collect data and train the world model."),
         ("assets", "assets.build:app", "Make the trained parts anew, or other denoisers."),
-        ("latency", "latency_commands:latency", "Time a plan against the original's sampler."),
-        ("pressure", "pressure_commands:pressure", "Overhead, deadlines under load, memory."),
-        ("scale", "scale.commands:scale", "Time a plan through a predictor of VJ2-GUI's size."),
-        ("two-room", "two_room.commands:two_room", "Compare in stable-worldmodel's own world."),
+        ("latency", "timing.latency:latency", "Time a plan against the original's sampler."),
+        ("pressure", "timing.pressure:pressure", "Overhead, deadlines under load, memory."),
+        ("scale", "timing.scale:scale", "Time a plan through a predictor of VJ2-GUI's size."),
+        ("two-room", "two_room.compare:two_room", "Compare in stable-worldmodel's own world."),
     )
 }
 

@@ -28,7 +28,7 @@ from vj2_ddim_benchmark.planners.description import (
     SearchSpace,
     TunedSettings,
 )
-from vj2_ddim_benchmark.planners.host import MakeCost, plan
+from vj2_ddim_benchmark.planners.problem import MakeCost, plan
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.race.gather import Progress
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems

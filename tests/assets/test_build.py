@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders.race import benchmark
 
-from vj2_ddim_benchmark.amortised.file import load_amortised
+from vj2_ddim_benchmark.amortised.model import load_amortised
 from vj2_ddim_benchmark.assets import build
 from vj2_ddim_benchmark.assets.build import build_assets, build_variant
 from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
@@ -20,13 +20,13 @@ from vj2_ddim_benchmark.assets.success import (
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.cost import LatentCost
 from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import load_checkpoint
-from vj2_ddim_training.config import ModelConfig
+from vj2_ddim_training.config import ModelConfig, RankerConfig
 from vj2_ddim_training.data.trajectories import open_trajectories
-from vj2_ddim_training.config import RankerConfig
+from vj2_ddim_training.ranker.network import load_ranker
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_parts_fit_one_another(built, tiny):
     shape = (tiny.world_model.num_tokens, tiny.world_model.token_dim)
     assert bundle.condition.inputs == {"state": shape, "goal": shape}
     assert bundle.action_spec.length == tiny.world_model.action_block
-    assert bundle.ranker_path is not None
+    assert "ranker.onnx" in {file.name for file in found.bundle.iterdir()}
     denoiser = load_checkpoint(found.denoiser / "best.pt")
     assert bundle.provenance["data_fingerprint"] == denoiser.data_fingerprint
     assert denoiser.training["config"]["num_threads"] == 1
@@ -137,7 +137,7 @@ def test_a_world_model_that_is_there_is_used(built, tiny, tmp_path):
     made = build_assets(tmp_path, small, threads=1, world_model=found.world_model)
     assert not made.world_model.exists()
     assert not made.gaussian.exists()
-    assert read_bundle(made.bundle).ranker_path is None
+    assert not (made.bundle / "ranker.onnx").exists()
 
 
 def test_an_interrupted_denoiser_goes_on_and_is_the_same(built, tiny, tmp_path, monkeypatch):
@@ -232,6 +232,10 @@ def test_training_finds_success_and_cost_by_a_file_or_the_shipped(built, tiny):
     model = load_checkpoint(found.denoiser / "best.pt").model
     by_file = touch_screen_success(str(found.world_model))(model)
     assert by_file == success_of(WorldModel.load(found.world_model))(model)
+    ranker = load_ranker(found.denoiser / "ranker.pt", model).ranker
+    chosen = touch_screen_success(str(found.world_model))(model, ranker)
+    assert set(chosen) == set(by_file)
+    assert all(0.0 <= share <= 1.0 for share in chosen.values())
     assert by_file["success"] == load_checkpoint(found.denoiser / "best.pt").metrics["success"]
     shape = (2, tiny.world_model.num_tokens, tiny.world_model.token_dim)
     state, goal = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
-from builders.training import vj2_ddim
 
+from builders.training import vj2_ddim
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.race.records import ChainRecord, Record
 from vj2_ddim_benchmark.race.workers import WorkerSettings
@@ -15,9 +15,9 @@ from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.cli.app import COMMANDS, Command
 from vj2_ddim_plugin.interface import PlanResult
+from vj2_ddim_plugin.spec import ActionSpec
 
 PLAN = Record("ddim", 0, "switch", True, True, 0.5, 10.0, 16, 160, None, "finished", 0.0, "CPU")
 RECORDS = [

@@ -1,7 +1,6 @@
 """These tests run where the hosts are installed (`make test-hosts`), and nowhere else."""
 
 import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,13 @@ THEIR_WARNINGS = (
     "ignore:LanceDB is not fork-safe",
 )
 
-sys.path.insert(0, str(HERE))
 if INSTALLED:
-    from host_tools import QuadraticModel, box, make_bundle, plan_config
+    from builders.hosts import QuadraticModel, box, make_bundle, plan_config
 
-    from vj2_ddim_benchmark.two_room.host import import_host
+    from vj2_ddim_benchmark.two_room.stable_worldmodel import import_stable_worldmodel
     from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
 
-    import_host()
+    import_stable_worldmodel()
 
 
 def pytest_collection_modifyitems(items):

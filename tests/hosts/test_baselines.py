@@ -8,7 +8,7 @@ over problems. The host's first candidate, its mean, is no sample and not counte
 import numpy as np
 import pytest
 import torch
-from host_tools import QuadraticModel, box, make_info, plan_config
+from builders.hosts import QuadraticModel, box, make_info, plan_config
 from stable_worldmodel.solver import CEMSolver, GradientSolver, ICEMSolver, MPPISolver
 
 from vj2_ddim_benchmark.planners import cross_entropy

@@ -1,6 +1,8 @@
 """The comparison on TwoRoom: that its recordings, problems and evaluation mean what they say."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,25 +10,25 @@ import torch
 from stable_worldmodel import World
 
 from vj2_ddim_benchmark.two_room import lewm
-from vj2_ddim_benchmark.two_room.collect import Recording, collect_episodes
-from vj2_ddim_benchmark.two_room.compare import verdict
-from vj2_ddim_benchmark.two_room.episodes import Episodes, load_episodes
+from vj2_ddim_benchmark.two_room.compare import best_settings, markdown_table, row_of, verdict
+from vj2_ddim_benchmark.two_room.episodes import (
+    Episodes,
+    Recording,
+    collect_episodes,
+    cut_windows,
+    load_episodes,
+)
 from vj2_ddim_benchmark.two_room.evaluation import (
-    ENVIRONMENT,
     EvaluationSettings,
     OneByOne,
     choose_problems,
     evaluate,
+    time_in_turns,
 )
-from vj2_ddim_benchmark.two_room.lewm import LeWMConfig, WorldModel, load_lewm
+from vj2_ddim_benchmark.two_room.lewm import LeWMConfig, LeWMTraining, WorldModel
 from vj2_ddim_benchmark.two_room.prepare import DENOISER_TRAINING, Preparation, prepare
-from vj2_ddim_benchmark.two_room.quality import prediction_error
-from vj2_ddim_benchmark.two_room.report import markdown_table
-from vj2_ddim_benchmark.two_room.solvers import HOST_SOLVERS, build_host_solver
-from vj2_ddim_benchmark.two_room.timing import time_in_turns
-from vj2_ddim_benchmark.two_room.train_lewm import LeWMTraining
-from vj2_ddim_benchmark.two_room.tuning import best_settings, row_of
-from vj2_ddim_benchmark.two_room.windows import cut_windows
+from vj2_ddim_benchmark.two_room.solvers import PUBLISHED
+from vj2_ddim_benchmark.two_room.stable_worldmodel import ENVIRONMENT
 from vj2_ddim_plugin.bundle import read_bundle
 
 SPEED, WALL = 5.0, 112.0
@@ -83,6 +85,10 @@ def test_windows_stay_within_episodes_and_then_stand_still():
     assert 0.5 < (lengths == 5).mean() < 0.7  # half of them, and a fifth of the other half
 
 
+def world_model_of(model):
+    return WorldModel(model, LeWMConfig(), np.zeros(2), np.ones(2))
+
+
 class PerfectModel:
     """A world model whose latents are positions; an image is one pixel that holds its position."""
 
@@ -104,9 +110,9 @@ def test_the_error_of_a_perfect_world_model_is_the_grid(monkeypatch):
         images = torch.nn.functional.pad(torch.from_numpy(where), (0, 1))[..., None, None]
         return Episodes(images, actions[: len(where)], where, np.array([len(where)]))
 
-    model = WorldModel(PerfectModel(), LeWMConfig(), np.zeros(2), np.ones(2))
+    model = world_model_of(PerfectModel())
     known = made_of(positions + np.array([0.5, 0.0], np.float32))
-    measured = prediction_error(model, known, made_of(positions), 2)
+    measured = lewm.prediction_error(model, known, made_of(positions), 2)
     assert measured["moved"] == [25.0, 50.0]
     np.testing.assert_allclose(measured["error"], [0.5, 0.5])
 
@@ -147,7 +153,7 @@ def test_success_is_reaching_the_goal(recording, episodes):
     problems = choose_problems(recording, 8, SETTINGS)
     rows = episodes.starts[problems.episodes] + problems.starts
     sides = [episodes.positions[rows + step, 0] > WALL for step in (0, SETTINGS.goal_offset)]
-    world_model = WorldModel(None, LeWMConfig(), np.zeros(2), np.ones(2))
+    world_model = world_model_of(None)
     outcome = evaluate(Straight(1.0), world_model, problems, SETTINGS)
     same_room = sides[0] == sides[1]
     assert same_room.sum() >= 3
@@ -178,7 +184,8 @@ def test_turns_are_taken():
 
 def row(solver, variant, successes, seconds, settings=None):
     outcome = type("Outcome", (), {"successes": successes, "plan_seconds": [seconds]})
-    return {"variant": variant, **row_of(solver, settings or {}, outcome), "p95_plan_s": seconds}
+    entry = {"solver": solver, "variant": variant, "settings": settings or {}}
+    return {**row_of(entry, outcome), "p95_plan_s": seconds}
 
 
 def test_the_best_settings_and_the_verdict():
@@ -199,26 +206,46 @@ def test_the_best_settings_and_the_verdict():
     assert "tuned: topk 50 | 0.0%" in lines[-1]
 
 
-@pytest.mark.parametrize("name", HOST_SOLVERS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_every_setting_that_tuning_tries_can_be_built(name):
-    world_model = WorldModel(torch.nn.Linear(1, 1), LeWMConfig(), np.zeros(2), np.ones(2))
-    kind = HOST_SOLVERS[name]
+    world_model, kind = world_model_of(torch.nn.Linear(1, 1)), PUBLISHED[name]
     for settings in [{}, *kind.candidates()]:
-        solver = build_host_solver(kind, settings, world_model)
+        solver = kind.build(settings, world_model)
         assert solver.batch_size == 1
         rounds = settings.get("n_steps", settings.get("budget", (0, 30))[1])
         assert solver.n_steps == rounds
 
 
+def test_what_was_recorded_is_read_as_it_was():
+    results = Path(__file__).parents[2] / "benchmark" / "results" / "two_room.json"
+    recorded = json.loads(results.read_text())
+    assert verdict(recorded["rows"]) == recorded["verdict"]
+    best = markdown_table(recorded["rows"]).splitlines()[2]
+    assert best.startswith("| ours, 16 candidates, 4 steps | ours | 97.0% | 91.5% to 99.0% |")
+
+
+SMALL = LeWMConfig(width=16, encoder_depth=1, predictor_depth=1, num_heads=2)
+FEW_STEPS = LeWMTraining(num_steps=2, batch_size=4, num_projections=8)
+
+
+def test_a_training_that_was_cut_short_goes_on_to_the_last_bit(tmp_path, episodes):
+    def interrupt(line):
+        raise KeyboardInterrupt
+
+    file = tmp_path / "lewm-training.pt"
+    with pytest.raises(KeyboardInterrupt):
+        lewm.train_lewm(episodes, SMALL, FEW_STEPS, file, interrupt)
+    resumed = lewm.train_lewm(episodes, SMALL, FEW_STEPS, file).model.state_dict()
+    whole = lewm.train_lewm(episodes, SMALL, FEW_STEPS).model.state_dict()
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
 def test_a_small_preparation_ends_in_a_bundle(tmp_path):
     """Collect, train, encode, train, export; and what is there is not made again."""
     what = Preparation(
-        recordings={
-            "a": Recording("train", 1.0, 12, 0),
-            "b": Recording("validation", 1.0, 6, 50),
-        },
-        lewm=LeWMConfig(width=16, encoder_depth=1, predictor_depth=1, num_heads=2),
-        lewm_training=LeWMTraining(num_steps=2, batch_size=4, num_projections=8),
+        {"a": Recording("train", 1.0, 12, 0), "b": Recording("validation", 1.0, 6, 50)},
+        lewm=SMALL,
+        lewm_training=FEW_STEPS,
         num_windows=(40, 8),
         denoiser_training=replace(DENOISER_TRAINING, num_epochs=1, batch_size=20),
     )
@@ -236,4 +263,4 @@ def test_a_small_preparation_ends_in_a_bundle(tmp_path):
     again, _ = prepare(tmp_path, what, said.append)
     assert not any("LeWM" in line or "exporting" in line for line in said)
     torch.testing.assert_close(again.model.encode({"pixels": pixels})["emb"], before)
-    assert load_lewm(tmp_path / "lewm.pt").config == what.lewm
+    assert lewm.load_lewm(tmp_path / "lewm.pt").config == what.lewm

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from host_tools import QuadraticModel, make_env, make_info, plan_config
+from builders.hosts import QuadraticModel, make_env, make_info, plan_config
 from stable_worldmodel.policy import WorldModelPolicy
 
 HORIZON, BLOCK = 5, 2
@@ -50,14 +50,11 @@ def info_of(num_envs, action_block=BLOCK, **extra):
     return {**info, **extra}
 
 
-def test_the_environment_configures_the_solver(make_policy):
+def test_an_action_for_every_environment(make_policy):
+    """It configures the solver."""
     policy, solver = make_policy(num_envs=3)
     assert (solver.n_envs, solver.horizon, solver.action_dim) == (3, HORIZON, 2 * BLOCK)
     assert len(policy._action_buffer) == 3
-
-
-def test_an_action_for_every_environment(make_policy):
-    policy, solver = make_policy(num_envs=3)
     action = policy.get_action(info_of(3))
     assert action.shape == (3, 2)
     assert action.dtype == np.float32
@@ -80,26 +77,24 @@ def test_actions_leave_in_the_environments_units(make_policy):
     np.testing.assert_allclose(policy.get_action(info_of(2)), solver.asked[0][2][:, 0, :2] / 2)
 
 
-def test_the_rest_of_a_plan_begins_the_next(make_policy):
-    policy, solver = make_policy(warm_start=True)
-    for _ in range(5):
+@pytest.mark.parametrize(
+    ("settings", "steps", "continued"),
+    [
+        ({"warm_start": True}, 5, True),
+        ({"warm_start": False}, 5, False),
+        ({"receding_horizon": HORIZON}, 11, False),  # a plan carried out whole leaves no rest
+    ],
+)
+def test_the_rest_of_a_plan_begins_the_next(make_policy, settings, steps, continued):
+    policy, solver = make_policy(**settings)
+    for _ in range(steps):
         policy.get_action(info_of(2))
-    assert solver.asked[0][1] is None
-    torch.testing.assert_close(solver.asked[1][1], solver.asked[0][2][:, 2:])
-
-
-def test_no_warm_start_when_told(make_policy):
-    policy, solver = make_policy(warm_start=False)
-    for _ in range(5):
-        policy.get_action(info_of(2))
-    assert [start for _, start, _ in solver.asked] == [None, None]
-
-
-def test_a_plan_that_is_carried_out_whole_leaves_no_warm_start(make_policy):
-    policy, solver = make_policy(receding_horizon=HORIZON)
-    for _ in range(11):
-        policy.get_action(info_of(2))
-    assert [start for _, start, _ in solver.asked] == [None, None]
+    (_, first, plan), (_, second, _) = solver.asked
+    assert first is None
+    if continued:
+        torch.testing.assert_close(second, plan[:, 2:])
+    else:
+        assert second is None
 
 
 def test_only_those_without_a_plan_are_planned_for(make_policy):

@@ -1,12 +1,12 @@
 """Our solver where stable-worldmodel's own stand: what its protocol and its policy ask of one."""
 
-import functools
+from types import SimpleNamespace
 
 import hydra
 import numpy as np
 import pytest
 import torch
-from host_tools import QuadraticModel, box, make_info, plan_config
+from builders.hosts import QuadraticModel, box, make_info, plan_config
 from stable_worldmodel.solver import Solver
 from stable_worldmodel.solver.callbacks import BestCostRecorder, MeanCostRecorder
 
@@ -16,13 +16,10 @@ from vj2_ddim_plugin.errors import ConfigError, ContextError, CostError
 BLOCKS = [(10, 1), (2, 5)]  # horizon, action_block: both are plans of 10 actions
 
 
-def test_it_keeps_the_hosts_protocol(make_solver):
-    assert isinstance(make_solver(), Solver)
-
-
 @pytest.mark.parametrize(("horizon", "action_block"), BLOCKS)
-def test_properties_follow_the_configuration(make_solver, horizon, action_block):
+def test_it_keeps_the_hosts_protocol_as_it_was_configured(make_solver, horizon, action_block):
     solver = make_solver(horizon=horizon, action_block=action_block, num_envs=3)
+    assert isinstance(solver, Solver)
     assert (solver.n_envs, solver.horizon, solver.action_dim) == (3, horizon, 2 * action_block)
 
 
@@ -79,17 +76,14 @@ def test_the_best_candidate_is_chosen(make_solver):
 
 
 def test_a_plan_does_not_depend_on_what_else_is_planned(make_solver):
+    """Neither in a call of its own, nor in batches of one, three and all."""
     solver, info = make_solver(), make_info(4, 2, 10)
     together = solver(info)["actions"]
     for row in range(4):
         alone = solver({key: value[row : row + 1] for key, value in info.items()})["actions"]
         torch.testing.assert_close(alone[0], together[row])
-
-
-def test_batches_of_environments_change_nothing(make_solver):
-    plans = [make_solver(batch_size=size)(make_info(4, 2, 10))["actions"] for size in (1, 3, 4)]
-    torch.testing.assert_close(plans[0], plans[1])
-    torch.testing.assert_close(plans[0], plans[2])
+    for size in (1, 3, 4):
+        torch.testing.assert_close(make_solver(batch_size=size)(info)["actions"], together)
 
 
 @pytest.mark.parametrize("length", [1, 2])
@@ -121,21 +115,11 @@ def test_a_warm_start_of_another_shape_is_refused(make_solver, shape):
 
 def test_the_info_dict_is_left_alone(make_solver):
     """The model writes into what it is given, and `QuadraticModel` refuses a used dict."""
-    info = make_info(3, 2, 10)
-    before = {
-        key: value.clone() if torch.is_tensor(value) else value for key, value in info.items()
-    }
+    info, before = make_info(3, 2, 10), make_info(3, 2, 10)
     make_solver(num_refinements=2)(info)
     assert list(info) == list(before)
     for key in ("pixels", "goal", "target"):
         torch.testing.assert_close(info[key], before[key])
-
-
-def test_either_name_of_the_cost_model(make_solver):
-    info, cost = make_info(2, 2, 10), QuadraticModel()
-    torch.testing.assert_close(
-        make_solver(cost=cost)(info)["actions"], make_solver(QuadraticModel())(info)["actions"]
-    )
 
 
 @pytest.mark.parametrize("names", [{}, {"model": QuadraticModel(), "cost": QuadraticModel()}])
@@ -144,20 +128,22 @@ def test_one_cost_model_must_be_given(bundle, names):
         StableWorldModelSolver(str(bundle), **names)
 
 
-def test_the_newer_layouts_cost_holds_its_model(make_solver):
-    """Its evaluator has no `encode`; the world model inside it has."""
+class Evaluator(torch.nn.Module):
+    """The newer layout's cost: it has no `encode`, the world model inside it has."""
 
-    class Evaluator(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = QuadraticModel()
+    def __init__(self):
+        super().__init__()
+        self.model = QuadraticModel()
 
-        def get_cost(self, info, candidates):
-            return self.model.get_cost(info, candidates)
+    def get_cost(self, info, candidates):
+        return self.model.get_cost(info, candidates)
 
+
+@pytest.mark.parametrize("cost", [QuadraticModel, Evaluator])
+def test_either_name_and_layout_of_the_cost_model(make_solver, cost):
     info = make_info(2, 2, 10)
     torch.testing.assert_close(
-        make_solver(cost=Evaluator())(info)["actions"], make_solver()(info)["actions"]
+        make_solver(cost=cost())(info)["actions"], make_solver()(info)["actions"]
     )
 
 
@@ -189,14 +175,12 @@ def test_callbacks_hear_of_every_round(make_solver):
 
 
 def test_callbacks_are_given_what_was_ranked(make_solver):
-    heard = []
+    heard, model, info = [], QuadraticModel(), make_info(3, 2, 10)
 
     class Listener(BestCostRecorder):
         def compute(self, **state):
             heard.append(state)
 
-    model = QuadraticModel()
-    info = make_info(3, 2, 10)
     make_solver(model, num_refinements=1, callbacks=[Listener()])(info)
     assert [state["step"] for state in heard] == [0, 1]
     for state in heard:
@@ -242,17 +226,12 @@ def test_own_latents(make_solver):
     )
 
 
-def test_a_model_without_encode_needs_a_hook(make_solver):
-    class OnlyCost:
-        def get_cost(self, info, candidates):
-            return candidates.sum(dim=(-1, -2))
-
-    with pytest.raises(ConfigError, match="no method 'encode'"):
-        make_solver(OnlyCost())(make_info(1, 2, 10))
-
-
-def test_an_info_dict_without_goal_is_refused(make_solver):
+def test_what_cannot_be_encoded_is_refused(make_solver):
+    """A model without `encode` and without a hook; an info dict without a goal."""
     info = make_info(1, 2, 10)
+    only_cost = SimpleNamespace(get_cost=lambda info, candidates: candidates.sum(dim=(-1, -2)))
+    with pytest.raises(ConfigError, match="no method 'encode'"):
+        make_solver(only_cost)(info)
     del info["goal"]
     with pytest.raises(ContextError, match="goal"):
         make_solver()(info)
@@ -297,11 +276,13 @@ def test_the_whole_result_is_kept(make_solver):
 
 
 def test_no_gradient_is_asked(make_solver):
-    model = QuadraticModel()
+    model, grads = QuadraticModel(), []
     ask = model.get_cost
-    grads = []
-    model.get_cost = functools.partial(
-        lambda info, candidates: (grads.append(torch.is_grad_enabled()), ask(info, candidates))[1]
-    )
+
+    def noting(info, candidates):
+        grads.append(torch.is_grad_enabled())
+        return ask(info, candidates)
+
+    model.get_cost = noting
     make_solver(model)(make_info(1, 2, 10))
     assert grads == [False]

@@ -6,13 +6,14 @@ The bundle is untrained and so is the world model: this is about plumbing, not a
 import numpy as np
 import pytest
 import torch
-from host_tools import LATENT
+from builders.hosts import LATENT
 from stable_worldmodel.solver import CEMSolver
 
 from vj2_ddim_benchmark.two_room import evaluation
-from vj2_ddim_benchmark.two_room.collect import Recording, collect_episodes
+from vj2_ddim_benchmark.two_room.episodes import Recording, collect_episodes
 from vj2_ddim_benchmark.two_room.evaluation import EvaluationSettings, choose_problems
 from vj2_ddim_benchmark.two_room.lewm import LeWMConfig, WorldModel, build_lewm
+from vj2_ddim_benchmark.two_room.stable_worldmodel import ENVIRONMENT, import_stable_worldmodel
 from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
 
 NUM_ENVS = 3
@@ -39,20 +40,17 @@ def make_world_model():
     return make
 
 
-class Watch:
-    """Notes every action that the policy hands to the environments."""
+def watched(patch):
+    """Every action that the policy hands to the environments, from now on."""
+    actions, policy = [], import_stable_worldmodel().policy.WorldModelPolicy
+    get_action = policy.get_action
 
-    def __init__(self, monkeypatch):
-        self.actions = []
-        policy = evaluation.import_host().policy.WorldModelPolicy
-        get_action = policy.get_action
+    def noting(this, info, **kwargs):
+        actions.append(get_action(this, info, **kwargs).copy())
+        return actions[-1].copy()
 
-        def noting(this, info, **kwargs):
-            action = get_action(this, info, **kwargs)
-            self.actions.append(action.copy())
-            return action
-
-        monkeypatch.setattr(policy, "get_action", noting)
+    patch.setattr(policy, "get_action", noting)
+    return actions
 
 
 def run(solver, world_model, recording, warm_start, block):
@@ -81,12 +79,12 @@ def test_our_solver_in_the_hosts_evaluation(
     """Every action finite and in bounds; the same seed gives the same run to the last bit."""
     world_model, runs = make_world_model(block), []
     for _ in range(2):
-        watch = Watch(monkeypatch)
+        actions = watched(monkeypatch)
         outcome = run(ours(bundle, world_model.model), world_model, recording, warm_start, block)
         monkeypatch.undo()
         assert len(outcome.successes) == NUM_ENVS
         assert len(outcome.plan_seconds) >= NUM_ENVS * 2
-        runs.append(np.stack(watch.actions))
+        runs.append(np.stack(actions))
     alive = ~np.isnan(runs[0]).all(axis=-1)
     assert alive[0].all()
     assert np.isfinite(runs[0][alive]).all()
@@ -122,7 +120,7 @@ def test_the_hosts_own_solver_in_the_same_place(recording, make_world_model):
 def test_all_environments_in_one_call(recording, bundle, make_world_model):
     """One call for three environments gives what three calls give."""
     world_model = make_world_model(5)
-    host = evaluation.import_host()
+    host = import_stable_worldmodel()
     rng = np.random.default_rng(0)
     info = {
         name: torch.tensor(rng.standard_normal((3, 1, 3, 64, 64)), dtype=torch.float32)
@@ -131,7 +129,7 @@ def test_all_environments_in_one_call(recording, bundle, make_world_model):
     info["action"] = torch.zeros(3, 1, 2)
     solver = ours(bundle, world_model.model)
     config = host.PlanConfig(horizon=2, receding_horizon=1, action_block=5)
-    world = host.World(evaluation.ENVIRONMENT, num_envs=3, image_shape=(64, 64))
+    world = host.World(ENVIRONMENT, num_envs=3, image_shape=(64, 64))
     solver.configure(action_space=world.envs.action_space, n_envs=3, config=config)
     together = solver(info)
     alone = evaluation.OneByOne(solver).solve(info)

@@ -20,8 +20,7 @@ from vj2_ddim_benchmark.race.tasks import (
     stop_distance_of,
 )
 from vj2_ddim_benchmark.race.workers import Worker, in_this_process
-from vj2_ddim_benchmark.world.chains import chain_problems
-from vj2_ddim_benchmark.world.problems import one_gesture_problems
+from vj2_ddim_benchmark.world.problems import chain_problems, one_gesture_problems
 
 CHAINS = chain_problems(4, split="validation", seed=2)
 LENGTH = CHAINS.length.tolist()
@@ -212,7 +211,9 @@ def test_the_stop_distance_is_below_what_one_gesture_changes():
     pairs = one_gesture_problems(60, split="train", seed=9)
     apart = picture_distance(Seeing(), pairs.start.render(), pairs.goal.render())
     assert 0.0 < limit < apart.min()
-    by_hand = np.square(latents_of(pairs.start.render()) - latents_of(pairs.goal.render())).mean((1, 2))
+    by_hand = np.square(latents_of(pairs.start.render()) - latents_of(pairs.goal.render())).mean(
+        (1, 2)
+    )
     np.testing.assert_allclose(apart, by_hand, rtol=1e-5)
 
 

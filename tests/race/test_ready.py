@@ -8,9 +8,9 @@ import pytest
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets
 from vj2_ddim_benchmark.race import ready
 from vj2_ddim_benchmark.race.ready import NoisyGoal, make_ready, noisy_goal
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.spec import ActionSpec
 
 ASSETS = PlannerAssets(ActionSpec(), seed=5)
 

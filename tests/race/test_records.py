@@ -18,7 +18,7 @@ from vj2_ddim_benchmark.race.records import (
     read_records,
     to_stroke,
 )
-from vj2_ddim_benchmark.world.scripts import drag
+from vj2_ddim_benchmark.world.touch import drag
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
 KINDS = pytest.mark.parametrize(("kind", "records"), [(Record, RECORDS), (ChainRecord, CHAINS)])

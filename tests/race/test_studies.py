@@ -13,8 +13,8 @@ from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.report.page import rebuild_report
 from vj2_ddim_benchmark.studies import STUDIES, StudySettings, split_name
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.spec import ActionSpec
 
 
 def named(study, settings=None):

@@ -11,8 +11,8 @@ from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, read
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.tuning import PlanScore, sweep, tune_planners
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.spec import ActionSpec
 
 SPACE = {"lr": (0.1, 1.0, 10.0), "start": ("zeros", "centre")}
 PLANNER = Planner("planner", lambda assets, settings: None, SPACE)

@@ -62,7 +62,7 @@ def test_several_processes_give_what_one_gives(settings, alone, tmp_path):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_worker_that_dies_is_told_and_fewer_workers_go_on(settings, alone, tmp_path):
     """What was solved is kept, and the rest is made by one worker where two were too many."""
-    with pytest.raises(ConfigError, match="one of 2 workers died.* again, with fewer workers"):
+    with pytest.raises(ConfigError, match=r"one of 2 workers died.* again, with fewer workers"):
         solve(tmp_path, over_processes(Dying(settings, 3), 2), workers=2)
     kept = read_records(tmp_path / "results.jsonl", Record)
     assert timeless(kept) == timeless(alone)[: len(kept)]

@@ -108,9 +108,10 @@ def test_several_budgets_are_drawn_as_curves(run, tmp_path):
 def test_chains_have_a_part_of_the_page(run, tmp_path):
     write_results(run / "chains" / "results.jsonl", CHAINS)
     rebuild_report(run, tmp_path)
-    assert "| ddim | 50.0% (15.0 to 85.0) | 50.0% (9.5 to 90.5) |" in (
-        tmp_path / "report.md"
-    ).read_text()
+    assert (
+        "| ddim | 50.0% (15.0 to 85.0) | 50.0% (9.5 to 90.5) |"
+        in (tmp_path / "report.md").read_text()
+    )
     written = json.loads((tmp_path / "chains" / "summary.json").read_text())
     assert written == summarise_chains(CHAINS)
 
@@ -140,7 +141,9 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path):
 def test_recorded_rows_are_read_without_the_raw_results(run, tmp_path):
     rows, chains = summarise(RECORDS), summarise_chains(CHAINS)
     named = [row | {"planner": f"{row['planner']}@{row['n']}"} for row in rows]
-    studies = dict.fromkeys(("steps", "candidates", "goal-noise", "world-model", "denoisers"), named)
+    studies = dict.fromkeys(
+        ("steps", "candidates", "goal-noise", "world-model", "denoisers"), named
+    )
     for name, value in (("race", rows), ("chains", chains), ("studies", studies)):
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
     assert rebuild_report(tmp_path / "race.json", tmp_path / "race") == rows

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from builders.race import PLAN, write_world_model
 from matplotlib.figure import Figure
 
 from vj2_ddim_benchmark.benchmark import Benchmark, RaceSettings
-from vj2_ddim_benchmark.planners.descent import descend
 from vj2_ddim_benchmark.planners.description import PlannerAssets
-from vj2_ddim_benchmark.planners.host import planning_problem
+from vj2_ddim_benchmark.planners.gradient_descent import descend
+from vj2_ddim_benchmark.planners.problem import planning_problem
 from vj2_ddim_benchmark.planners.registry import REGISTRY, planners_of
 from vj2_ddim_benchmark.report.curves import Panel, points_of, shown_planners
 from vj2_ddim_benchmark.report.pictures import (
@@ -24,10 +25,10 @@ from vj2_ddim_benchmark.report.pictures import (
 from vj2_ddim_benchmark.report.summary import summarise
 from vj2_ddim_benchmark.tuning import sweep
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.scripts import drag
+from vj2_ddim_benchmark.world.touch import drag
 from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.spec import ActionSpec
 
 PLANNERS = ("gradient-descent-adam-10", "random-gestures-16")
 
@@ -73,7 +74,7 @@ def test_the_path_is_that_of_the_planner(world_model):
     best = descend(
         built.torch_cost_of(problem),
         built.initial_actions(problem),
-        built.bounds(),
+        tuple(map(torch.as_tensor, (np.zeros(3, np.float32), np.ones(3, np.float32)))),
         method="adam",
         lr=0.05,
         num_iterations=10,
@@ -163,4 +164,7 @@ def test_names_cover_neither_each_other_nor_a_mark():
     boxes = [text.get_window_extent() for text in panel.axes.texts]
     assert len(boxes) == 10
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert len({line.get_color() for line in panel.axes.lines if line.get_marker() in "o^sDPXv<>*"}) == 10
+    assert (
+        len({line.get_color() for line in panel.axes.lines if line.get_marker() in "o^sDPXv<>*"})
+        == 10
+    )

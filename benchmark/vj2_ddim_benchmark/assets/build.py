@@ -13,7 +13,7 @@ import numpy as np
 import typer
 
 import vj2_ddim_plugin
-from vj2_ddim_benchmark.amortised.train import train_amortised
+from vj2_ddim_benchmark.amortised.training import train_amortised
 from vj2_ddim_benchmark.assets import COMMAND, Assets, shipped_assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
 from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of
@@ -21,8 +21,7 @@ from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.race.folder import RaceFolder
 from vj2_ddim_benchmark.race.gather import Progress
 from vj2_ddim_benchmark.world.collect import collect_transitions
-from vj2_ddim_benchmark.world_model.embed import embed_transitions
-from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.train import train_world_model
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.bundle import read_bundle
@@ -35,8 +34,8 @@ from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.data.trajectories import open_trajectories, write_trajectories_h5
 from vj2_ddim_training.examples import Examples, open_examples
-from vj2_ddim_training.ranker.files import save_ranker
-from vj2_ddim_training.ranker.train import train_ranker
+from vj2_ddim_training.ranker.network import save_ranker
+from vj2_ddim_training.ranker.training import train_ranker
 from vj2_ddim_training.run import RunSettings, train_run
 from vj2_ddim_training.validation import SUCCESS
 
@@ -248,7 +247,9 @@ Out = Annotated[Path, typer.Option(help="Its folder; a training that was cut sho
 def build(
     out: Out,
     threads: Annotated[int, typer.Option(min=1, help="Torch's threads.")] = 1,
-    small: Annotated[bool, typer.Option("--small", help="As small as in the demonstration.")] = False,
+    small: Annotated[
+        bool, typer.Option("--small", help="As small as in the demonstration.")
+    ] = False,
 ) -> None:
     """Collect, train and export all that is shipped: world model, denoiser, ranker, amortised."""
     with progress_bars() as progress:

@@ -10,8 +10,7 @@ from typing import Any
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
 from vj2_ddim_plugin.settings import Settings, setting
-from vj2_ddim_training.config import ModelConfig, TrainingConfig
-from vj2_ddim_training.ranker.config import RankerConfig
+from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
 
 __all__ = ["AssetSettings", "VariantSettings"]
 
@@ -77,9 +76,7 @@ class VariantSettings(Settings):
     data_share: float = setting(
         1.0, "Share of the shipped one's trajectories.", above=0.0, high=1.0
     )
-    representation: str = setting(
-        "auto", "What is diffused.", choices=(*REPRESENTATIONS, "auto")
-    )
+    representation: str = setting("auto", "What is diffused.", choices=(*REPRESENTATIONS, "auto"))
     steps: int = setting(3000, "Gradient steps, rounded up to whole epochs.", low=1)
     threads: int = setting(1, "Torch's threads.", low=1)
 

@@ -1,13 +1,13 @@
 """What `vj2-ddim train` and `vj2-ddim train-ranker` ask the touch screen while they train.
 
-Success on validation screens chooses the checkpoint. One sample is the plan, and no world model is
-asked: what the denoiser itself has learned. All problems of one call start from the same noise, and
+Success on validation screens chooses the checkpoint. One sample is the plan, or the one of 16 that
+the ranker chooses, and no world model is asked: what they themselves have learned. All problems of one call start from the same noise, and
 some noise is luckier than other: so the problems are spread over several calls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,17 @@ from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.validation import SUCCESS
+from vj2_ddim_training.ranker.network import RankedSampler, RankerNetwork
+from vj2_ddim_training.ranker.training import RankerCost
+from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
 
 __all__ = ["latent_cost_of", "success_of", "touch_screen_success", "world_model_cost"]
 
 NUM_NOISES = 30
-
-RankerCost = Callable[[Mapping[str, FloatArray], FloatArray], FloatArray]
-Success = Callable[..., dict[str, float]]
+NUM_RANKED = 16  # candidates that a ranker chooses from
 
 
-def touch_screen_success(world_model: str = "") -> Success:
+def touch_screen_success(world_model: str = "") -> SuccessMeasure:
     """The measure for `--judge`, of latents made by a world model's file; the shipped if empty."""
     return success_of(_load(world_model))
 
@@ -41,11 +41,11 @@ def world_model_cost(world_model: str = "") -> RankerCost:
     return latent_cost_of(_load(world_model))
 
 
-def success_of(world_model: WorldModel, num_problems: int = 300, seed: int = 7) -> Success:
+def success_of(world_model: WorldModel, num_problems: int = 300, seed: int = 7) -> SuccessMeasure:
     """Measures the share of goals reached, on problems of the validation split.
 
     `success` is of all, `success_multimodal` and `success_KIND` of parts. Only the world model's
-    encoder is used.
+    encoder is used. The measure takes a denoiser, and a ranker where one is trained.
     """
     problems = one_gesture_problems(
         num_problems, split="validation", seed=seed, size=world_model.config.screen_size
@@ -53,8 +53,13 @@ def success_of(world_model: WorldModel, num_problems: int = 300, seed: int = 7) 
     state = world_model.encode(problems.start.render())
     goal = world_model.encode(problems.goal.render())
 
-    def success(model: DiffusionModel) -> dict[str, float]:
-        optimizer, spec = DDIMOptimizer(TorchSampler(model), num_candidates=1), model.action_spec
+    def success(model: DiffusionModel, ranker: RankerNetwork | None = None) -> dict[str, float]:
+        spec = model.action_spec
+        if ranker is None:
+            optimizer = DDIMOptimizer(TorchSampler(model), num_candidates=1)
+        else:
+            sampler = RankedSampler(model, ranker)
+            optimizer = DDIMOptimizer(sampler, num_candidates=NUM_RANKED, num_ranked=1)
         actions = np.empty((num_problems, spec.length, spec.num_channels), np.float32)
         for noise in range(min(NUM_NOISES, num_problems)):
             part = slice(noise, None, NUM_NOISES)

@@ -1,4 +1,4 @@
-"""Planners ready to run: built with their tuned settings, building timed, goals blurred if asked."""
+"""Planners ready to run: built with tuned settings, building timed, goals blurred if asked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
-from vj2_ddim_benchmark.planners.host import MakeCost
+from vj2_ddim_benchmark.planners.problem import MakeCost
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanningProblem, PlanResult
 

@@ -12,8 +12,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike, NDArray
 
-from vj2_ddim_benchmark.world.scripts import drag
-from vj2_ddim_benchmark.world.touch import NUM_STEPS, PAGE, gesture_path
+from vj2_ddim_benchmark.world.touch import NUM_STEPS, PAGE, drag, gesture_path
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
 __all__ = [

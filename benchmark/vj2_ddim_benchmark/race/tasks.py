@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from vj2_ddim_benchmark.planners.host import Frames, MakeCost, plan, planning_problem
+from vj2_ddim_benchmark.planners.problem import Frames, MakeCost, plan, planning_problem
 from vj2_ddim_benchmark.race.ready import ReadyPlanner
 from vj2_ddim_benchmark.race.records import ChainRecord, Record, to_stroke
-from vj2_ddim_benchmark.world.chains import Chains
-from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
+from vj2_ddim_benchmark.world.problems import Chains, Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.cost import LatentCost, latent_distance
 from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanResult

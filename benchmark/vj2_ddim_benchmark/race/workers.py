@@ -25,12 +25,18 @@ from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, Tune
 from vj2_ddim_benchmark.race.gather import MapProblems, Solved, Todo
 from vj2_ddim_benchmark.race.ready import ReadyPlanner, make_ready
 from vj2_ddim_benchmark.race.tasks import ChainRace, Race
-from vj2_ddim_benchmark.world.chains import chain_problems
-from vj2_ddim_benchmark.world.problems import one_gesture_problems
+from vj2_ddim_benchmark.world.problems import chain_problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.errors import ConfigError
 
-__all__ = ["Worker", "WorkerSettings", "import_ray", "in_this_process", "over_processes", "over_ray"]
+__all__ = [
+    "Worker",
+    "WorkerSettings",
+    "import_ray",
+    "in_this_process",
+    "over_processes",
+    "over_ray",
+]
 
 LOCAL, AUTO = "local", "auto"
 PATIENCE_S = 5.0  # for a cluster's address to answer

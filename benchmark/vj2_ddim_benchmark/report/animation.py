@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.race.records import ChainRecord, from_stroke
-from vj2_ddim_benchmark.world.chains import Chains
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.pictures import draw_gesture
+from vj2_ddim_benchmark.world.problems import Chains
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, gesture_path
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path
@@ -83,9 +83,7 @@ def telling_chain(records: Sequence[ChainRecord], planner: str) -> ChainRecord:
     return min(own, key=lambda record: (not record.solved, -record.length, record.problem))
 
 
-def _pictures(
-    frames: Images, actions: NDArray[np.floating]
-) -> Iterator[tuple[Images, str, int]]:
+def _pictures(frames: Images, actions: NDArray[np.floating]) -> Iterator[tuple[Images, str, int]]:
     """Pictures, what is said over them, and for how many frames: rest, move, rest, ..."""
     num = len(actions)
     moving = min(MOVING_FRAMES, (MAX_FRAMES - num - 1) // max(num, 1))

@@ -170,9 +170,16 @@ class Panel:
         taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
         for x, y, name, color in sorted(self.named, key=lambda each: -each[1]):
             text = self.axes.annotate(
-                name, (x, y), xytext=(8, 0), textcoords="offset points", color=color, fontsize=9,
-                va="center", weight="bold" if name.startswith(OURS) else "normal", bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5},
-            )  # fmt: skip
+                name,
+                (x, y),
+                xytext=(8, 0),
+                textcoords="offset points",
+                color=color,
+                fontsize=9,
+                va="center",
+                weight="bold" if name.startswith(OURS) else "normal",
+                bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5},
+            )
             for offset in _offsets():
                 text.set_position(offset)
                 text.set_ha("left" if offset[0] > 0 else "right" if offset[0] < 0 else "center")

@@ -211,7 +211,9 @@ def _opening(found: Findings) -> str:
 
 
 def _asked(found: Findings) -> int:
-    num: int = found.setup.get("num_problems", max((row["n"] for row in overall(found.rows)), default=0))
+    num: int = found.setup.get(
+        "num_problems", max((row["n"] for row in overall(found.rows)), default=0)
+    )
     return num
 
 

@@ -14,20 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vj2_ddim_benchmark.planners.descent import descend
 from vj2_ddim_benchmark.planners.gradient_descent import GradientDescentOptimizer
-from vj2_ddim_benchmark.planners.host import Frames, planning_problem
+from vj2_ddim_benchmark.planners.problem import Frames, planning_problem
 from vj2_ddim_benchmark.race.ready import ReadyPlanner
 from vj2_ddim_benchmark.race.records import Record
 from vj2_ddim_benchmark.race.tasks import Race, problem_seed
 from vj2_ddim_benchmark.report.curves import shown_planners
 from vj2_ddim_benchmark.world.pictures import draw_gesture
-from vj2_ddim_benchmark.world.scripts import tap
+from vj2_ddim_benchmark.world.touch import tap
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
 
@@ -60,7 +58,7 @@ def draw_pictures(
     """Draw both, of planners that raced (the first is the reference) and their results."""
     problems = telling_problems(records, planners[0].name)
     descents = [p for p in planners if isinstance(p.optimizer, GradientDescentOptimizer)]
-    single = [p for p in descents if p.optimizer.num_restarts == 1] or descents  # type: ignore[attr-defined]
+    single = [p for p in descents if p.optimizer.settings.num_restarts == 1] or descents  # type: ignore[attr-defined]
     samplers = [p for p in planners if p.with_cost and p not in descents]
     kinds = race.problems.kind
     taps = [p for kind in TAP_KINDS for p in problems if kinds[p] == kind] or problems
@@ -119,17 +117,7 @@ def tap_costs(cost: CostFn, grid: int = GRID) -> FloatArray:
 
 def descent_path(optimizer: GradientDescentOptimizer, problem: PlanningProblem) -> FloatArray:
     """The touch points of every iterate of the first restart, `[num_iterations + 1, 2]`."""
-    iterates: list[torch.Tensor] = []
-    descend(
-        optimizer.torch_cost_of(problem),
-        optimizer.initial_actions(problem)[:1, :1],
-        optimizer.bounds(),
-        method=optimizer.method,
-        lr=optimizer.lr,
-        num_iterations=optimizer.num_iterations,
-        watch=iterates.append,
-    )
-    return touch_points(torch.stack(iterates)[:, 0, 0].numpy())
+    return touch_points(optimizer.iterates(problem)[:, 0, 0].numpy())
 
 
 def draw_landscape(
@@ -263,7 +251,9 @@ def draw_plans(
     for row, name in enumerate(["the goal", *(planner.name for planner in planners)]):
         label = name.replace("gradient-descent-", "gradient\ndescent\n")
         grid[row, 0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
-    words = "Green dot: finger down; red dot: finger up. Frame: green if the goal is reached, or red."
+    words = (
+        "Green dot: finger down; red dot: finger up. Frame: green if the goal is reached, or red."
+    )
     figure.supxlabel(words, fontsize=9, color="#555555")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90)

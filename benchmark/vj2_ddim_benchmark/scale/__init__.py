@@ -1,1 +1,1 @@
-"""Planning time at VJ2-GUI's real scale: what a predictor of hundreds of millions costs a plan."""
+"""SHIM: moved to vj2_ddim_benchmark.timing."""

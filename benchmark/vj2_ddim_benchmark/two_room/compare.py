@@ -1,155 +1,238 @@
-"""Our solver, and the host's as they come and as tuned, on the same test episodes."""
+"""`vj2-ddim benchmark two-room`: our solver and stable-worldmodel's, in its world and evaluation.
+
+The host's are tuned on validation episodes; as they come and as tuned they meet ours on the same
+test episodes. Every row is written as soon as it is there, and not measured again.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
-import torch
+import typer
 
-from vj2_ddim_benchmark.protocol.statistics import mcnemar
-from vj2_ddim_benchmark.two_room.evaluation import (
-    EvaluationSettings,
-    Problems,
-    evaluate,
-    plan_config,
-)
-from vj2_ddim_benchmark.two_room.lewm import WorldModel
-from vj2_ddim_benchmark.two_room.solvers import (
-    HOST_SOLVERS,
-    OURS,
-    Settings,
-    build_host_solver,
-    build_ours,
-)
-from vj2_ddim_benchmark.two_room.timing import gather_infos, time_in_turns
-from vj2_ddim_benchmark.two_room.tuning import Row, best_settings, read_rows, row_of, summary_of
-from vj2_ddim_plugin.files import write_json
+from vj2_ddim_benchmark.protocol.setup import environment, use_threads
+from vj2_ddim_benchmark.protocol.statistics import mcnemar, wilson_interval
+from vj2_ddim_benchmark.timing.measuring import JsonFile
+from vj2_ddim_benchmark.two_room import evaluation
+from vj2_ddim_benchmark.two_room.episodes import load_episodes, recording_path
+from vj2_ddim_benchmark.two_room.evaluation import EvaluationSettings, Outcome, Problems
+from vj2_ddim_benchmark.two_room.lewm import WorldModel, prediction_error
+from vj2_ddim_benchmark.two_room.prepare import Preparation, prepare
+from vj2_ddim_benchmark.two_room.solvers import OURS, PUBLISHED, Chosen, build_solver
+from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.files import sha256_of, write_json
+from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = ["Contest", "compare", "verdict"]
+__all__ = ["ComparisonSettings", "Contest", "best_settings", "markdown_table", "row_of"]
+__all__ += ["two_room", "verdict", "write_results"]
 
-Report = Callable[[str], None]
+Row = dict[str, Any]  # what one evaluation measured, as plain values
 NUM_TIMED = 10  # problems
+HEADINGS = ("solver", "settings", "success", "95 % interval", "median ms a plan", "p95 ms")
+
+
+@dataclass(frozen=True)
+class ComparisonSettings(Settings):
+    """How much is compared."""
+
+    num_problems: int = setting(100, "Test episodes.", low=1)
+    num_validation: int = setting(20, "Validation episodes to tune on.", low=1)
+    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1)
+
+
+@options
+def two_room(
+    out: Annotated[
+        Path, typer.Option(help="The comparison's folder; a run that was cut short resumes.")
+    ],
+    settings: ComparisonSettings,
+    json_file: JsonFile = None,
+) -> None:
+    """Collect, train, tune and compare on TwoRoom; needs requirements-hosts.txt installed."""
+    use_threads(settings.threads)
+    what = Preparation()
+    world_model, bundle = prepare(out, what, typer.echo)
+    validation, test = (
+        evaluation.choose_problems(recording_path(out, name), num, what.evaluation)
+        for name, num in (("validation", settings.num_validation), ("test", settings.num_problems))
+    )
+    contest = Contest(out, bundle, world_model, what.evaluation, typer.echo)
+    contest.tune(validation)
+    rows = contest.compare(test)
+    (out / "table.md").write_text(markdown_table(rows), encoding="utf-8")
+    typer.echo(markdown_table(rows))
+    if json_file is not None:
+        write_results(json_file, rows, contest, what, test, validation)
 
 
 @dataclass(frozen=True)
 class Contest:
-    """What all solvers share.
-
-    Attributes:
-        folder: Holds `tuning.json`; `compared.json` and `timing.json` are written there.
-        bundle: Ours.
-        world_model: The cost of all.
-        problems: Of the test recording.
-        settings: The protocol.
-    """
+    """What all solvers share, and the folder of what was measured."""
 
     folder: Path
-    bundle: Path
-    world_model: WorldModel
-    problems: Problems
+    bundle: Path  # ours
+    world_model: WorldModel  # the cost of all
     settings: EvaluationSettings
+    report: Callable[[str], None] = lambda line: None
 
-    def entries(self) -> list[tuple[str, str, Settings]]:
-        """Solver, variant (`ours`, `default`, `tuned`) and settings."""
-        tuned = read_rows(self.folder / "tuning.json")
+    def tune(self, problems: Problems) -> None:
+        """Evaluate every setting of every published solver's space."""
+        for name, kind in PUBLISHED.items():
+            for settings in kind.candidates():
+                self._row("tuning.json", {"solver": name}, settings, problems)
+
+    def compare(self, problems: Problems, rounds: int = 20) -> list[Row]:
+        """Evaluate ours, and the published as tuned and by default; then time all in turns."""
         entries = [(name, "ours", settings) for name, settings in OURS.items()]
-        for name in HOST_SOLVERS:
+        tuned = self.read("tuning.json", [])
+        for name in PUBLISHED:
             entries += [(name, "tuned", best_settings(tuned, name)), (name, "default", {})]
-        return entries
+        rows = [
+            self._row("compared.json", {"variant": variant, "solver": name}, settings, problems)
+            for name, variant, settings in entries
+        ]
+        seconds = self._seconds(entries, problems, rounds)
+        for row in rows:
+            taken = seconds[f"{row['solver']}, {row['variant']}"]
+            row["median_plan_s"] = float(np.median(taken))
+            row["p95_plan_s"] = float(np.quantile(taken, 0.95))
+        return rows
 
-    def build(self, name: str, settings: Settings) -> Any:  # noqa: ANN401
-        """The solver of an entry."""
-        if name in OURS:
-            threads = torch.get_num_threads()
-            return build_ours(self.bundle, settings, self.world_model, threads)
-        return build_host_solver(HOST_SOLVERS[name], settings, self.world_model)
+    def read(self, file: str, otherwise: Any) -> Any:  # noqa: ANN401
+        """What a file of the folder holds."""
+        path = self.folder / file
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
 
+    def _row(self, file: str, who: Row, settings: Chosen, problems: Problems) -> Row:
+        """The row of an entry, from the file if it is there."""
+        rows: list[Row] = self.read(file, [])
+        wanted = {**who, "settings": json.loads(json.dumps(settings))}
+        for row in rows:
+            if all(row[key] == value for key, value in wanted.items()):
+                return row
+        solver = build_solver(who["solver"], settings, self.world_model, self.bundle)
+        outcome = evaluation.evaluate(solver, self.world_model, problems, self.settings)
+        row = row_of(wanted, outcome)
+        write_json(self.folder / file, [*rows, row])
+        entry = f"{who['solver']}, {who.get('variant', settings)}"
+        self.report(f"{entry}: {row['success']:.1%}, {1e3 * row['median_plan_s']:.1f} ms a plan")
+        return row
 
-def compare(contest: Contest, report: Report = lambda line: None, rounds: int = 20) -> list[Row]:
-    """Evaluate all, then time all in turns.
-
-    Args:
-        contest: What is compared.
-        report: Told about each solver.
-        rounds: Timed plans of each solver.
-
-    Returns:
-        The rows.
-    """
-    path = contest.folder / "compared.json"
-    entries = contest.entries()
-    for name, variant, settings in entries:
-        rows, plain = read_rows(path), json.loads(json.dumps(settings))
-        if any(_is_of(row, name, variant, plain) for row in rows):
-            continue
-        outcome = evaluate(
-            contest.build(name, settings), contest.world_model, contest.problems, contest.settings
+    def _seconds(
+        self, entries: list[tuple[str, str, Chosen]], problems: Problems, rounds: int
+    ) -> dict[str, list[float]]:
+        """Planning times in turns, from `timing.json` if they are there for these settings."""
+        plain = json.loads(json.dumps(entries))
+        stored = self.read("timing.json", {"entries": None})
+        if stored["entries"] == plain:
+            return dict(stored["seconds"])
+        solvers = {
+            f"{name}, {variant}": build_solver(name, settings, self.world_model, self.bundle)
+            for name, variant, settings in entries
+        }
+        few = replace(
+            problems, episodes=problems.episodes[:NUM_TIMED], starts=problems.starts[:NUM_TIMED]
         )
-        row = {"variant": variant, **row_of(name, settings, outcome)}
-        rows = [row for row in rows if (row["solver"], row["variant"]) != (name, variant)]
-        write_json(path, [*rows, row])
-        report(f"{name}, {variant}: {summary_of(row)}")
-    seconds, rows = _times(contest, rounds), read_rows(path)
-    for row in rows:
-        taken = seconds[f"{row['solver']}, {row['variant']}"]
-        row["median_plan_s"] = float(np.median(taken))
-        row["p95_plan_s"] = float(np.quantile(taken, 0.95))
-    return rows
+        first = evaluation.OneByOne(next(iter(solvers.values())), keep=len(few.episodes))
+        evaluation.evaluate(first, self.world_model, few, self.settings)
+        one = gym.spaces.Box(-1.0, 1.0, (1, 2), np.float32)
+        for solver in solvers.values():
+            solver.configure(action_space=one, n_envs=1, config=self.settings.plan_config())
+        seconds = evaluation.time_in_turns(solvers, first.asked, rounds)
+        write_json(self.folder / "timing.json", {"entries": plain, "seconds": seconds})
+        return seconds
 
 
-def _is_of(row: Row, name: str, variant: str, settings: Settings) -> bool:
-    found = row["solver"], row["variant"], row["settings"]
-    return found == (name, variant, settings)
-
-
-def _times(contest: Contest, rounds: int) -> dict[str, list[float]]:
-    """Planning times in turns, from `timing.json` if they are there for these settings."""
-    path = contest.folder / "timing.json"
-    stored: dict[str, Any] = {}
-    entries = json.loads(json.dumps(contest.entries()))
-    if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored and stored["entries"] == entries:
-        return dict(stored["seconds"])
-    problems = Problems(
-        contest.problems.recording,
-        contest.problems.episodes[:NUM_TIMED],
-        contest.problems.starts[:NUM_TIMED],
-    )
-    solvers = {
-        f"{name}, {variant}": contest.build(name, settings) for name, variant, settings in entries
+def row_of(entry: Row, outcome: Outcome) -> Row:
+    """An entry and what its evaluation measured."""
+    successes, seconds = outcome.successes, np.array(outcome.plan_seconds)
+    return {
+        **entry,
+        "num_problems": len(successes),
+        "success": float(np.mean(successes)),
+        "wilson_95": list(wilson_interval(sum(successes), len(successes))),
+        "num_plans": len(seconds),
+        "median_plan_s": float(np.median(seconds)),
+        "successes": [int(success) for success in successes],
     }
-    first, one = next(iter(solvers.values())), gym.spaces.Box(-1.0, 1.0, (1, 2), np.float32)
-    infos = gather_infos(first, contest.world_model, problems, contest.settings)
-    config = plan_config(contest.settings)
-    for solver in solvers.values():
-        solver.configure(action_space=one, n_envs=1, config=config)
-    seconds = time_in_turns(solvers, infos, rounds)
-    write_json(path, {"entries": entries, "seconds": seconds})
-    return seconds
 
 
-def verdict(rows: list[Row]) -> list[dict[str, Any]]:
+def _best(rows: Sequence[Row]) -> Row:
+    """The row of highest success; of equal ones, the fastest."""
+    return max(rows, key=lambda row: (row["success"], -row["median_plan_s"]))
+
+
+def best_settings(rows: Sequence[Row], name: str) -> Chosen:
+    """The settings with which a solver did best."""
+    return dict(_best([row for row in rows if row["solver"] == name])["settings"])
+
+
+def verdict(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Each of ours against the best of the host's, tuned or not: success, time, McNemar's test."""
-    theirs = [row for row in rows if row["variant"] != "ours"]
-    best = max(theirs, key=lambda row: (row["success"], -row["median_plan_s"]))
-    found = []
-    for row in rows:
-        if row["variant"] == "ours":
-            test = mcnemar(np.array(row["successes"], bool), np.array(best["successes"], bool))
-            found.append(
-                {
-                    "ours": row["solver"],
-                    "best_of_the_host": f"{best['solver']}, {best['variant']}",
-                    "success_difference": row["success"] - best["success"],
-                    "time_ratio": row["median_plan_s"] / best["median_plan_s"],
-                    "mcnemar": asdict(test),
-                }
-            )
-    return found
+    best = _best([row for row in rows if row["variant"] != "ours"])
+    reached = np.array(best["successes"], bool)
+    return [
+        {
+            "ours": row["solver"],
+            "best_of_the_host": f"{best['solver']}, {best['variant']}",
+            "success_difference": row["success"] - best["success"],
+            "time_ratio": row["median_plan_s"] / best["median_plan_s"],
+            "mcnemar": asdict(mcnemar(np.array(row["successes"], bool), reached)),
+        }
+        for row in rows
+        if row["variant"] == "ours"
+    ]
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """One line a solver and variant; the highest success first, then the fastest."""
+    lines = [HEADINGS, ("---", "---", "---:", "---:", "---:", "---:")]
+    for row in sorted(rows, key=lambda row: (-row["success"], row["median_plan_s"])):
+        low, high = row["wilson_95"]
+        settings = ", ".join(f"{name} {value}" for name, value in row["settings"].items())
+        variant = f"tuned: {settings}" if row["variant"] == "tuned" else row["variant"]
+        times = (f"{1e3 * row[name]:.1f}" for name in ("median_plan_s", "p95_plan_s"))
+        interval = f"{low:.1%} to {high:.1%}"
+        lines.append((row["solver"], variant, f"{row['success']:.1%}", interval, *times))
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def write_results(
+    path: Path,
+    rows: Sequence[Row],
+    contest: Contest,
+    what: Preparation,
+    test: Problems,
+    validation: Problems,
+) -> None:
+    """Write everything that was measured, and what it was measured with."""
+    known, held_out = (
+        load_episodes([recording_path(contest.folder, name)]) for name in ("test", "validation")
+    )
+    horizon = what.evaluation.horizon
+    results = {
+        "host": f"stable-worldmodel {version('stable-worldmodel')}",
+        "date": time.strftime("%Y-%m-%d"),
+        "environment": environment(),
+        "preparation": asdict(what),
+        "lewm_error_px": prediction_error(contest.world_model, known, held_out, horizon),
+        "lewm_sha256": sha256_of(contest.folder / "lewm.pt"),
+        "test": {"episodes": test.episodes, "starts": test.starts},
+        "validation": {"episodes": validation.episodes, "starts": validation.starts},
+        "timing": contest.read("timing.json", None),
+        "rows": list(rows),
+        "verdict": verdict(rows),
+        "tuning": {
+            "spaces": {name: dict(kind.space) for name, kind in PUBLISHED.items()},
+            "rows": contest.read("tuning.json", []),
+        },
+    }
+    write_json(path, results)

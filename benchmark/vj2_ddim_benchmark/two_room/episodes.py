@@ -1,4 +1,10 @@
-"""Recorded episodes in memory, and the windows that are cut from them."""
+"""Recorded episodes: collecting them, reading them, and cutting them into windows.
+
+They come from the host's own expert policy and writer. Two kinds are mixed for training: a good
+expert, and the very noisy one of the host's own collection script, so that the world model sees
+actions far from the expert's as well. Starts and goals of the comparison come from the good
+expert's episodes of other seeds.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +13,64 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vj2_ddim_benchmark.two_room.host import import_host
+from vj2_ddim_benchmark.two_room.stable_worldmodel import (
+    ENVIRONMENT,
+    IMAGE_SHAPE,
+    import_stable_worldmodel,
+)
+from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["Episodes", "load_episodes"]
+__all__ = ["RECORDINGS", "Episodes", "Recording", "collect_episodes", "cut_windows"]
+__all__ += ["load_episodes", "recording_path"]
 
+NUM_ENVS = 8
 EPISODES_AT_ONCE = 100
+FULL_SHARE = 0.5  # of windows whose goal lies at their very end
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A data set of episodes; the noise is a standard deviation, seeds count up from the first."""
+
+    split: str
+    action_noise: float
+    episodes: int
+    seed: int
+
+
+RECORDINGS = {
+    "train_expert": Recording("train", 0.5, 1500, 0),
+    "train_noisy": Recording("train", 3.0, 400, 100_000),
+    "validation": Recording("validation", 0.5, 200, 200_000),
+    "test": Recording("test", 0.5, 500, 300_000),
+}
 
 
 @dataclass(frozen=True)
 class Episodes:
     """Episodes one after the other, S steps in all.
 
-    Attributes:
-        images: `[S, 3, H, W]`, uint8.
-        actions: `[S, A]`, in the environment's units; the one taken in the image beside it. The
-            last of an episode is not known to be its own (the host puts the first one there).
-        positions: `[S, 2]`, the agent's, for measuring only.
-        lengths: `[n]`, steps of each episode.
+    The action beside an image is the one taken there, in the environment's units; the last of an
+    episode is not known to be its own (the host puts the first one there).
     """
 
-    images: Tensor
-    actions: FloatArray
-    positions: FloatArray
-    lengths: np.ndarray[tuple[int], np.dtype[np.int64]]
+    images: Tensor  # [S, 3, H, W], uint8
+    actions: FloatArray  # [S, A]
+    positions: FloatArray  # [S, 2], the agent's, for measuring only
+    lengths: Integers  # [n], steps of each episode
 
     @property
-    def starts(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def starts(self) -> Integers:
         """`[n]`, the first step of each episode."""
         return np.cumsum(self.lengths) - self.lengths
 
-    def windows(self, steps: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def windows(self, steps: int) -> Integers:
         """First steps of all windows that reach `steps` ahead within one episode."""
         found = [
             np.arange(start, start + length - steps)
@@ -49,18 +80,34 @@ class Episodes:
         return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
+def recording_path(folder: Path, name: str) -> Path:
+    """Where `collect_episodes` puts a recording."""
+    return folder / "episodes" / f"{name}.lance"
+
+
+def collect_episodes(folder: Path, name: str, recording: Recording) -> Path:
+    """Record episodes in the host's default format, unless they are there already."""
+    target = recording_path(folder, name)
+    if target.exists():
+        return target
+    host = import_stable_worldmodel()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    world = host.World(ENVIRONMENT, num_envs=NUM_ENVS, image_shape=IMAGE_SHAPE)
+    expert = host.envs.two_room.ExpertPolicy(
+        action_noise=recording.action_noise, seed=recording.seed
+    )
+    world.set_policy(expert)
+    with atomic_path(target) as temporary:
+        world.collect(temporary, episodes=recording.episodes, seed=recording.seed, progress=False)
+    world.close()
+    return target
+
+
 def load_episodes(paths: list[Path]) -> Episodes:
-    """Read whole recordings.
-
-    Args:
-        paths: Recordings of the host's default format.
-
-    Returns:
-        All their episodes.
-    """
+    """Read whole recordings of the host's default format."""
     images, actions, positions, lengths = [], [], [], []
     for path in paths:
-        dataset = import_host().data.LanceDataset(
+        dataset = import_stable_worldmodel().data.LanceDataset(
             str(path), keys_to_load=["pixels", "action", "state"]
         )
         of_file = np.asarray(dataset.lengths, np.int64)
@@ -77,3 +124,24 @@ def load_episodes(paths: list[Path]) -> Episodes:
         np.concatenate(positions),
         np.concatenate(lengths),
     )
+
+
+def cut_windows(
+    episodes: Episodes, steps: int, num: int, rng: np.random.Generator
+) -> tuple[Integers, FloatArray]:
+    """Draw windows: state, a goal that the episode reached h steps later, and the actions between.
+
+    After the h actions comes standing still. That is exact here (nothing else moves in TwoRoom), so
+    goals nearer than the window are examples too, whole episodes shorter than a window are of use,
+    and a plan that arrives early knows that it may stay. Returned are the numbers of the images of
+    state and goal, `[num, 2]`, and actions `[num, steps, A]`.
+    """
+    lengths = np.where(rng.random(num) < FULL_SHARE, steps, rng.integers(1, steps + 1, num))
+    first = np.zeros(num, np.int64)
+    for length in np.unique(lengths):
+        chosen = lengths == length
+        first[chosen] = rng.choice(episodes.windows(int(length)), int(chosen.sum()))
+    within = first[:, None] + np.arange(steps)
+    actions = episodes.actions[np.minimum(within, len(episodes.actions) - 1)]
+    actions = np.where((np.arange(steps) < lengths[:, None])[..., None], actions, 0.0)
+    return np.stack([first, first + lengths], axis=1), actions

@@ -1,100 +1,124 @@
-"""The host's LeWM, put together small: its own classes, a small encoder, and how it is stored."""
+"""The host's LeWM, put together small of its own classes: sizes, training, file, and error."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from vj2_ddim_benchmark.two_room.host import import_host
-from vj2_ddim_benchmark.two_room.vit import SmallViT
+from vj2_ddim_benchmark.two_room.episodes import Episodes
+from vj2_ddim_benchmark.two_room.stable_worldmodel import import_stable_worldmodel
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_training.denoisers.layers import TransformerLayer
+from vj2_ddim_training.loop import TrainingLoop, run_resumably
 
-__all__ = ["LeWMConfig", "WorldModel", "build_lewm", "encode_images", "image_transform"]
-__all__ += ["load_lewm", "save_lewm"]
+__all__ = ["LeWMConfig", "LeWMTraining", "WorldModel", "build_lewm", "encode_images"]
+__all__ += ["image_transform", "load_lewm", "prediction_error", "save_lewm", "train_lewm"]
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+Report = Callable[[str], None]
+
+IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 @dataclass(frozen=True)
-class LeWMConfig:
-    """Sizes of a LeWM.
+class LeWMConfig(Settings):
+    """Sizes of a LeWM."""
 
-    Attributes:
-        image_size: Side of the square images.
-        patch_size: Side of the encoder's patches.
-        width: Width of encoder and predictor.
-        encoder_depth: Layers of the encoder.
-        predictor_depth: Layers of the predictor.
-        num_heads: Attention heads.
-        embedding_width: D, width of a latent.
-        projection_width: Width inside the two projections.
-        num_frames: Frames that the predictor looks back on.
-        action_block: Environment steps in one step of the world model.
-        action_width: Channels of one environment action.
-    """
+    image_size: int = setting(64, "Side of the square images.", low=1)
+    patch_size: int = setting(16, "Side of the encoder's patches; must divide the image.", low=1)
+    width: int = setting(64, "Width of encoder and predictor.", low=1)
+    encoder_depth: int = setting(3, "Layers of the encoder.", low=1)
+    predictor_depth: int = setting(2, "Layers of the predictor.", low=1)
+    num_heads: int = setting(4, "Attention heads; must divide the width.", low=1)
+    embedding_width: int = setting(32, "D, width of a latent.", low=1)
+    projection_width: int = setting(256, "Width inside the two projections.", low=1)
+    num_frames: int = setting(3, "Frames that the predictor looks back on.", low=1)
+    action_block: int = setting(5, "Environment steps in one of the world model.", low=1)
+    action_width: int = setting(2, "Channels of one environment action.", low=1)
 
-    image_size: int = 64
-    patch_size: int = 16
-    width: int = 64
-    encoder_depth: int = 3
-    predictor_depth: int = 2
-    num_heads: int = 4
-    embedding_width: int = 32
-    projection_width: int = 256
-    num_frames: int = 3
-    action_block: int = 5
-    action_width: int = 2
+
+@dataclass(frozen=True)
+class LeWMTraining(Settings):
+    """How a LeWM is trained: AdamW, warm-up, then cosine decay to 0."""
+
+    num_steps: int = setting(1600, "Optimizer steps.", low=1)
+    batch_size: int = setting(64, "Windows in one step.", low=1)
+    lr: float = setting(1e-3, "Peak learning rate.", above=0)
+    weight_decay: float = setting(1e-3, "AdamW's.", low=0)
+    regularizer_weight: float = setting(0.09, "Weight of SIGReg; the host's default.", low=0)
+    num_projections: int = setting(256, "Directions that SIGReg looks along in a step.", low=1)
+    seed: int = setting(0, "Of weights and batches.", low=0)
 
 
 @dataclass(frozen=True)
 class WorldModel:
-    """A trained LeWM and the normalization that goes with it.
+    """A trained LeWM and the normalization that goes with it."""
 
-    Attributes:
-        model: The host's `LeWM`.
-        config: Its sizes.
-        action_mean: `[A]`, of the environment's actions.
-        action_std: `[A]`, the unit of a normalized action.
-    """
-
-    model: Any
+    model: Any  # the host's `LeWM`
     config: LeWMConfig
-    action_mean: FloatArray
-    action_std: FloatArray
+    action_mean: FloatArray  # [A], of the environment's actions
+    action_std: FloatArray  # [A], the unit of a normalized action
 
     def action_scaler(self) -> Any:  # noqa: ANN401
         """The host's `ZScoreScaler`, between the environment's actions and normalized ones."""
-        return import_host().data.ZScoreScaler(mean=self.action_mean, std=self.action_std)
+        data = import_stable_worldmodel().data
+        return data.ZScoreScaler(mean=self.action_mean, std=self.action_std)
+
+    def action_bounds(self) -> tuple[FloatArray, FloatArray]:
+        """The environment's bounds, -1 and 1, in normalized units: `[A]` each."""
+        low, high = ((bound - self.action_mean) / self.action_std for bound in (-1.0, 1.0))
+        return low, high
+
+
+class _SmallViT(nn.Module):
+    """A small vision transformer that answers to the call LeWM makes of its encoder.
+
+    LeWM calls `encoder(pixels, interpolate_pos_encoding=True).last_hidden_state` and reads token 0.
+    The host takes a ViT from `transformers` for it; at 64 x 64 pixels on one core, this one does.
+    """
+
+    def __init__(self, config: LeWMConfig) -> None:
+        super().__init__()
+        width, patch_size = config.width, config.patch_size
+        patches = (config.image_size // patch_size) ** 2
+        self.embed = nn.Conv2d(3, width, patch_size, stride=patch_size)
+        self.class_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.position = nn.Parameter(0.5 * torch.randn(1, 1 + patches, width))
+        self.layers = nn.ModuleList(
+            TransformerLayer(width, config.num_heads) for _ in range(config.encoder_depth)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, pixels: Tensor, interpolate_pos_encoding: bool = False) -> SimpleNamespace:
+        """`[B, 3, H, W]` to `[B, 1 + patches, width]`; of the trained size, never interpolated."""
+        patches = self.embed(pixels).flatten(2).transpose(1, 2)
+        first = self.class_token.expand(len(patches), -1, -1)
+        tokens = torch.cat([first, patches], dim=1) + self.position
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return SimpleNamespace(last_hidden_state=self.norm(tokens))
 
 
 def build_lewm(config: LeWMConfig) -> Any:  # noqa: ANN401
-    """The host's `LeWM` with its own predictor, action encoder and projections.
-
-    Raises:
-        ConfigError: The host is not installed.
-    """
-    host, parts = import_host("wm.lewm.lewm"), import_host("wm.lewm.module")
+    """The host's `LeWM` with its own predictor, action encoder and projections."""
+    parts = import_stable_worldmodel("wm.lewm.module")
     hidden, latent = config.width, config.embedding_width
 
-    def projection() -> nn.Module:
-        made: nn.Module = parts.MLP(
-            input_dim=hidden,
-            hidden_dim=config.projection_width,
-            output_dim=latent,
-            norm_fn=nn.BatchNorm1d,
-        )
-        return made
+    def projection() -> Any:  # noqa: ANN401
+        return parts.MLP(hidden, config.projection_width, latent, norm_fn=nn.BatchNorm1d)
 
-    return host.LeWM(
-        encoder=SmallViT(
-            config.image_size, config.patch_size, hidden, config.encoder_depth, config.num_heads
-        ),
+    return import_stable_worldmodel("wm.lewm.lewm").LeWM(
+        encoder=_SmallViT(config),
         predictor=parts.Predictor(
             num_frames=config.num_frames,
             depth=config.predictor_depth,
@@ -115,16 +139,11 @@ def build_lewm(config: LeWMConfig) -> Any:  # noqa: ANN401
 
 def image_transform() -> Any:  # noqa: ANN401
     """The transform of pixels and goals, of the host's evaluation script: `[3, H, W]`, floats."""
-    import_host()
+    import_stable_worldmodel()
     from torchvision.transforms import v2
 
-    return v2.Compose(
-        [
-            v2.ToImage(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD)),
-        ]
-    )
+    to_float = v2.ToDtype(torch.float32, scale=True)
+    return v2.Compose([v2.ToImage(), to_float, v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
 
 
 def encode_images(world_model: WorldModel, images: Tensor, batch_size: int = 256) -> FloatArray:
@@ -140,7 +159,7 @@ def encode_images(world_model: WorldModel, images: Tensor, batch_size: int = 256
 def save_lewm(world_model: WorldModel, path: Path) -> None:
     """Write weights, sizes and normalization; `torch.load(weights_only=True)` opens the file."""
     everything = {
-        "config": asdict(world_model.config),
+        "config": world_model.config.to_dict(),
         "weights": world_model.model.state_dict(),
         "action_mean": torch.as_tensor(world_model.action_mean),
         "action_std": torch.as_tensor(world_model.action_std),
@@ -152,8 +171,128 @@ def save_lewm(world_model: WorldModel, path: Path) -> None:
 def load_lewm(path: Path) -> WorldModel:
     """The inverse of `save_lewm`, in evaluation mode and without gradients of the weights."""
     stored = torch.load(path, weights_only=True)
-    config = LeWMConfig(**stored["config"])
+    config = LeWMConfig.from_dict(stored["config"])
     model = build_lewm(config)
     model.load_state_dict(stored["weights"])
     model.eval().requires_grad_(False)
     return WorldModel(model, config, stored["action_mean"].numpy(), stored["action_std"].numpy())
+
+
+class _NextLatent:
+    """LeWM's training task: the next latent, and its Gaussian regularizer SIGReg.
+
+    A batch is windows of `num_frames + 1` world-model steps, drawn in order from one generator.
+    """
+
+    def __init__(self, episodes: Episodes, config: LeWMConfig, training: LeWMTraining) -> None:
+        torch.manual_seed(training.seed)
+        self.rng = np.random.default_rng(training.seed)
+        self.model = build_lewm(config)
+        self.regularizer = import_stable_worldmodel("wm.loss").SIGReg(
+            num_proj=training.num_projections
+        )
+        self.episodes, self.config, self.training = episodes, config, training
+        self.total_steps = training.num_steps
+        self.steps_per_epoch = math.gcd(training.num_steps, 100)  # the state is kept after each
+        self.mean, self.std = episodes.actions.mean(axis=0), episodes.actions.std(axis=0)
+        self.actions = ((episodes.actions - self.mean) / self.std).astype(np.float32)
+        self.windows = episodes.windows(config.num_frames * config.action_block + 1)
+        self.transform = image_transform()
+        self.last: dict[str, float] = {}
+
+    def loss(self, step: int) -> Tensor:
+        """Squared error of the predicted latents, and SIGReg of all latents."""
+        frames, blocks = self._batch(self.rng.choice(self.windows, self.training.batch_size))
+        pixels = self.transform(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        output = self.model.encode({"pixels": pixels, "action": blocks})
+        latents, acted = output["emb"], output["act_emb"]
+        predicted = self.model.predict(latents[:, :-1], acted[:, :-1])
+        prediction: Tensor = (predicted - latents[:, 1:]).square().mean()
+        spread: Tensor = self.regularizer(latents.transpose(0, 1))
+        self.last = {"prediction": float(prediction.detach()), "sigreg": float(spread.detach())}
+        return prediction + self.training.regularizer_weight * spread
+
+    def _batch(self, first: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Frames `[B, T, 3, H, W]` and action blocks `[B, T, block * A]`; the last is unused."""
+        block, frames = self.config.action_block, self.config.num_frames + 1
+        at = first[:, None] + block * np.arange(frames)
+        within = np.minimum(at[..., None] + np.arange(block), len(self.actions) - 1)
+        blocks = torch.from_numpy(self.actions[within].reshape(len(first), frames, -1))
+        return self.episodes.images[torch.from_numpy(at)], blocks
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both generators: of the batches, and of SIGReg's directions."""
+        return {"rng": self.rng.bit_generator.state, "torch_rng": torch.get_rng_state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.rng.bit_generator.state = state["rng"]
+        torch.set_rng_state(state["torch_rng"])
+
+
+def train_lewm(
+    episodes: Episodes,
+    config: LeWMConfig,
+    training: LeWMTraining,
+    file: Path | None = None,
+    report: Report = lambda line: None,
+) -> WorldModel:
+    """A trained LeWM in evaluation mode; `file` keeps the state of a training cut short."""
+    task = _NextLatent(episodes, config, training)
+    optimizer = torch.optim.AdamW(
+        task.model.parameters(), lr=training.lr, weight_decay=training.weight_decay
+    )
+    learning_rate = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, training.lr, total_steps=training.num_steps, pct_start=0.05
+    )
+
+    def line(done: int, total: int, loss: str) -> None:
+        if (done - 1) % 100 == 0:
+            losses = ", ".join(f"{name} {value:.3f}" for name, value in task.last.items())
+            report(f"LeWM, step {done - 1} of {total}: {losses}")
+
+    loop = TrainingLoop(task, optimizer, learning_rate, clip_norm=1.0, progress=line)
+    run_resumably(loop, file, {"lewm": config.to_dict(), "training": training.to_dict()})
+    task.model.eval().requires_grad_(False)
+    return WorldModel(task.model, config, task.mean, task.std)
+
+
+def prediction_error(
+    world_model: WorldModel, known: Episodes, held_out: Episodes, num_blocks: int, num: int = 500
+) -> dict[str, list[float]]:
+    """How far the agent is predicted from where it went, in pixels, after 1 to H steps.
+
+    A predicted latent is where its nearest known image was. Of `num` windows of the held-out
+    episodes: medians of `moved`, how far the agent went, and of `error`; its 90th percentile.
+    """
+    block = world_model.config.action_block
+    tree = cKDTree(encode_images(world_model, known.images))
+    windows = held_out.windows(num_blocks * block)
+    rng = np.random.default_rng(0)
+    first = rng.choice(windows, min(num, len(windows)), replace=False)
+    predicted = _rollout(world_model, held_out, first, num_blocks)
+    measured: dict[str, list[float]] = {"moved": [], "error": [], "error_p90": []}
+    for step in range(1, num_blocks + 1):
+        went = held_out.positions[first + step * block]
+        found = known.positions[tree.query(predicted[:, step])[1]]
+        error = np.linalg.norm(found - went, axis=-1)
+        moved = np.linalg.norm(held_out.positions[first] - went, axis=-1)
+        measured["moved"].append(float(np.median(moved)))
+        measured["error"].append(float(np.median(error)))
+        measured["error_p90"].append(float(np.quantile(error, 0.9)))
+    return measured
+
+
+def _rollout(
+    world_model: WorldModel, episodes: Episodes, first: np.ndarray, num_blocks: int
+) -> FloatArray:
+    """Latents `[n, 1 + H, D]`: the first image's, then the predicted ones."""
+    block = world_model.config.action_block
+    within = first[:, None] + np.arange(num_blocks * block)
+    actions = (episodes.actions[within] - world_model.action_mean) / world_model.action_std
+    blocks = torch.from_numpy(actions.astype(np.float32)).reshape(len(first), 1, num_blocks, -1)
+    start = torch.from_numpy(encode_images(world_model, episodes.images[torch.from_numpy(first)]))
+    info = {"pixels": torch.zeros(len(first), 1, 1), "emb": start[:, None, None]}
+    with torch.inference_mode():
+        latents = world_model.model.rollout(info, blocks)["predicted_emb"]
+    return np.asarray(latents[:, 0].numpy())

@@ -15,9 +15,10 @@ from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
 
-__all__ = ["ENVIRONMENT", "import_host"]
+__all__ = ["ENVIRONMENT", "IMAGE_SHAPE", "import_stable_worldmodel"]
 
 ENVIRONMENT = "swm/TwoRoom-v1"
+IMAGE_SHAPE = (64, 64)
 MISSING_OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -26,37 +27,26 @@ NOISY = ("ale-py not found", ".*expecting a numpy array", ".*Casting input", ".*
 
 
 @functools.cache
-def import_host(module: str = "") -> Any:  # noqa: ANN401
-    """The package `stable_worldmodel`, or a module of it.
-
-    Args:
-        module: Its name within the package, for example `wm.loss`.
-
-    Raises:
-        ConfigError: It, or something that its TwoRoom needs, is not installed.
-    """
+def import_stable_worldmodel(module: str = "") -> Any:  # noqa: ANN401
+    """The package, or a module of it, for example `wm.loss`."""
     try:
         _import_torchvision()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="ale-py not found")
-            host = importlib.import_module(".".join(filter(None, ("stable_worldmodel", module))))
+            found = importlib.import_module(".".join(filter(None, ("stable_worldmodel", module))))
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"TwoRoom needs the module {error.name!r}, which is not installed. Run: "
             f"pip install -r requirements-hosts.txt"
         ) from error
-    for message in NOISY:  # the host's environments, at every reset and step
+    for message in NOISY:  # its environments, at every reset and step
         warnings.filterwarnings("ignore", message=message)
-    return host
+    return found
 
 
 @functools.cache
 def _import_torchvision() -> Any:  # noqa: ANN401
-    """Import torchvision; where its operators are missing, declare their names and try again.
-
-    Returns:
-        Whatever must stay alive for the names to stay declared.
-    """
+    """What keeps torchvision importable: where its operators are missing, their names declared."""
     import torch
 
     try:

@@ -4,14 +4,16 @@ import json
 import mmap
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from test_bundle import make_bundle
 
-from vj2_ddim_benchmark import pressure
-from vj2_ddim_benchmark.pressure_commands import stand_in_cost
+from vj2_ddim_benchmark.timing import pressure
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.cli import main
+
+RECORDED = Path(__file__).parents[2] / "benchmark" / "results" / "pressure.json"
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def test_overhead_is_the_whole_over_what_onnxruntime_takes(tmp_path, monkeypatch
 
 
 def test_lateness_is_counted_from_the_deadline(monkeypatch, optimizer):
-    problem = replace(pressure.random_problem(optimizer.model, 0), cost=stand_in_cost(0.0))
+    problem = replace(pressure.random_problem(optimizer.model, 0), cost=pressure.stand_in_cost(0.0))
     now = {"s": 0.0}
     monkeypatch.setattr(pressure.time, "perf_counter", lambda: now["s"])
     plan = optimizer.optimize(problem)
@@ -93,7 +95,11 @@ def test_the_command_writes_what_it_shows(tmp_path, optimizer, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["pressure", str(tmp_path / "bundle"), *arguments, "--json", str(target)])
     assert not ended.value.code
-    figures = json.loads(target.read_text())
+    figures, recorded = (json.loads(path.read_text()) for path in (target, RECORDED))
+    assert figures.keys() == recorded.keys()
+    for measure in ("overhead", "concurrency", "memory"):
+        assert figures[measure].keys() == recorded[measure].keys()
+    assert figures["deadlines"][0].keys() == recorded["deadlines"][0].keys()
     assert [row["deadline_ms"] for row in figures["deadlines"]] == [20.0, 50.0, 100.0]
     assert figures["concurrency"]["share_identical"] == 1.0
     assert "deadline 20 ms" in capsys.readouterr().out

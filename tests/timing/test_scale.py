@@ -1,6 +1,8 @@
 """The comparison at scale: passes of the right kind are timed, and summed up as they should be."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,20 +10,20 @@ import torch
 from builders.training import vj2_ddim
 from test_bundle import make_bundle
 
-from vj2_ddim_benchmark.scale import measure
-from vj2_ddim_benchmark.scale.host import Descent, Host
-from vj2_ddim_benchmark.scale.measure import (
-    ScaleSettings,
-    measure_scale,
-    untrained_bundle,
-    whole_plans,
+from vj2_ddim_benchmark.timing import scale
+from vj2_ddim_benchmark.timing.scale import ScaleSettings, measure_scale, whole_plans
+from vj2_ddim_benchmark.timing.scale_predictor import (
+    Descent,
+    PredictorSize,
+    ScalePredictor,
+    ScaleProblem,
 )
-from vj2_ddim_benchmark.scale.predictor import PredictorSize, ScalePredictor
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 from vj2_ddim_training.checkpoint import load_checkpoint
 
 TINY = PredictorSize(depth=2, width=16, num_heads=2, num_frames=3, num_tokens=15)
+RESULTS = Path(__file__).parents[2] / "benchmark" / "results"
 PARTS = {
     "descent_step": [5.0, 2.0, 3.0],
     "trainable_descent_step": [4.0],
@@ -31,11 +33,12 @@ PARTS = {
 }
 
 
-def drawn(size=TINY, rows=1, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    z = torch.randn(rows, size.num_frames, size.num_patches, size.width, generator=generator)
-    actions = torch.rand(rows, size.num_frames, size.action_width, generator=generator)
-    return z, actions
+@pytest.fixture
+def drawn():
+    """Latents and actions that fit the tiny predictor."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(1, TINY.num_frames, TINY.num_patches, TINY.width, generator=generator)
+    return z, torch.rand(1, TINY.num_frames, TINY.action_width, generator=generator)
 
 
 def predictor(size=TINY):
@@ -43,23 +46,19 @@ def predictor(size=TINY):
     return ScalePredictor(size).eval()
 
 
-def test_it_is_as_large_as_vj2_guis_by_default():
+def test_sizes_by_hand():
+    """VJ2-GUI's by default. A layer: 4 W^2 of attention, 8 of mixing, 9 W of biases, 4 of norms."""
     size = PredictorSize()
     assert (size.depth, size.width, size.num_heads, size.num_frames) == (24, 1024, 16, 8)
     assert (size.num_patches, size.num_tokens, size.action_width) == (16 * 16, 2056, 250 * 3)
-
-
-def test_weights_by_hand():
-    """A layer: 4 W^2 of attention, 8 W^2 of mixing, 9 W of biases, 4 W of norms."""
     width, found = 16, sum(weight.numel() for weight in predictor().parameters())
     layers = 2 * (12 * width**2 + 13 * width)
     maps = 2 * (width**2 + width) + 750 * width + width
     assert found == layers + maps + 2 * width + 15 * width
 
 
-def test_a_frame_sees_itself_and_those_before():
-    z, actions = drawn()
-    model = predictor()
+def test_a_frame_sees_itself_and_those_before(drawn):
+    (z, actions), model = drawn, predictor()
     before = model(z, actions)
     changed = actions.clone()
     changed[:, 1] += 1.0
@@ -91,84 +90,91 @@ def test_attention_is_that_of_the_formula():
     torch.testing.assert_close(block(hidden, mask), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_what_does_not_fit_is_refused():
-    z, actions = drawn()
+def test_what_does_not_fit_the_predictor_is_refused(drawn):
+    z, actions = drawn
     with pytest.raises(ContextError, match="latents"):
         predictor()(z[:, :2], actions[:, :2])
     with pytest.raises(ActionError, match="actions"):
         predictor()(z, actions[..., :-1])
-    for wrong in (
-        {"num_heads": 3},
-        {"num_tokens": 16},
-        {"num_tokens": 3},
-        {"depth": 0},
-    ):
-        with pytest.raises(ConfigError):
-            PredictorSize(**{**vars(TINY), **wrong})
-    with pytest.raises(ConfigError, match="rows_per_chunk"):
-        ScaleSettings(TINY, num_candidates=2, rows_per_chunk=3)
 
 
-def watched(host):
+@pytest.mark.parametrize(
+    ("settings", "wrong", "message"),
+    [
+        (TINY, {"num_heads": 3}, "num_heads must divide width; found 3 and 16"),
+        (TINY, {"num_tokens": 16}, "num_tokens must be num_frames"),
+        (TINY, {"num_tokens": 3}, "num_tokens must be num_frames"),
+        (TINY, {"depth": 0}, "depth must be at least 1; found 0"),
+        (ScaleSettings(), {"rows_per_chunk": 17}, "must be 1 to num_candidates, 16; found 17"),
+    ],
+)
+def test_settings_that_do_not_fit_one_another_are_refused(settings, wrong, message):
+    with pytest.raises(ConfigError, match=message):
+        replace(settings, **wrong)
+
+
+@pytest.fixture
+def problem():
+    return ScaleProblem(TINY)
+
+
+def watched(problem):
     """Rows of every forward pass, and whether it was recorded for a backward pass."""
     passes = []
-    host.predictor.register_forward_hook(
+    problem.predictor.register_forward_hook(
         lambda module, given, made: passes.append((len(given[0]), made.requires_grad))
     )
     return passes
 
 
-def test_an_iteration_is_one_recorded_pass_of_one_plan_and_a_real_step():
-    host = Host(TINY)
-    passes, descent = watched(host), Descent(host, lr=0.5)
+def test_an_iteration_is_one_recorded_pass_of_one_plan_and_a_real_step(problem):
+    passes, descent = watched(problem), Descent(problem, lr=0.5)
     start = descent.actions.detach().clone()
     wanted = start.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(host.cost(wanted).sum(), wanted)
+    (gradient,) = torch.autograd.grad(problem.cost(wanted).sum(), wanted)
     passes.clear()
     cost = descent.step()
     assert passes == [(1, True)]
     torch.testing.assert_close(descent.actions.detach(), (start - 0.5 * gradient).clamp(0, 1))
     assert gradient.abs().max() > 0
-    np.testing.assert_allclose(cost, host.rank(start.numpy().reshape(1, 1, 250, 3)), rtol=1e-5)
+    np.testing.assert_allclose(cost, problem.rank(start.numpy().reshape(1, 1, 250, 3)), rtol=1e-5)
 
 
-def test_the_cost_falls():
-    descent = Descent(Host(TINY), lr=1.0)
+def test_the_cost_falls(problem):
+    descent = Descent(problem, lr=1.0)
     costs = [descent.step() for _ in range(20)]
     assert costs[-1] < costs[0]
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_weights_get_gradients_only_where_they_are_trainable(frozen):
-    host, reached = Host(TINY), []
-    weight = host.predictor.blocks[0].read.weight
+def test_weights_get_gradients_only_where_they_are_trainable(problem, frozen):
+    reached, weight = [], problem.predictor.blocks[0].read.weight
     weight.requires_grad_(True)
-    handle = weight.register_post_accumulate_grad_hook(lambda w: reached.append(w.shape))
-    Descent(host, frozen=frozen).step()
+    weight.register_post_accumulate_grad_hook(lambda w: reached.append(w.shape))
+    Descent(problem, frozen=frozen).step()
     assert bool(reached) != frozen
     assert weight.grad is None
-    assert not any(w.requires_grad for w in host.predictor.parameters())
-    handle.remove()
+    assert not any(w.requires_grad for w in problem.predictor.parameters())
 
 
 @pytest.mark.parametrize("rows_per_chunk", [1, 2, 5])
 def test_ranking_is_the_cost_in_chunks_and_leaves_no_graph(rows_per_chunk):
-    host = Host(TINY, rows_per_chunk=rows_per_chunk)
-    passes = watched(host)
+    problem = ScaleProblem(TINY, rows_per_chunk=rows_per_chunk)
+    passes = watched(problem)
     candidates = np.random.default_rng(0).random((1, 5, 250, 3), np.float32)
-    ranked = host.rank(candidates)
+    ranked = problem.rank(candidates)
     assert [rows for rows, _ in passes] == {1: [1] * 5, 2: [2, 2, 1], 5: [5]}[rows_per_chunk]
     assert not any(recorded for _, recorded in passes)
     for column in range(5):
-        z, blocks = host.states, torch.zeros(1, 3, 750)
+        z, blocks = problem.states, torch.zeros(1, 3, 750)
         blocks[0, -1] = torch.from_numpy(candidates[0, column]).flatten()
-        alone = (host.predictor(z, blocks)[0, -1] - host.goal[0]).abs().mean()
+        alone = (problem.predictor(z, blocks)[0, -1] - problem.goal[0]).abs().mean()
         np.testing.assert_allclose(ranked[0, column], float(alone), rtol=1e-5)
 
 
 def test_whole_plans_by_hand():
     settings = ScaleSettings(
-        TINY, num_iterations=10, num_candidates=16, num_inference_steps=5, rows_per_chunk=4
+        num_iterations=10, num_candidates=16, num_inference_steps=5, rows_per_chunk=4
     )
     found = whole_plans(PARTS, settings)
     expected = {
@@ -201,7 +207,7 @@ def test_everything_is_timed_as_often_as_asked_and_written(tmp_path, bundle):
     finally:
         torch.set_num_threads(before)
     measured = json.loads(path.read_text())
-    settings = ScaleSettings(TINY, num_candidates=4, num_inference_steps=2, rows_per_chunk=2)
+    settings = ScaleSettings(num_candidates=4, num_inference_steps=2, rows_per_chunk=2)
     for clock in ("wall", "processor"):
         timings = measured[clock]["timings"]
         assert {part: len(values) for part, values in timings.items()} == {
@@ -211,6 +217,9 @@ def test_everything_is_timed_as_often_as_asked_and_written(tmp_path, bundle):
         assert all(value > 0 for values in timings.values() for value in values)
         again = whole_plans(timings, settings)
         assert again == {name: measured[clock][name] for name in again}
+    recorded = json.loads((RESULTS / "scale.json").read_text())
+    assert measured.keys() == recorded.keys()
+    assert measured["settings"].keys() == recorded["settings"].keys()
     assert measured["settings"]["size"] == vars(TINY)
     assert measured["settings"]["bundle"] == bundle.name
     assert measured["environment"]["torch_threads"] == 1
@@ -218,16 +227,15 @@ def test_everything_is_timed_as_often_as_asked_and_written(tmp_path, bundle):
 
 
 def test_other_action_blocks_are_refused(bundle):
-    size = PredictorSize(**{**vars(TINY), "action_width": 12})
     with pytest.raises(ConfigError, match="action_width must be 750"):
-        measure_scale(ScaleSettings(size, bundle=bundle))
+        measure_scale(replace(TINY, action_width=12), ScaleSettings(), bundle)
 
 
 def test_the_untrained_sampler_takes_latents_of_the_predictors_size(tmp_path, monkeypatch):
     """Up to the export, which is tested where it belongs and takes seconds."""
     exported = []
-    monkeypatch.setattr(measure, "export_bundle", lambda *paths: exported.append(paths))
-    folder = untrained_bundle(tmp_path, TINY)
+    monkeypatch.setattr(scale, "export_bundle", lambda *paths: exported.append(paths))
+    folder = scale.untrained_bundle(tmp_path, TINY)
     ((checkpoint, out),) = exported
     assert out == folder
     model = load_checkpoint(checkpoint).model

@@ -14,38 +14,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = ["PredictorSize", "ScalePredictor"]
+__all__ = ["Descent", "PredictorSize", "ScalePredictor", "ScaleProblem"]
 
 
 @dataclass(frozen=True)
-class PredictorSize:
-    """How large; VJ2-GUI's is the default.
+class PredictorSize(Settings):
+    """How large; VJ2-GUI's is the default."""
 
-    Attributes:
-        depth: Transformer layers.
-        width: Width of a token, of latents and inside alike.
-        num_heads: Attention heads; must divide `width`.
-        num_frames: States T that it sees.
-        num_tokens: Tokens of all frames, `T * (patches + 1)`.
-        action_width: Numbers of an action block, `L * A`.
+    depth: int = setting(24, "Layers of the predictor.", low=1)
+    width: int = setting(1024, "Its width, of latents and inside alike.", low=1)
+    num_heads: int = setting(16, "Its attention heads.", low=1, option="--heads")
+    num_frames: int = setting(8, "States it sees.", low=1, option="--frames")
+    num_tokens: int = setting(2056, "Its tokens: frames x (patches + 1).", low=1, option="--tokens")
+    action_width: int = setting(750, "Numbers of an action block, L x A.", low=1)
 
-    Raises:
-        ConfigError: On construction, for sizes that do not fit one another.
-    """
-
-    depth: int = 24
-    width: int = 1024
-    num_heads: int = 16
-    num_frames: int = 8
-    num_tokens: int = 2056
-    action_width: int = 750
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        for name, value in vars(self).items():
-            if value < 1:
-                raise ConfigError(f"{name} must be at least 1; found {value}")
+    def check(self) -> None:
+        """Sizes that do not fit one another cannot be built."""
         if self.width % self.num_heads:
             raise ConfigError(
                 f"num_heads must divide width; found {self.num_heads} and {self.width}"
@@ -63,11 +50,7 @@ class PredictorSize:
 
 
 class ScalePredictor(nn.Module):
-    """`(z [B, T, N, D], actions [B, T, L * A]) -> z`, with random weights.
-
-    Args:
-        size: How large.
-    """
+    """`(z [B, T, N, D], actions [B, T, L * A]) -> z`, with random weights."""
 
     mask: Tensor
 
@@ -84,19 +67,7 @@ class ScalePredictor(nn.Module):
         self.register_buffer("mask", frame[:, None] >= frame[None, :], persistent=False)
 
     def forward(self, z: Tensor, actions: Tensor) -> Tensor:
-        """Predict the latents after each step.
-
-        Args:
-            z: `[B, T, N, D]`.
-            actions: `[B, T, L * A]`.
-
-        Returns:
-            `[B, T, N, D]`.
-
-        Raises:
-            ContextError: The latents are of another size.
-            ActionError: The actions are.
-        """
+        """Predict the latents `[B, T, N, D]` after each step."""
         size = self.size
         expected = (size.num_frames, size.num_patches, size.width)
         if z.ndim != 4 or tuple(z.shape[1:]) != expected:
@@ -136,3 +107,64 @@ class _Block(nn.Module):
         hidden = hidden + self.write(seen.transpose(1, 2).flatten(2))
         mixed: Tensor = hidden + self.mix(self.norms[1](hidden))
         return mixed
+
+
+class ScaleProblem:
+    """One planning problem of a planner with a large predictor, drawn from `seed` as its weights.
+
+    The cost is VJ2-GUI's: the mean absolute difference of the last predicted state to the goal. The
+    last T states are given, and the blocks between them; a plan is the block after the last.
+    """
+
+    def __init__(self, size: PredictorSize, *, seed: int = 0, rows_per_chunk: int = 1) -> None:
+        torch.manual_seed(seed)
+        self.size, self.rows_per_chunk = size, rows_per_chunk
+        self.predictor = ScalePredictor(size).eval().requires_grad_(False)
+        latents = torch.randn(2, size.num_frames, size.num_patches, size.width)
+        self.states, self.goal = latents[:1], latents[1:, -1]
+        self.past = torch.zeros(1, size.num_frames - 1, size.action_width)
+
+    def cost(self, actions: Tensor) -> Tensor:
+        """Cost `[n]` of plans `[n, L * A]`, differentiable: one forward pass of n rows."""
+        num = len(actions)
+        blocks = torch.cat([self.past.expand(num, -1, -1), actions[:, None]], dim=1)
+        last = self.predictor(self.states.expand(num, -1, -1, -1), blocks)[:, -1]
+        cost: Tensor = (last - self.goal).abs().mean(dim=(-2, -1))
+        return cost
+
+    @torch.inference_mode()
+    def rank(self, candidates: FloatArray) -> FloatArray:
+        """Cost `[B, K]` of candidates `[B, K, L, A]`, in chunks, without autograd."""
+        rows = torch.as_tensor(candidates, dtype=torch.float32).flatten(0, 1).flatten(1)
+        costs = torch.cat([self.cost(chunk) for chunk in torch.split(rows, self.rows_per_chunk)])
+        result: FloatArray = costs.numpy().reshape(candidates.shape[:2])
+        return result
+
+
+class Descent:
+    """Gradient descent on one plan from one start, an iteration at a time, by SGD.
+
+    VJ2-GUI's loaders freeze the weights; a planner that does not (`frozen=False`) also computes a
+    gradient for every weight, and drops it.
+    """
+
+    def __init__(self, problem: ScaleProblem, *, frozen: bool = True, lr: float = 0.1) -> None:
+        self.problem, self.frozen = problem, frozen
+        self.actions = torch.full((1, problem.size.action_width), 0.5, requires_grad=True)
+        self.optimizer = torch.optim.SGD([self.actions], lr=lr)
+
+    def step(self) -> float:
+        """One iteration: a forward and a backward pass, a step, and the bounds; the cost before."""
+        weights = self.problem.predictor
+        weights.requires_grad_(not self.frozen)
+        try:
+            self.optimizer.zero_grad()
+            value = self.problem.cost(self.actions).sum()
+            torch.autograd.backward(value)
+            self.optimizer.step()
+            with torch.no_grad():
+                self.actions.clamp_(0.0, 1.0)
+        finally:
+            weights.zero_grad(set_to_none=True)
+            weights.requires_grad_(False)
+        return float(value.detach())

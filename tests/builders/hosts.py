@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
-from vj2_ddim_benchmark.two_room.host import import_host
+from vj2_ddim_benchmark.two_room.stable_worldmodel import import_stable_worldmodel
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.schedule import NoiseSchedule
@@ -99,4 +99,6 @@ def make_env(num_envs, channels=2):
 
 def plan_config(horizon, action_block, **settings):
     settings = {"receding_horizon": 1, **settings}
-    return import_host().PlanConfig(horizon=horizon, action_block=action_block, **settings)
+    return import_stable_worldmodel().PlanConfig(
+        horizon=horizon, action_block=action_block, **settings
+    )

@@ -1,0 +1,114 @@
+"""`vj2-ddim benchmark latency`: one plan by the plugin and by the original's torch sampler.
+
+The original is its transformer at its published size (width 64, 3 layers, 4 heads) with random
+weights, sampled by a plain torch DDIM loop. Nothing is ranked: this is the sampler alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vj2_ddim_benchmark.protocol.setup import environment
+from vj2_ddim_benchmark.timing.measuring import JsonFile, Run, random_problem, take_turns
+from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.files import write_json
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
+
+__all__ = ["LatencySettings", "latency", "measure_latency"]
+
+SCHEDULE = NoiseSchedule(
+    beta_schedule="linear", prediction_type="epsilon", timestep_spacing="linspace"
+)
+NUM_WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class LatencySettings(Settings):
+    """How plans are timed."""
+
+    num_plans: int = setting(200, "Plans of each.", low=1)
+    num_inference_steps: int = setting(10, "DDIM steps of both.", low=1)
+    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
+
+
+@options
+def latency(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to time.")],
+    settings: LatencySettings,
+    json_file: JsonFile = None,
+) -> None:
+    """Time one plan at batch 1, in turns with the original script's torch sampler."""
+    measured = measure_latency(bundle, settings)
+    title = f"one plan of {settings.num_inference_steps} steps, {settings.num_plans} times"
+    table = Table("sampler", "p50 ms", "p95 ms", title=title)
+    for name in ("plugin", "original"):
+        times = measured[name]
+        table.add_row(name, f"{times['p50_ms']:.2f}", f"{times['p95_ms']:.2f}")
+    Console().print(table)
+    typer.echo(
+        f"the original takes {measured['ratio_p50']:.1f} times as long; the plugin's whole call is "
+        f"{measured['overhead']:.2f} times its ONNX Runtime calls"
+    )
+    if json_file is not None:
+        write_json(json_file, measured)
+
+
+def measure_latency(bundle: Path, settings: LatencySettings) -> dict[str, Any]:
+    """Percentiles of both in ms, their ratio, and the plugin's call over its ONNX Runtime calls."""
+    torch.set_num_threads(settings.threads)
+    steps, overheads = settings.num_inference_steps, []
+    optimizer = DDIMOptimizer.from_bundle(
+        bundle, provider="cpu", num_threads=settings.threads, num_inference_steps=steps
+    )
+    problem, original = random_problem(optimizer.model, 0), _original_sampler(steps)
+
+    def plugin(turn: int) -> None:
+        seconds = optimizer.optimize(problem).wall_time_s
+        overheads.append(seconds["total"] / (seconds["denoise"] + seconds["condition"]))
+
+    runs: list[Run] = [("plugin", plugin), ("original", original)]
+    seconds = take_turns(runs, NUM_WARM_UP + settings.num_plans)["wall"]
+    measured: dict[str, Any] = {}
+    for name, taken in seconds.items():
+        p50, p95 = 1e3 * np.percentile(taken[NUM_WARM_UP:], (50, 95))
+        measured[name] = {"p50_ms": float(p50), "p95_ms": float(p95)}
+    return {
+        **measured,
+        "ratio_p50": measured["original"]["p50_ms"] / measured["plugin"]["p50_ms"],
+        "overhead": float(np.median(overheads[NUM_WARM_UP:])),
+        "num_plans": settings.num_plans,
+        "num_inference_steps": steps,
+        "environment": environment(),
+    }
+
+
+def _original_sampler(num_inference_steps: int) -> Callable[[int], object]:
+    """One sample `[1, 250, 3]` by the original's transformer and a torch DDIM loop."""
+    model = MinimalDenoiser(250, 3, d_model=64, num_layers=3, nhead=4).eval()
+    pairs = SCHEDULE.timesteps(num_inference_steps)
+
+    @torch.inference_mode()
+    def sample(turn: int) -> torch.Tensor:
+        x = torch.randn(1, 250, 3)
+        for timestep, prev_timestep in pairs:
+            alpha = SCHEDULE.alpha_cumprod(timestep)
+            alpha_prev = SCHEDULE.alpha_cumprod(prev_timestep)
+            epsilon = model(x, torch.tensor([timestep]))
+            x0 = (x - math.sqrt(1.0 - alpha) * epsilon) / math.sqrt(alpha)
+            x = math.sqrt(alpha_prev) * x0 + math.sqrt(1.0 - alpha_prev) * epsilon
+        return x
+
+    return sample

@@ -1,0 +1,275 @@
+"""`vj2-ddim benchmark pressure`: deadlines on a busy machine, threads, a hundred thousand plans.
+
+Everything is measured through `DDIMOptimizer.optimize`, as a planner calls it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnxruntime
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vj2_ddim_benchmark.protocol.setup import environment, use_threads
+from vj2_ddim_benchmark.timing.measuring import JsonFile, random_problem
+from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.files import write_json
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.settings import Settings, setting
+
+__all__ = ["PressureSettings", "measure_concurrency", "measure_deadlines", "measure_memory"]
+__all__ += ["measure_overhead", "pressure", "stand_in_cost"]
+
+WARM_UP_PLANS = 20
+DEADLINES_S = (0.02, 0.05, 0.1)
+
+
+@dataclass(frozen=True)
+class PressureSettings(Settings):
+    """How many plans, and how busy a machine."""
+
+    num_plans: int = setting(300, "Plans of each timed measure.", low=10)
+    memory_plans: int = setting(100_000, "Plans of the memory measure.", low=10)
+    load: int | None = setting(None, "Busy processes; one a core unless told.", low=0)
+    threads: int = setting(1, "Threads of torch and ONNX Runtime.", low=1)
+
+
+@options
+def pressure(
+    bundle: Annotated[Path, typer.Argument(help="The bundle to plan with.")],
+    settings: PressureSettings,
+    world_model: Annotated[
+        Path | None, typer.Option(help="Whose cost ranks; a stand-in of 1 ms a candidate if none.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure overhead, deadlines on a busy machine, memory over many plans, and many threads."""
+    use_threads(settings.threads)
+    busy = os.cpu_count() or 1 if settings.load is None else settings.load
+    num = settings.num_plans
+    session: dict[str, Any] = {"provider": "cpu", "num_threads": settings.threads}
+    measured: dict[str, Any] = {"overhead": measure_overhead(bundle, num, settings.threads)}
+    with DDIMOptimizer.from_bundle(bundle, num_refinements=None, **session) as optimizer:
+        problems = _ranked_problems(optimizer, world_model, num)
+        measured["deadlines"] = measure_deadlines(optimizer, problems, DEADLINES_S, busy)
+    with DDIMOptimizer.from_bundle(bundle, **session) as optimizer:
+        free = [random_problem(optimizer.model, seed) for seed in range(num)]
+        measured["concurrency"] = measure_concurrency(optimizer, free, threads=8)
+        measured["memory"] = measure_memory(optimizer, free[0], settings.memory_plans)
+    measured |= {
+        "busy_processes": busy,
+        "cost": "world model" if world_model else "stand-in, 1 ms a candidate",
+        "environment": environment(),
+    }
+    Console().print(_table(measured))
+    if json_file is not None:
+        write_json(json_file, measured)
+
+
+def stand_in_cost(seconds_per_candidate: float) -> Callable[[FloatArray], FloatArray]:
+    """A cost that takes a known time: the distance from the centre of the screen."""
+
+    def cost(candidates: FloatArray) -> FloatArray:
+        taken = seconds_per_candidate * candidates.shape[0] * candidates.shape[1]
+        ends = time.perf_counter() + taken
+        while time.perf_counter() < ends:
+            pass
+        return np.asarray(np.mean((candidates - 0.5) ** 2, axis=(2, 3)))
+
+    return cost
+
+
+def _ranked_problems(
+    optimizer: DDIMOptimizer, world_model: Path | None, count: int
+) -> list[PlanningProblem]:
+    """Problems with a cost: unseen touch screens, or noise and a stand-in of known duration."""
+    if world_model is None:
+        cost = stand_in_cost(0.001)
+        return [random_problem(optimizer.model, seed, cost=cost) for seed in range(count)]
+    from vj2_ddim_benchmark.planners.host import planning_problem
+    from vj2_ddim_benchmark.world.problems import one_gesture_problems
+    from vj2_ddim_benchmark.world_model.model import WorldModel
+
+    model = WorldModel.load(world_model)
+    found = one_gesture_problems(count, split="test", seed=0, size=model.config.screen_size)
+    start, goal = found.start.render(), found.goal.render()
+    return [
+        planning_problem(model, start[row : row + 1], goal[row : row + 1]) for row in range(count)
+    ]
+
+
+def measure_overhead(bundle: Path, num_plans: int, threads: int) -> dict[str, float]:
+    """`optimize` without a cost at batch 1, over the sum of its ONNX Runtime calls: medians."""
+    with (
+        _seconds_inside_onnxruntime() as inside,
+        DDIMOptimizer.from_bundle(bundle, provider="cpu", num_threads=threads) as optimizer,
+    ):
+        problem, rows = random_problem(optimizer.model, 0), []
+        for _ in range(WARM_UP_PLANS + num_plans):
+            inside.clear()
+            begun = time.perf_counter()
+            optimizer.optimize(problem)
+            rows.append((time.perf_counter() - begun, sum(inside)))
+    seconds = np.array(rows[WARM_UP_PLANS:])
+    plan_ms, onnxruntime_ms = 1e3 * np.median(seconds, axis=0)
+    return {
+        "plan_ms": float(plan_ms),
+        "onnxruntime_ms": float(onnxruntime_ms),
+        "ratio": float(np.median(seconds[:, 0] / seconds[:, 1])),
+    }
+
+
+@contextmanager
+def _seconds_inside_onnxruntime() -> Iterator[list[float]]:
+    """The seconds of each call of ONNX Runtime's own `run`, by sessions that are opened within."""
+    run, seconds = onnxruntime.InferenceSession.run, []
+
+    def timed(*args: Any, **options: Any) -> Any:  # noqa: ANN401
+        begun = time.perf_counter()
+        outputs = run(*args, **options)
+        seconds.append(time.perf_counter() - begun)
+        return outputs
+
+    onnxruntime.InferenceSession.run = timed
+    try:
+        yield seconds
+    finally:
+        onnxruntime.InferenceSession.run = run
+
+
+def measure_deadlines(
+    optimizer: DDIMOptimizer,
+    problems: Sequence[PlanningProblem],
+    deadlines_s: Sequence[float],
+    load: int,
+) -> list[dict[str, Any]]:
+    """How late plans are while `load` other processes keep the cores busy, a row a deadline."""
+    rows = []
+    with _busy_processes(load):
+        for deadline_s in deadlines_s:
+            late_ms, plans = [], []
+            for problem in problems:
+                urgent, begun = replace(problem, deadline_s=deadline_s), time.perf_counter()
+                plans.append(optimizer.optimize(urgent))
+                late_ms.append(1e3 * (time.perf_counter() - begun - deadline_s))
+            p50, p99, worst = (float(late) for late in np.percentile(late_ms, (50, 99, 100)))
+            evaluations = [plan.num_cost_evaluations for plan in plans]
+            rows.append(
+                {
+                    "deadline_ms": 1e3 * deadline_s,
+                    "late_p50_ms": p50,
+                    "late_p99_ms": p99,
+                    "late_max_ms": worst,
+                    "median_cost_evaluations": float(np.median(evaluations)),
+                    "share_ranked": float(np.mean([np.isfinite(p.cost).all() for p in plans])),
+                    "every_plan_valid": all(_is_valid(optimizer, plan) for plan in plans),
+                    "num_plans": len(problems),
+                }
+            )
+    return rows
+
+
+def _is_valid(optimizer: DDIMOptimizer, plan: PlanResult) -> bool:
+    return bool(optimizer.action_spec.is_valid(plan.actions).all())
+
+
+@contextmanager
+def _busy_processes(count: int) -> Iterator[None]:
+    """Processes that multiply matrices until the end."""
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_be_busy, daemon=True) for _ in range(count)]
+    for worker in workers:
+        worker.start()
+    time.sleep(1.0 if workers else 0.0)  # until they are busy
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.join()
+
+
+def _be_busy() -> None:
+    matrix: FloatArray = np.random.default_rng(0).random((200, 200))
+    while True:
+        matrix = np.tanh(matrix @ matrix / 200)
+
+
+def measure_memory(
+    optimizer: DDIMOptimizer, problem: PlanningProblem, num_plans: int, settle: int = 1000
+) -> dict[str, float]:
+    """Growth of the resident memory over many plans, after the first `settle`."""
+    sizes = []
+    for plan in range(num_plans + 1):
+        if plan >= min(settle, num_plans // 2) and plan % max(1, num_plans // 100) == 0:
+            sizes.append(_resident_mb())
+        if plan < num_plans:
+            optimizer.optimize(problem)
+    return {
+        "num_plans": float(num_plans),
+        "resident_mb": sizes[-1],
+        "growth_mb": sizes[-1] - sizes[0],
+        "largest_growth_mb": max(sizes) - sizes[0],
+    }
+
+
+def _resident_mb() -> float:
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError as error:
+        raise ConfigError("memory can only be measured where there is /proc (Linux)") from error
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure_concurrency(
+    optimizer: DDIMOptimizer, problems: Sequence[PlanningProblem], threads: int
+) -> dict[str, float]:
+    """The share of plans that come out the same, to the last bit, with many threads as with one."""
+    alone = [optimizer.optimize(problem).actions for problem in problems]
+    with ThreadPoolExecutor(threads) as pool:
+        together = list(pool.map(lambda problem: optimizer.optimize(problem).actions, problems))
+    same = [one.tobytes() == other.tobytes() for one, other in zip(alone, together, strict=True)]
+    return {"threads": threads, "num_plans": len(problems), "share_identical": float(np.mean(same))}
+
+
+def _table(measured: dict[str, Any]) -> Table:
+    table = Table("measure", "figure", title="planning under pressure", title_justify="left")
+    overhead, memory = measured["overhead"], measured["memory"]
+    table.add_row(
+        "one sample over its ONNX Runtime calls",
+        f"{overhead['ratio']:.3f} ({overhead['plan_ms']:.2f} / "
+        f"{overhead['onnxruntime_ms']:.2f} ms)",
+    )
+    for row in measured["deadlines"]:
+        table.add_row(
+            f"deadline {row['deadline_ms']:.0f} ms, {measured['busy_processes']} busy processes",
+            f"late by {row['late_p50_ms']:.1f} ms at p50, {row['late_p99_ms']:.1f} at p99, "
+            f"{row['late_max_ms']:.1f} at most; {row['share_ranked']:.0%} ranked, "
+            f"{row['median_cost_evaluations']:.0f} cost evaluations; "
+            f"{'every plan valid' if row['every_plan_valid'] else 'NOT every plan valid'}",
+        )
+    threads = measured["concurrency"]
+    table.add_row(
+        f"{threads['threads']} threads on one optimizer",
+        f"{threads['share_identical']:.1%} of {threads['num_plans']} plans identical to those of "
+        f"one thread",
+    )
+    table.add_row(
+        f"{memory['num_plans']:,.0f} plans",
+        f"resident memory grew by {memory['growth_mb']:.1f} MB (at most "
+        f"{memory['largest_growth_mb']:.1f}) after the first 1,000",
+    )
+    return table

@@ -1,0 +1,239 @@
+"""`vj2-ddim benchmark scale`: one plan by gradient descent and by DDIM, at VJ2-GUI's scale.
+
+A plan of many passes through the predictor is not made as a whole: its passes are all alike, so a
+few of them are timed, in turns with the others', and the plan is so many times their median. The
+DDIM side is timed whole; without a trained bundle, on one with condition inputs of the predictor's
+size and random weights. Everything that was timed is in the result: by the wall clock, and as
+processor time, which other processes of a busy machine disturb less.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from vj2_ddim_benchmark.protocol.setup import environment
+from vj2_ddim_benchmark.timing.measuring import JsonFile, Run, Seconds, random_problem, take_turns
+from vj2_ddim_benchmark.timing.scale_predictor import Descent, PredictorSize, ScaleProblem
+from vj2_ddim_export.export import export_bundle
+from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.files import write_json
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
+from vj2_ddim_training.config import ModelConfig
+from vj2_ddim_training.diffusion_model import DiffusionModel
+
+__all__ = ["ScaleSettings", "measure_scale", "scale", "untrained_bundle", "whole_plans"]
+
+SAMPLER = ModelConfig(
+    d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=16
+)
+SCHEDULE = NoiseSchedule(
+    beta_schedule="cosine", prediction_type="v_prediction", timestep_spacing="trailing"
+)
+PLANS = {
+    "gradient_descent": "gradient descent, {num_iterations} iterations, weights frozen",
+    "gradient_descent_trainable": "the same, weights left trainable",
+    "ddim_one": "DDIM, 1 sample, no predictor",
+    "ddim_ranked": "DDIM, {num_candidates} ranked by the predictor",
+    "ddim_ranker_checked": "DDIM, a ranker picks 1 of {num_candidates}, the predictor checks it",
+    "ddim_ranker": "DDIM, a ranker picks 1 of {num_candidates}",
+}
+
+
+@dataclass(frozen=True)
+class ScaleSettings(Settings):
+    """What is timed beside the predictor, and how often."""
+
+    num_iterations: int = setting(10, "Of gradient descent.", low=1, option="--iterations")
+    num_candidates: int = setting(16, "Candidates K of DDIM.", low=1)
+    num_inference_steps: int = setting(10, "DDIM steps N.", low=1)
+    rows_per_chunk: int = setting(1, "Candidates in one forward pass.", low=1)
+    num_turns: int = setting(3, "Times that each pass is timed.", low=1, option="--turns")
+    num_plans: int = setting(20, "DDIM plans timed in each turn.", low=1)
+    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1)
+    seed: int = setting(0, "Of all weights.", low=0)
+
+    def check(self) -> None:
+        """A chunk is no larger than what is ranked."""
+        if self.rows_per_chunk > self.num_candidates:
+            raise ConfigError(
+                f"rows_per_chunk must be 1 to num_candidates, {self.num_candidates}; found "
+                f"{self.rows_per_chunk}"
+            )
+
+
+@options
+def scale(
+    size: PredictorSize,
+    settings: ScaleSettings,
+    bundle: Annotated[
+        Path | None, typer.Option(help="A trained bundle; random weights if none.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Time one plan at VJ2-GUI's scale, by gradient descent and by DDIM, in turns."""
+    console = Console()
+
+    def progress(done: int, total: int) -> None:
+        console.print(f"turn {done} of {total}")
+
+    with console.status("turn 1"):
+        measured = measure_scale(size, settings, bundle, progress)
+    measured["peak_memory_mb"] = _peak_memory_mb()
+    console.print(_table(measured))
+    console.print(f"ranking takes {measured['wall']['ranking_share']:.2%} of a ranked plan")
+    if json_file is not None:
+        write_json(json_file, measured)
+
+
+def measure_scale(
+    size: PredictorSize,
+    settings: ScaleSettings,
+    bundle: Path | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """By clock, `wall` and `processor`: what `whole_plans` says, and the `timings` behind it."""
+    torch.set_num_threads(settings.threads)
+    problem = ScaleProblem(size, seed=settings.seed, rows_per_chunk=settings.rows_per_chunk)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        DDIMOptimizer.from_bundle(
+            bundle or untrained_bundle(Path(folder), size, settings.seed),
+            provider="cpu",
+            num_threads=settings.threads,
+            num_candidates=settings.num_candidates,
+            num_inference_steps=settings.num_inference_steps,
+        ) as optimizer,
+    ):
+        spec = optimizer.action_spec
+        if size.action_width != spec.length * spec.num_channels:
+            raise ConfigError(
+                f"action_width must be {spec.length * spec.num_channels}, as the sampler makes "
+                f"them; found {size.action_width}"
+            )
+        runs = _runs(problem, optimizer, settings)
+        clocks = take_turns(runs, settings.num_turns, progress)
+    recorded = {"size": asdict(size), **asdict(settings), "bundle": bundle and bundle.name}
+    return {
+        **{
+            name: {**whole_plans(timings, settings), "timings": timings}
+            for name, timings in clocks.items()
+        },
+        "settings": recorded,
+        "predictor_weights": sum(weight.numel() for weight in problem.predictor.parameters()),
+        "environment": environment(),
+    }
+
+
+def whole_plans(timings: Seconds, settings: ScaleSettings) -> dict[str, Any]:
+    """Seconds of whole `plans` from the medians of their parts; `ratios` of gradient descent's.
+
+    A learned ranker is taken to cost one DDIM step of all candidates more, which is more than it
+    needs: it sees the same tokens, is smaller than the denoiser, and runs once a plan.
+    """
+    part = {name: float(np.median(values)) for name, values in timings.items()}
+    forward = part["ranked_chunk"] / settings.rows_per_chunk
+    ranking = settings.num_candidates * forward
+    chosen = part["ddim_candidates"] * (1 + 1 / settings.num_inference_steps)
+    plans = {
+        "gradient_descent": settings.num_iterations * part["descent_step"],
+        "gradient_descent_trainable": settings.num_iterations * part["trainable_descent_step"],
+        "ddim_one": part["ddim_one"],
+        "ddim_ranked": part["ddim_candidates"] + ranking,
+        "ddim_ranker_checked": chosen + forward,
+        "ddim_ranker": chosen,
+    }
+    ratios = {
+        descent: {
+            name: plans[descent] / seconds
+            for name, seconds in plans.items()
+            if name.startswith("ddim")
+        }
+        for descent in ("gradient_descent", "gradient_descent_trainable")
+    }
+    return {"plans": plans, "ratios": ratios, "ranking_share": ranking / plans["ddim_ranked"]}
+
+
+def untrained_bundle(folder: Path, size: PredictorSize, seed: int = 0) -> Path:
+    """Export a sampler with random weights, whose state and goal are of the predictor's size."""
+    torch.manual_seed(seed)
+    shape = (size.num_patches, size.width)
+    model = DiffusionModel(SAMPLER, ActionSpec(), SCHEDULE, {"state": shape, "goal": shape})
+    checkpoint = folder / "checkpoint.pt"
+    provenance = {"made_by": "random weights, for timing alone"}
+    save_checkpoint(Checkpoint(model, model.state_dict(), provenance=provenance), checkpoint)
+    export_bundle(checkpoint, folder / "bundle")
+    return folder / "bundle"
+
+
+def _runs(problem: ScaleProblem, optimizer: DDIMOptimizer, settings: ScaleSettings) -> list[Run]:
+    """All that is timed in one turn, by part."""
+    spec, rng = optimizer.action_spec, np.random.default_rng(settings.seed)
+    candidates = rng.random((1, settings.rows_per_chunk, spec.length, spec.num_channels))
+    trainable, frozen = Descent(problem, frozen=False), Descent(problem)
+    one = random_problem(optimizer.model, settings.seed)
+    many = random_problem(optimizer.model, settings.seed, cost=_free)
+    passes: list[Run] = [
+        ("ranked_chunk", lambda turn: problem.rank(candidates)),
+        ("trainable_descent_step", lambda turn: trainable.step()),
+        ("descent_step", lambda turn: frozen.step()),
+    ]
+    plans: list[Run] = [
+        ("ddim_one", lambda turn: optimizer.optimize(one)),
+        ("ddim_candidates", lambda turn: optimizer.optimize(many)),
+    ]
+    return passes + settings.num_plans * plans
+
+
+def _free(candidates: FloatArray) -> FloatArray:
+    """A cost that takes no time."""
+    return np.zeros(candidates.shape[:2])
+
+
+def _table(measured: dict[str, Any]) -> Table:
+    settings = measured["settings"]
+    title = (
+        f"one plan through {measured['predictor_weights'] / 1e6:,.0f} million weights, depth "
+        f"{settings['size']['depth']}, {settings['size']['num_tokens']:,} tokens, "
+        f"{settings['threads']} thread(s)"
+    )
+    table = Table(
+        "plan", "seconds", "processor seconds", "descent takes x", "left trainable x",
+        title=title, title_justify="left",
+    )  # fmt: skip
+    wall, processor = measured["wall"], measured["processor"]
+    for name, label in PLANS.items():
+        ratios = [ratio.get(name) for ratio in wall["ratios"].values()]
+        table.add_row(
+            label.format(**settings),
+            f"{wall['plans'][name]:,.4g}",
+            f"{processor['plans'][name]:,.4g}",
+            *("" if ratio is None else f"{ratio:,.4g}" for ratio in ratios),
+        )
+    return table
+
+
+def _peak_memory_mb() -> float | None:
+    """The most that this process ever held, or None where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
