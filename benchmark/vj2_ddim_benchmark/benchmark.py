@@ -16,7 +16,7 @@ from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.race.folder import RaceFolder
-from vj2_ddim_benchmark.race.gather import MapProblems, Progress, gather
+from vj2_ddim_benchmark.race.gather import MapProblems, gather
 from vj2_ddim_benchmark.race.records import ChainRecord, Record
 from vj2_ddim_benchmark.race.tasks import most_generous, stop_distance_of
 from vj2_ddim_benchmark.race.workers import (
@@ -32,11 +32,11 @@ from vj2_ddim_benchmark.report.page import CHAINS_DIR, print_rows, rebuild_repor
 from vj2_ddim_benchmark.report.pictures import draw_pictures
 from vj2_ddim_benchmark.report.summary import Row, summarise_chains, write_summary
 from vj2_ddim_benchmark.studies import STUDIES_DIR, StudySettings
+from vj2_ddim_benchmark.world.layouts import SPLITS
 from vj2_ddim_benchmark.world.problems import chain_problems
-from vj2_ddim_benchmark.world.splits import SPLITS
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.cli.console import progress_bars, say
+from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of

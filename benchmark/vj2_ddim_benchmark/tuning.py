@@ -30,12 +30,12 @@ from vj2_ddim_benchmark.planners.description import (
 )
 from vj2_ddim_benchmark.planners.problem import MakeCost, plan
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.race.gather import Progress
+from vj2_ddim_benchmark.race.gather import silent
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.cost import LatentCost
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.cli.console import progress_bars, say
+from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of, write_json
@@ -141,7 +141,7 @@ def tune_planners(
     progress: Progress | None = None,
 ) -> dict[str, Sweep]:
     """Sweep every planner that has something to tune, and write one file each; all by name."""
-    report = progress or (lambda phase, done, total: None)
+    report = progress or silent
     sweeps = {}
     for planner in planners:
         if not planner.search_space:

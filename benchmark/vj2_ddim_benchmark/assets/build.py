@@ -19,13 +19,13 @@ from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
 from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of
 from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.race.folder import RaceFolder
-from vj2_ddim_benchmark.race.gather import Progress
+from vj2_ddim_benchmark.race.gather import silent
 from vj2_ddim_benchmark.world.collect import collect_transitions
 from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.train import train_world_model
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.cli.console import progress_bars, say
+from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import FloatArray
@@ -59,7 +59,7 @@ def build_assets(
 
     A world model that is given is trained already. Torch chooses its threads where none are given.
     """
-    told = progress or (lambda phase, done, total: None)
+    told = progress or silent
     assets = Assets(folder)
     folder.mkdir(parents=True, exist_ok=True)
     asked = settings

@@ -1,8 +1,9 @@
 """What `vj2-ddim train` and `vj2-ddim train-ranker` ask the touch screen while they train.
 
 Success on validation screens chooses the checkpoint. One sample is the plan, or the one of 16 that
-the ranker chooses, and no world model is asked: what they themselves have learned. All problems of one call start from the same noise, and
-some noise is luckier than other: so the problems are spread over several calls.
+the ranker chooses, and no world model is asked: what they themselves have learned. All problems of
+one call start from the same noise, and some noise is luckier than other: so the problems are spread
+over several calls.
 """
 
 from __future__ import annotations

@@ -12,12 +12,14 @@ from typing import Any
 
 from vj2_ddim_benchmark.race.folder import Cold, RaceFolder
 from vj2_ddim_benchmark.race.records import PlanKey, R, RecordLog
+from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.files import write_json
 
-__all__ = ["MapProblems", "Progress", "Solved", "Todo", "gather", "todo_list"]
+__all__ = ["MapProblems", "Solved", "Todo", "gather", "silent", "todo_list"]
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a phase, how much of it is done, and how much there is."""
+
+def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
+    """A `Progress` that nobody looks at."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def gather(
     Returns the records of these planners under these budgets on these problems, old and new.
     `workers` is noted in those that are made.
     """
-    report = progress or (lambda phase, done, total: None)
+    report = progress or silent
     with RecordLog(folder.results, kind) as log:
         todos = todo_list(planners, budgets, num_problems, {record.key for record in log.records})
         total, count = sum(len(todo.turns) for todo in todos), 0

@@ -17,8 +17,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, delayed, parallel_config
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
+from joblib.externals.loky.process_executor import (  # type: ignore[import-untyped]
+    TerminatedWorkerError,
+)
 
 from vj2_ddim_benchmark.environment import use_threads
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
@@ -86,7 +88,7 @@ class WorkerSettings:
         models: dict[Path | None, WorldModel] = {path: WorldModel.load(path) for path in paths}
         model = models[None] = models[self.world_model]
         seed = self.assets.seed
-        draw = {"split": self.split, "seed": seed, "size": model.config.screen_size}
+        draw: dict[str, Any] = {"split": self.split, "seed": seed, "size": model.config.screen_size}
         race: Race | ChainRace
         if self.stop_distance is None:
             race = Race(model, one_gesture_problems(self.num_problems, **draw), seed)

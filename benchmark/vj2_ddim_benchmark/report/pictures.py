@@ -178,8 +178,8 @@ class Canvas:
             low, high = np.array([[columns.min(), rows.min()], [columns.max(), rows.max()]])
             width, height = (high - low + 1 + 2 * margin) / size
             corner = (low - margin) / size
-            style = {"fill": False, "lw": 2.5, "ec": "#d6006e"}
-            self.axes.add_patch(Rectangle(tuple(corner), width, height, **style))
+            box = Rectangle(tuple(corner), width, height, fill=False, lw=2.5, ec="#d6006e")
+            self.axes.add_patch(box)
 
     def costs(self, costs: FloatArray, frame: Frames, title: str) -> Any:  # noqa: ANN401
         """Colours by the logarithm of the cost, with the outlines of the screen over them."""
