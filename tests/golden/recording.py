@@ -200,13 +200,14 @@ def of_weights(weights):
 
 # Everything below reaches the code under test; nothing else in this folder does.
 
+from vj2_ddim_benchmark import benchmark as benchmark_module  # noqa: E402
 from vj2_ddim_benchmark.amortised.train import train_amortised  # noqa: E402
-from vj2_ddim_benchmark.assets import AssetSettings, shipped_assets  # noqa: E402
+from vj2_ddim_benchmark.assets import shipped_assets  # noqa: E402
 from vj2_ddim_benchmark.assets.build import collect_latents  # noqa: E402
-from vj2_ddim_benchmark.planners.registry import REGISTRY, entries_of  # noqa: E402
-from vj2_ddim_benchmark.protocol import benchmark as benchmark_module  # noqa: E402
-from vj2_ddim_benchmark.protocol.benchmark import Benchmark  # noqa: E402
-from vj2_ddim_benchmark.protocol.tuning import TUNED_DIR, read_tuned  # noqa: E402
+from vj2_ddim_benchmark.assets.settings import AssetSettings  # noqa: E402
+from vj2_ddim_benchmark.benchmark import Benchmark, RaceSettings  # noqa: E402
+from vj2_ddim_benchmark.planners.description import TUNED_DIR, read_tuned  # noqa: E402
+from vj2_ddim_benchmark.planners.registry import REGISTRY, planners_of  # noqa: E402
 from vj2_ddim_benchmark.world.policies import mixed_policy  # noqa: E402
 from vj2_ddim_benchmark.world.problems import one_gesture_problems  # noqa: E402
 from vj2_ddim_benchmark.world.screen import TouchScreen  # noqa: E402
@@ -330,7 +331,7 @@ def defaults():
         found[name] = {
             field.name: getattr(instance, field.name) for field in dataclasses.fields(each)
         }
-    full, small = AssetSettings.full(), AssetSettings.small()
+    full, small = AssetSettings(), AssetSettings.small()
     found["shipped"], found["small"] = dataclasses.asdict(full), dataclasses.asdict(small)
     return found
 
@@ -548,7 +549,7 @@ def registry():
 def write_tiny_latents(folder, num_trajectories=24):
     """The retrieval's memory: few transitions of training screens."""
     one_thread()
-    settings = dataclasses.replace(AssetSettings.full(), num_trajectories=num_trajectories)
+    settings = dataclasses.replace(AssetSettings(), num_trajectories=num_trajectories)
     latents, actions = collect_latents(WorldModel.load(SHIPPED.world_model), settings, "train")
     splits = {"train": range(len(actions))}
     write_trajectories_h5(folder, latents, actions, splits, layer_normed=False)
@@ -562,21 +563,19 @@ def run_small_benchmark(out, latents, planners, chain_planners, *, num_problems,
         The summary's rows, the chains' rows, and the raw results of both.
     """
     one_thread()
-    benchmark = Benchmark(
-        SHIPPED.world_model,
-        SHIPPED.bundle,
+    settings = RaceSettings(
         num_problems=num_problems,
+        chains=num_chains,
         split="test",
         seed=4,  # of no ties between kinds of widgets, which sort differently on other processors
         threads=1,
         latents=latents,
-        regression=SHIPPED.regression,
-        gaussian=SHIPPED.gaussian,
     )
+    benchmark = Benchmark(settings.with_parts(SHIPPED), out)
     pictures = ("draw_pictures", "animate_record")  # half of the time, and no result
     with patch.multiple(benchmark_module, **dict.fromkeys(pictures, lambda *_, **__: None)):
-        rows = benchmark.run(out, entries_of(planners))
-        chain_rows = benchmark.chains(out, entries_of(chain_planners), num_chains)
+        rows = benchmark.race(planners_of(planners))
+        chain_rows = benchmark.go_through_chains(planners_of(chain_planners))
     results, chains = (
         [json.loads(line) for line in path.read_text().splitlines()]
         for path in (out / "results.jsonl", out / "chains" / "results.jsonl")

@@ -1,7 +1,103 @@
-"""The trained parts of a benchmark: those that are shipped, and how they are made anew."""
+"""The trained parts of a benchmark, in a run's folder or in the package.
 
-from vj2_ddim_benchmark.assets.build import build_assets
-from vj2_ddim_benchmark.assets.files import Assets, shipped_assets
-from vj2_ddim_benchmark.assets.settings import AssetSettings
+```
+FOLDER/
+├── world_model.pt    the encoder and predictor that every planner plans through
+├── bundle/           the exported denoiser, with its ranker
+├── regression.pt     the action regressed from the same latents
+├── gaussian.pt       a Gaussian over actions from the same latents
+├── provenance.json   what made them and what they measured
+├── latents/          transitions, embedded (HDF5); not shipped
+└── denoiser/         the denoiser's training run; not shipped
+```
+"""
 
-__all__ = ["AssetSettings", "Assets", "build_assets", "shipped_assets"]
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.files import sha256_of
+
+__all__ = ["COMMAND", "SHIPPED", "Assets", "shipped_assets"]
+
+SHIPPED = Path(__file__).parent / "shipped"
+COMMAND = "vj2-ddim benchmark assets build --threads 1 --out OUT"
+"""What makes the shipped parts anew."""
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Paths in one folder."""
+
+    folder: Path
+
+    @property
+    def world_model(self) -> Path:
+        """The world model's file."""
+        return self.folder / "world_model.pt"
+
+    @property
+    def bundle(self) -> Path:
+        """The exported denoiser's folder."""
+        return self.folder / "bundle"
+
+    @property
+    def regression(self) -> Path:
+        """The amortised regression's file."""
+        return self.folder / "regression.pt"
+
+    @property
+    def gaussian(self) -> Path:
+        """The amortised Gaussian's file."""
+        return self.folder / "gaussian.pt"
+
+    @property
+    def latents(self) -> Path:
+        """The denoiser's data."""
+        return self.folder / "latents"
+
+    @property
+    def denoiser(self) -> Path:
+        """The denoiser's training run."""
+        return self.folder / "denoiser"
+
+    @property
+    def provenance(self) -> Path:
+        """What made them and what they measured."""
+        return self.folder / "provenance.json"
+
+    def complete(self) -> bool:
+        """Whether everything a benchmark needs is there."""
+        parts = (self.world_model, self.bundle, self.regression, self.gaussian)
+        return all(part.exists() for part in parts)
+
+    def hashes(self) -> dict[str, str]:
+        """sha256 of every file of the parts, by its path in the folder."""
+        parts = (self.world_model, self.regression, self.gaussian)
+        files = [*parts, *sorted(path for path in self.bundle.iterdir() if path.is_file())]
+        return {path.relative_to(self.folder).as_posix(): sha256_of(path) for path in files}
+
+    def read_provenance(self) -> dict[str, Any]:
+        """The contents of `provenance.json`."""
+        try:
+            contents: dict[str, Any] = json.loads(self.provenance.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.provenance}: cannot be read ({error}); make the parts anew with `{COMMAND}`"
+            ) from error
+        return contents
+
+
+def shipped_assets() -> Assets:
+    """The parts that come with the package; the recorded figures were measured with them."""
+    assets = Assets(SHIPPED)
+    if not assets.complete():
+        raise DataError(
+            f"{SHIPPED}: the trained parts that come with the package are not all there; install "
+            f"it anew, or make them with `vj2-ddim benchmark run --retrain`"
+        )
+    return assets

@@ -1,35 +1,51 @@
-"""Making the trained parts, in order; a part whose file is there is not made again."""
+"""`vj2-ddim benchmark assets`: the trained parts, made in order by what `vj2-ddim train` calls.
+
+A part whose file is there is not made again; a training that was cut short goes on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
-from vj2_ddim_benchmark.amortised.train import train_amortised
-from vj2_ddim_benchmark.assets.files import Assets
-from vj2_ddim_benchmark.assets.judge import success_judge
-from vj2_ddim_benchmark.assets.provenance import write_provenance
-from vj2_ddim_benchmark.assets.settings import AssetSettings
+import vj2_ddim_plugin
+from vj2_ddim_benchmark.amortised.training import train_amortised
+from vj2_ddim_benchmark.assets import COMMAND, Assets, shipped_assets
+from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
+from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of
+from vj2_ddim_benchmark.environment import environment
+from vj2_ddim_benchmark.race.folder import RaceFolder
+from vj2_ddim_benchmark.race.gather import silent
 from vj2_ddim_benchmark.world.collect import collect_transitions
-from vj2_ddim_benchmark.world_model.cost import LatentCost
-from vj2_ddim_benchmark.world_model.embed import embed_transitions
-from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_benchmark.world_model.train import Progress, train_world_model
+from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
+from vj2_ddim_benchmark.world_model.train import train_world_model
 from vj2_ddim_export.export import export_bundle
+from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
+from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.data.trajectories import write_trajectories_h5
+from vj2_ddim_training.data.trajectories import open_trajectories, write_trajectories_h5
 from vj2_ddim_training.examples import Examples, open_examples
-from vj2_ddim_training.ranker.files import save_ranker
-from vj2_ddim_training.ranker.train import train_ranker
+from vj2_ddim_training.ranker.network import save_ranker
+from vj2_ddim_training.ranker.training import train_ranker
 from vj2_ddim_training.run import RunSettings, train_run
+from vj2_ddim_training.validation import SUCCESS
 
-__all__ = ["build_assets", "collect_latents"]
+__all__ = ["app", "build_assets", "build_variant", "collect_latents", "statistics_of"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="Make the trained parts anew, or other denoisers.",
+)
 
 
 def build_assets(
@@ -41,17 +57,9 @@ def build_assets(
 ) -> Assets:
     """Collect, train, and export whatever is not there yet.
 
-    Args:
-        folder: Where everything goes.
-        settings: How much of everything.
-        progress: Told about every step of every phase.
-        threads: Torch's threads; None leaves its choice.
-        world_model: One that is trained already; `settings.world_model` is not used then.
-
-    Returns:
-        The folder's paths.
+    A world model that is given is trained already. Torch chooses its threads where none are given.
     """
-    told = progress or (lambda phase, done, total: None)
+    told = progress or silent
     assets = Assets(folder)
     folder.mkdir(parents=True, exist_ok=True)
     asked = settings
@@ -70,20 +78,31 @@ def build_assets(
         amortised = replace(settings.amortised, num_threads=threads)
         _train_amortised(assets, settings, amortised, told)
     if assets.complete() and not assets.provenance.exists():
-        write_provenance(assets, asked)
+        _write_provenance(assets, asked)
     return assets
+
+
+def build_variant(
+    folder: Path, settings: VariantSettings, world_model: Path, progress: Progress | None = None
+) -> Path:
+    """Collect, train, and export a denoiser that differs in one thing; returns its bundle."""
+    asked = {
+        "data_share": settings.data_share,
+        "representation": settings.representation,
+        "num_steps": settings.steps,
+        "world_model_sha256": sha256_of(world_model),
+    }
+    RaceFolder(folder).claim(asked, environment())
+    trained = settings.applied_to(AssetSettings())
+    return build_assets(folder, trained, progress, settings.threads, world_model).bundle
 
 
 def collect_latents(
     world_model: WorldModel, settings: AssetSettings, split: str, progress: Progress | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """The denoiser's data of a split: latents `[n, T, N, D]`, actions `[n, T-1, 250, 3]`.
+    """The denoiser's data of `train` or `validation`: latents `[n, T, N, D]`, actions.
 
-    Args:
-        world_model: Its encoder makes the latents.
-        settings: How many trajectories, and of what.
-        split: `train` or `validation`.
-        progress: Told about every round of gestures.
+    Actions are `[n, T-1, 250, 3]`; the encoder of the world model makes the latents.
     """
     config, collected = world_model.config, 0
     counts = {
@@ -108,6 +127,14 @@ def collect_latents(
         progress=told,
     )
     return embed_transitions(world_model, transitions)
+
+
+def statistics_of(latents: FloatArray, actions: FloatArray) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of latents and actions, to tell whether data are the same."""
+    return {
+        name: {"mean": float(values.mean(dtype=float)), "std": float(values.std(dtype=float))}
+        for name, values in (("latents", latents), ("actions", actions))
+    }
 
 
 def _write_latents(
@@ -147,7 +174,7 @@ def _train_denoiser(
             resume=(assets.denoiser / "checkpoint.pt").exists(),
         ),
         lambda done, total, line: progress("train the denoiser", done, total),
-        success_judge(world_model),
+        success_of(world_model),
     )
 
 
@@ -157,14 +184,10 @@ def _train_ranker(
     """The file of the ranker that belongs to the denoiser, or None where none is asked for."""
     if settings.ranker is None:
         return None
-
-    def cost(context: Mapping[str, FloatArray], candidates: FloatArray) -> FloatArray:
-        return LatentCost(world_model, context["state"], context["goal"])(candidates)
-
     path = assets.denoiser / "ranker.pt"
     if not path.exists():
         model = load_checkpoint(assets.denoiser / "best.pt").model
-        examples = _examples(assets, settings)
+        examples, cost = _examples(assets, settings), latent_cost_of(world_model)
         save_ranker(train_ranker(model, examples, cost, settings.ranker, progress), path)
     return path
 
@@ -184,3 +207,72 @@ def _examples(assets: Assets, settings: AssetSettings) -> Examples:
     spec = load_checkpoint(assets.denoiser / "best.pt").model.action_spec
     goal = settings.training.longest_goal
     return open_examples(assets.latents, spec, "latents", longest_goal=goal)
+
+
+def _write_provenance(assets: Assets, settings: AssetSettings) -> None:
+    """What the parts were made with, what they measured, and what tells whether they are the same.
+
+    `validation_data` is of the states and actions of every transition the denoiser was validated
+    on.
+    """
+    spec = read_bundle(assets.bundle).action_spec
+    data = open_trajectories(assets.latents, spec, "validation")
+    latents, _, actions = data.gather(np.arange(len(data)))
+    contents = {
+        "command": COMMAND,
+        "version": vj2_ddim_plugin.__version__,
+        "settings": settings.as_json(),
+        "sha256": assets.hashes(),
+        "denoiser": _best(assets.denoiser),
+        "validation_data": statistics_of(latents, actions),
+    }
+    write_json(assets.provenance, contents)
+
+
+def _best(run: Path) -> dict[str, Any]:
+    """What is known of the best checkpoint of a denoiser's training run: data, steps, success."""
+    best = load_checkpoint(run / "best.pt")
+    return {
+        "data_fingerprint": best.data_fingerprint,
+        "epoch": best.training["epoch"],
+        "step": best.training["step"],
+        **{name: value for name, value in best.metrics.items() if name.startswith(SUCCESS)},
+    }
+
+
+Out = Annotated[Path, typer.Option(help="Its folder; a training that was cut short goes on.")]
+
+
+@app.command()
+def build(
+    out: Out,
+    threads: Annotated[int, typer.Option(min=1, help="Torch's threads.")] = 1,
+    small: Annotated[
+        bool, typer.Option("--small", help="As small as in the demonstration.")
+    ] = False,
+) -> None:
+    """Collect, train and export all that is shipped: world model, denoiser, ranker, amortised."""
+    with progress_bars() as progress:
+        settings = AssetSettings.small() if small else AssetSettings()
+        assets = build_assets(out, settings, progress, threads)
+    say(f"one sample reaches {_best(assets.denoiser)['success']:.1%} of validation goals; in {out}")
+
+
+@app.command()
+@options
+def denoiser(
+    settings: VariantSettings,
+    out: Out,
+    world_model: Annotated[
+        Path | None, typer.Option(help="Another world model than the shipped.")
+    ] = None,
+) -> None:
+    """Train and export a denoiser as the shipped one, on less data or in another representation.
+
+    `vj2-ddim benchmark run --study denoisers --study-bundle NAME=OUT/bundle` compares them.
+    """
+    with progress_bars() as progress:
+        model = world_model or shipped_assets().world_model
+        bundle = build_variant(out, settings, model, progress)
+    success = _best(out / "denoiser")["success"]
+    say(f"one sample reaches {success:.1%} of validation goals; bundle in {bundle}")

@@ -1,94 +1,104 @@
-"""How much of everything the trained parts are made with."""
+"""How much of everything the trained parts are made with; the defaults make those shipped."""
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
-from vj2_ddim_training.config import ModelConfig, TrainingConfig
-from vj2_ddim_training.ranker.config import RankerConfig
+from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
 
-__all__ = ["AssetSettings"]
+__all__ = ["AssetSettings", "VariantSettings"]
+
+TRAINING = TrainingConfig(
+    num_epochs=30, num_cycles=3, epoch_share=0.116, batch_size=64, lr=2e-3, condition_dropout=0.1,
+    noises_per_example=3, longest_goal=4, auxiliary_weight=1.0, wandb_mode="disabled",
+)  # fmt: skip
+MODEL = ModelConfig(
+    d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=16
+)
+NUM_VALIDATIONS = 5  # the most successful of so many, or fewer, is kept of a variant
 
 
 @dataclass(frozen=True)
-class AssetSettings:
-    """Every number that decides what is trained.
+class AssetSettings(Settings):
+    """Every number that decides what is trained."""
 
-    Attributes:
-        world_model: The world model's own settings.
-        num_trajectories: Trajectories that the denoiser is trained on.
-        num_validation_trajectories: Trajectories it is validated on.
-        scripted_share: Share of gestures aimed at a widget; the rest is random.
-        near_miss_share: Share of those that are mistakes.
-        model: The denoiser.
-        training: How it is trained.
-        ranker: How its ranker is trained, or None for none.
-        amortised: How the regression and the Gaussian are trained, or None for neither.
-        representation: What the denoiser diffuses: `raw`, `held`, `path`, or `auto`.
-        seed: Of the denoiser's data; the other parts hold their own.
-
-    Raises:
-        ConfigError: On construction, for an unknown representation.
-    """
-
-    world_model: WorldModelConfig
-    num_trajectories: int
-    num_validation_trajectories: int
-    scripted_share: float
-    near_miss_share: float
-    model: ModelConfig
-    training: TrainingConfig
-    ranker: RankerConfig | None
-    amortised: TrainingConfig | None
-    representation: str = "auto"
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse an unknown representation here, before data are collected for it."""
-        if self.representation not in (*REPRESENTATIONS, "auto"):
-            raise ConfigError(
-                f"representation {self.representation!r} is unknown; use one of "
-                f"{', '.join(REPRESENTATIONS)}, or auto"
-            )
-
-    @classmethod
-    def full(cls) -> AssetSettings:
-        """What the shipped parts are made with."""
-        training = TrainingConfig(
-            num_epochs=30, num_cycles=3, epoch_share=0.116, batch_size=64, lr=2e-3,
-            condition_dropout=0.1, noises_per_example=3, longest_goal=4, auxiliary_weight=1.0,
-            wandb_mode="disabled",
-        )  # fmt: skip
-        return cls(
-            world_model=WorldModelConfig(),
-            num_trajectories=40000,
-            num_validation_trajectories=200,
-            scripted_share=1.0,
-            near_miss_share=0.0,
-            model=ModelConfig(
-                d_model=96, num_layers=3, condition="latents", condition_layers=1,
-                condition_tokens=16,
-            ),
-            training=training,
-            ranker=RankerConfig(num_problems=12000),
-            amortised=replace(training, num_epochs=5, num_cycles=1),
-        )  # fmt: skip
+    world_model: WorldModelConfig = setting(WorldModelConfig(), "The world model's own settings.")
+    num_trajectories: int = setting(40000, "That the denoiser is trained on.", low=1)
+    num_validation_trajectories: int = setting(200, "It is validated on.", low=1)
+    scripted_share: float = setting(1.0, "Share of gestures aimed at a widget.", low=0, high=1)
+    near_miss_share: float = setting(0.0, "Share of those that are mistakes.", low=0, high=1)
+    model: ModelConfig = setting(MODEL, "The denoiser.")
+    training: TrainingConfig = setting(TRAINING, "How it is trained.")
+    ranker: RankerConfig | None = setting(
+        RankerConfig(num_problems=12000), "How its ranker is trained; None for none."
+    )
+    amortised: TrainingConfig | None = setting(
+        replace(TRAINING, num_epochs=5, num_cycles=1),
+        "How the regression and the Gaussian are trained; None for neither.",
+    )
+    representation: str = setting(
+        "auto", "What the denoiser diffuses.", choices=(*REPRESENTATIONS, "auto")
+    )
+    seed: int = setting(1, "Of the denoiser's data; the other parts hold their own.", low=0)
 
     @classmethod
     def small(cls) -> AssetSettings:
         """A small denoiser in minutes, for the demonstration."""
-        full = cls.full()
-        return replace(
-            full,
+        training = replace(TRAINING, num_epochs=5, num_cycles=1, epoch_share=1.0, longest_goal=1)
+        return cls(
             world_model=WorldModelConfig.quick(),
             num_trajectories=4000,
             num_validation_trajectories=50,
-            training=replace(
-                full.training, num_epochs=5, num_cycles=1, epoch_share=1.0, longest_goal=1
-            ),
+            training=training,
+            ranker=None,
+            amortised=None,
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON holds them."""
+        found: dict[str, Any] = json.loads(json.dumps(self.to_dict()))
+        return found
+
+
+@dataclass(frozen=True)
+class VariantSettings(Settings):
+    """A denoiser as the shipped one, with one thing changed: its data or its representation.
+
+    Variants of as many steps are comparable, however little data they see.
+    """
+
+    data_share: float = setting(
+        1.0, "Share of the shipped one's trajectories.", above=0.0, high=1.0
+    )
+    representation: str = setting("auto", "What is diffused.", choices=(*REPRESENTATIONS, "auto"))
+    steps: int = setting(3000, "Gradient steps, rounded up to whole epochs.", low=1)
+    threads: int = setting(1, "Torch's threads.", low=1)
+
+    def applied_to(self, full: AssetSettings) -> AssetSettings:
+        """What is trained: `steps` in at least `NUM_VALIDATIONS` epochs, and nothing beside it."""
+        num_trajectories = math.ceil(self.data_share * full.num_trajectories)
+        horizon, longest = full.world_model.horizon, full.training.longest_goal
+        pairs = longest * horizon + sum(max(0, horizon - later) for later in range(1, longest))
+        batches = num_trajectories * pairs / full.training.batch_size
+        num_epochs = max(NUM_VALIDATIONS, math.ceil(self.steps / batches))
+        training = replace(
+            full.training,
+            num_epochs=num_epochs,
+            epoch_share=min(1.0, self.steps / (num_epochs * batches)),
+            num_cycles=1,
+            evaluate_every=math.ceil(num_epochs / NUM_VALIDATIONS),
+        )
+        return replace(
+            full,
+            num_trajectories=num_trajectories,
+            representation=self.representation,
+            training=training,
             ranker=None,
             amortised=None,
         )

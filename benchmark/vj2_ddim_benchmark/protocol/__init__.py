@@ -1,1 +1,1 @@
-"""How planners are compared: the same problems, recorded settings, intervals with every figure."""
+"""SHIM: moved to vj2_ddim_benchmark.race and vj2_ddim_benchmark.report."""

@@ -1,0 +1,92 @@
+"""What `vj2-ddim train` and `vj2-ddim train-ranker` ask the touch screen while they train.
+
+Success on validation screens chooses the checkpoint. One sample is the plan, or the one of 16 that
+the ranker chooses, and no world model is asked: what they themselves have learned. All problems of
+one call start from the same noise, and some noise is luckier than other: so the problems are spread
+over several calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vj2_ddim_benchmark.assets import shipped_assets
+from vj2_ddim_benchmark.world.problems import one_gesture_problems
+from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS
+from vj2_ddim_benchmark.world_model.cost import LatentCost
+from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
+from vj2_ddim_training.ranker.network import RankedSampler, RankerNetwork
+from vj2_ddim_training.ranker.training import RankerCost
+from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
+
+__all__ = ["latent_cost_of", "success_of", "touch_screen_success", "world_model_cost"]
+
+NUM_NOISES = 30
+NUM_RANKED = 16  # candidates that a ranker chooses from
+
+
+def touch_screen_success(world_model: str = "") -> SuccessMeasure:
+    """The measure for `--judge`, of latents made by a world model's file; the shipped if empty."""
+    return success_of(_load(world_model))
+
+
+def world_model_cost(world_model: str = "") -> RankerCost:
+    """The cost for `--cost`, by a world model's file; the shipped if empty."""
+    return latent_cost_of(_load(world_model))
+
+
+def success_of(world_model: WorldModel, num_problems: int = 300, seed: int = 7) -> SuccessMeasure:
+    """Measures the share of goals reached, on problems of the validation split.
+
+    `success` is of all, `success_multimodal` and `success_KIND` of parts. Only the world model's
+    encoder is used. The measure takes a denoiser, and a ranker where one is trained.
+    """
+    problems = one_gesture_problems(
+        num_problems, split="validation", seed=seed, size=world_model.config.screen_size
+    )
+    state = world_model.encode(problems.start.render())
+    goal = world_model.encode(problems.goal.render())
+
+    def success(model: DiffusionModel, ranker: RankerNetwork | None = None) -> dict[str, float]:
+        spec = model.action_spec
+        if ranker is None:
+            optimizer = DDIMOptimizer(TorchSampler(model), num_candidates=1)
+        else:
+            sampler = RankedSampler(model, ranker)
+            optimizer = DDIMOptimizer(sampler, num_candidates=NUM_RANKED, num_ranked=1)
+        actions = np.empty((num_problems, spec.length, spec.num_channels), np.float32)
+        for noise in range(min(NUM_NOISES, num_problems)):
+            part = slice(noise, None, NUM_NOISES)
+            context = {"state": state[part], "goal": goal[part]}
+            plans = optimizer.optimize(PlanningProblem(context, seed=seed + noise))
+            actions[part] = plans.actions
+        reached = problems.start.execute(actions).matches(problems.goal.state)
+        several = np.isin(problems.kind, MULTIMODAL_KINDS)
+        shares = {SUCCESS: reached, f"{SUCCESS}_multimodal": reached[several]}
+        shares |= {
+            f"{SUCCESS}_{kind}": reached[problems.kind == kind]
+            for kind in np.unique(problems.kind).tolist()
+        }
+        return {name: float(values.mean()) for name, values in shares.items()}
+
+    return success
+
+
+def latent_cost_of(world_model: Any) -> RankerCost:  # noqa: ANN401
+    """The planner's cost, from the context's state and goal."""
+
+    def cost(context: Mapping[str, FloatArray], candidates: FloatArray) -> FloatArray:
+        return LatentCost(world_model, context["state"], context["goal"])(candidates)
+
+    return cost
+
+
+def _load(path: str) -> WorldModel:
+    return WorldModel.load(Path(path) if path else shipped_assets().world_model)

@@ -1,0 +1,329 @@
+"""`vj2-ddim benchmark run`: one benchmark from end to end: race, study, draw, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vj2_ddim_benchmark.assets import Assets, shipped_assets
+from vj2_ddim_benchmark.assets.build import build_assets
+from vj2_ddim_benchmark.assets.settings import AssetSettings
+from vj2_ddim_benchmark.environment import environment, use_threads
+from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
+from vj2_ddim_benchmark.planners.registry import planners_of
+from vj2_ddim_benchmark.race.folder import RaceFolder
+from vj2_ddim_benchmark.race.gather import MapProblems, gather
+from vj2_ddim_benchmark.race.records import ChainRecord, Record
+from vj2_ddim_benchmark.race.tasks import most_generous, stop_distance_of
+from vj2_ddim_benchmark.race.workers import (
+    Worker,
+    WorkerSettings,
+    import_ray,
+    in_this_process,
+    over_processes,
+    over_ray,
+)
+from vj2_ddim_benchmark.report.animation import animate_record, telling_chain
+from vj2_ddim_benchmark.report.page import CHAINS_DIR, print_rows, rebuild_report
+from vj2_ddim_benchmark.report.pictures import draw_pictures
+from vj2_ddim_benchmark.report.summary import Row, summarise_chains, write_summary
+from vj2_ddim_benchmark.studies import STUDIES_DIR, StudySettings
+from vj2_ddim_benchmark.world.layouts import SPLITS
+from vj2_ddim_benchmark.world.problems import chain_problems
+from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
+from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import ActionSpec
+
+__all__ = ["Benchmark", "RaceSettings", "run"]
+
+CHAIN_PLANNERS = (
+    "ddim-16-robust-2",
+    "ddim-16",
+    "ddim-1",
+    "regression",
+    "gradient-descent-adam-10-x16",
+    "gesture-cem-8x16",
+)
+
+
+@dataclass(frozen=True)
+class RaceSettings(Settings):
+    """What is compared, and how."""
+
+    planners: tuple[str, ...] = setting((), "Who races, with commas between; all unless told.")
+    budget_ms: tuple[float, ...] = setting(
+        (), "Deadlines of a plan, with commas between; full plans unless told."
+    )
+    full_plan: bool = setting(False, "With deadlines: also race without.")
+    num_problems: int | None = setting(None, "Problems; 600, or 60 if quick.", low=1)
+    chains: int | None = setting(None, "Chains of gestures; 150, or 10 if quick.", low=0)
+    chain_planners: tuple[str, ...] = setting(CHAIN_PLANNERS, "Who goes through chains.")
+    quick: bool = setting(False, "Fewer problems, chains and planners.")
+    split: str = setting("test", "Whose screens.", choices=SPLITS)
+    seed: int = setting(0, "Of the problems and of the planners' randomness.", low=0)
+    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
+    workers: int = setting(1, "Problems solved at once, each in a process.", low=1)
+    ray: str | None = setting(
+        None, "Solve them on this Ray cluster: its address, auto, or local to start one."
+    )
+    world_model: Path | None = setting(None, "Another world model than the shipped.")
+    bundle: Path | None = setting(None, "Another denoiser than the shipped.")
+    regression: Path | None = setting(None, "Another amortised regression than the shipped.")
+    gaussian: Path | None = setting(None, "Another amortised Gaussian than the shipped.")
+    latents: Path | None = setting(None, "The denoiser's training data, for retrieval.")
+    tuned: Path = setting(TUNED_DIR, "The folder of the recorded sweeps.")
+
+    @property
+    def budgets(self) -> tuple[float | None, ...]:
+        """Deadlines in ms, each once, the smallest first; None, a planner's full plan, last."""
+        limits: list[float | None] = [*sorted(set(self.budget_ms))]
+        return tuple([*limits, None] if self.full_plan or not limits else limits)
+
+    @property
+    def total_problems(self) -> int:
+        """How many problems are asked for."""
+        return self.num_problems or (60 if self.quick else 600)
+
+    @property
+    def total_chains(self) -> int:
+        """How many chains."""
+        return (10 if self.quick else 150) if self.chains is None else self.chains
+
+    def with_parts(self, assets: Assets) -> RaceSettings:
+        """The same, with the trained parts of a folder where none are given."""
+        parts = ("world_model", "bundle", "regression", "gaussian")
+        return replace(
+            self, **{name: getattr(self, name) or getattr(assets, name) for name in parts}
+        )
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A race in a folder, its chains and its studies; each resumes where it was cut short.
+
+    A folder that holds results of other settings raises a ConfigError, and so does a planner that
+    is not tuned or lacks a part.
+    """
+
+    settings: RaceSettings
+    out: Path
+
+    def race(
+        self,
+        planners: Sequence[Planner],
+        progress: Progress | None = None,
+        others: Sequence[Planner] = (),
+    ) -> list[Row]:
+        """Race planners, and others beside them, draw and report.
+
+        Returns the rows of `summary.json`: all results of the folder, earlier ones too.
+        """
+        given = self.settings
+        use_threads(given.threads)
+        racers = (*planners, *others)
+        settings = self._worker_settings(racers, given.budgets, given.total_problems)
+        report = WorldModel.load(settings.world_model).report
+        folder = RaceFolder(self.out)
+        folder.claim(self._fixed(), {**self._noted(settings), "world_model_report": report})
+        worker = settings.make()  # it also draws the pictures
+        records = gather(
+            folder,
+            [planner.name for planner in racers],
+            given.budgets,
+            given.total_problems,
+            self._executor(settings, worker),
+            progress,
+            kind=Record,
+            workers=given.workers,
+        )
+        budget = most_generous(given.budgets)
+        shown = [record for record in records if record.budget_ms == budget]
+        ready = list(worker.planners.values())
+        draw_pictures(self.out / "pictures", worker.race, ready, shown, budget)  # type: ignore[arg-type]
+        return rebuild_report(self.out, self.out)
+
+    def study(self, studies: StudySettings, progress: Progress | None = None) -> list[Row]:
+        """Make studies beside a race that was run, and write its report anew."""
+        given = self.settings
+        num = min(studies.study_problems or given.total_problems, given.total_problems)
+        for name, planners in {name: studies.variants(name) for name in studies.study}.items():
+            settings = self._worker_settings(planners, (None,), given.total_problems)
+            folder = RaceFolder(self.out / STUDIES_DIR / name)
+            folder.claim({**self._fixed(), **_own_files(planners)}, self._noted(settings))
+            gather(
+                folder,
+                [planner.name for planner in planners],
+                (None,),
+                num,
+                self._executor(settings),
+                progress,
+                f"study {name}",
+                kind=Record,
+                workers=given.workers,
+            )
+        return rebuild_report(self.out, self.out)
+
+    def go_through_chains(
+        self, planners: Sequence[Planner], progress: Progress | None = None
+    ) -> list[Row]:
+        """Go through chains beside a race that was run, and write its report anew.
+
+        The first planner's longest chain is animated. Returns the rows of the chains' summary.
+        """
+        given, num = self.settings, self.settings.total_chains
+        model = WorldModel.load(self._world_model())
+        size = model.config.screen_size
+        settings = replace(
+            self._worker_settings(planners, (None,), num),
+            stop_distance=stop_distance_of(model, size=size),
+        )
+        folder = RaceFolder(self.out / CHAINS_DIR)
+        fixed = {"num_chains": num, "stop_distance": settings.stop_distance}
+        folder.claim({**self._fixed(), **fixed}, self._noted(settings))
+        records = gather(
+            folder,
+            [planner.name for planner in planners],
+            (None,),
+            num,
+            self._executor(settings),
+            progress,
+            "chain",
+            kind=ChainRecord,
+            workers=given.workers,
+        )
+        drawn = chain_problems(num, split=given.split, seed=given.seed, size=size)
+        shown = telling_chain(records, planners[0].name)
+        animate_record(self.out / "pictures" / "chain.gif", drawn, shown)
+        rebuild_report(self.out, self.out)
+        return summarise_chains(records)
+
+    def _world_model(self) -> Path:
+        if self.settings.world_model is None:
+            raise ConfigError("a race needs a world model; found world_model=None")
+        return self.settings.world_model
+
+    def _worker_settings(
+        self, planners: Sequence[Planner], budgets: tuple[float | None, ...], num: int
+    ) -> WorkerSettings:
+        given = self.settings
+        spec = ActionSpec() if given.bundle is None else read_bundle(given.bundle).action_spec
+        return WorkerSettings(
+            planners=tuple(planners),
+            tuned={planner.name: read_tuned(given.tuned, planner) for planner in planners},
+            world_model=self._world_model(),
+            assets=PlannerAssets(
+                spec,
+                given.bundle,
+                given.threads,
+                given.seed,
+                given.latents,
+                given.regression,
+                given.gaussian,
+            ),
+            num_problems=num,
+            split=given.split,
+            budgets=budgets,
+        )
+
+    def _executor(self, settings: WorkerSettings, worker: Worker | None = None) -> MapProblems:
+        if self.settings.ray is not None:
+            return over_ray(settings, self.settings.ray, self.settings.workers)
+        if self.settings.workers > 1:
+            return over_processes(settings, self.settings.workers)
+        return in_this_process(worker or settings.make())
+
+    def _fixed(self) -> dict[str, Any]:
+        """What must be the same for the results in one folder to be comparable.
+
+        Not the number of workers: each result has its own, and the report tells of it.
+        """
+        given = self.settings
+        bundle = None if given.bundle is None else sha256_of(given.bundle / "bundle.json")
+        return {
+            "split": given.split,
+            "seed": given.seed,
+            "num_problems": given.total_problems,
+            "threads": given.threads,
+            "on_ray": given.ray is not None,
+            "world_model_sha256": sha256_of(self._world_model()),
+            "bundle_sha256": bundle,
+        }
+
+    def _noted(self, settings: WorkerSettings) -> dict[str, Any]:
+        return {**environment(), "workers": self.settings.workers, "tuned": settings.tuned}
+
+
+def _own_files(planners: Sequence[Planner]) -> dict[str, str]:
+    """Hashes of what variants bring in place of the race's."""
+    models = {p.world_model: p.name for p in planners if p.world_model is not None}
+    bundles = {p.bundle: p.name for p in planners if p.bundle is not None}
+    return {
+        **{f"world_model_sha256 of {name}": sha256_of(path) for path, name in models.items()},
+        **{f"bundle_sha256 of {n}": sha256_of(path / "bundle.json") for path, n in bundles.items()},
+    }
+
+
+@options
+def run(
+    settings: RaceSettings,
+    studies: StudySettings,
+    out: Annotated[Path, typer.Option(help="The run's folder; a run that was cut short resumes.")],
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Make anew all that is shipped, and use that.")
+    ] = False,
+    small_sampler: Annotated[
+        bool,
+        typer.Option("--small-sampler", help="First train and export a small one, to race too."),
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the rows here.")
+    ] = None,
+) -> None:
+    """Compare planners on unseen touch screens, with the shipped trained parts unless told."""
+    planners = planners_of(
+        settings.planners, quick=settings.quick, latents=settings.latents is not None
+    )
+    in_chains = planners_of(settings.chain_planners)
+    for planner in planners:
+        read_tuned(settings.tuned, planner)  # what is not there is better found out before training
+    for name in studies.study:
+        studies.variants(name)
+    if settings.ray is not None:
+        import_ray()
+    with progress_bars() as progress:
+        settings = settings.with_parts(_assets(out, retrain, progress, settings.threads))
+        small = [_small_sampler(out, settings, progress)] if small_sampler else []
+        benchmark = Benchmark(settings, out)
+        rows = benchmark.race(planners, progress, small)
+        gone = benchmark.go_through_chains(in_chains, progress) if settings.total_chains else []
+        if studies.study:
+            rows = benchmark.study(studies, progress)
+    if json_file is not None:
+        write_summary(json_file, rows)
+    print_rows(rows)
+    if gone:
+        print_rows(gone)
+    say(f"report, pictures and raw results in {out}")
+
+
+def _assets(out: Path, retrain: bool, progress: Progress, threads: int) -> Assets:
+    """What is shipped, or the same made anew in the run's folder."""
+    if not retrain:
+        return shipped_assets()
+    return build_assets(out / "assets", AssetSettings(), progress, threads)
+
+
+def _small_sampler(out: Path, settings: RaceSettings, progress: Progress) -> Planner:
+    """A small denoiser, trained here, beside the one that is raced."""
+    small = AssetSettings.small()
+    made = build_assets(out / "small", small, progress, settings.threads, settings.world_model)
+    return planners_of(["ddim-16"])[0].variant("ddim-16-small", bundle=made.bundle)

@@ -1,1 +1,0 @@
-"""Chains: goals of two to five gestures, where the host plans anew after each of them."""

@@ -1,0 +1,303 @@
+"""`vj2-ddim benchmark report`: the tables and pictures of a run, from its raw results alone.
+
+The words are in `templates/report.jinja`; how Markdown and HTML spell them is beside it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import jinja2
+import typer
+
+from vj2_ddim_benchmark.race.folder import RaceFolder
+from vj2_ddim_benchmark.race.records import (
+    TOLERANCE_MS,
+    TOLERANCE_SHARE,
+    ChainRecord,
+    Record,
+    read_records,
+)
+from vj2_ddim_benchmark.race.tasks import SPARE_GESTURES
+from vj2_ddim_benchmark.report.curves import draw_study, draw_success
+from vj2_ddim_benchmark.report.summary import (
+    CHAIN,
+    ONE_GESTURE,
+    Row,
+    by_budget,
+    summarise,
+    summarise_chains,
+    write_summary,
+)
+from vj2_ddim_benchmark.report.tables import (
+    SIGNIFICANT,
+    against_table,
+    all_pairs,
+    budget_name,
+    budget_table,
+    chain_table,
+    evaluation_table,
+    kind_table,
+    main_table,
+    matrix_table,
+    overall,
+    pairs_against,
+    setting_tables,
+    study_table,
+)
+from vj2_ddim_benchmark.studies import STUDIES, STUDIES_DIR
+from vj2_ddim_plugin.cli.console import print_table, say
+from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.files import atomic_path
+
+__all__ = ["CHAINS_DIR", "Findings", "print_rows", "rebuild_report", "report", "write_page"]
+
+CHAINS_DIR = "chains"
+DRAWN_BY_THE_RACE = ("landscape.png", "plans.png", "chain.gif")  # they need the planners
+CAPTIONS = {
+    "success_against_time": "Goals reached against the median time of one plan, a point a planner; "
+    "bars are Wilson's 95 % intervals.",
+    "curves": "Goals reached against the median time of one plan and against its mean number of "
+    "cost evaluations, a curve a planner through its budgets; late plans are shown where they were "
+    "ready, not as failures; bars are Wilson's 95 % intervals.",
+    "chain": "A chain of gestures: the screen with the finger on it, and the goal.",
+    "landscape": "One goal: the world model's cost of a tap at every place of the screen, the path "
+    "of gradient descent, and the candidates of the sampler.",
+    "plans": "Goals, and planners' plans drawn over the screens they were made for; framed green "
+    "where they reach the goal, red where they do not.",
+}
+SIGNATURES = {"png": (b"\x89PNG\r\n\x1a\n",), "gif": (b"GIF87a", b"GIF89a")}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a page tells of: rows of the summary, and whatever else is known."""
+
+    rows: Sequence[Row]
+    records: Sequence[Record] = ()
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    chains: Sequence[Row] = ()
+    studies: Mapping[str, Sequence[Row]] = field(default_factory=dict)
+
+
+def report(
+    run: Annotated[
+        Path, typer.Argument(help="The run's folder, or a summary.json, recorded results too.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the report goes; the run's folder unless told.")
+    ] = None,
+) -> None:
+    """Rebuild a run's tables and pictures from its raw results: Markdown and one HTML page."""
+    target = out or (run if run.is_dir() or not run.exists() else run.parent)
+    rows = rebuild_report(run, target)
+    print_rows(rows)
+    say(f"wrote {target / 'report.md'} and {target / 'report.html'}")
+
+
+def rebuild_report(run: Path, out: Path) -> list[Row]:
+    """Write `report.md`, `report.html`, `pictures/`, and `summary.json`, of chains and studies too.
+
+    Neither the world model nor the planners are needed. Success is drawn anew; the pictures that
+    only the race can draw are taken as they are, where they are. A run that is a file is the rows
+    of a summary, of chains, or of studies by name, without the raw results. Returns the rows of
+    `summary.json`.
+    """
+    if run.is_file():
+        recorded = _read_recorded(run)
+        rows = list(recorded.rows)
+        write_page(out, recorded, [_draw(out, rows)] if rows else [])
+        return rows or [*recorded.chains, *next(iter(recorded.studies.values()), ())]
+    found = RaceFolder(run).read()
+    rows = summarise(found.records, found.cold)
+    write_summary(out / "summary.json", rows)
+    chains: list[Row] = []
+    in_chains = RaceFolder(run / CHAINS_DIR)
+    if in_chains.results.exists():
+        chains = summarise_chains(read_records(in_chains.results, ChainRecord))
+        write_summary(out / CHAINS_DIR / "summary.json", chains)
+    studies = {}
+    for name in STUDIES:
+        if (run / STUDIES_DIR / name).is_dir():
+            of_study = RaceFolder(run / STUDIES_DIR / name).read()
+            studies[name] = summarise(of_study.records, of_study.cold)
+            write_summary(out / STUDIES_DIR / name / "summary.json", studies[name])
+    pictures = [_draw(out, rows), *_taken(run / "pictures", out / "pictures")]
+    write_page(out, Findings(rows, found.records, found.setup, chains, studies), pictures)
+    return rows
+
+
+def write_page(out: Path, found: Findings, pictures: Sequence[Path] = ()) -> None:
+    """Write `report.md` and `report.html`; pictures are PNG or GIF files below the folder."""
+    plain, further = setting_tables(found.setup)
+    budgets = {row["budget_ms"] for row in overall(found.rows)}
+    words = {
+        "opening": _opening(found),
+        "warnings": _warnings(found),
+        "settings": plain if found.setup else None,
+        "planners": main_table(found.rows) if found.rows else None,
+        "budgets": budget_table(found.rows) if budgets - {None} else None,
+        "evaluations": evaluation_table(found.rows) if len(budgets) > 1 else None,
+        "kinds": kind_table(found.rows) if found.rows else None,
+        "pairs": [
+            _pairs(same, f", {budget_name(budget)}" if len(budgets) > 1 else "")
+            for budget, same in by_budget(found.records).items()
+            if len({record.planner for record in same}) > 1
+        ],
+        "chains": chain_table(found.chains) if found.chains else None,
+        "studies": [_study(out, name, rows) for name, rows in found.studies.items()],
+        "pictures": [(path, CAPTIONS.get(path.stem, path.stem)) for path in pictures],
+        "further": further if len(further) else None,
+        "tolerance": f"{TOLERANCE_MS:g} ms or {TOLERANCE_SHARE:.0%} of it",
+        "spare_gestures": SPARE_GESTURES,
+    }
+    for name, spelling in (("report.md", "markdown"), ("report.html", "html")):
+        with atomic_path(out / name) as temporary:
+            temporary.write_text(_render(out, spelling, words), encoding="utf-8")
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """The columns that fit 80 characters, of the whole task."""
+    chains = overall(rows, CHAIN)
+    table = chain_table(rows) if chains else main_table(rows)
+    columns = ["success", "gestures", "p50 ms a plan"] if chains else [
+        "success", "95 %", "p50 ms", "cost evals",
+    ]  # fmt: skip
+    shown = table[["planner", *columns]]
+    task = CHAIN if chains else ONE_GESTURE
+    title = f"{task}: {max(row['n'] for row in rows)} problems"
+    print_table(shown.itertuples(index=False), list(shown.columns), title=title, numbers=True)
+
+
+def _render(out: Path, spelling: str, words: Mapping[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vj2_ddim_benchmark.report"),
+        autoescape=spelling == "html",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["link"] = lambda path: path.relative_to(out).as_posix()
+    environment.filters["data_url"] = _data_url
+    page = environment.get_template(f"{spelling}.jinja").module
+    text = environment.get_template("report.jinja").render(words, page=page)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _data_url(path: Path) -> str:
+    content = path.read_bytes()
+    for kind, signatures in SIGNATURES.items():
+        if content.startswith(signatures):
+            return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    raise DataError(f"{path} is neither a PNG nor a GIF picture; remove it, or draw it again")
+
+
+def _opening(found: Findings) -> str:
+    rows = overall(found.rows)
+    if not rows:
+        return f"{'Chains' if found.chains else 'Studies'} beside a race."
+    split = f" of the {found.setup['split']} split" if "split" in found.setup else ""
+    return (
+        f"{len({row['planner'] for row in rows})} planners, {_asked(found)} one-gesture problems "
+        f"on screens{split}, the same for all."
+    )
+
+
+def _asked(found: Findings) -> int:
+    num: int = found.setup.get(
+        "num_problems", max((row["n"] for row in overall(found.rows)), default=0)
+    )
+    return num
+
+
+def _warnings(found: Findings) -> list[str]:
+    """What keeps the figures from being compared as they stand."""
+    told, asked = [], _asked(found)
+    missing = [
+        f"{row['planner']} has {row['n']}" for row in overall(found.rows) if row["n"] != asked
+    ]
+    if missing:
+        told.append(
+            f"This run is not finished: of {asked} problems, {', '.join(missing)}. Shares and "
+            f"times are of different problems; only the pairs compare like with like."
+        )
+    made: dict[int, int] = {}
+    for record in found.records:
+        made[record.workers] = made.get(record.workers, 0) + 1
+    if len(made) > 1:
+        parts = ", ".join(f"{num} plans by {workers}" for workers, num in sorted(made.items()))
+        told.append(
+            f"Not all plans had as many workers beside them, who make plans slower: {parts}. "
+            f"Compare times, and success under a budget, with that in mind."
+        )
+    elif made and max(made) > 1:
+        told.append(f"{max(made)} problems were solved at once, which makes plans slower.")
+    return told
+
+
+def _pairs(records: Sequence[Record], where: str) -> dict[str, Any]:
+    """Pairs with the first planner, and every pair, under one budget."""
+    reference, pairs = records[0].planner, all_pairs(records)
+    matrix, marks = matrix_table(pairs)
+    return {
+        "reference": reference,
+        "where": where,
+        "against": against_table(pairs_against(records, reference)),
+        "matrix": matrix,
+        "marks": marks,
+        "limit": f"{SIGNIFICANT / max(len(pairs), 1):.2g}: {SIGNIFICANT:g} over {len(pairs)} pairs",
+    }
+
+
+def _study(out: Path, name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    study, picture = STUDIES[name], out / "pictures" / f"study-{name}.png"
+    draw_study(picture, study, rows)
+    return {
+        "title": study.title,
+        "meaning": study.meaning,
+        "table": study_table(study, rows),
+        "figures": main_table(rows),
+        "picture": picture,
+    }
+
+
+def _draw(out: Path, rows: Sequence[Row]) -> Path:
+    """Success against time, as curves where there are several budgets."""
+    several = len({row["budget_ms"] for row in rows}) > 1
+    drawn = out / "pictures" / ("curves.png" if several else "success_against_time.png")
+    draw_success(drawn, rows)
+    return drawn
+
+
+def _taken(source: Path, target: Path) -> list[Path]:
+    """Pictures of the race that are there, copied unless they are in place already."""
+    pictures = [target / name for name in DRAWN_BY_THE_RACE if (source / name).exists()]
+    if source.resolve() != target.resolve():
+        for path in pictures:
+            with atomic_path(path) as temporary:
+                shutil.copyfile(source / path.name, temporary)
+    return pictures
+
+
+def _read_recorded(path: Path) -> Findings:
+    """Rows that were recorded: of a race, of its chains, or of its studies by name."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        studies = {} if isinstance(value, list) else {name: value[name] for name in STUDIES}
+        rows = [] if studies else value
+        chains = rows if overall(rows, CHAIN) else []
+        found = Findings([] if chains else rows, chains=chains, studies=studies)
+        if not (overall(found.rows) or chains or studies):
+            raise ValueError("no rows of a whole task")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path}: not a summary.json of a race ({error!r}); give one, or a run's folder"
+        ) from error
+    return found

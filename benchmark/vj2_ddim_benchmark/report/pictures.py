@@ -1,0 +1,259 @@
+"""The pictures that need the planners and the world model.
+
+`landscape.png` explains the project: what the cost of a tap looks like, and who finds its minimum.
+Around the goal's button is a hole, and elsewhere a plain that slopes nowhere in particular:
+gradient descent walks about the plain, while the denoiser, which read the goal, starts in the hole.
+`plans.png` shows plans on their screens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from vj2_ddim_benchmark.planners.gradient_descent import GradientDescentOptimizer
+from vj2_ddim_benchmark.planners.problem import Frames, planning_problem
+from vj2_ddim_benchmark.race.ready import ReadyPlanner
+from vj2_ddim_benchmark.race.records import Record
+from vj2_ddim_benchmark.race.tasks import Race, problem_seed
+from vj2_ddim_benchmark.report.curves import shown_planners
+from vj2_ddim_benchmark.world.pictures import draw_gesture
+from vj2_ddim_benchmark.world.touch import tap
+from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
+
+__all__ = [
+    "Spy",
+    "descent_path",
+    "draw_landscape",
+    "draw_pictures",
+    "draw_plans",
+    "tap_costs",
+    "telling_problems",
+    "touch_points",
+]
+
+TAP_KINDS = ("switch", "keypad")
+GRID = 48  # taps along each side
+TAP_START, TAP_STEPS = 100, 40
+MOST_PROBLEMS, MOST_PLANNERS = 9, 6  # in the picture of plans
+SOLVED, FAILED = "#2ca02c", "#d62728"
+DESCENT, SAMPLER = "#e8590c", "#ffffff"
+
+
+def draw_pictures(
+    folder: Path,
+    race: Race,
+    planners: Sequence[ReadyPlanner],
+    records: Sequence[Record],
+    budget_ms: float | None = None,
+) -> None:
+    """Draw both, of planners that raced (the first is the reference) and their results."""
+    problems = telling_problems(records, planners[0].name)
+    descents = [p for p in planners if isinstance(p.optimizer, GradientDescentOptimizer)]
+    single = [p for p in descents if p.optimizer.settings.num_restarts == 1] or descents  # type: ignore[attr-defined]
+    samplers = [p for p in planners if p.with_cost and p not in descents]
+    kinds = race.problems.kind
+    taps = [p for kind in TAP_KINDS for p in problems if kinds[p] == kind] or problems
+    draw_landscape(
+        folder / "landscape.png",
+        race,
+        taps[0],
+        single[-1] if single else None,
+        samplers[0] if samplers else None,
+    )
+    rows = [{"planner": planner.name} for planner in planners]
+    chosen = shown_planners(rows, MOST_PLANNERS)
+    shown = [planner for planner in planners if planner.name in chosen]
+    draw_plans(folder / "plans.png", race, shown, problems[:MOST_PROBLEMS], budget_ms)
+
+
+def telling_problems(records: Sequence[Record], reference: str) -> list[int]:
+    """The first problem of each kind that the reference solved, then those it did not."""
+    chosen: dict[tuple[bool, str], int] = {}
+    for record in sorted(records, key=lambda record: record.problem):
+        if record.planner == reference:
+            chosen.setdefault((not record.solved, record.kind), record.problem)
+    return [chosen[key] for key in sorted(chosen)]
+
+
+class Spy:
+    """A cost that remembers the candidates it was asked about."""
+
+    def __init__(self, cost: CostFn) -> None:
+        self.cost = cost
+        self.asked: list[FloatArray] = []
+
+    def __call__(self, candidates: FloatArray, /) -> FloatArray:
+        """`[B, K, L, A]` to `[B, K]`."""
+        self.asked.append(candidates)
+        return self.cost(candidates)
+
+
+def touch_points(actions: FloatArray) -> FloatArray:
+    """Where each of `[..., L, 3]` touches: its mean position weighted by press, `[..., 2]`."""
+    press = np.clip(actions[..., 2:], 0.0, 1.0)
+    total = press.sum(axis=-2)
+    weighted = (actions[..., :2] * press).sum(axis=-2) / np.maximum(total, 1e-12)
+    points: FloatArray = np.where(total > 0, weighted, actions[..., :2].mean(axis=-2))
+    return points
+
+
+def tap_costs(cost: CostFn, grid: int = GRID) -> FloatArray:
+    """The cost of a tap in the middle of each cell of the screen, `[grid (y), grid (x)]`."""
+    centres = (np.arange(grid) + 0.5) / grid
+    y, x = np.meshgrid(centres, centres, indexing="ij")
+    taps = tap(x.ravel(), y.ravel(), TAP_START, TAP_STEPS)
+    costs: FloatArray = cost(taps[None])[0].reshape(grid, grid)
+    return costs
+
+
+def descent_path(optimizer: GradientDescentOptimizer, problem: PlanningProblem) -> FloatArray:
+    """The touch points of every iterate of the first restart, `[num_iterations + 1, 2]`."""
+    return touch_points(optimizer.iterates(problem)[:, 0, 0].numpy())
+
+
+def draw_landscape(
+    path: Path, race: Race, problem: int, descent: ReadyPlanner | None, sampler: ReadyPlanner | None
+) -> None:
+    """One problem whose goal is reached by a tap: the screen, the goal, the cost of any tap.
+
+    The path of `descent` is drawn, and the candidates of `sampler`, which ranks them.
+    """
+    frames = race.frames(problem)
+    seed = problem_seed(race.seed, problem)
+    asked = planning_problem(race.world_model, *frames, seed=seed, make_cost=race.make_cost)
+    if asked.cost is None:
+        return
+    figure = Figure(figsize=(12.6, 4.9), layout="constrained")
+    start, goal, landscape = (Canvas(axes) for axes in figure.subplots(1, 3))
+    start.screen(frames[0][0], "the screen")
+    goal.screen(frames[1][0], "the goal; the frame marks what has to change")
+    for canvas in (start, goal):
+        canvas.ring(frames[0][0], frames[1][0])
+    costs = tap_costs(asked.cost)
+    shown = landscape.costs(costs, frames[0][0], "cost of a tap there, says the world model")
+    landscape.hole(costs)
+    bar = figure.colorbar(shown, ax=landscape.axes, shrink=0.85)
+    bar.set_label("cost (logarithmic); dark is near the goal")
+    if descent is not None and isinstance(descent.optimizer, GradientDescentOptimizer):
+        landscape.descent(descent_path(descent.optimizer, asked), descent.name)
+    if sampler is not None:
+        spy = Spy(asked.cost)
+        result = sampler.optimizer.optimize(PlanningProblem(asked.context, spy, seed=seed))
+        candidates = np.concatenate(spy.asked, axis=1)[0]
+        best = touch_points(result.actions[0])
+        landscape.candidates(touch_points(candidates), best, sampler.name)
+    handles, labels = landscape.axes.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=4, frameon=True, facecolor="#9aa5b1"
+    )
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Axes that show a screen in its own coordinates: x to the right, y down, both 0 to 1."""
+
+    axes: Any
+
+    def screen(self, frame: Frames, title: str) -> None:
+        """Show a picture of the screen."""
+        self.axes.imshow(frame, extent=(0, 1, 1, 0), interpolation="nearest")
+        self._frame(title)
+
+    def ring(self, before: Frames, after: Frames) -> None:
+        """A frame around what differs between two pictures of one screen."""
+        rows, columns = np.nonzero((before != after).any(axis=-1))
+        if len(rows):
+            size, margin = before.shape[0], 2
+            low, high = np.array([[columns.min(), rows.min()], [columns.max(), rows.max()]])
+            width, height = (high - low + 1 + 2 * margin) / size
+            corner = (low - margin) / size
+            box = Rectangle(tuple(corner), width, height, fill=False, lw=2.5, ec="#d6006e")
+            self.axes.add_patch(box)
+
+    def costs(self, costs: FloatArray, frame: Frames, title: str) -> Any:  # noqa: ANN401
+        """Colours by the logarithm of the cost, with the outlines of the screen over them."""
+        norm = LogNorm(max(float(costs.min()), 1e-9 + 1e-4 * float(costs.max())), costs.max())
+        extent = (0, 1, 1, 0)
+        shown = self.axes.imshow(costs, extent=extent, cmap="viridis", norm=norm)
+        grey = frame.astype(float).mean(axis=-1)
+        edges = np.zeros((*grey.shape, 4))
+        edges[..., 3] = 0.45 * (np.hypot(*np.gradient(grey)) > 12)
+        self.axes.imshow(edges, extent=extent, interpolation="nearest")
+        self._frame(title)
+        return shown
+
+    def hole(self, costs: FloatArray) -> None:
+        """A line around the lowest costs, half way (in logarithms) from the least to the median."""
+        level = float(np.sqrt(max(costs.min(), 1e-12) * np.median(costs)))
+        if not costs.min() < level < costs.max():
+            return
+        centres = (np.arange(len(costs)) + 0.5) / len(costs)
+        self.axes.contour(centres, centres, costs, levels=[level], colors="white", linewidths=1.6)
+        self.axes.plot([], [], color="white", lw=1.6, label="the hole around the goal")
+
+    def descent(self, path: FloatArray, name: str) -> None:
+        """A line through the iterates, from a ring to a cross."""
+        self.axes.plot(*path.T, "-", color="white", lw=4, zorder=3)
+        self.axes.plot(
+            *path.T, ".-", color=DESCENT, lw=2, ms=5, zorder=4, label=f"{name}: ring to cross"
+        )
+        self.axes.plot(*path[0], "o", mfc="none", mec=DESCENT, ms=12, mew=2.5, zorder=4)
+        self.axes.plot(*path[-1], "X", color=DESCENT, mec="white", ms=12, zorder=5)
+
+    def candidates(self, points: FloatArray, best: FloatArray, name: str) -> None:
+        """A dot a candidate, a star on the plan."""
+        style = {"mec": "black", "mew": 0.8, "ls": "none"}
+        self.axes.plot(
+            *points.T, "o", color=SAMPLER, ms=6, zorder=6, label=f"{name}: candidates", **style
+        )
+        self.axes.plot(*best, "*", color="#ff3bd4", ms=18, zorder=7, label=f"{name}: plan", **style)
+
+    def _frame(self, title: str) -> None:
+        self.axes.set(xticks=[], yticks=[], xlim=(-0.02, 1.02), ylim=(1.02, -0.02))
+        self.axes.set_title(title, fontsize=11)
+
+
+def draw_plans(
+    path: Path,
+    race: Race,
+    planners: Sequence[ReadyPlanner],
+    problems: Sequence[int],
+    budget_ms: float | None = None,
+) -> None:
+    """A row of goals, then each planner's plans over the screens, framed green where they work."""
+    num_rows, num_columns = 1 + len(planners), len(problems)
+    figure = Figure(figsize=(1.35 * num_columns + 1.4, 1.42 * num_rows), layout="constrained")
+    grid = figure.subplots(num_rows, num_columns, squeeze=False)
+    for column, problem in enumerate(problems):
+        start, goal = race.problems.start.select(problem), race.problems.goal.select(problem)
+        grid[0, column].imshow(goal.render()[0], interpolation="nearest")
+        grid[0, column].set_title(f"{race.problems.kind[problem]} #{problem}", fontsize=8)
+        for row, planner in enumerate(planners, start=1):
+            result = race.plan(planner, problem, budget_ms)
+            solved = bool(start.execute(result.actions).matches(goal.state)[0])
+            axes = grid[row, column]
+            axes.imshow(draw_gesture(start.render()[0], result.actions[0]))
+            for spine in axes.spines.values():
+                spine.set(color=SOLVED if solved else FAILED, linewidth=3)
+    for axes in np.ravel(grid):
+        axes.set(xticks=[], yticks=[])
+    for row, name in enumerate(["the goal", *(planner.name for planner in planners)]):
+        label = name.replace("gradient-descent-", "gradient\ndescent\n")
+        grid[row, 0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+    words = (
+        "Green dot: finger down; red dot: finger up. Frame: green if the goal is reached, or red."
+    )
+    figure.supxlabel(words, fontsize=9, color="#555555")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=90)

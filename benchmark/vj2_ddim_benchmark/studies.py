@@ -1,0 +1,212 @@
+"""What is studied beside the race: one thing changed at a time, everything else as it was.
+
+```
+RUN/studies/
+└── steps/            a study
+    ├── run.json
+    ├── cold.json
+    └── results.jsonl     as the race's, planners named SERIES@VALUE
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vj2_ddim_benchmark.planners.description import Planner
+from vj2_ddim_benchmark.planners.registry import planners_of
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.settings import Settings, setting
+
+__all__ = [
+    "DEFAULT_PLANNERS",
+    "STUDIES",
+    "STUDIES_DIR",
+    "Study",
+    "StudySettings",
+    "split_name",
+]
+
+STUDIES_DIR = "studies"
+SEPARATOR = "@"
+OWN = "own"  # the race's own world model, or denoiser
+STEPS = (1, 2, 4, 8, 10, 16, 50)
+CANDIDATES = (1, 4, 16, 64)
+GOAL_NOISE = (0.0, 0.1, 0.2, 0.5)
+RANKED, SINGLE = "ddim-16", "ddim-1"
+DEFAULT_PLANNERS = (RANKED, SINGLE, "gradient-descent-adam-10", "gesture-cem-8x16")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the report says of a study."""
+
+    name: str
+    title: str
+    axis: str  # what is changed, with its unit
+    meaning: str
+    log: bool = False  # whether the values are shown on a logarithmic axis
+
+
+STUDIES: Mapping[str, Study] = {
+    study.name: study
+    for study in (
+        Study(
+            "steps",
+            "Success against denoiser steps",
+            "num_inference_steps",
+            "The same denoiser sampled in fewer or more DDIM steps.",
+            log=True,
+        ),
+        Study(
+            "candidates",
+            "Success against candidates",
+            "candidates",
+            "K samples ranked by the planner's cost; a single one is not ranked.",
+            log=True,
+        ),
+        Study(
+            "goal-noise",
+            "Noise on the goal",
+            "noise std / latents' std",
+            "Gaussian noise on the goal's latents, in units of their own std, the same for all "
+            "planners; what they condition on and the cost both hold it. The final cost is that "
+            "of the true goal.",
+        ),
+        Study(
+            "world-model",
+            "Other world models",
+            "world model",
+            "The planner encodes with and plans through another world model; the final cost is "
+            "that of the race's own (own).",
+        ),
+        Study(
+            "denoisers",
+            "Other denoisers",
+            "denoiser",
+            "Denoisers of other data or another representation, which may have been trained for "
+            "longer or shorter, and the race's own (own).",
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class StudySettings(Settings):
+    """Which studies, and what they need besides the race."""
+
+    study: tuple[str, ...] = setting((), f"Also study, with commas between: {', '.join(STUDIES)}.")
+    study_planners: tuple[str, ...] = setting(
+        DEFAULT_PLANNERS, "Whose goals are blurred, and whose world models are changed."
+    )
+    study_problems: int | None = setting(
+        None, "The first so many problems; all unless told.", low=1
+    )
+    study_world_model: tuple[str, ...] = setting(
+        (), "NAME=FILE, with commas between: others, for the study world-model."
+    )
+    study_bundle: tuple[str, ...] = setting(
+        (), "NAME=DIR, with commas between: other denoisers, for the study denoisers."
+    )
+
+    def check(self) -> None:
+        """Names that are not known, and files without a name."""
+        planners_of(self.study_planners)
+        self.world_models, self.bundles  # noqa: B018
+
+    @property
+    def world_models(self) -> dict[str, Path]:
+        """Files of other world models, by what they are called."""
+        return _named_paths("study_world_model", "FILE", self.study_world_model)
+
+    @property
+    def bundles(self) -> dict[str, Path]:
+        """Other denoisers, likewise."""
+        return _named_paths("study_bundle", "DIR", self.study_bundle)
+
+    def variants(self, study: str) -> tuple[Planner, ...]:
+        """Who takes part in a study, with the planners as they are first or last."""
+        if study not in STUDIES:
+            raise ConfigError(f"study {study!r} is unknown; use one of {', '.join(STUDIES)}")
+        makers = {
+            "steps": self._steps,
+            "candidates": self._candidates,
+            "goal-noise": self._goal_noise,
+            "world-model": self._world_model,
+            "denoisers": self._denoisers,
+        }
+        return makers[study]()
+
+    def _steps(self) -> tuple[Planner, ...]:
+        return tuple(
+            _changed(planner, f"{name}@{steps}", num_inference_steps=steps)
+            for name, planner in _rows((RANKED, SINGLE)).items()
+            for steps in STEPS
+        )
+
+    def _candidates(self) -> tuple[Planner, ...]:
+        ranked = _rows([RANKED])[RANKED]
+        return tuple(_changed(ranked, f"ddim@{num}", num_candidates=num) for num in CANDIDATES)
+
+    def _goal_noise(self) -> tuple[Planner, ...]:
+        return tuple(
+            planner.variant(f"{name}@{std:g}", goal_noise=std)
+            for name, planner in _rows(self.study_planners).items()
+            for std in GOAL_NOISE
+        )
+
+    def _world_model(self) -> tuple[Planner, ...]:
+        if not self.world_models:
+            raise ConfigError("the study world-model needs other world models; give each as "
+                              "study_world_model='NAME=FILE'")  # fmt: skip
+        return tuple(
+            planner.variant(f"{name}@{value}", world_model=path)
+            for name, planner in _rows(self.study_planners).items()
+            for value, path in ((OWN, None), *self.world_models.items())
+        )
+
+    def _denoisers(self) -> tuple[Planner, ...]:
+        if not self.bundles:
+            raise ConfigError("the study denoisers needs other bundles; give each as "
+                              "study_bundle='NAME=DIR'")  # fmt: skip
+        return tuple(
+            planner.variant(f"{name}@{value}", bundle=path)
+            for name, planner in _rows((RANKED, SINGLE)).items()
+            for value, path in (*self.bundles.items(), (OWN, None))
+        )
+
+
+def split_name(planner: str) -> tuple[str, str]:
+    """The series and the value in a variant's name."""
+    series, _, value = planner.rpartition(SEPARATOR)
+    return series, value
+
+
+def _named_paths(option: str, what: str, given: Sequence[str]) -> dict[str, Path]:
+    """Words of the form `NAME=PATH`, by name."""
+    named: dict[str, Path] = {}
+    for words in given:
+        name, equals, path = words.partition("=")
+        if not name or not equals or not path:
+            raise ConfigError(f"{option} must be NAME={what}; found {words!r}")
+        if name in named or name == OWN or SEPARATOR in name:
+            raise ConfigError(
+                f"{option}: a NAME must be given once, must not be {OWN!r} (the race's) and not "
+                f"hold {SEPARATOR!r}; found {words!r}"
+            )
+        named[name] = Path(path)
+    return named
+
+
+def _rows(names: Sequence[str]) -> dict[str, Planner]:
+    """Rows of the registry in the order of the names."""
+    found = {planner.name: planner for planner in planners_of(names)}
+    return {name: found[name] for name in names}
+
+
+def _changed(planner: Planner, name: str, **settings: int) -> Planner:
+    """A sampler with other settings; a single candidate is not ranked."""
+    fixed = {**planner.fixed, **settings}
+    return planner.variant(name, fixed=fixed, with_cost=fixed["num_candidates"] > 1)

@@ -1,0 +1,213 @@
+"""`vj2-ddim benchmark tune`: every setting of a search space tried on validation screens.
+
+```
+TUNED/
+└── gradient-descent-adam-10.json    one file a planner: the space, every trial, the winner, how
+```
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from vj2_ddim_benchmark.assets import shipped_assets
+from vj2_ddim_benchmark.environment import environment, use_threads
+from vj2_ddim_benchmark.planners.description import (
+    TUNED_DIR,
+    Planner,
+    PlannerAssets,
+    SearchSpace,
+    TunedSettings,
+)
+from vj2_ddim_benchmark.planners.problem import MakeCost, plan
+from vj2_ddim_benchmark.planners.registry import planners_of
+from vj2_ddim_benchmark.race.gather import silent
+from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
+from vj2_ddim_benchmark.world_model.cost import LatentCost
+from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
+from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.files import sha256_of, write_json
+from vj2_ddim_plugin.interface import ActionOptimizer
+from vj2_ddim_plugin.settings import Settings, setting
+
+__all__ = ["PlanScore", "Sweep", "Trial", "TuneSettings", "sweep", "tune", "tune_planners"]
+
+SPLIT = "validation"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination of settings and how it did."""
+
+    settings: TunedSettings
+    success: float  # share of problems solved
+    cost: float  # mean, of the plans; it decides between equal shares
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Everything that was tried, in order, and the settings of the best trial."""
+
+    search_space: SearchSpace
+    trials: tuple[Trial, ...]
+    winner: TunedSettings
+    at_edge: tuple[str, ...]  # settings that won with the least or greatest of their numbers
+
+    def write(self, folder: Path, planner: str, provenance: dict[str, Any]) -> Path:
+        """Write it and how it was made (seeds, problems, versions); returns the file."""
+        path = folder / f"{planner}.json"
+        write_json(path, {"planner": planner, **asdict(self), "provenance": provenance})
+        return path
+
+
+def sweep(
+    search_space: SearchSpace, evaluate: Callable[[TunedSettings], tuple[float, float]]
+) -> Sweep:
+    """Try every combination; `evaluate` tells its share of problems solved and its mean cost.
+
+    The winner has the highest share; of those, the lowest cost; of those, it came first.
+    """
+    empty = [name for name, values in search_space.items() if not values]
+    if empty:
+        raise ConfigError(f"the search space has no values for {empty[0]!r}; give at least one")
+    trials = []
+    for values in itertools.product(*search_space.values()):
+        settings = dict(zip(search_space, values, strict=True))
+        trials.append(Trial(settings, *evaluate(settings)))
+    best = min(trials, key=lambda trial: (-trial.success, trial.cost))
+    at_edge = tuple(
+        name
+        for name, values in search_space.items()
+        if len(values) > 1
+        and all(isinstance(value, int | float) for value in values)
+        and best.settings[name] in (min(values), max(values))
+    )
+    return Sweep(search_space, tuple(trials), best.settings, at_edge)
+
+
+@dataclass(frozen=True)
+class PlanScore:
+    """The share of problems that a planner solves, and the mean cost of its plans.
+
+    A batch shares its random starts, so that one problem at a time, as in the race, is the fairest
+    to planners that start from random gestures. Batches count on from the seed.
+    """
+
+    world_model: Any
+    problems: Problems
+    seed: int = 0
+    batch_size: int = 1
+    make_cost: MakeCost = LatentCost
+
+    def __call__(self, optimizer: ActionOptimizer) -> tuple[float, float]:
+        """Plan for all problems."""
+        start, goal = self.problems.start.render(), self.problems.goal.render()
+        actions, costs = [], []
+        for batch, first in enumerate(range(0, len(self.problems), self.batch_size)):
+            rows = slice(first, first + self.batch_size)
+            result = plan(
+                optimizer,
+                self.world_model,
+                start[rows],
+                goal[rows],
+                seed=self.seed + batch,
+                make_cost=self.make_cost,
+            )
+            actions.append(result.actions)
+            costs.append(result.cost)
+        end = self.problems.start.execute(np.concatenate(actions))
+        solved = end.matches(self.problems.goal.state)
+        return float(solved.mean()), float(np.concatenate(costs).mean())
+
+
+def tune_planners(
+    folder: Path,
+    planners: Sequence[Planner],
+    assets: PlannerAssets,
+    score: PlanScore,
+    provenance: dict[str, Any],
+    progress: Progress | None = None,
+) -> dict[str, Sweep]:
+    """Sweep every planner that has something to tune, and write one file each; all by name."""
+    report = progress or silent
+    sweeps = {}
+    for planner in planners:
+        if not planner.search_space:
+            continue
+        total, tried = prod(len(values) for values in planner.search_space.values()), 0
+
+        def evaluate(
+            settings: TunedSettings, planner: Planner = planner, total: int = total
+        ) -> tuple[float, float]:
+            nonlocal tried
+            scores = score(planner.build(assets, settings))
+            tried += 1
+            report(f"tune {planner.name}", tried, total)
+            return scores
+
+        sweeps[planner.name] = sweep(planner.search_space, evaluate)
+        sweeps[planner.name].write(folder, planner.name, provenance)
+    return sweeps
+
+
+@dataclass(frozen=True)
+class TuneSettings(Settings):
+    """What planners are tuned on."""
+
+    world_model: Path | None = setting(None, "Another world model than the shipped.")
+    planners: tuple[str, ...] = setting((), "Names with commas between; all unless told.")
+    num_problems: int = setting(100, "Validation problems.", low=1)
+    seed: int = setting(0, "Of the problems and of the planners' randomness.", low=0)
+    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
+    quick: bool = setting(False, "Only planners of quick runs.")
+
+
+@options
+def tune(
+    settings: TuneSettings,
+    out: Annotated[Path, typer.Option(help="The folder of the recorded sweeps.")] = TUNED_DIR,
+) -> None:
+    """Tune the planners that have settings to tune on validation screens, and record the sweep."""
+    use_threads(settings.threads)
+    chosen = [p for p in planners_of(settings.planners, quick=settings.quick) if p.search_space]
+    shipped = shipped_assets()
+    world_model = settings.world_model or shipped.world_model
+    model = WorldModel.load(world_model)
+    problems = one_gesture_problems(
+        settings.num_problems, split=SPLIT, seed=settings.seed, size=model.config.screen_size
+    )
+    provenance = {
+        "split": SPLIT,
+        "seed": settings.seed,
+        "num_problems": settings.num_problems,
+        "world_model_sha256": sha256_of(world_model),
+        "date": time.strftime("%Y-%m-%d"),
+        **environment(),
+    }
+    assets = PlannerAssets(
+        read_bundle(shipped.bundle).action_spec,
+        shipped.bundle,
+        settings.threads,
+        settings.seed,
+        regression=shipped.regression,
+        gaussian=shipped.gaussian,
+    )
+    score = PlanScore(model, problems, settings.seed)
+    with progress_bars() as progress:
+        sweeps = tune_planners(out, chosen, assets, score, provenance, progress)
+    for name, found in sweeps.items():
+        best = max(trial.success for trial in found.trials)
+        edge = f"; at the edge of its range: {', '.join(found.at_edge)}" if found.at_edge else ""
+        say(f"{name}: {dict(found.winner)}, success {best:.1%}{edge}")

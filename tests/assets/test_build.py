@@ -1,0 +1,245 @@
+"""The benchmark's trained parts: made in order, made once, gone on with after an interruption."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from builders.race import benchmark
+
+from vj2_ddim_benchmark.amortised.model import load_amortised
+from vj2_ddim_benchmark.assets import build
+from vj2_ddim_benchmark.assets.build import build_assets, build_variant
+from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
+from vj2_ddim_benchmark.assets.success import (
+    success_of,
+    touch_screen_success,
+    world_model_cost,
+)
+from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.cost import LatentCost
+from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.checkpoint import load_checkpoint
+from vj2_ddim_training.config import ModelConfig, RankerConfig
+from vj2_ddim_training.data.trajectories import open_trajectories
+from vj2_ddim_training.ranker.network import load_ranker
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    full = AssetSettings()
+    world_model = WorldModelConfig(
+        num_trajectories=8, horizon=2, token_dim=4, width=8, num_layers=1, num_heads=1,
+        num_epochs=4, batch_size=8, num_report_problems=2,
+    )  # fmt: skip
+    training = replace(
+        full.training, num_epochs=2, epoch_share=0.4, batch_size=8, num_validation=4, longest_goal=2
+    )
+    ranker = RankerConfig(
+        width=8, num_layers=1, nhead=1, num_queries=1, num_problems=8, num_epochs=1, batch_size=4
+    )
+    return replace(
+        full,
+        world_model=world_model,
+        num_trajectories=8,
+        num_validation_trajectories=3,
+        model=ModelConfig(
+            d_model=16, num_layers=1, nhead=2, condition="latents", condition_layers=1,
+            condition_tokens=2,
+        ),
+        training=training,
+        ranker=ranker,
+        amortised=training,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, tiny):
+    folder = tmp_path_factory.mktemp("assets")
+    phases = []
+    found = build_assets(folder, tiny, progress=lambda *told: phases.append(told), threads=1)
+    return folder, found, phases
+
+
+def test_parts_fit_one_another(built, tiny):
+    folder, found, _ = built
+    assert found.complete()
+    assert found.world_model == folder / "world_model.pt"
+    world_model = WorldModel.load(found.world_model)
+    assert world_model.config == tiny.world_model
+    bundle = read_bundle(found.bundle)
+    shape = (tiny.world_model.num_tokens, tiny.world_model.token_dim)
+    assert bundle.condition.inputs == {"state": shape, "goal": shape}
+    assert bundle.action_spec.length == tiny.world_model.action_block
+    assert "ranker.onnx" in {file.name for file in found.bundle.iterdir()}
+    denoiser = load_checkpoint(found.denoiser / "best.pt")
+    assert bundle.provenance["data_fingerprint"] == denoiser.data_fingerprint
+    assert denoiser.training["config"]["num_threads"] == 1
+    for kind, path in (("regression", found.regression), ("gaussian", found.gaussian)):
+        assert load_amortised(path, kind).action_spec == bundle.action_spec
+
+
+def test_success_on_validation_screens_chooses_the_denoiser(built):
+    _, found, _ = built
+    lines = (found.denoiser / "metrics.jsonl").read_text().splitlines()
+    best = load_checkpoint(found.denoiser / "best.pt").metrics
+    measured = [json.loads(line) for line in lines]
+    assert best["success"] == max(line["success"] for line in measured)
+    assert all(0 <= line["success_multimodal"] <= 1 for line in measured)
+
+
+def test_latents_are_split_by_trajectory_and_come_from_this_world_model(built, tiny):
+    _, found, _ = built
+    spec = ActionSpec(representation="raw")
+    splits = {
+        name: open_trajectories(found.latents, spec, name) for name in ("train", "validation")
+    }
+    horizon = tiny.world_model.horizon
+    assert len(splits["train"]) == 8 * horizon
+    assert len(splits["validation"]) == 3 * horizon
+    states = [split.gather(np.arange(len(split)))[0] for split in splits.values()]
+    assert states[0].shape[1:] == (tiny.world_model.num_tokens, tiny.world_model.token_dim)
+    assert all(np.isfinite(state).all() for state in states)
+
+
+def test_progress_comes_by_phase_and_in_order(built):
+    _, _, phases = built
+    names = list(dict.fromkeys(phase for phase, _, _ in phases))
+    assert names[0] == "collect"
+    assert names.index("train") < names.index("collect for the denoiser")
+    assert names.index("collect for the denoiser") < names.index("train the denoiser")
+    for name in names:
+        steps = [(done, total) for phase, done, total in phases if phase == name]
+        assert all(0 < done <= total for done, total in steps), name
+
+
+def test_what_is_there_is_not_made_again(built, tiny, monkeypatch):
+    folder, found, _ = built
+
+    def refuse(*arguments, **settings):
+        raise AssertionError("made again")
+
+    makers = ("train_world_model", "collect_transitions", "train_run", "export_bundle")
+    for name in (*makers, "train_amortised", "train_ranker"):
+        monkeypatch.setattr(build, name, refuse)
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    assert build_assets(folder, tiny) == found
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_world_model_that_is_there_is_used(built, tiny, tmp_path):
+    _, found, _ = built
+    small = replace(tiny, ranker=None, amortised=None)
+    made = build_assets(tmp_path, small, threads=1, world_model=found.world_model)
+    assert not made.world_model.exists()
+    assert not made.gaussian.exists()
+    assert not (made.bundle / "ranker.onnx").exists()
+
+
+def test_an_interrupted_denoiser_goes_on_and_is_the_same(built, tiny, tmp_path, monkeypatch):
+    """Interrupted in the denoiser's second epoch; parts before it are linked, not made."""
+    _, found, _ = built
+    for part in ("world_model.pt", "latents"):
+        (tmp_path / part).symlink_to(found.folder / part)
+    steps = [done for phase, done, _ in built[2] if phase == "train the denoiser"]
+    last = steps[-1]
+    seen = []
+
+    def interrupt(phase, done, total):
+        if phase == "train the denoiser":
+            seen.append(done)
+            if done == last - 1 and seen.count(done) == 1:
+                raise KeyboardInterrupt
+
+    exported = []
+    monkeypatch.setattr(build, "export_bundle", lambda *paths, ranker: exported.append(paths))
+    alone = replace(tiny, ranker=None, amortised=None)
+    with pytest.raises(KeyboardInterrupt):
+        build_assets(tmp_path, alone, progress=interrupt, threads=1)
+    assert exported == []
+    made = build_assets(tmp_path, alone, progress=interrupt, threads=1)
+    assert seen == steps
+    assert exported == [(made.denoiser / "best.pt", made.bundle)]
+    resumed = load_checkpoint(made.denoiser / "checkpoint.pt").model.state_dict()
+    whole = load_checkpoint(found.denoiser / "checkpoint.pt").model.state_dict()
+    assert all((resumed[name] == whole[name]).all() for name in whole)
+
+
+@pytest.mark.parametrize("data_share", [1.0, 0.01])
+def test_variants_take_as_many_steps_however_little_data_they_see(data_share):
+    settings = VariantSettings(data_share=data_share, steps=3000).applied_to(AssetSettings())
+    training = settings.training
+    assert settings.num_trajectories == int(data_share * AssetSettings().num_trajectories)
+    examples = settings.num_trajectories * 22  # 4 x 4 nearest, 3 + 2 + 1 farther
+    steps = math.ceil(math.ceil(training.epoch_share * examples) / training.batch_size)
+    assert 3000 <= steps * training.num_epochs < 3000 + training.num_epochs
+    assert training.num_epochs >= 5
+    assert training.num_cycles == 1
+
+
+def test_a_variant_differs_in_what_was_asked_for(built, tiny, tmp_path, monkeypatch):
+    _, found, _ = built
+    monkeypatch.setattr(build, "AssetSettings", lambda: tiny)
+
+    def make(name, **changes):
+        settings = VariantSettings(steps=5, threads=1, **changes)
+        return build_variant(tmp_path / name, settings, found.world_model)
+
+    bundles = {
+        name: make(name, data_share=share, representation=name)
+        for name, share in (("held", 0.5), ("raw", 1.0))
+    }
+    for name, bundle in bundles.items():
+        assert read_bundle(bundle).action_spec.representation == name
+    with pytest.raises(ConfigError, match="representation 'rwa' is unknown"):
+        make("bad", representation="rwa")
+    assert not (tmp_path / "bad").exists()
+    with pytest.raises(ConfigError, match="data_share"):
+        make("raw", data_share=0.5, representation="raw")
+
+
+def test_the_shell_makes_the_same_with_its_options(tmp_path, monkeypatch, capsys, built):
+    _, found, _ = built
+    asked = []
+
+    def refuse(folder, settings, *others):
+        asked.append((folder, settings, others[-1]))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(build, "build_assets", refuse)
+    monkeypatch.setattr(build, "build_variant", refuse)
+    assert benchmark("assets", "build", "--out", tmp_path, "--threads", 3) == 1
+    assert benchmark("assets", "build", "--out", tmp_path, "--small") == 1
+    model = ("--world-model", found.world_model)
+    options = ("--out", tmp_path, "--data-share", 0.5, "--representation", "held", "--steps", 9)
+    assert benchmark("assets", "denoiser", *options, *model) == 1
+    assert [each[:2] for each in asked] == [
+        (tmp_path, AssetSettings()),
+        (tmp_path, AssetSettings.small()),
+        (tmp_path, VariantSettings(data_share=0.5, representation="held", steps=9)),
+    ]
+    assert asked[0][2] == 3
+    assert benchmark("assets", "denoiser", "--out", tmp_path, "--steps", 0) == 1
+    assert "--steps must be at least 1; found 0" in capsys.readouterr().err
+
+
+def test_training_finds_success_and_cost_by_a_file_or_the_shipped(built, tiny):
+    _, found, _ = built
+    model = load_checkpoint(found.denoiser / "best.pt").model
+    by_file = touch_screen_success(str(found.world_model))(model)
+    assert by_file == success_of(WorldModel.load(found.world_model))(model)
+    ranker = load_ranker(found.denoiser / "ranker.pt", model).ranker
+    chosen = touch_screen_success(str(found.world_model))(model, ranker)
+    assert set(chosen) == set(by_file)
+    assert all(0.0 <= share <= 1.0 for share in chosen.values())
+    assert by_file["success"] == load_checkpoint(found.denoiser / "best.pt").metrics["success"]
+    shape = (2, tiny.world_model.num_tokens, tiny.world_model.token_dim)
+    state, goal = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    candidates = np.zeros((2, 3, tiny.world_model.action_block, 3), np.float32)
+    costs = world_model_cost(str(found.world_model))({"state": state, "goal": goal}, candidates)
+    wanted = LatentCost(WorldModel.load(found.world_model), state, goal)(candidates)
+    np.testing.assert_array_equal(costs, wanted)
