@@ -118,11 +118,6 @@ class Bundle:
         """Where a graph lies, for example `RANKER`; None for a bundle without it."""
         return self.folder / name if name in self.graph_specs else None
 
-    @property
-    def ranker_path(self) -> Path | None:
-        """SHIM: `path_of(RANKER)`."""
-        return self.path_of(RANKER)
-
 
 def write_manifest(
     folder: Path,

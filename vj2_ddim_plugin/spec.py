@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,10 +33,6 @@ class ActionSpec(Settings):
     """
 
     error: ClassVar = ActionError
-
-    if TYPE_CHECKING:  # SHIM: methods that are functions of gestures now
-
-        def __getattr__(self, name: str) -> Any: ...  # noqa: ANN401, D105
 
     action_block: int = setting(250, "Actions in one world-model step.", low=1)
     horizon: int = setting(1, "World-model steps in one sequence; each block is a gesture.", low=1)

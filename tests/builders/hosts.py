@@ -8,8 +8,8 @@ from gymnasium.spaces import Box
 
 from vj2_ddim_benchmark.two_room.stable_worldmodel import import_stable_worldmodel
 from vj2_ddim_export.export import export_bundle
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel

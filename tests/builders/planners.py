@@ -25,9 +25,9 @@ from vj2_ddim_benchmark.planners.random_gestures import (
     any_gestures,
 )
 from vj2_ddim_benchmark.planners.retrieval import Memory, RetrievalOptimizer
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
 SPEC = ActionSpec(max_press_steps=200, path_knots=3)  # what the touch screen's gestures need

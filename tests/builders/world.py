@@ -7,7 +7,7 @@ from vj2_ddim_benchmark.world.painting import NUM_SECTORS, draw_palettes
 from vj2_ddim_benchmark.world.screen import ABSENT, TouchScreen
 from vj2_ddim_benchmark.world.touch import drag
 from vj2_ddim_benchmark.world.widgets import KINDS, NUM_SLOTS, SLOT_KINDS, WIDGETS
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.spec import ActionSpec
 
 VALID = ActionSpec(max_press_steps=200, path_knots=3)  # long presses and bends included
 ACTIVE_KINDS = tuple(widget.kind for widget in WIDGETS if widget.active)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from builders.training import vj2_ddim
 
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import count_segments
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures, write_gestures
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.measures.gestures import find_gestures
@@ -21,7 +22,7 @@ def test_all_are_valid_gestures_in_vj2_gui_convention(kind):
     actions = generate(kind=kind)
     assert actions.shape == (2000, 250, 3)
     assert actions.dtype == np.float32
-    assert SPEC.is_valid(actions).all()
+    assert gestures.is_valid(actions, SPEC).all()
     pressed = actions[..., 2] == 1.0
     assert set(np.unique(actions[..., 2])) == {0.0, 1.0}
     assert (actions[~pressed] == 0.0).all()

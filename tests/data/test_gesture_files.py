@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 
 SPEC = ActionSpec()

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.data.inspect import describe_data, find_faults, plot_description
 

@@ -5,8 +5,8 @@ import h5py
 import numpy as np
 import pytest
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.trajectories import open_trajectories, write_trajectories_h5
 
 SPEC = ActionSpec(action_block=5, min_press_steps=2, max_press_steps=None)

@@ -201,7 +201,7 @@ def of_weights(weights):
 # Everything below reaches the code under test; nothing else in this folder does.
 
 from vj2_ddim_benchmark import benchmark as benchmark_module  # noqa: E402
-from vj2_ddim_benchmark.amortised.train import train_amortised  # noqa: E402
+from vj2_ddim_benchmark.amortised.training import train_amortised  # noqa: E402
 from vj2_ddim_benchmark.assets import shipped_assets  # noqa: E402
 from vj2_ddim_benchmark.assets.build import collect_latents  # noqa: E402
 from vj2_ddim_benchmark.assets.settings import AssetSettings  # noqa: E402
@@ -223,7 +223,7 @@ from vj2_ddim_plugin import (  # noqa: E402
     PlanningProblem,
 )
 from vj2_ddim_plugin.adapters.vj2_gui import VJ2GUIPlanner  # noqa: E402
-from vj2_ddim_plugin.bundle import read_bundle  # noqa: E402
+from vj2_ddim_plugin.bundle import RANKER, read_bundle  # noqa: E402
 from vj2_ddim_plugin.planning import SearchSettings  # noqa: E402
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE  # noqa: E402
 from vj2_ddim_training.checkpoint import load_checkpoint  # noqa: E402
@@ -318,7 +318,7 @@ def bundle_fields():
         "graphs": dict(bundle.graphs),
         "parity": dict(bundle.parity),
         "provenance": dict(bundle.provenance),
-        "ranker": None if bundle.ranker_path is None else bundle.ranker_path.name,
+        "ranker": None if (path := bundle.path_of(RANKER)) is None else path.name,
     }
 
 

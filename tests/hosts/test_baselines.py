@@ -15,8 +15,8 @@ from vj2_ddim_benchmark.planners import cross_entropy
 from vj2_ddim_benchmark.planners.cross_entropy import CEM, ICEM, coloured_noise
 from vj2_ddim_benchmark.planners.gradient_descent import GradientDescent, GradientDescentOptimizer
 from vj2_ddim_benchmark.planners.population import MPPI, PopulationOptimizer
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.spec import ActionSpec
 
 HORIZON, CHANNELS, PROBLEMS, REACH = 40, 2, 24, 100.0
 SAMPLES, ELITES, ROUNDS = 256, 64, 6

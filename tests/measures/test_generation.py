@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures import project
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.measures.generation import (
     coverage_and_density,
@@ -126,7 +127,7 @@ def test_mode_collapse_is_caught():
 def test_before_and_after_projection_are_told_apart():
     reference = gestures(100, 0)
     rough = reference + 0.05 * np.random.default_rng(1).standard_normal(reference.shape)
-    measures = generation_measures(rough, SPEC.project(rough), reference, reference, SPEC)
+    measures = generation_measures(rough, project(rough, SPEC), reference, reference, SPEC)
     assert measures["validity_before_projection"] == 0.0
     assert measures["validity_after_projection"] == 1.0
     assert measures["smoothness_ratio_x_before_projection"] > 1.5

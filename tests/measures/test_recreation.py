@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.measures.recreation import recreation_measures
 

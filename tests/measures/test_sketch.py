@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.measures.gestures import sketch_of, sketch_size
 

@@ -31,8 +31,9 @@ from vj2_ddim_benchmark.amortised.model import (
 from vj2_ddim_benchmark.amortised.training import amortised_loss, gaussian_nll, train_amortised
 from vj2_ddim_benchmark.assets import AssetSettings
 from vj2_ddim_benchmark.half_precision import round_weights
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
+from vj2_ddim_plugin.gestures import decode
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 
@@ -151,7 +152,7 @@ class TestLearning:
         points = np.random.default_rng(2).uniform(size=(200, 2))
         state, goal = tap_latents(points, seed=3)
         mean, _ = model.predict({"state": state, "goal": goal})
-        tapped = SPEC.decode(mean)[:, 4:12, :2].max(axis=1)
+        tapped = decode(mean, SPEC)[:, 4:12, :2].max(axis=1)
         error = np.square(tapped - points).mean()
         baseline = np.square(points - points.mean(axis=0)).mean()
         assert error < 0.1 * baseline
@@ -162,7 +163,7 @@ class TestLearning:
         mean, _ = model.predict({"state": state, "goal": goal})
         x = 0.75 * 0.2 + 0.25 * 0.8
         np.testing.assert_allclose(
-            SPEC.decode(mean)[0, 4:12, :2], np.tile([x, 0.5], (8, 1)), atol=0.03
+            decode(mean, SPEC)[0, 4:12, :2], np.tile([x, 0.5], (8, 1)), atol=0.03
         )
 
     def test_the_gaussian_covers_both_modes(self, two_mode_examples, tmp_path):

@@ -11,9 +11,10 @@ from builders.planners import Watching, amortised
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanConstraints, PlanningProblem
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import QuadraticCost
 
 CONTEXT = make_context(4)
@@ -30,7 +31,7 @@ def predicted_mean(model):
     """The network asked directly, `[B, M, C]`, kept within the bounds of the array."""
     with torch.no_grad():
         mean, _ = model(*(torch.from_numpy(CONTEXT[name]) for name in ("state", "goal")))
-    return np.clip(mean.numpy(), *SPEC.diffused_bounds).astype(np.float32)
+    return np.clip(mean.numpy(), *gestures.diffused_bounds(SPEC)).astype(np.float32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -39,10 +40,10 @@ def test_without_a_cost_the_plan_is_the_mean_decoded_and_projected(kind):
     with torch.no_grad():  # presses that are too short, in places
         planner.model.head[-2].bias[5] -= 0.5
     result = planner.optimize(PlanningProblem(CONTEXT))
-    drawn = SPEC.decode(predicted_mean(planner.model))
+    drawn = gestures.decode(predicted_mean(planner.model), SPEC)
     np.testing.assert_allclose(result.unprojected_actions, drawn, atol=1e-5)
-    np.testing.assert_allclose(result.actions, SPEC.project(drawn), atol=1e-5)
-    assert SPEC.is_valid(result.actions).all()
+    np.testing.assert_allclose(result.actions, gestures.project(drawn, SPEC), atol=1e-5)
+    assert gestures.is_valid(result.actions, SPEC).all()
     moved = np.abs(result.actions - result.unprojected_actions).max(axis=(1, 2))
     np.testing.assert_array_equal(result.projection_distance, moved)
     assert moved.max() > 0  # projection had something to do
@@ -61,7 +62,7 @@ def test_the_accounts_of_a_plan_that_asks_no_cost():
 def test_a_deadline_that_was_not_kept_is_said():
     result = amortised("regression").optimize(PlanningProblem(CONTEXT, deadline_s=0.0))
     assert result.stopped_because == "deadline"
-    assert SPEC.is_valid(result.actions).all()
+    assert gestures.is_valid(result.actions, SPEC).all()
 
 
 def test_with_a_cost_it_is_that_of_the_plan():

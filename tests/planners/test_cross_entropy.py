@@ -16,10 +16,10 @@ from vj2_ddim_benchmark.planners.cross_entropy import (
 )
 from vj2_ddim_benchmark.planners.parameter_spaces import GestureParameters
 from vj2_ddim_benchmark.planners.population import PopulationOptimizer, elites_of
-from vj2_ddim_benchmark.world.scripts import drag
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_benchmark.world.touch import drag
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import QuadraticCost
 
 SPEC, FREE = ActionSpec(), free_spec()

@@ -14,9 +14,10 @@ from vj2_ddim_benchmark.planners.cross_entropy import (
 )
 from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer
 from vj2_ddim_benchmark.planners.parameter_spaces import GestureParameters
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import QuadraticCost
 
 FREE = free_spec(4, (-1.0, -1.0), (1.0, 1.0))
@@ -41,7 +42,7 @@ def test_the_plan_is_never_worse_than_ddims(how, seed):
     both = started(how).optimize(asked)
     assert (both.cost <= alone.cost).all()
     np.testing.assert_allclose(both.cost, asked.cost(both.actions[:, None])[:, 0], rtol=1e-6)
-    assert SPEC.is_valid(both.actions).all()
+    assert is_valid(both.actions, SPEC).all()
     assert both.actions.shape == alone.actions.shape
     assert both.actions.dtype == alone.actions.dtype
 

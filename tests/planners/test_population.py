@@ -8,6 +8,7 @@ from builders.planners import POPULATIONS, SPEC, Watching, goals, population
 
 from vj2_ddim_benchmark.planners import ranking
 from vj2_ddim_benchmark.planners.random_gestures import any_gestures
+from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.planning import deadline
@@ -72,7 +73,7 @@ def test_the_deadline_ends_the_search_and_the_best_so_far_is_returned(name, monk
     assert result.stopped_because == "deadline"
     assert result.history.shape == (1, 1)
     np.testing.assert_array_equal(result.cost, cost.cost(result.actions[:, None])[:, 0])
-    assert SPEC.is_valid(result.actions).all()
+    assert gestures.is_valid(result.actions, SPEC).all()
 
 
 @every_planner

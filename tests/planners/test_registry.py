@@ -17,10 +17,10 @@ from vj2_ddim_benchmark.planners.registry import (
     gradient_descent,
     planners_of,
 )
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.spec import ActionSpec
 
 every_row = pytest.mark.parametrize("planner", REGISTRY, ids=lambda planner: planner.name)
 

@@ -16,9 +16,10 @@ from vj2_ddim_benchmark.planners.random_gestures import (
     RandomGesturesOptimizer,
     any_gestures,
 )
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import QuadraticCost
 
 SPEC, FREE = ActionSpec(), free_spec()
@@ -130,7 +131,7 @@ def test_touches_are_perturbed_as_gestures():
     wanted = np.array([[-0.6, 0.4, 1.2, -0.6, -0.6, -0.2], [0.3, 0.3, 0.0, 0.0, 0.2, 0.4]])
 
     def cost(candidates):
-        assert SPEC.is_valid(candidates).all()
+        assert is_valid(candidates, SPEC).all()
         return np.square(space.encode(candidates)[..., 0] - wanted[:, None]).sum(axis=-1)
 
     how = PredictiveSampling(num_samples=40, num_iterations=30, noise_std=0.05)

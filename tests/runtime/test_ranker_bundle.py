@@ -21,11 +21,15 @@ from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.spec import ConditionSpec
-from vj2_ddim_training.diffusion_model import TorchSampler
 from vj2_ddim_training.config import RankerConfig
-from vj2_ddim_training.ranker.network import TrainedRanker, model_fingerprint, save_ranker
-from vj2_ddim_training.ranker.network import RankerNetwork
-from vj2_ddim_training.ranker.network import RankedSampler
+from vj2_ddim_training.diffusion_model import TorchSampler
+from vj2_ddim_training.ranker.network import (
+    RankedSampler,
+    RankerNetwork,
+    TrainedRanker,
+    model_fingerprint,
+    save_ranker,
+)
 
 CONFIG = RankerConfig(width=24, num_layers=1, nhead=2, num_queries=3)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from test_bundle import make_bundle
+from builders.bundles import make_bundle
 
 from vj2_ddim_benchmark.timing.latency import LatencySettings, measure_latency
 

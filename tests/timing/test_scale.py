@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders.bundles import make_bundle
 from builders.training import vj2_ddim
-from test_bundle import make_bundle
 
 from vj2_ddim_benchmark.timing import scale
 from vj2_ddim_benchmark.timing.scale import ScaleSettings, measure_scale, whole_plans
@@ -18,8 +18,8 @@ from vj2_ddim_benchmark.timing.scale_predictor import (
     ScalePredictor,
     ScaleProblem,
 )
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import load_checkpoint
 
 TINY = PredictorSize(depth=2, width=16, num_heads=2, num_frames=3, num_tokens=15)

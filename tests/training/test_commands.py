@@ -9,6 +9,7 @@ from builders.training import LENGTH, make_gestures, vj2_ddim, write_data
 
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training import commands
 from vj2_ddim_training.checkpoint import load_checkpoint
@@ -125,7 +126,7 @@ def test_plan_with_a_picture(bundle, folder, capsys):
     assert status == 0
     plans = np.load(folder / "p.npy")
     assert plans.shape == (2, LENGTH, 3)
-    assert read_bundle(bundle).action_spec.is_valid(plans).all()
+    assert is_valid(plans, read_bundle(bundle).action_spec).all()
     assert (folder / "p.png").read_bytes().startswith(b"\x89PNG")
     assert "2 plans" in capsys.readouterr().out
 

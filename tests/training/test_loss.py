@@ -7,9 +7,9 @@ from builders.training import make_model, make_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.ddim import to_x0_and_epsilon
 from vj2_ddim_plugin.schedule import NoiseSchedule, target_of
+from vj2_ddim_plugin.spec import ConditionSpec
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import diffusion_loss
 

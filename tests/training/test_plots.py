@@ -4,9 +4,10 @@ import sys
 import numpy as np
 import pytest
 
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.cli.pictures import plot_plan, save_figure
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.plots import plot_noise, plot_sequences
 
@@ -30,7 +31,7 @@ def test_sequences_show_the_numbers_they_were_given():
 
 
 def test_sequences_show_what_is_diffused():
-    noisy = SPEC.encode(ACTIONS)
+    noisy = gestures.encode(ACTIONS, SPEC)
     figure = plot_sequences(ACTIONS, noisy, ACTIONS, SPEC, max_samples=1)
     (line,) = figure.axes[1].lines
     np.testing.assert_allclose(line.get_ydata(), noisy[0, :, 0])

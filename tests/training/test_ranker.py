@@ -9,6 +9,7 @@ from builders.training import distance, make_examples, make_model, make_spec
 from scipy.stats import spearmanr
 
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, CostError
+from vj2_ddim_plugin.gestures import decode, encode, is_valid
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.config import RankerConfig
@@ -61,7 +62,7 @@ def test_it_ranks_candidates_of_problems_it_never_saw(model, trained):
     context = unseen.batch(np.arange(40)).inputs
     tokens = sampler.encode(context).condition
     cost = distance(context, np.broadcast_to(actions, (40, *actions.shape)))
-    diffused = SPEC.encode(actions)
+    diffused = encode(actions, SPEC)
     correlations = [
         spearmanr(sampler.ranker(diffused, np.repeat(tokens[i : i + 1], 20, axis=0)), cost[i])[0]
         for i in range(40)
@@ -197,8 +198,8 @@ def test_the_cost_is_asked_of_valid_gestures_and_the_ranker_shown_the_same(model
     judged = judge_candidates(model, examples, cost, TINY, lambda *line: told.append(line))
     (sketch, actions), = asked  # fmt: skip
     assert actions.shape == (8, 1 + 2 + 2 + 1, 20, 3)
-    assert SPEC.is_valid(actions).all()
-    np.testing.assert_allclose(SPEC.decode(judged.diffused), actions, atol=1e-6)
+    assert is_valid(actions, SPEC).all()
+    np.testing.assert_allclose(decode(judged.diffused, SPEC), actions, atol=1e-6)
     true = distance({"sketch": sketch}, actions)[:, 0]
     np.testing.assert_allclose(true, 0.01, atol=1e-5)  # the first is the example's own action
     others = examples.actions

@@ -19,7 +19,7 @@ from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.plots import plot_noise, plot_sequences
 from vj2_ddim_training.run_folder import Tracker
 
-__all__ = ["SUCCESS", "Judge", "SuccessMeasure", "Validation"]
+__all__ = ["SUCCESS", "SuccessMeasure", "Validation"]
 
 SUCCESS = "success"
 SuccessMeasure = Callable[..., Mapping[str, float]]
@@ -27,8 +27,6 @@ SuccessMeasure = Callable[..., Mapping[str, float]]
 
 Called with the `DiffusionModel`, and with its `RankerNetwork` as well where a ranker is trained.
 """
-
-Judge = SuccessMeasure  # SHIM: the old name
 
 NUM_INFERENCE_STEPS = 10
 NUM_SHOWN = 2

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from vj2_ddim_benchmark.half_precision import half_weights
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.bundle import ConditionSpec
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
-from vj2_ddim_training.conditions.latents import LatentEncoder
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
+from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.loop import save_atomically

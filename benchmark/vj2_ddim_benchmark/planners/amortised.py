@@ -21,12 +21,13 @@ from vj2_ddim_benchmark.planners.ranking import (
     require_free_plan,
     unranked,
 )
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.gestures import decode, diffused_bounds
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning.checks import checked_batch, checked_context, checked_deadline
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["AmortisedOptimizer", "Sampling"]
 
@@ -109,4 +110,4 @@ class AmortisedOptimizer:
     def _decoded(self, diffused: FloatArray) -> FloatArray:
         """Actions `[..., L, A]`, not yet projected, of `[..., M, C]`, clipped as DDIM's are."""
         spec = self.model.action_spec
-        return spec.decode(np.clip(diffused, *spec.diffused_bounds).astype(np.float32))
+        return decode(np.clip(diffused, *diffused_bounds(spec)).astype(np.float32), spec)

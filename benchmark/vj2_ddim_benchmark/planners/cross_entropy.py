@@ -23,11 +23,11 @@ from vj2_ddim_benchmark.planners.population import (
     search,
 )
 from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import checked_seed
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.settings import setting
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["CEM", "COVARIANCES", "ICEM", "CandidateCEM", "CandidateCEMSettings", "GestureCEM"]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.interface import ActionOptimizer
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["TUNED_DIR", "Planner", "PlannerAssets", "SearchSpace", "TunedSettings", "read_tuned"]
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from vj2_ddim_benchmark.planners.random_gestures import DrawGestures, any_gestures, draw_sequences
 from vj2_ddim_benchmark.planners.ranking import onto_valid, required_cost
 from vj2_ddim_benchmark.world_model.cost import LatentCost
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import (
@@ -30,6 +30,7 @@ from vj2_ddim_plugin.planning.checks import (
 )
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["METHODS", "STARTS", "Descent", "GradientDescent", "GradientDescentOptimizer"]
 __all__ += ["GradientDescentPlan", "TorchCost", "centre_press", "descend", "latent_torch_cost"]
@@ -98,9 +99,6 @@ class GradientDescentOptimizer:
         self.action_spec, self.settings, self.torch_cost_of = action_spec, settings, torch_cost_of
         self.draw_gestures, self.dtype = draw_gestures, dtype
         self._pace = Pace()
-        # SHIM: for pictures, which should ask `iterates` and `settings`
-        self.method, self.lr = settings.method, settings.lr
-        self.num_iterations, self.num_restarts = settings.num_iterations, settings.num_restarts
 
     def optimize(self, problem: PlanningProblem) -> GradientDescentPlan:
         """Of each restart's start and best iterate, projected, the one of lowest cost.
@@ -158,11 +156,6 @@ class GradientDescentOptimizer:
         start[:, : warm.shape[1]] = warm
         return torch.as_tensor(start, dtype=self.dtype)
 
-    def bounds(self) -> tuple[Tensor, Tensor]:
-        """SHIM: for pictures; lowest and highest action, `[A]` each."""
-        low, high = self.action_spec.low_array, self.action_spec.high_array
-        return torch.as_tensor(low, dtype=self.dtype), torch.as_tensor(high, dtype=self.dtype)
-
     def _descend(
         self,
         problem: PlanningProblem,
@@ -203,7 +196,7 @@ def centre_press(spec: ActionSpec) -> FloatArray:
         duration = max(1, (spec.min_press_steps + spec.longest_press) // 2)
         since = np.arange(spec.action_block) - (spec.action_block - duration) // 2
         middle[:, spec.press_index] = (since >= 0) & (since < duration)
-        middle = spec.release(middle)
+        middle = gestures.release(middle, spec)
     return np.tile(middle, (spec.horizon, 1))
 
 

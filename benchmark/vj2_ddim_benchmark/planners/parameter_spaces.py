@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from vj2_ddim_plugin.actions import ActionSpec
+from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["ActionKnots", "GestureParameters", "ParameterSpace", "natural_space"]
 
@@ -87,11 +88,13 @@ class GestureParameters:
 
     def decode(self, parameters: FloatArray) -> FloatArray:
         """Draw the gestures."""
-        return self._spec.decode(parameters).astype(np.float32)
+        return gestures.decode(parameters, self._spec).astype(np.float32)
 
     def encode(self, actions: FloatArray) -> FloatArray:
         """The parameters of the projected actions."""
-        return self._spec.encode(self._spec.project(np.asarray(actions, np.float64)))
+        return gestures.encode(
+            gestures.project(np.asarray(actions, np.float64), self._spec), self._spec
+        )
 
 
 ParameterSpace = ActionKnots | GestureParameters

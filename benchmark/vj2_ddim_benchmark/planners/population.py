@@ -16,10 +16,10 @@ import numpy as np
 from vj2_ddim_benchmark.planners.parameter_spaces import ActionKnots, ParameterSpace, natural_space
 from vj2_ddim_benchmark.planners.random_gestures import DrawGestures, any_gestures, draw_sequences
 from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["MPPI", "POPULATION_STARTS", "PopulationOptimizer", "PopulationSettings"]
 __all__ += ["PredictiveSampling", "Proposal", "elites_of", "search"]

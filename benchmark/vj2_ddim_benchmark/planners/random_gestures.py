@@ -10,7 +10,6 @@ import numpy as np
 
 from vj2_ddim_benchmark.planners.ranking import required_cost
 from vj2_ddim_benchmark.world.policies import random_policy
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import (
     checked_batch,
@@ -19,6 +18,7 @@ from vj2_ddim_plugin.planning.checks import (
     padded_warm_start,
 )
 from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["DrawGestures", "RandomGestures", "RandomGesturesOptimizer", "any_gestures"]
 __all__ += ["draw_sequences"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.gestures import is_valid, project
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import (
     checked_batch,
@@ -22,6 +22,7 @@ from vj2_ddim_plugin.planning.checks import (
     require_finite_cost,
 )
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["RankedPlan", "Ranking", "onto_valid", "require_free_plan", "required_cost", "unranked"]
 
@@ -145,8 +146,8 @@ class Ranking:
 
 def onto_valid(actions: FloatArray, spec: ActionSpec) -> FloatArray:
     """`[..., L, A]` projected onto valid gestures; valid ones stay as they are, not rounded."""
-    valid = spec.is_valid(actions)[..., None, None]
-    projected: FloatArray = np.where(valid, actions, spec.project(actions))
+    valid = is_valid(actions, spec)[..., None, None]
+    projected: FloatArray = np.where(valid, actions, project(actions, spec))
     return projected
 
 

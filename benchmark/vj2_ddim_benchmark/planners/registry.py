@@ -39,11 +39,11 @@ from vj2_ddim_benchmark.planners.population import (
 )
 from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
 from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.settings import Settings
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.trajectories import open_trajectories
 
 __all__ = ["REGISTRY", "ddim", "gradient_descent", "planners_of", "retrieval"]
@@ -236,6 +236,3 @@ def planners_of(
     if unknown:
         raise ConfigError(f"planner {unknown[0]!r} is unknown; use one of {', '.join(known)}")
     return tuple(planner for planner in REGISTRY if planner.name in names)
-
-
-entries_of = planners_of  # SHIM: the old name

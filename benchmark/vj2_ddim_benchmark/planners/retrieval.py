@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking, unranked
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning.checks import checked_batch
 from vj2_ddim_plugin.planning.deadline import Pace
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.trajectories import Trajectories
 
 __all__ = ["FEATURES", "Memory", "RetrievalOptimizer", "features_of"]

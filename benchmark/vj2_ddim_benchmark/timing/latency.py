@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vj2_ddim_benchmark.protocol.setup import environment
+from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.timing.measuring import JsonFile, Run, random_problem, take_turns
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json

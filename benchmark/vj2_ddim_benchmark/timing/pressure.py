@@ -21,11 +21,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vj2_ddim_benchmark.protocol.setup import environment, use_threads
+from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.timing.measuring import JsonFile, random_problem
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import write_json
+from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.settings import Settings, setting
@@ -99,7 +100,7 @@ def _ranked_problems(
     if world_model is None:
         cost = stand_in_cost(0.001)
         return [random_problem(optimizer.model, seed, cost=cost) for seed in range(count)]
-    from vj2_ddim_benchmark.planners.host import planning_problem
+    from vj2_ddim_benchmark.planners.problem import planning_problem
     from vj2_ddim_benchmark.world.problems import one_gesture_problems
     from vj2_ddim_benchmark.world_model.model import WorldModel
 
@@ -183,7 +184,7 @@ def measure_deadlines(
 
 
 def _is_valid(optimizer: DDIMOptimizer, plan: PlanResult) -> bool:
-    return bool(optimizer.action_spec.is_valid(plan.actions).all())
+    return bool(is_valid(plan.actions, optimizer.action_spec).all())
 
 
 @contextmanager

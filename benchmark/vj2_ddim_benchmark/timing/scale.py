@@ -22,11 +22,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vj2_ddim_benchmark.protocol.setup import environment
+from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.timing.measuring import JsonFile, Run, Seconds, random_problem, take_turns
 from vj2_ddim_benchmark.timing.scale_predictor import Descent, PredictorSize, ScaleProblem
 from vj2_ddim_export.export import export_bundle
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import write_json
@@ -34,6 +33,7 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel

@@ -18,8 +18,8 @@ import gymnasium as gym
 import numpy as np
 import typer
 
-from vj2_ddim_benchmark.protocol.setup import environment, use_threads
-from vj2_ddim_benchmark.protocol.statistics import mcnemar, wilson_interval
+from vj2_ddim_benchmark.environment import environment, use_threads
+from vj2_ddim_benchmark.report.summary import mcnemar, wilson_interval
 from vj2_ddim_benchmark.timing.measuring import JsonFile
 from vj2_ddim_benchmark.two_room import evaluation
 from vj2_ddim_benchmark.two_room.episodes import load_episodes, recording_path

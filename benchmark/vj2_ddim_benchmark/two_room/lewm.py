@@ -19,7 +19,7 @@ from vj2_ddim_benchmark.two_room.stable_worldmodel import import_stable_worldmod
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
-from vj2_ddim_training.denoisers.layers import TransformerLayer
+from vj2_ddim_training.denoisers.dit import TransformerLayer
 from vj2_ddim_training.loop import TrainingLoop, run_resumably
 
 __all__ = ["LeWMConfig", "LeWMTraining", "WorldModel", "build_lewm", "encode_images"]

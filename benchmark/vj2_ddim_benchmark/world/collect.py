@@ -12,7 +12,6 @@ from typing import Any
 import h5py
 import numpy as np
 
-from vj2_ddim_benchmark.progress import Progress
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.policies import NEAR_MISS_SHARE, mixed_policy
@@ -20,6 +19,7 @@ from vj2_ddim_benchmark.world.problems import screens_with
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
 from vj2_ddim_benchmark.world.widgets import WIDGETS
+from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures.segments import IntArray

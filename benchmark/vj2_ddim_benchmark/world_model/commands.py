@@ -11,8 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from vj2_ddim_benchmark.progress import progress_bars
-from vj2_ddim_benchmark.protocol.setup import environment
+from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.world.collect import (
     collect_transitions,
     counted,
@@ -25,6 +24,7 @@ from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.report import report_world_model
 from vj2_ddim_benchmark.world_model.train import train_world_model
+from vj2_ddim_plugin.cli.console import progress_bars
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_training.data.trajectories import write_trajectories_h5

@@ -23,13 +23,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
-from vj2_ddim_benchmark.progress import Progress
 from vj2_ddim_benchmark.world.policies import mixed_policy, random_policy
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import Actions, tap
 from vj2_ddim_benchmark.world_model.cost import LatentCost, latent_distance
 from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_plugin.cli.console import Progress
 
 __all__ = ["report_world_model"]
 

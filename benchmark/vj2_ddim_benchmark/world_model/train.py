@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.half_precision import round_weights
-from vj2_ddim_benchmark.progress import Progress
 from vj2_ddim_benchmark.world.collect import Transitions, collect_transitions, counted
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.predictor import Predictor
 from vj2_ddim_benchmark.world_model.report import report_world_model
+from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_training.loop import TrainingLoop, run_resumably
@@ -55,7 +55,7 @@ def train_world_model(
     is interrupted keeps its state beside the file, in `OUT.training`; the same call goes on from
     there to the same weights.
     """
-    progress = progress or (lambda phase, done, total: None)
+    progress = progress or (lambda *told: None)
     began = time.perf_counter()
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
     transitions = _collect(config, progress)

@@ -1,1 +1,0 @@
-"""SHIM: moved to vj2_ddim_benchmark.timing."""

@@ -1,3 +1,0 @@
-"""SHIM: moved to vj2_ddim_plugin.onnx."""
-
-__all__: list[str] = []
