@@ -147,7 +147,7 @@ class TestGestureExamples:
         assert examples.input_shapes == {"sketch": (6,)}
         batch = examples.batch(np.array([7, 2]))
         np.testing.assert_array_equal(batch.actions, actions[[7, 2]])
-        np.testing.assert_allclose(batch.original, gestures.encode(actions[[7, 2]], spec))
+        np.testing.assert_allclose(batch.original, encode(actions[[7, 2]], spec))
         pressed = actions[7, :, 2] > 0
         first, last = np.flatnonzero(pressed)[[0, -1]]
         expected = [*actions[7, first, :2], *actions[7, last, :2], first / 20, (last + 1) / 20]
