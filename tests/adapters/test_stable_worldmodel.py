@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from test_bundle import make_bundle
+from builders.bundles import make_bundle
 
 from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
 from vj2_ddim_plugin.errors import ContextError

@@ -7,7 +7,6 @@ from unittest import mock
 import numpy as np
 import torch
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.adapters.dino_wm import DINOWMPlanner
 from vj2_ddim_plugin.adapters.jepa_wms import JEPAWMsPlanner
 from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
@@ -15,6 +14,7 @@ from vj2_ddim_plugin.adapters.vj2_gui import VJ2GUIPlanner
 from vj2_ddim_plugin.adapters.vjepa2 import VJEPA2CEM
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel
 
 torch.set_num_threads(1)

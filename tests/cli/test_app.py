@@ -1,17 +1,27 @@
 """The command line: quick to help, exact about what is missing, short about what is wrong."""
 
 import json
+import os
 import subprocess
 import sys
-from importlib.metadata import metadata, version
+import tomllib
+from importlib.metadata import distributions, metadata, version
+from pathlib import Path
+from typing import Annotated
 
 import pytest
 import typer
-from test_bundle import make_bundle
+from builders.bundles import make_bundle
 
 from vj2_ddim_plugin import __version__
-from vj2_ddim_plugin.cli import COMMANDS, main
+from vj2_ddim_plugin.cli import COMMANDS, Command, main
+from vj2_ddim_plugin.cli.app import GROUP, build_app, find_commands
+from vj2_ddim_plugin.errors import ConfigError
 
+TEN = (
+    *("data", "train", "train-ranker", "evaluate", "export"),
+    *("inspect", "plan", "doctor", "adapters", "benchmark"),
+)
 HEAVY = ("torch", "onnx", "onnxscript", "matplotlib", "wandb", "scipy", "h5py")
 # A finder that hides modules, as if they were not installed, and the command line after it.
 BLOCKED = """
@@ -29,9 +39,18 @@ main()
 """
 
 
-def run(*words, blocked=()):
+ROOT = Path(__file__).parents[2]
+
+
+def run(*words, blocked=(), **environment):
     code = BLOCKED.format(blocked=set(blocked), words=words)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
 
 
 def in_process(*words):
@@ -39,6 +58,36 @@ def in_process(*words):
     with pytest.raises(SystemExit) as stop:
         main([str(word) for word in words])
     return stop.value.code or 0
+
+
+@pytest.fixture
+def added(tmp_path, monkeypatch):
+    """Installs nothing but what it is called with: entry points of `GROUP`, by name."""
+
+    def install(**points):
+        info = tmp_path / "another-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: another\nVersion: 1.0\n")
+        lines = [f"[{GROUP}]", *(f"{name} = {value}" for name, value in points.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        (theirs,) = (found.entry_points for found in distributions(path=[str(tmp_path)]))
+        monkeypatch.setattr("vj2_ddim_plugin.cli.app.entry_points", lambda group: theirs)
+
+    (tmp_path / "another.py").write_text(
+        "import typer\napp = typer.Typer()\napp.command('run')(lambda: typer.echo('raced'))\n"
+        "app.command('report')(lambda: typer.echo('told'))\n"
+        "from vj2_ddim_plugin.errors import ConfigError\n"
+        "def solo(how_often: int = 1):\n"
+        "    if not how_often: raise ConfigError('how_often must be at least 1')\n"
+        "    typer.echo('sung ' * how_often)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield install
+    sys.modules.pop("another", None)
+
+
+def test_there_are_exactly_ten():
+    assert tuple(COMMANDS) == TEN
 
 
 def test_help_lists_every_command_without_importing_anything_heavy():
@@ -52,7 +101,7 @@ def test_help_lists_every_command_without_importing_anything_heavy():
 def test_no_arguments_is_a_call_for_help(capsys):
     in_process()
     captured = capsys.readouterr()
-    assert "benchmark-tune" in captured.out + captured.err
+    assert "train-ranker" in captured.out + captured.err
 
 
 def test_version(capsys):
@@ -71,21 +120,59 @@ def test_a_missing_extra_gives_the_exact_install_line():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_names_its_own_extra(name, monkeypatch, capsys):
+def test_every_command_says_what_to_install(name, added, monkeypatch, capsys):
     def missing(module):
         raise ModuleNotFoundError("No module named 'gizmo'", name="gizmo")
 
+    added(benchmark="another:app")
     monkeypatch.setattr("vj2_ddim_plugin.cli.app.importlib.import_module", missing)
     assert in_process(name, "--help") == 1
     message = capsys.readouterr().err
     assert f"'vj2-ddim {name}'" in message
     assert "'gizmo'" in message
-    assert f"pip install 'vj2-ddim-plugin[{COMMANDS[name].extra}]'" in message
+    assert f"pip install {COMMANDS[name].install}" in message
 
 
-def test_every_extra_that_a_command_names_exists():
-    extras = set(metadata("vj2-ddim-plugin").get_all("Provides-Extra"))
-    assert {command.extra for command in COMMANDS.values()} <= extras
+def test_what_a_command_says_to_install_exists():
+    extras = metadata("vj2-ddim-plugin").get_all("Provides-Extra")
+    installs = {f"'vj2-ddim-plugin[{extra}]'" for extra in extras} | {"vj2-ddim-benchmark"}
+    assert {command.install for command in COMMANDS.values()} <= installs
+    project = tomllib.loads((ROOT / "benchmark" / "pyproject.toml").read_text())["project"]
+    assert project["name"] == "vj2-ddim-benchmark"
+    assert set(project["entry-points"][GROUP]) == {"benchmark"}
+
+
+class TestCommandsOfOtherDistributions:
+    def test_the_benchmark_is_in_the_help_and_says_what_to_install(self, added, capsys):
+        added()
+        assert in_process("--help") == 0
+        assert "benchmark" in capsys.readouterr().out
+        for words in (["benchmark"], ["benchmark", "--help"], ["benchmark", "run", "--quick"]):
+            assert in_process(*words) == 1
+            error = capsys.readouterr().err
+            assert "'vj2-ddim benchmark' is not installed" in error
+            assert "pip install vj2-ddim-benchmark" in error
+
+    def test_the_benchmark_is_found_where_it_is_installed(self, added, capsys):
+        added(benchmark="another:app")
+        assert in_process("benchmark", "run") == 0
+        assert capsys.readouterr().out == "raced\n"
+        assert find_commands()["benchmark"].help == COMMANDS["benchmark"].help
+
+    def test_a_command_of_anybodys(self, added, capsys):
+        added(sing="another:solo", gone="nowhere:app")
+        assert set(find_commands()) == {*TEN, "sing", "gone"}
+        assert in_process("--help") == 0
+        assert "Added by another" in capsys.readouterr().out
+        assert in_process("sing", "--how_often", 2) == 0
+        assert capsys.readouterr().out == "sung sung \n"
+        assert in_process("gone") == 1
+        assert "needs the module 'nowhere'" in (error := capsys.readouterr().err)
+        assert "pip install another" in error
+
+    def test_a_name_of_ours_cannot_be_taken(self, added):
+        added(train="another:solo", benchmark="another:app")
+        assert find_commands() == COMMANDS | {"benchmark": find_commands()["benchmark"]}
 
 
 def test_without_typer_even_help_says_what_to_install():
@@ -133,7 +220,7 @@ def test_dashes_and_underscores_are_both_understood(words, monkeypatch):
     def train(data_dir: str = typer.Option(), d_model: int = typer.Option()) -> None:
         seen.append((data_dir, d_model))
 
-    monkeypatch.setattr("vj2_ddim_plugin.cli.app._load", lambda name: train)
+    monkeypatch.setattr("vj2_ddim_plugin.cli.app._load", lambda *_: train)
     assert in_process("train", *words) == 0
     assert seen == [("a_b", 64)]  # a value keeps its underscores
 
@@ -142,9 +229,38 @@ def test_a_command_that_is_an_app_keeps_its_own_commands(monkeypatch):
     app, seen = typer.Typer(), []
     app.command("generate")(lambda: seen.append("generate"))
     app.command("inspect")(lambda: seen.append("inspect"))
-    monkeypatch.setattr("vj2_ddim_plugin.cli.app._load", lambda name: app)
+    monkeypatch.setattr("vj2_ddim_plugin.cli.app._load", lambda *_: app)
     assert in_process("data", "inspect") == 0
     assert seen == ["inspect"]
+
+
+def test_a_group_may_be_as_lazy_as_the_command_itself(added, tmp_path, capsys):
+    commands = {
+        "solo": Command("another:solo", "another", "Sing alone."),
+        "gone": Command("another_gone:app", "another[more]", "Not here."),
+        "lost": Command("another.lost:app", "another", "Forgotten."),
+    }
+    (tmp_path / "group.py").write_text(
+        "from vj2_ddim_plugin.cli.app import Command, lazy_app\n"
+        f"app = lazy_app({commands!r}, help='Many.')\n"
+    )
+    added(benchmark="group:app")
+    assert in_process("benchmark", "--help") == 0
+    printed = capsys.readouterr().out
+    assert "another" not in sys.modules
+    for words in ("Many.", "solo", "Sing alone.", "gone", "Not here."):
+        assert words in printed
+    assert in_process("benchmark", "solo", "--how-often", 2) == 0
+    assert capsys.readouterr().out == "sung sung \n"
+    assert in_process("benchmark", "gone", "--help") == 1
+    error = capsys.readouterr().err
+    assert "'vj2-ddim benchmark gone' needs the module 'another_gone'" in error
+    assert "pip install another[more]" in error
+    assert in_process("benchmark", "solo", "--how-often", 0) == 1
+    assert capsys.readouterr().err == "vj2-ddim: error: --how-often must be at least 1\n"
+    with pytest.raises(ModuleNotFoundError, match="another"):  # our mistake, not an install's
+        main(["benchmark", "lost"])
+    sys.modules.pop("group", None)
 
 
 def test_the_projects_errors_are_one_line_and_status_one(tmp_path, capsys):
@@ -160,7 +276,7 @@ def test_other_errors_keep_their_traceback(tmp_path, monkeypatch):
     def broken(*words, **options):
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr("vj2_ddim_plugin.commands.read_bundle", broken)
+    monkeypatch.setattr("vj2_ddim_plugin.cli.commands.read_bundle", broken)
     with pytest.raises(ZeroDivisionError, match="a bug of ours"):
         main(["inspect", str(tmp_path)])
 
@@ -180,4 +296,64 @@ def test_help_in_a_program_with_other_arguments_imports_no_command(monkeypatch, 
     monkeypatch.setattr(sys, "argv", ["another-program"])
     monkeypatch.setattr("vj2_ddim_plugin.cli.app.importlib.import_module", lambda name: 1 / 0)
     assert in_process("--help") == 0
-    assert "benchmark-tune" in capsys.readouterr().out
+    assert "train-ranker" in capsys.readouterr().out
+
+
+class TestErrors:
+    """Of a command with options of its own, some of a group's."""
+
+    def run(self, monkeypatch, capsys, message, *words):
+        def fails(
+            num_threads: int = 1,
+            seed: int = 0,
+            out: Path = Path("x"),
+            project: bool = True,
+            json_file: Annotated[Path | None, typer.Option("--json")] = None,
+        ) -> None:
+            raise ConfigError(message)
+
+        app = typer.Typer()
+        app.command("first")(fails)
+        app.command("second")(lambda: None)
+        monkeypatch.setattr("vj2_ddim_plugin.cli.app._load", lambda *_: app)
+        assert in_process("data", "first", *words) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        return captured.err.removeprefix("vj2-ddim: error: ").removesuffix("\n")
+
+    @pytest.mark.parametrize(
+        ("message", "spoken"),
+        [
+            (
+                "num_threads must be at least 1; found 0",
+                "--num-threads must be at least 1; found 0",
+            ),
+            ("seed must be at least 0", "--seed must be at least 0"),
+            ("out of memory", "out of memory"),
+            ("json_file is a folder", "--json is a folder"),
+            ("leave project=False, or project=True", "leave --no-project, or --project"),
+            ("[red]no[/red] [0, 1] \\[x", "[red]no[/red] [0, 1] \\[x"),
+            ("caf\u00e9 \u2026", "caf\u00e9 \u2026"),
+        ],
+    )
+    def test_they_speak_the_options_of_the_command_that_ran(
+        self, monkeypatch, capsys, message, spoken
+    ):
+        assert self.run(monkeypatch, capsys, message) == spoken
+
+    def test_they_stay_the_errors_that_they_are(self, monkeypatch):
+        def fails(num_threads: int = 1) -> None:
+            raise ConfigError("num_threads must be 1") from KeyError("cause")
+
+        monkeypatch.setattr("vj2_ddim_plugin.cli.app._load", lambda *_: fails)
+        with pytest.raises(ConfigError, match=r"^--num-threads must be 1$") as raised:
+            build_app()(args=["train"], prog_name="vj2-ddim")
+        assert isinstance(raised.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["adapters"], ["plan", "--help"], ["inspect", "/é"]])
+def test_an_output_without_our_characters_is_written_to_all_the_same(words):
+    done = run(*words, PYTHONIOENCODING="ascii", COLUMNS="80")
+    assert done.returncode == (1 if words[-1] == "/é" else 0)
+    assert "Traceback" not in done.stderr
+    assert (done.stdout + done.stderr).isascii()

@@ -4,21 +4,23 @@ import json
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import onnxruntime
 import pytest
 import typer
-from test_bundle import make_bundle
+from builders.bundles import make_bundle
+from builders.training import vj2_ddim
 from typer.testing import CliRunner
 
-from vj2_ddim_plugin import doctor
-from vj2_ddim_plugin.commands import doctor as command
-from vj2_ddim_plugin.doctor import EXTRAS, RUNS, examine, time_one_plan
+from vj2_ddim_plugin.cli import doctor
+from vj2_ddim_plugin.cli.commands import doctor as command
+from vj2_ddim_plugin.cli.doctor import EXTRAS, RUNS, examine, time_one_plan
 from vj2_ddim_plugin.errors import BundleError, ConfigError, ProviderError
-from vj2_ddim_plugin.session import available_providers, why_not
+from vj2_ddim_plugin.onnx.session import available_providers, why_not
 
-PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
+PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
 @pytest.fixture
@@ -41,6 +43,8 @@ def test_it_says_which_providers_really_run():
     findings = examine()
     assert findings["built in"] == available_providers()
     assert findings["versions"]["python"].startswith("3.")
+    assert findings["versions"]["vj2-ddim-plugin"] == version("vj2-ddim-plugin")
+    assert findings["versions"]["vj2-ddim-benchmark"]
     assert findings["versions"].get("onnxruntime-gpu") or findings["versions"].get("onnxruntime")
     assert findings["providers"]["cpu"] == RUNS
     for name in ("cuda", "tensorrt"):
@@ -87,9 +91,10 @@ def test_the_tiny_graph_is_sound():
 
 def test_the_extras_are_those_of_the_project():
     declared = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    assert set(EXTRAS) == set(declared) - {"dev", "docs"}
     for extra, modules in EXTRAS.items():
         own = {line.split(">")[0].split("=")[0] for line in declared[extra]}
-        assert {name for name in own if not name.startswith("vj2")} <= set(modules)
+        assert {name for name in own if not name.startswith("vj2")} == set(modules)
 
 
 def test_a_missing_extra_is_named(monkeypatch):
@@ -144,13 +149,32 @@ def test_what_is_required_and_does_not_run_is_an_error_with_the_cause(app, monke
     monkeypatch.setattr(doctor, "why_not", lambda name: f"no {name} here")
     done = run(app, "--require", "cpu", "--require", "cuda")
     assert isinstance(done.exception, ProviderError)
-    assert "--require cuda: it does not run: no cuda here" in str(done.exception)
+    assert "require='cuda': it does not run: no cuda here" in str(done.exception)
     assert "no tensorrt here" in done.output  # the table is there all the same
 
 
 def test_an_unknown_requirement_is_refused(app):
-    with pytest.raises(ConfigError, match="--require gpu is unknown; use one of cpu, cuda"):
+    with pytest.raises(ConfigError, match="require 'gpu' is unknown; use one of cpu, cuda"):
         command(require=["gpu"])
+
+
+@pytest.mark.parametrize(
+    ("provider", "message"),
+    [
+        ("cuda", "error: --require cuda: it does not run: no cuda here"),
+        ("gpu", "error: --require 'gpu' is unknown; use one of cpu, cuda, tensorrt"),
+    ],
+)
+def test_on_the_command_line_errors_name_the_option(provider, message, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "why_not", lambda name: f"no {name} here")
+    assert vj2_ddim("doctor", "--require", provider) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_bundle_is_timed_as_it_is_asked_for(app, folder):
+    assert run(app, "--bundle", folder, "--provider", "cpu", "--num-threads", 1).exit_code == 0
+    done = run(app, "--bundle", folder, "--num-threads", 0)
+    assert "num_threads must be at least 1; found 0" in str(done.exception)
 
 
 def test_it_needs_no_torch_and_prints_nothing_but_its_table():
@@ -158,7 +182,7 @@ def test_it_needs_no_torch_and_prints_nothing_but_its_table():
 import sys
 for name in ("torch", "onnx", "scipy", "wandb"):
     sys.modules[name] = None
-from vj2_ddim_plugin.commands import doctor
+from vj2_ddim_plugin.cli.commands import doctor
 doctor()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -76,6 +76,18 @@ def test_unconditional_plans_need_no_conditions_but_a_number(unconditional, tmp_
     assert np.load(out).shape == (5, LENGTH, 3)
 
 
+def test_every_setting_of_the_search_and_of_the_session_has_its_option(unconditional, tmp_path):
+    out = tmp_path / "plan.npy"
+    words = ("--num-inference-steps", 3, "--eta", 0.5, "--temperature", 0.5, "--no-project")
+    session = ("--provider", "cpu", "--num-threads", 1, "--provider-options", "device_id=0")
+    assert vj2_ddim("plan", unconditional, "--out", out, *words, *session) == 0
+    optimizer = DDIMOptimizer.from_bundle(
+        unconditional, num_inference_steps=3, eta=0.5, temperature=0.5, project=False
+    )
+    expected = optimizer.optimize(PlanningProblem(batch_size=1))
+    np.testing.assert_array_equal(np.load(out), expected.actions)
+
+
 def test_seed_decides(unconditional, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         vj2_ddim("plan", unconditional, "--seed", seed, "--out", tmp_path / f"{name}.npy")
@@ -128,14 +140,16 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("option", "value", "words"),
         [
-            ("--num-inference-steps", 0, ["num_inference_steps"]),
-            ("--num-inference-steps", 1001, ["num_inference_steps", "1000"]),
-            ("--eta", 2.0, ["eta"]),
-            ("--provider", "tpu", ["'tpu'", "cuda"]),
-            ("--guidance-scale", 2.0, ["guidance_scale", "unconditional"]),
-            ("--temperature", 1.5, ["temperature", "[0, 1]"]),
+            ("--num-inference-steps", 0, ["--num-inference-steps"]),
+            ("--num-inference-steps", 1001, ["--num-inference-steps", "1000"]),
+            ("--eta", 2.0, ["--eta must be"]),
+            ("--provider", "tpu", ["--provider 'tpu'", "cuda"]),
+            ("--guidance-scale", 2.0, ["--guidance-scale", "unconditional"]),
+            ("--temperature", 1.5, ["--temperature must be"]),
             ("--num-plans", 0, ["batch"]),
-            ("--seed", -1, ["seed"]),
+            ("--seed", -1, ["--seed must be"]),
+            ("--provider-options", "device", ["--provider-options must be KEY=VALUE", "'device'"]),
+            ("--num-ranked", 2, ["--num-ranked 2 needs a ranker", "--ranker ranker.pt"]),
         ],
     )
     def test_settings(self, unconditional, refused, option, value, words):
@@ -145,9 +159,17 @@ class TestRefused:
         refused(tmp_path, words=["bundle.json", "vj2-ddim export"])
 
 
+def test_a_picture_is_drawn_where_it_is_asked_for(unconditional, tmp_path):
+    picture = tmp_path / "plans [1].png"
+    words = ("plan", unconditional, "--out", tmp_path / "plan.npy", "--picture", picture)
+    assert vj2_ddim(*words) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_torch_is_not_imported():
     code = (
-        "import sys, vj2_ddim_training.plan; print('torch' in sys.modules, 'numpy' in sys.modules)"
+        "import sys, vj2_ddim_plugin.cli.commands; "
+        "print('torch' in sys.modules, 'matplotlib' in sys.modules, 'numpy' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["False", "True"]
+    assert found.stdout.split() == ["False", "False", "True"]

@@ -5,7 +5,6 @@ Hosts check little of what passes between them and a planner; the one place that
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import time
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError, CostError
+from vj2_ddim_plugin.gestures import outside_bounds, pressed
 from vj2_ddim_plugin.interface import (
     ActionOptimizer,
     CostFn,
@@ -24,8 +23,11 @@ from vj2_ddim_plugin.interface import (
     PlanningProblem,
     PlanResult,
 )
+from vj2_ddim_plugin.onnx import SessionSettings
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.planning.checks import outside_bounds
+from vj2_ddim_plugin.planning import SearchSettings
+from vj2_ddim_plugin.settings import declared
+from vj2_ddim_plugin.spec import ActionSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,11 +118,7 @@ class HostPlanner:
         return found
 
     def _leave_unused(self, unused: Mapping[str, Any]) -> None:
-        """Say which settings of the planner that this one replaces mean nothing here.
-
-        Raises:
-            ConfigError: Some are settings of a `HostPlanner` or of the bundle's optimizer.
-        """
+        """Say which settings of the planner that this one replaces mean nothing here."""
         meant = sorted(set(unused) & _own_settings())
         if meant:
             raise ConfigError(
@@ -143,10 +141,7 @@ class HostPlanner:
         batch: int,
         begun: float | None = None,
     ) -> FloatArray:
-        """Plan from checked arrays to a checked plan `[B, L, A]`.
-
-        The deadline is counted from `begun` on, or from now.
-        """
+        """From checked arrays to a checked plan `[B, L, A]`; the deadline counts from `begun`."""
         deadline = self.deadline_s
         if deadline is not None and begun is not None:
             deadline = max(0.0, deadline - (time.perf_counter() - begun))
@@ -168,19 +163,10 @@ class HostPlanner:
         init_action: Tensor | None = None,
         rows_per_chunk: int | None = None,
     ) -> Tensor:
-        """Plan from a host's tensors.
+        """From a host's latents `[B, ...]` and warm start `[B, l, A]` to a plan `[B, length, A]`.
 
-        Args:
-            context: The host's latents, `[B, ...]` each.
-            cost: Of candidates `[n, length, A]`, for the problems numbered `[n]`.
-            like: Its device and dtype are those of the candidates and of the plan.
-            length: Actions the host asks for, at most L; the cost and the plan end there.
-            begun: When the host's call began, of `_begin`, for the deadline.
-            init_action: `[B, l, A]`, the warm start, or None.
-            rows_per_chunk: In place of the planner's own.
-
-        Returns:
-            `[B, length, A]`.
+        Candidates and plan end at `length`, which is at most L, and have the device and dtype of
+        `like`; `begun` is of `_begin`.
         """
         batch = len(next(iter(context.values())))
         warm_start = None
@@ -208,8 +194,8 @@ class HostPlanner:
         clamped = tensor.clamp(lowest, highest)
         if spec.press_channel is None:
             return clamped
-        pressed = torch.from_numpy(spec.pressed(actions)[..., None]).to(tensor.device)
-        return torch.where(pressed, clamped, tensor)
+        down = torch.from_numpy(pressed(actions, spec)[..., None]).to(tensor.device)
+        return torch.where(down, clamped, tensor)
 
     def _array_cost(self, cost: RowCost, like: Tensor, length: int, chunk: int) -> CostFn:
         """The host's cost as the optimizer calls it: `[B, K, L, A]` to `[B, K]`, in numpy."""
@@ -244,9 +230,8 @@ class HostPlanner:
 
 def _own_settings() -> set[str]:
     """Every setting of a `HostPlanner` and of the optimizer that it loads from a bundle."""
-    makers = (DDIMOptimizer, DDIMOptimizer.from_bundle, HostPlanner)
-    names = {name for maker in makers for name in inspect.signature(maker).parameters}
-    return names - {"model", "path", "optimizer", "settings"}
+    own = {"deadline_s", "seed", "rows_per_chunk", "session", "on_failure"}
+    return own | {*declared(SearchSettings), *declared(SessionSettings)}
 
 
 def spec_of(optimizer: ActionOptimizer) -> ActionSpec:
@@ -270,11 +255,7 @@ def inputs_of(optimizer: ActionOptimizer) -> Mapping[str, tuple[int, ...]] | Non
 def wanted_context(
     optimizer: ActionOptimizer, given: Mapping[str, Tensor], host: str
 ) -> dict[str, FloatArray]:
-    """The arrays of a host that this optimizer is conditioned on, float32 on the CPU.
-
-    One that names its inputs (`model.condition`) gets these and no others, one that does not gets
-    all of `given`, tensors `[B, ...]`; `ContextError` where it wants one that the host lacks.
-    """
+    """The tensors `[B, ...]` that an optimizer is conditioned on, as arrays; or else all."""
     inputs = inputs_of(optimizer)
     names = sorted(given if inputs is None else inputs)
     missing = sorted(set(names) - set(given))
@@ -287,16 +268,9 @@ def wanted_context(
 
 
 def check_fit(spec: ActionSpec, *, horizon: int | None, action_dim: int, host: str) -> None:
-    """Whether a host's plans `[horizon, action_dim]` are the beginning of what `spec` makes.
+    """Raise `ActionError` unless a host's plans `[horizon, action_dim]` begin what `spec` makes.
 
-    Args:
-        spec: What the optimizer makes; one host action packs `action_block` of its actions.
-        horizon: World-model steps the host plans, or None where that is not settled yet.
-        action_dim: Numbers the host passes to its world model a step.
-        host: The host's name, for messages.
-
-    Raises:
-        ActionError: The sizes do not fit.
+    One action of the host packs `action_block` of the optimizer's; a horizon may be settled later.
     """
     width = spec.action_block * spec.num_channels
     if action_dim != width:
@@ -329,12 +303,9 @@ def checked_costs(costs: Tensor, count: int, host: str) -> Tensor:
 
 
 def checked_init_action(actions: Tensor, spec: ActionSpec, batch: int) -> FloatArray | None:
-    """A host's warm start `[B, l, A]` with l <= L as float32; None when it is empty.
+    """A host's warm start `[B, l, A]`, l <= L, as float32; None when it is empty.
 
     What leaves the bounds by no more than its dtype rounds by is put on them.
-
-    Raises:
-        ContextError: Its shape is wrong, it is not finite, or it leaves the bounds.
     """
     if actions.ndim == 3 and actions.shape[1] == 0:
         return None
@@ -367,11 +338,7 @@ def _rounded_back(actions: Tensor, spec: ActionSpec) -> FloatArray:
 
 
 def checked_plan(actions: FloatArray, spec: ActionSpec, batch: int, host: str) -> FloatArray:
-    """What an optimizer hands to a host: `[B, L, A]`, finite and within its bounds.
-
-    Raises:
-        ActionError: It is not.
-    """
+    """What an optimizer hands to a host, `[B, L, A]`; `ActionError` unless finite and in bounds."""
     expected = (batch, spec.length, spec.num_channels)
     if actions.shape != expected:
         raise ActionError(f"the plan for {host} has shape {actions.shape}; expected {expected}")

@@ -79,13 +79,12 @@ class DINOWMPlanner(HostPlanner):
         settings: Mapping[str, Any] | None = None,
         **unused: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(
-            optimizer,
-            deadline_s=deadline_s,
-            seed=seed,
-            rows_per_chunk=rows_per_chunk,
-            **dict(settings or {}),
-        )
+        own: dict[str, Any] = {
+            "deadline_s": deadline_s,
+            "seed": seed,
+            "rows_per_chunk": rows_per_chunk,
+        }
+        super().__init__(optimizer, **own, **dict(settings or {}))
         self.wm, self.action_dim, self.objective_fn = wm, action_dim, objective_fn
         self.preprocessor, self.evaluator, self.wandb_run = preprocessor, evaluator, wandb_run
         self.logging_prefix, self.log_filename = logging_prefix, log_filename

@@ -34,27 +34,16 @@ MAX_NORM_DIMS = ((0, 1, 2), (6,))  # of the host's planners, used only with `max
 
 
 class PlanningResult(NamedTuple):
-    """The host's result, field for field.
+    """The host's result, field for field."""
 
-    Attributes:
-        actions: `[T, A]`, the first `num_act_stepped` of the plan.
-        losses: `[it, 1]`, best cost after each round.
-        prev_elite_losses_mean: `[it, 1]`, the same: there are no elites.
-        prev_elite_losses_std: `[it, 1]`, zeros.
-        info: Not used by the host.
-        plan_metrics: Not used by the host.
-        pred_frames_over_iterations: The plan's decoded frames, alone in a list, if asked for.
-        predicted_best_encs_over_iterations: The plan's predicted latents, alone in a list.
-    """
-
-    actions: Tensor
-    losses: Tensor
-    prev_elite_losses_mean: Tensor
-    prev_elite_losses_std: Tensor
-    info: dict[str, Any] | None = None
+    actions: Tensor  # [T, A], the first `num_act_stepped` of the plan
+    losses: Tensor  # [it, 1], best cost after each round
+    prev_elite_losses_mean: Tensor  # the same: there are no elites
+    prev_elite_losses_std: Tensor  # zeros
+    info: dict[str, Any] | None = None  # not used by the host, nor is the next
     plan_metrics: dict[str, Any] | None = None
-    pred_frames_over_iterations: list[Any] | None = None
-    predicted_best_encs_over_iterations: list[Any] | None = None
+    pred_frames_over_iterations: list[Any] | None = None  # the plan's, decoded, if asked for
+    predicted_best_encs_over_iterations: list[Any] | None = None  # the plan's latents
 
 
 class JEPAWMsPlanner(HostPlanner):
@@ -111,13 +100,12 @@ class JEPAWMsPlanner(HostPlanner):
     ) -> None:
         import torch
 
-        super().__init__(
-            optimizer,
-            deadline_s=deadline_s,
-            seed=seed,
-            rows_per_chunk=rows_per_chunk,
-            **dict(settings or {}),
-        )
+        own: dict[str, Any] = {
+            "deadline_s": deadline_s,
+            "seed": seed,
+            "rows_per_chunk": rows_per_chunk,
+        }
+        super().__init__(optimizer, **own, **dict(settings or {}))
         self.unroll, self.action_dim, self.warm_start = unroll, action_dim, warm_start
         self.horizon = self.action_spec.horizon if horizon is None else horizon
         check_fit(self.action_spec, horizon=self.horizon, action_dim=action_dim, host=self.host)

@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.settings import Settings, setting
 
 __all__ = ["GROUP", "Adapter", "FoundAdapter", "find_adapters", "load_adapter"]
 
@@ -21,53 +22,36 @@ GROUP = "vj2_ddim_plugin.adapters"
 
 
 @dataclass(frozen=True)
-class Adapter:
+class Adapter(Settings):
     """One host planner, and what stands in its place.
-
-    Attributes:
-        host: The host's name.
-        replaces: What of the host it takes the place of.
-        units: The units it plans in.
-        usage: One line of use.
-        target: `module:name` of the planner, imported only when loaded.
-        requires: Modules that the planner needs besides the runtime's.
-        package: The host as an installable module, or nothing where it is only a repository. The
-            planner does not import it.
 
     Raises:
         ConfigError: On construction, for fields of another type, or a target that is none.
     """
 
-    host: str
-    replaces: str
-    units: str
-    usage: str
-    target: str
-    requires: tuple[str, ...] = ("torch",)
-    package: str = ""
+    host: str = setting(help="The host's name.")
+    replaces: str = setting(help="What of the host it takes the place of.")
+    units: str = setting(help="The units it plans in.")
+    usage: str = setting(help="One line of use.")
+    target: str = setting(help="module:name of the planner, imported only when loaded.")
+    requires: tuple[str, ...] = setting(
+        ("torch",), "Modules that the planner needs besides the runtime's."
+    )
+    package: str = setting(
+        "", "The host as a module that can be installed, and that the planner does not import."
+    )
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         """Refuse what could not be listed or loaded."""
-        for name in ("host", "replaces", "units", "usage", "target", "package"):
-            if not isinstance(getattr(self, name), str):
-                found = getattr(self, name)
-                raise ConfigError(f"{name} of an Adapter must be text; found {found!r}")
-        modules = self.requires
-        if not isinstance(modules, tuple) or not all(isinstance(m, str) and m for m in modules):
-            raise ConfigError(
-                f"requires of an Adapter must be a tuple of module names, for example ('torch',); "
-                f"found {modules!r}"
-            )
         module, _, name = self.target.partition(":")
         if not module or not name:
             raise ConfigError(f"target of an Adapter must be 'module:name'; found {self.target!r}")
+        if "" in self.requires:
+            raise ConfigError(f"requires must name modules; found {self.requires!r}")
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Those of `requires` that are not installed here.
-
-        They are not imported to know it; of a dotted name, the packages that it is in are.
-        """
+        """Those of `requires` that are not installed here, which are not imported to know it."""
         return tuple(name for name in self.requires if not _is_installed(name))
 
     @property
@@ -103,14 +87,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class FoundAdapter:
-    """An entry point, and what it led to.
-
-    Attributes:
-        name: Of the entry point.
-        value: Where it points to.
-        adapter: What was found there, or None when it is broken.
-        error: Why it is broken, or nothing.
-    """
+    """An entry point, where it points to, and the adapter there, or why it is broken."""
 
     name: str
     value: str

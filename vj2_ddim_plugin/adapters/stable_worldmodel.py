@@ -25,8 +25,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from vj2_ddim_plugin.actions import ActionSpec
-from vj2_ddim_plugin.adapters.base import HostPlanner, checked_init_action, inputs_of, wanted_context
+from vj2_ddim_plugin.adapters.base import (
+    HostPlanner,
+    checked_init_action,
+    inputs_of,
+    wanted_context,
+)
 from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ConfigError, ContextError, CostError
 from vj2_ddim_plugin.interface import FloatArray
@@ -58,27 +62,18 @@ class StableWorldModelSolver(HostPlanner):
         bundle: The bundle's folder.
         model: The cost model, as 0.1.1 passes it.
         cost: The same, as the newer layout passes it.
-        num_candidates: Samples ranked by the host's cost.
-        num_inference_steps: DDIM steps.
-        num_refinements: Rounds that re-noise the best candidates.
         ranked: Whether the host's cost is asked at all; without it the one sample is the plan, and
             its cost is NaN.
         batch_size: Environments in one call of the host's cost. 1 is the host's own default, and
             the only number with which the cost of its LeWM is right.
         seed: The same seed gives the same plan for the same problem.
         deadline_s: Seconds that one `solve` may take after the encoding, or None.
-        provider: Of ONNX Runtime: `auto`, `cpu` or `cuda`.
-        num_threads: Of ONNX Runtime; None leaves its choice.
         device: Where the cost model is.
         encode: The latents; `encode_last_frames` suits models with LeWM's `encode`.
         callbacks: The host's callbacks, called once a round with `step`, `candidates (B, N, H, D)`
             and `costs (B, N)`, and no more: recorders of elites or gradients find none here. With a
             deadline, once a `solve`, with all that was ranked: a round is then ranked in slices.
-        **settings: Any other setting of `DDIMOptimizer`.
-
-    Attributes:
-        last_result: The whole `PlanResult` of the last `solve`; None before it, and after one that
-            raised.
+        **settings: Of `DDIMOptimizer.from_bundle`, for example `num_candidates`.
 
     Raises:
         ConfigError: Neither or both of `model` and `cost` are given, or a setting is out of range.
@@ -93,15 +88,10 @@ class StableWorldModelSolver(HostPlanner):
         model: Any = None,  # noqa: ANN401
         *,
         cost: Any = None,  # noqa: ANN401
-        num_candidates: int = 16,
-        num_inference_steps: int = 10,
-        num_refinements: int = 0,
         ranked: bool = True,
         batch_size: int = 1,
         seed: int = 1234,
         deadline_s: float | None = None,
-        provider: str = "auto",
-        num_threads: int | None = None,
         device: str = "cpu",
         encode: Encode | None = None,
         callbacks: Sequence[Any] | None = None,
@@ -111,16 +101,7 @@ class StableWorldModelSolver(HostPlanner):
             raise ConfigError("give the cost model as either model= or cost=")
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1; found {batch_size}")
-        optimizer = DDIMOptimizer.from_bundle(
-            bundle,
-            provider=provider,
-            num_threads=num_threads,
-            num_candidates=num_candidates,
-            num_inference_steps=num_inference_steps,
-            num_refinements=num_refinements,
-            seed=seed,
-            **settings,
-        )
+        optimizer = DDIMOptimizer.from_bundle(bundle, seed=seed, **settings)
         super().__init__(optimizer, deadline_s=deadline_s)
         self.model = self.cost = cost if model is None else model
         self.ranked, self.batch_size, self.device = ranked, batch_size, device
@@ -211,12 +192,14 @@ class StableWorldModelSolver(HostPlanner):
         for callback in self.callbacks:
             callback.reset()
             callback.start_batch()
-        cost = self._cost(info)
-        sizes = (self.horizon, self.action_dim)
-        start = warm_start(init_action, self.action_spec, batch, sizes)
+        in_slices = self.deadline_s is not None and math.isfinite(self.deadline_s)
+        cost = InfoCost(
+            self.model, info, self.device, self.horizon, self.batch_size, self.callbacks, in_slices
+        )
+        start = self._warm_start(init_action, batch)
         actions = self._plan(context, cost if self.ranked else None, start, batch)
         cost.finish()
-        blocks = torch.tensor(actions).reshape(batch, *sizes)
+        blocks = torch.tensor(actions).reshape(batch, self.horizon, self.action_dim)
         return {"actions": blocks, **self._outputs()}
 
     def _outputs(self) -> dict[str, Any]:
@@ -236,29 +219,23 @@ class StableWorldModelSolver(HostPlanner):
             outputs.setdefault("callbacks", {})[callback.output_key] = callback.history
         return outputs
 
-    def _cost(self, info: Info) -> InfoCost:
-        return InfoCost(
-            self.model,
-            info,
-            self.device,
-            self.horizon,
-            self.batch_size,
-            self.callbacks,
-            in_slices=math.isfinite(math.inf if self.deadline_s is None else self.deadline_s),
-        )
+    def _warm_start(self, init_action: Tensor | None, batch: int) -> FloatArray | None:
+        """The host's `(B, l, D)` as `[B, l * action_block, A]`; None when there is none."""
+        if init_action is None:
+            return None
+        if init_action.ndim != 3 or init_action.shape[2] != self.action_dim:
+            raise ContextError(
+                f"init_action has shape {tuple(init_action.shape)}; expected ({batch}, at most "
+                f"{self.horizon}, {self.action_dim})"
+            )
+        return checked_init_action(self._in_actions(init_action), self.action_spec, batch)
 
 
 def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: ANN401
     """`state` and `goal` `[B, 1, D]`: what LeWM's `encode` makes of the last `pixels` and `goal`.
 
-    Args:
-        model: Has `encode(info) -> info` with `emb` `[B, T, D]`, or holds one that has as `model`
-            (the newer layout's cost).
-        info: With `pixels` and `goal`, `[B, T, C, H, W]`.
-
-    Raises:
-        ConfigError: There is no such method.
-        ContextError: The info dict has no `pixels` or no `goal`.
+    The model, or what it holds as `model` (the newer layout's cost), has `encode(info) -> info`
+    with `emb` `[B, T, D]`; the info dict has `pixels` and `goal`, `[B, T, C, H, W]`.
     """
     import torch
 
@@ -282,9 +259,6 @@ def batch_of(info: Info, num_envs: int) -> int:
     """B, of the first tensor or array in an info dict, or else of the first list.
 
     An info dict that has neither says nothing of its own: it is for all `num_envs` environments.
-
-    Raises:
-        ContextError: It is 0.
     """
     arrays = [len(value) for value in info.values() if _has_rows(value)]
     lists = [len(value) for value in info.values() if isinstance(value, list)]
@@ -323,42 +297,13 @@ def placed(info: Info, model: Any, device: str) -> dict[str, Any]:  # noqa: ANN4
     return {key: place(value) for key, value in info.items()}
 
 
-def warm_start(
-    init_action: Tensor | None, spec: ActionSpec, batch: int, sizes: tuple[int, int]
-) -> FloatArray | None:
-    """The host's `(B, l, D)` as `[B, l * action_block, A]`; None when there is none.
-
-    `sizes` are (H, D).
-
-    Raises:
-        ContextError: It does not fit.
-    """
-    if init_action is None:
-        return None
-    horizon, width = sizes
-    if init_action.ndim != 3 or init_action.shape[2] != width:
-        raise ContextError(
-            f"init_action has shape {tuple(init_action.shape)}; expected ({batch}, at most "
-            f"{horizon}, {width})"
-        )
-    length = init_action.shape[1] * width // spec.num_channels
-    actions = init_action.reshape(len(init_action), length, spec.num_channels)
-    return checked_init_action(actions, spec, batch)
-
-
 @dataclass
 class InfoCost:
     """The host's cost model as a `CostFn`, for the problems of one info dict.
 
-    Attributes:
-        model: Has `get_cost(info, candidates (b, N, H, D)) -> (b, N)`.
-        info: Of all B problems, already where the model is.
-        device: Where the model is.
-        horizon: H.
-        batch_size: Problems in one call of the model.
-        callbacks: Called with `step`, `candidates (B, N, H, D)` and `costs (B, N)`.
-        in_slices: Whether a call may be about a part of a round, as under a deadline. Nothing says
-            which, so the callbacks then hear of all of them at once, in `finish`.
+    A call of the model is about `batch_size` problems. `in_slices` says that a call may be about a
+    part of a round, as under a deadline: nothing says which, so the callbacks then hear of all of
+    them at once, in `finish`.
     """
 
     model: Any
@@ -372,11 +317,7 @@ class InfoCost:
     _ranked: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def __call__(self, candidates: FloatArray, /) -> FloatArray:
-        """`[B, N, L, A]` to `[B, N]`.
-
-        Raises:
-            CostError: The model returned something else.
-        """
+        """`[B, N, L, A]` to `[B, N]`; `CostError` where the model returns something else."""
         import torch
 
         batch, count = candidates.shape[:2]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.adapters.base import HostPlanner, RowCost, check_fit, check_shape
 from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer
+from vj2_ddim_plugin.spec import ActionSpec
 
 if TYPE_CHECKING:
     from torch import Tensor

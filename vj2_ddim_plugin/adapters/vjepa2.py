@@ -166,17 +166,7 @@ class VJEPA2CEM(HostPlanner):
 
 @dataclass(frozen=True)
 class HostLimits:
-    """What the host's own samples keep to.
-
-    Attributes:
-        maxnorm: Largest size of x, y and z.
-        axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper; negative ones
-            count from the end.
-        close_gripper: From this step on the gripper closes, or None.
-
-    Raises:
-        ConfigError: `axis` has another index.
-    """
+    """What the host's own samples keep to; the fields are arguments of its `cem`."""
 
     maxnorm: float
     axis: Mapping[int, float]
@@ -218,11 +208,7 @@ def _with_time(tensor: Tensor, ndim: int) -> Tensor:
 def last_frame(
     world_model: WorldModel, context_frame: Tensor, context_pose: Tensor, actions: Tensor
 ) -> Tensor:
-    """The latents `[n, HW, D]` that actions `[n, rollout, 7]` lead to, poses carried along.
-
-    Raises:
-        ContextError: The world model returned another shape.
-    """
+    """The latents `[n, HW, D]` that actions `[n, rollout, 7]` lead to, poses carried along."""
     import torch
 
     count = len(actions)

@@ -24,58 +24,35 @@ from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["COMMANDS", "GROUP", "Command", "build_app", "find_commands", "in_options", "main"]
+__all__ = ["COMMANDS", "Command", "build_app", "find_commands", "in_options", "lazy_app", "main"]
 
 GROUP = "vj2_ddim_plugin.commands"
 
 
 @dataclass(frozen=True)
 class Command:
-    """One subcommand: where it is (`module:name`, of a function or a Typer app), and what it needs.
+    """One subcommand: a function or a Typer app, imported only when it is called."""
 
-    Attributes:
-        target: `module:name`; empty where no installed distribution has it.
-        install: What pip is to be told where a module is missing.
-        help: A line.
-    """
-
-    target: str
-    install: str
+    target: str  # module:name; empty where no installed distribution has it
+    install: str  # what pip is to be told where a module is missing
     help: str
 
 
-TRAIN, EXPORT, CLI = (f"'vj2-ddim-plugin[{extra}]'" for extra in ("train", "export", "cli"))
+TRAINING, EXPORT, CLI = "vj2_ddim_training", "vj2_ddim_export", "vj2_ddim_plugin.cli"
 COMMANDS = {
-    "data": Command(
-        "vj2_ddim_training.data.commands:app", TRAIN, "Generate and inspect gesture data."
-    ),
-    "train": Command(
-        "vj2_ddim_training.commands:train", TRAIN, "Train a denoiser on gestures or latents."
-    ),
-    "train-ranker": Command(
-        "vj2_ddim_training.commands:train_ranker", TRAIN, "Train a ranker for a denoiser."
-    ),
-    "evaluate": Command(
-        "vj2_ddim_training.commands:evaluate", TRAIN, "Measure a checkpoint, by protocol."
-    ),
-    "export": Command(
-        "vj2_ddim_export.commands:export", EXPORT, "Turn a checkpoint into an ONNX bundle."
-    ),
-    "inspect": Command(
-        "vj2_ddim_plugin.cli.commands:inspect", CLI, "Say all there is to know about a bundle."
-    ),
-    "plan": Command("vj2_ddim_plugin.cli.commands:plan", CLI, "Plan from the shell with a bundle."),
-    "doctor": Command(
-        "vj2_ddim_plugin.cli.commands:doctor",
-        CLI,
-        "Say what this machine can do, and why CUDA did not load.",
-    ),
-    "adapters": Command(
-        "vj2_ddim_plugin.cli.commands:adapters",
-        CLI,
-        "List the host planners this can stand in for.",
-    ),
-    "benchmark": Command("", "vj2-ddim-benchmark", "Compare planners on unseen touch screens."),
+    name: Command(target, f"'vj2-ddim-plugin[{extra}]'" if extra else "vj2-ddim-benchmark", words)
+    for name, target, extra, words in (
+        ("data", f"{TRAINING}.data.commands:app", "train", "Make and inspect gesture data."),
+        ("train", f"{TRAINING}.commands:train", "train", "Train a denoiser."),
+        ("train-ranker", f"{TRAINING}.commands:train_ranker", "train", "Train a ranker for it."),
+        ("evaluate", f"{TRAINING}.commands:evaluate", "train", "Measure a checkpoint."),
+        ("export", f"{EXPORT}.commands:export", "export", "Make an ONNX bundle of a checkpoint."),
+        ("inspect", f"{CLI}.commands:inspect", "cli", "Say all there is to know about a bundle."),
+        ("plan", f"{CLI}.commands:plan", "cli", "Plan from the shell with a bundle."),
+        ("doctor", f"{CLI}.commands:doctor", "cli", "Say what runs here, and why CUDA does not."),
+        ("adapters", f"{CLI}.commands:adapters", "cli", "List the hosts that it can stand in for."),
+        ("benchmark", "", "", "Compare planners on unseen touch screens."),
+    )
 }
 
 
@@ -90,26 +67,27 @@ def find_commands() -> dict[str, Command]:
     return found
 
 
-def _load(name: str, command: Command) -> Any:  # noqa: ANN401
+def _load(words: str, command: Command) -> Any:  # noqa: ANN401
     """The function or Typer app behind a subcommand; where it is missing, what to install."""
     module, _, attribute = command.target.partition(":")
     if not module:
-        raise ConfigError(f"'vj2-ddim {name}' is not installed. Run: pip install {command.install}")
+        raise ConfigError(f"'{words}' is not installed. Run: pip install {command.install}")
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
+        package, dot, _ = (error.name or "").partition(".")
+        if dot and package == module.partition(".")[0]:
+            raise  # a part of the package itself: no install brings it
         raise ConfigError(
-            f"'vj2-ddim {name}' needs the module {error.name!r}, which is not installed. Run: "
+            f"'{words}' needs the module {error.name!r}, which is not installed. Run: "
             f"pip install {command.install}"
         ) from error
 
 
-def build_app() -> typer.Typer:
-    """The Typer app. Subcommands stand in by name until one is called."""
+def lazy_app(commands: Mapping[str, Command], help: str) -> typer.Typer:
+    """A Typer app whose subcommands, which may be such apps too, stand in by name until called."""
     import typer
     from typer.core import TyperGroup
-
-    commands = find_commands()
 
     class LazyGroup(TyperGroup):
         """Replaces the stand-in of a subcommand by the real one when it is to run."""
@@ -119,7 +97,7 @@ def build_app() -> typer.Typer:
             name, stand_in, rest = super().resolve_command(ctx, args)
             if name is None or stand_in is None:
                 return name, stand_in, rest
-            target = _load(name, commands[name])
+            target = _load(f"{ctx.command_path} {name}", commands[name])
             if not isinstance(target, typer.Typer):
                 wrapper = typer.Typer(add_completion=False)
                 wrapper.command(name=name)(target)
@@ -135,10 +113,21 @@ def build_app() -> typer.Typer:
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
-        help="Train, export, run and benchmark a DDIM optimizer for latent world-model planners.",
+        help=help,
     )
     for name, command in commands.items():
         app.command(name, help=command.help)(lambda: None)
+    return app
+
+
+def build_app() -> typer.Typer:
+    """The Typer app of `vj2-ddim`."""
+    import typer
+
+    app = lazy_app(
+        find_commands(),
+        help="Train, export, run and benchmark a DDIM optimizer for latent world-model planners.",
+    )
 
     @app.callback(invoke_without_command=True)
     def version(
@@ -220,7 +209,7 @@ def _speaking_options(command: Any) -> Callable[[Any], Any]:  # noqa: ANN401
 
 # In this order: `name=value`; what is quoted, which stays; a name alone.
 _WORDS = re.compile(
-    r"""(?<![\w./\\-])(?P<name>[a-z]\w*)=(?P<value>'[^']*'|"[^"]*"|\([^()]*\)|[-./~]*\w(?:[\w.+/-]*\w)?)
+    r"""(?<![\w./\\?&-])(?P<name>[a-z]\w*)=(?P<value>'[^']*'|"[^"]*"|\([^()]*\)|[-./~]*\w(?:[\w.+/-]*\w)?)
     | (?<!\w)(?:'[^'\n]*'|"[^"\n]*")(?!\w)
     | (?<![\w./\\=-])(?P<alone>[a-z]\w*)(?![\w/\\=(\[-]|\.\w)""",
     re.VERBOSE,
@@ -234,12 +223,8 @@ def in_options(message: str, flags: Mapping[str, str], off: Mapping[str, str] = 
     `name='value'` becomes `--name value`, for any name where the value is quoted, for an option of
     the command where it is not. The name of an option stands alone where it cannot be a plain word:
     with an underscore in it, or at the message's beginning and followed by what is said of a
-    setting. What is quoted, and what is part of a path, stays.
-
-    Args:
-        message: What an error says.
-        flags: The command's options, `{"num_threads": "--num-threads"}`.
-        off: For those that are true or false, the option that says false.
+    setting. What is quoted, and what is part of a path, stays. `flags` are the command's options
+    by Python's name, `off` those that say false.
     """
 
     def spoken(match: re.Match[str]) -> str:

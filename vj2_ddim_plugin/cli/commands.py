@@ -14,26 +14,32 @@ from vj2_ddim_plugin.adapters.registry import FoundAdapter, find_adapters
 from vj2_ddim_plugin.bundle import Bundle, read_bundle
 from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.cli.doctor import RUNS, examine, time_one_plan
-from vj2_ddim_plugin.engine.providers import PROVIDERS
+from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError, ContextError, ProviderError
 from vj2_ddim_plugin.files import atomic_path, write_json
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.onnx import PROVIDERS, SessionSettings
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.planning import SearchSettings
 
 __all__ = ["adapters", "doctor", "inspect", "plan"]
 
+CONDITIONS = "An .npz with the bundle's context arrays, [B, ...] each; none if unconditional."
+PLAN_FILE = Path("plan.npy")
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write it as JSON.")]
 
 
+@options
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
+    session: SessionSettings,
     json_file: JsonFile = None,
 ) -> None:
     """Say all there is to know about a bundle: what it samples, from what, and how exactly."""
     read = read_bundle(bundle)
-    model = BundleModel(read, "auto")
-    description = {**_describe(read), "runs on": model.provider}
+    with BundleModel(read, session) as model:
+        description = {**_describe(read), "runs on": model.provider}
     print_table(list(description.items()), title=str(bundle))
     if json_file is not None:
         write_json(json_file, description)
@@ -62,46 +68,21 @@ def _describe(bundle: Bundle) -> dict[str, object]:
     }
 
 
+@options
 def plan(
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder.")],
-    conditions: Annotated[
-        Path | None,
-        typer.Option(
-            help="An .npz with the bundle's context arrays, [B, ...] each; not needed for an "
-            "unconditional bundle."
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Where the actions go: an .npy of [B, L, A].")] = Path(
-        "plan.npy"
-    ),
+    search: SearchSettings,
+    session: SessionSettings,
+    conditions: Annotated[Path | None, typer.Option(help=CONDITIONS)] = None,
+    out: Annotated[Path, typer.Option(help="The actions' file, an .npy [B, L, A].")] = PLAN_FILE,
     picture: Annotated[Path | None, typer.Option(help="Also draw the plans.")] = None,
     num_plans: Annotated[int, typer.Option(help="B, for an unconditional bundle.")] = 1,
-    num_inference_steps: Annotated[int, typer.Option(help="DDIM steps N.")] = 10,
-    eta: Annotated[float, typer.Option(help="0 is DDIM, 1 is DDPM.")] = 0.0,
-    guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance; 1 is off.")] = 1,
-    temperature: Annotated[
-        float, typer.Option(help="Std of the starting noise; below 1, surer plans.")
-    ] = 1.0,
-    provider: Annotated[
-        str, typer.Option(help="auto, cpu or cuda; by name it is strict.")
-    ] = "auto",
-    project: Annotated[bool, typer.Option(help="Project the plan onto valid gestures.")] = True,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write times and counts.")
+        Path | None, typer.Option("--json", help="Also write counts and times.")
     ] = None,
 ) -> None:
-    """Sample one plan a condition. There is no world model here, so nothing is ranked."""
-    optimizer = DDIMOptimizer.from_bundle(
-        bundle,
-        provider=provider,
-        num_inference_steps=num_inference_steps,
-        eta=eta,
-        guidance_scale=guidance_scale,
-        temperature=temperature,
-        project=project,
-        seed=seed,
-    )
+    """Sample one plan a condition. There is no world model here, so no cost ranks the plans."""
+    optimizer = DDIMOptimizer.from_bundle(bundle, search, session=session)
     inputs = optimizer.model.condition.inputs
     if inputs and conditions is None:
         shapes = ", ".join(f"{name} [B, {', '.join(map(str, inputs[name]))}]" for name in inputs)
@@ -111,25 +92,25 @@ def plan(
     with atomic_path(out) as temporary, open(temporary, "wb") as stream:
         np.save(stream, result.actions)
     if picture is not None:
-        from vj2_ddim_plugin.cli.pictures import (
-            plot_plan,
-            save_figure,
-        )  # matplotlib is slow to load
+        from vj2_ddim_plugin.cli.pictures import plot_plan, save_figure  # matplotlib loads slowly
 
         save_figure(plot_plan(result.actions, optimizer.action_spec), picture)
-    summary = {
+    if json_file is not None:
+        write_json(json_file, _summary(result))
+    say(
+        f"{len(result.actions)} plans {result.actions.shape[1:]} in "
+        f"{1e3 * result.wall_time_s['total']:.1f} ms on {result.provider}, written to {out}"
+    )
+
+
+def _summary(result: PlanResult) -> dict[str, object]:
+    return {
         "plans": len(result.actions),
         "provider": result.provider,
         "wall_time_ms": {name: 1e3 * seconds for name, seconds in result.wall_time_s.items()},
         "num_denoiser_evaluations": result.num_denoiser_evaluations,
         "projection_distance": [float(value) for value in result.projection_distance],
     }
-    if json_file is not None:
-        write_json(json_file, summary)
-    say(
-        f"{len(result.actions)} plans {result.actions.shape[1:]} in "
-        f"{1e3 * result.wall_time_s['total']:.1f} ms on {result.provider}, written to {out}"
-    )
 
 
 def _read_conditions(path: Path) -> dict[str, FloatArray]:
@@ -147,7 +128,9 @@ def _read_conditions(path: Path) -> dict[str, FloatArray]:
         ) from error
 
 
+@options
 def doctor(
+    session: SessionSettings,
     bundle: Annotated[Path | None, typer.Option(help="Time one plan of this bundle.")] = None,
     require: Annotated[
         list[str] | None, typer.Option(help="Fail unless this provider runs; may be repeated.")
@@ -157,17 +140,17 @@ def doctor(
     """Say what this machine can do: which providers really run, and why the others do not."""
     unknown = sorted(set(require or ()) - set(PROVIDERS))
     if unknown:
-        raise ConfigError(f"--require {unknown[0]} is unknown; use one of {', '.join(PROVIDERS)}")
+        raise ConfigError(f"require {unknown[0]!r} is unknown; use one of {', '.join(PROVIDERS)}")
     findings = examine()
     _show(findings)
     if bundle is not None:  # after the rest: what is wrong with a bundle may be read off it
-        findings["bundle"] = time_one_plan(bundle)
+        findings["bundle"] = time_one_plan(bundle, session)
         _show({"bundle": findings["bundle"]})
     if json_file is not None:
         write_json(json_file, findings)
     for name in require or ():
         if findings["providers"][name] != RUNS:
-            raise ProviderError(f"--require {name}: it {findings['providers'][name]}")
+            raise ProviderError(f"require={name!r}: it {findings['providers'][name]}")
 
 
 def _show(findings: Mapping[str, Any]) -> None:

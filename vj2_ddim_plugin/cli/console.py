@@ -52,25 +52,26 @@ def print_table(
             whatever the width of the terminal.
         lines: Whether a line parts the rows.
     """
-    rows = [[Text("" if cell is None else str(cell)) for cell in row] for row in rows]
+    texts = [[Text("" if cell is None else str(cell)) for cell in row] for row in rows]
     table = Table(
         show_header=bool(headings),
         show_lines=lines,
         box=SIMPLE_HEAD if numbers else HEAVY_HEAD,
         padding=(0, 1, 0, 0) if numbers else (0, 1),
     )
-    for number in range(max([len(headings), *(len(row) for row in rows)])):
+    for number in range(max([len(headings), *(len(row) for row in texts)])):
         heading = headings[number] if number < len(headings) else ""
         right = numbers and number > 0
         table.add_column(
             Text(heading), justify="right" if right else "left", overflow="fold", no_wrap=numbers
         )
-    for row in rows:
+    for row in texts:
         table.add_row(*row)
     console = Console()
     if numbers or not console.is_terminal:
         wide = console.options.update(max_width=UNBOUNDED)
-        console.width = max(console.width, console.measure(table, options=wide).maximum)
+        natural = console.measure(table, options=wide).maximum
+        console = Console(width=max(natural, console.width), height=console.height)
     if title:  # beside the table: Rich would break it at the table's width
         say(title, style="italic")
     console.print(table)

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from vj2_ddim_plugin.engine.providers import PROVIDERS, TF32_OVERRIDE, SessionSettings
 from vj2_ddim_plugin.errors import ProviderError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.onnx import PROVIDERS, TF32_OVERRIDE, SessionSettings
+from vj2_ddim_plugin.onnx.session import OnnxGraph, available_providers, why_not
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.session import OnnxGraph, available_providers, why_not
 
 __all__ = ["EXTRAS", "RUNS", "examine", "time_one_plan"]
 
 EXTRAS = {
     "cli": ("typer", "rich", "matplotlib"),
-    "train": ("torch", "wandb", "scipy", "h5py"),
+    "train": ("torch", "wandb", "scipy", "h5py", "filelock"),
     "export": ("torch", "onnx", "onnxscript"),
 }
 RUNS = "runs"
@@ -47,11 +47,7 @@ TINY_GRAPH = (
 
 
 def examine() -> dict[str, Any]:
-    """Look at this machine and this installation; plain values, ready for JSON.
-
-    Returns:
-        Sections by name. `providers` holds `"runs"`, or why not, for each provider by its name.
-    """
+    """Sections of findings about this machine and this installation, ready for JSON."""
     return {
         "versions": {
             "vj2-ddim-plugin": _version("vj2-ddim-plugin"),
@@ -85,7 +81,7 @@ def _whether_it_runs(provider: str) -> str:
     if provider != "cpu" and (reason := why_not(provider)):
         return f"does not run: {reason}"
     try:
-        with OnnxGraph(TINY_GRAPH, SessionSettings(provider, allow_tf32=True)) as graph:
+        with OnnxGraph(TINY_GRAPH, SessionSettings(provider=provider, allow_tf32=True)) as graph:
             (doubled,) = graph.run({"x": np.ones(2, np.float32)})
     except ProviderError as error:
         return f"does not run: {error}"
@@ -106,17 +102,10 @@ def _processor() -> Iterator[tuple[str, Any]]:
         yield "load of 1, 5, 15 minutes", [round(load, 2) for load in os.getloadavg()]
 
 
-def time_one_plan(bundle: Path | str) -> dict[str, Any]:
-    """Load a bundle, plan a first time and then warm, for one problem and without a cost.
-
-    Returns:
-        Plain values, ready for JSON.
-
-    Raises:
-        BundleError: The bundle is incomplete, changed or inconsistent.
-    """
+def time_one_plan(bundle: Path | str, session: SessionSettings | None = None) -> dict[str, Any]:
+    """Load a bundle, plan a first time and then warm, for one problem and without a cost."""
     started = time.perf_counter()
-    with BundleModel(bundle) as model:
+    with BundleModel(bundle, session or SessionSettings()) as model:
         loaded = time.perf_counter()
         optimizer = DDIMOptimizer(model)
         context = {

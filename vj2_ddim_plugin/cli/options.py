@@ -31,12 +31,8 @@ __all__ = ["options"]
 def options(command: Callable[..., None]) -> Callable[..., None]:
     """A command for Typer, in place of one that takes whole settings.
 
-    Args:
-        command: Its parameters are settings classes, and options or arguments of its own. One of
-            its own that has the name of a field stands in place of the field's option.
-
-    Raises:
-        TypeError: Two settings classes have a field of one name with different defaults.
+    A parameter of its own that has the name of a field stands in place of the field's option. Two
+    classes that share a field must agree on its default.
     """
     hints = get_type_hints(command, include_extras=True)
     given = inspect.signature(command).parameters
@@ -55,6 +51,7 @@ def options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**values: Any) -> None:  # noqa: ANN401
+        values = {each.name: each.default for each in expanded.values()} | values
         settings = {name: _settings_from(kind, values) for name, kind in groups.items()}
         command(**settings, **{name: values[name] for name in given if name not in groups})
 
@@ -83,7 +80,8 @@ def _options_of(kind: type[Settings]) -> dict[str, inspect.Parameter]:
             default = ",".join(map(str, default)) if isinstance(default, tuple) else default
         elif _origin(hint) in (Mapping, dict):
             hint = list[str] | None
-            default = [f"{key}={value}" for key, value in (each.default or {}).items()] or None
+            pairs = default.items() if isinstance(default, Mapping) else ()
+            default = [f"{key}={value}" for key, value in pairs] or None
         option = typer.Option(_flag(each.name, rule, hint), help=_help(rule))
         made[each.name] = inspect.Parameter(
             each.name,

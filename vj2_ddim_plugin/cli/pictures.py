@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.gestures import pressed
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["draw_channels", "draw_paths", "num_samples", "plot_plan", "save_figure"]
 
@@ -19,16 +20,7 @@ PRESS_COLOR = "0.85"
 
 
 def plot_plan(actions: FloatArray, spec: ActionSpec, max_samples: int = 4) -> Figure:
-    """Plans over time, one a row, and their paths on the screen when they are touches.
-
-    Args:
-        actions: `[n, L, A]`, in the planner's units.
-        spec: Names and bounds the channels.
-        max_samples: Rows at most.
-
-    Raises:
-        ActionError: The shape is not that of plans.
-    """
+    """Plans `[n, L, A]` over time, one a row, and touches also as paths on the screen."""
     if actions.ndim != 3 or actions.shape[1:] != (spec.length, spec.num_channels):
         raise ActionError(
             f"plans have shape {actions.shape}, expected [n, {spec.length}, {spec.num_channels}]"
@@ -65,7 +57,7 @@ def draw_channels(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
             seconds,
             0,
             1,
-            where=spec.pressed(actions),
+            where=pressed(actions, spec),
             transform=axis.get_xaxis_transform(),
             color=PRESS_COLOR,
             linewidth=0,
@@ -75,19 +67,12 @@ def draw_channels(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
 
 
 def draw_paths(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
-    """Draw the pressed path of each of `[n, L, A]` on the screen; a dot is where it starts.
-
-    Args:
-        axis: A matplotlib Axes. The y axis points down, as on a screen.
-        actions: `[n, L, A]` touches with two coordinates.
-        spec: What they are.
-    """
+    """Draw the pressed path of each of `[n, L, A]` on the screen; a dot is where it starts."""
     x, y = spec.coordinate_indices
     for index, sequence in enumerate(actions):
-        pressed = spec.pressed(sequence)
-        if not pressed.any():
+        path = sequence[pressed(sequence, spec)]
+        if not len(path):
             continue
-        path = sequence[pressed]
         color = f"C{index % 10}"
         axis.plot(path[:, x], path[:, y], color=color, linewidth=1.2, alpha=0.8)
         axis.plot(path[0, x], path[0, y], "o", color=color, markersize=4)
