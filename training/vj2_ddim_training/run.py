@@ -1,6 +1,6 @@
 """One whole run: data, model, trainer, tracker, put together from settings."""
 
-# ruff: noqa: RUF009  (a setting makes a dataclass field)
+
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, replace
