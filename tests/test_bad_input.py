@@ -3,8 +3,7 @@
 import errno
 import json
 import logging
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from builders.training import LENGTH, make_gestures, make_model, vj2_ddim, write
 from vj2_ddim_plugin.bundle import write_manifest
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vj2_ddim_training.run_folder import RunFolder
 
 SMALL = ("--sequence-length", LENGTH, "--d-model", 16, "--num-layers", 1, "--num-epochs", 1)
 SMALL += ("--batch-size", 8, "--num-validation", 4, "--wandb", "disabled")
@@ -34,7 +34,7 @@ def refused(capfd):
         error = capfd.readouterr().err
         assert status == 1, error
         assert error.count("vj2-ddim: error: ") == 1
-        assert error.startswith("vj2-ddim: error: ")
+        assert "\nvj2-ddim: error: " in f"\n{error}"  # after the progress, on a line of its own
         assert "Traceback" not in error
         for word in words:
             assert word in error
@@ -229,19 +229,19 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            (("--nhead", 3), ["nhead 3", "d_model 16"]),
-            (("--nhead", 3, "--architecture", "minimal"), ["nhead 3", "d_model 16"]),
-            (("--d-model", 17, "--nhead", 1), ["d_model", "even", "17"]),
-            (("--d-model", 0), ["d_model", "at least 1"]),
-            (("--d-model", -8), ["d_model", "at least 1"]),
-            (("--num-layers", 0), ["num_layers", "at least 1"]),
-            (("--nhead", 0), ["nhead", "at least 1"]),
-            (("--patch-size", 4), ["patch_size", "6 rows", "4"]),
+            (("--nhead", 3), ["nhead 3", "--d-model 16"]),
+            (("--nhead", 3, "--architecture", "minimal"), ["nhead 3", "--d-model 16"]),
+            (("--d-model", 17, "--nhead", 1), ["--d-model", "even", "17"]),
+            (("--d-model", 0), ["--d-model", "at least 1"]),
+            (("--d-model", -8), ["--d-model", "at least 1"]),
+            (("--num-layers", 0), ["--num-layers", "at least 1"]),
+            (("--nhead", 0), ["--nhead", "at least 1"]),
+            (("--patch-size", 4), ["--patch-size", "6 rows", "4"]),
             (("--architecture", "minimal", "--condition", "sketch"), ["minimal", "unconditional"]),
-            (("--batch-size", 0), ["batch_size"]),
-            (("--num-epochs", 0), ["num_epochs"]),
+            (("--batch-size", 0), ["--batch-size"]),
+            (("--num-epochs", 0), ["--num-epochs"]),
             (("--lr", "nan"), ["lr"]),
-            (("--num-threads", -1), ["num_threads"]),
+            (("--num-threads", -1), ["--num-threads"]),
             (("--sequence-length", 0), ["sequence", "at least 1"]),
             (("--sequence-length", -5), ["at least 1"]),
             (("--prediction-type", "epsilon", "--beta-schedule", "zero_terminal_snr"),
@@ -259,9 +259,9 @@ class TestSettings:
         for options, words in (
             (("--steps", 0), ["num_inference_steps", "0"]),
             (("--steps", 1001), ["num_inference_steps", "1001"]),
-            (("--num-generated", 0), ["num_generated"]),
-            (("--num-sequences", -1), ["num_sequences"]),
-            (("--num-threads", -1), ["num_threads"]),
+            (("--num-generated", 0), ["--num-generated"]),
+            (("--num-sequences", -1), ["--num-sequences"]),
+            (("--num-threads", -1), ["--num-threads"]),
             (("--seed", -1), ["seed"]),
         ):
             refused("evaluate", tmp_path / "c.pt", data, *options, words=words)
@@ -274,7 +274,7 @@ class TestFullDisk:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(torch, "save", write_half)
-        words = ["checkpoint.pt", "No space left on device", "free some space", "--resume"]
+        words = ["checkpoint.pt", "No space left on device", "free some space"]
         refused(*train(data, tmp_path / "run"), words=words)
         left = sorted(path.name for path in (tmp_path / "run").iterdir())
         assert left == ["metrics.jsonl", "pictures"]
@@ -292,7 +292,7 @@ class TestFullDisk:
         arguments = train(data, tmp_path / "run", "--num-epochs", 3)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(torch, "save", fail_at_second)
-            refused(*arguments, words=["checkpoint.pt", "unexpected pos", "--resume"])
+            refused(*arguments, words=["checkpoint.pt", "unexpected pos"])
         assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").training["epoch"] == 1
         assert not list((tmp_path / "run").glob(".*"))
         assert vj2_ddim(*arguments, "--resume") == 0
@@ -303,12 +303,9 @@ class TestFullDisk:
 class TestOneRunAtATime:
     def test_a_folder_in_use(self, tmp_path, data, refused):
         run = tmp_path / "run"
-        run.mkdir()
-        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-            (run / "run.lock").write_text(str(other.pid))
-            words = [str(run), f"running process {other.pid}", "--save-dir"]
+        with RunFolder(run).claim(resume=False, overwrite=False):
+            words = [str(run), f"running process {os.getpid()}", "--save-dir"]
             refused(*train(data, run), words=words)
-            other.communicate(b"\n")
         assert vj2_ddim(*train(data, run)) == 0  # the other one is gone
 
     def test_a_folder_with_a_run(self, tmp_path, data, refused):

@@ -152,15 +152,15 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="Of a folder with a manifest.")] = "validation",
     nhead: Annotated[int, typer.Option(help="Head count of an original checkpoint.")] = 0,
-    num_threads: Annotated[
-        int, typer.Option(help="Torch's threads; 0 leaves its choice.", min=0)
-    ] = 0,
+    num_threads: Annotated[int, typer.Option(help="Torch's threads; 0 leaves its choice.")] = 0,
     json_file: Annotated[
         Path | None,
         typer.Option("--json", help="Also write {protocol: {num_inference_steps: {measure: x}}}."),
     ] = None,
 ) -> None:
     """Measure recreation and generation, by protocol, for several numbers of denoiser steps."""
+    if num_threads < 0:
+        raise ConfigError(f"num_threads must be at least 0; found {num_threads}")
     if num_threads:
         torch.set_num_threads(num_threads)
     model = load_checkpoint(checkpoint, nhead or None).model
