@@ -13,9 +13,7 @@ import torch
 from builders.training import LENGTH, make_gestures, make_model, vj2_ddim, write_data
 
 from vj2_ddim_plugin.bundle import write_manifest
-from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 SMALL = ("--sequence-length", LENGTH, "--d-model", 16, "--num-layers", 1, "--num-epochs", 1)
@@ -319,8 +317,3 @@ class TestOneRunAtATime:
         words = ["already holds a run", "--resume", "--overwrite", "--save-dir"]
         refused(*train(data, tmp_path / "run"), words=words)
         assert sha256_of(tmp_path / "run" / "checkpoint.pt") == before
-
-
-def test_a_misspelt_setting_of_a_plan_is_named_before_the_bundle_is_opened(tmp_path):
-    with pytest.raises(ConfigError, match=r"'num_candidate' is no setting.*num_candidates"):
-        DDIMOptimizer.from_bundle(tmp_path / "nothing", num_candidate=4)

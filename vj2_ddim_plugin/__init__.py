@@ -7,7 +7,9 @@ from vj2_ddim_plugin.interface import (
     PlanningProblem,
     PlanResult,
 )
+from vj2_ddim_plugin.onnx import SessionSettings
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.planning import SearchSettings
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec
 
@@ -20,6 +22,8 @@ __all__ = [
     "PlanConstraints",
     "PlanResult",
     "PlanningProblem",
+    "SearchSettings",
+    "SessionSettings",
     "__version__",
 ]
 

@@ -68,9 +68,9 @@ def to_x0_and_epsilon(
     model_output: FloatArray, sample: FloatArray, timestep: int, schedule: NoiseSchedule
 ) -> tuple[FloatArray, FloatArray]:
     """Turn any prediction type into `(pred_original_sample, epsilon)`, see `conversion`."""
-    found = conversion(schedule.prediction_type, schedule.alpha_cumprod(timestep))
-    x0, epsilon = (of_sample * sample + of_output * model_output for of_sample, of_output in found)
-    return x0, epsilon
+    of_x0, of_epsilon = conversion(schedule.prediction_type, schedule.alpha_cumprod(timestep))
+    x0 = of_x0[0] * sample + of_x0[1] * model_output
+    return x0, of_epsilon[0] * sample + of_epsilon[1] * model_output
 
 
 def clip_to(bounds: Bounds) -> Correction:
@@ -102,21 +102,13 @@ def classifier_free_guidance(
 
 
 class AffineStep(NamedTuple):
-    """The numbers of one DDIM step: all it computes are sums of known multiples.
+    """The numbers of one DDIM step: all it computes are sums of known multiples."""
 
-    Attributes:
-        x0_of_sample: What of the sample is in x0.
-        x0_of_output: What of the model output is in x0.
-        prev_of_x0: What of x0 is in the next sample.
-        prev_of_sample: What of the sample is in the next sample.
-        sigma: The standard deviation of the noise that is added.
-    """
-
-    x0_of_sample: float
+    x0_of_sample: float  # what of the sample is in x0
     x0_of_output: float
-    prev_of_x0: float
+    prev_of_x0: float  # what of x0 is in the next sample
     prev_of_sample: float
-    sigma: float
+    sigma: float  # the standard deviation of the noise that is added
 
 
 @lru_cache(maxsize=4096)
@@ -128,8 +120,9 @@ def affine_step(
     signal, noise = signal_and_noise(alpha)
     sigma = eta * math.sqrt((1.0 - alpha_prev) / (1.0 - alpha) * (1.0 - alpha / alpha_prev))
     direction = math.sqrt(max(1.0 - alpha_prev - sigma**2, 0.0)) / noise
+    of_sample_and_output, _ = conversion(schedule.prediction_type, alpha)
     of_x0 = math.sqrt(alpha_prev) - direction * signal
-    return AffineStep(*conversion(schedule.prediction_type, alpha).x0, of_x0, direction, sigma)
+    return AffineStep(*of_sample_and_output, of_x0, direction, sigma)
 
 
 def ddim_step(
@@ -212,18 +205,6 @@ def inpainting_steps(
 
     `correct` puts what is known into the predicted x0 (eq. 8). The rest of the sample was drawn
     without knowing it; going back and forth (algorithm 1) lets the denoiser make the two agree.
-
-    Args:
-        denoiser: `(sample, timestep) -> model_output`.
-        sample: x_T.
-        pairs: The timesteps.
-        schedule: The noise schedule.
-        correct: Replaces the known part of a predicted x0.
-        draw_noise: Standard normal noise of the sample's shape.
-        eta: 0 is DDIM, 1 is DDPM.
-
-    Returns:
-        One `Step` for each pair.
     """
     for timestep, prev_timestep in pairs:
         kept = schedule.alpha_cumprod(timestep) / schedule.alpha_cumprod(prev_timestep)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -29,6 +29,14 @@ from vj2_ddim_plugin.settings import with_changes
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = ["BundleModel", "CostPredictor", "EncodedContext", "SamplerModel", "ranker_of"]
+
+
+CostPredictor = Callable[[FloatArray, FloatArray], FloatArray]
+"""The ranker: diffused candidates `[n, M, C]` and condition tokens `[n, S, W]` to a cost `[n]` that
+is comparable among the candidates of one problem, lower is better.
+
+It reads the tokens, which are encoded once a plan anyway, so that ranking many candidates costs
+about as much as one denoising step, however slow the world model is."""
 
 
 class EncodedContext(NamedTuple):
@@ -71,26 +79,6 @@ class SamplerModel(Protocol):
         ...
 
 
-class CostPredictor(Protocol):
-    """The ranker: predicts a cost that is comparable among the candidates of one problem.
-
-    It reads the condition tokens, which are encoded once a plan anyway, so that ranking many
-    candidates costs about as much as one denoising step, however slow the world model is.
-    """
-
-    def __call__(self, candidates: FloatArray, condition: FloatArray, /) -> FloatArray:
-        """Predict.
-
-        Args:
-            candidates: Diffused arrays `[n, M, C]`, normalized.
-            condition: Condition tokens `[n, S, W]`; not changed in place.
-
-        Returns:
-            `[n]`, lower is better.
-        """
-        ...
-
-
 def ranker_of(model: SamplerModel) -> CostPredictor | None:
     """The model's ranker: its attribute `ranker`, which a `SamplerModel` may have."""
     ranker: CostPredictor | None = getattr(model, "ranker", None)
@@ -111,7 +99,8 @@ class BundleModel:
     Raises:
         BundleError: The bundle is incomplete, changed, or its graphs do not fit its manifest.
         ConfigError: A setting is unknown or out of range.
-        ProviderError: The provider asked for is not the one that runs.
+        ProviderError: The provider asked for is not the one that runs; later, a run failed or the
+            model was closed.
     """
 
     def __init__(
@@ -130,18 +119,15 @@ class BundleModel:
             name: self._load(self.bundle.folder / name, spec)
             for name, spec in self.bundle.graph_specs.items()
         }
+        self._denoiser = self._rows[DENOISER]
 
     @property
     def provider(self) -> str:
         """The execution provider that runs."""
-        return self._rows[DENOISER].graph.provider
+        return self._denoiser.graph.provider
 
     def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
-        """Run `condition.onnx`; None for an unconditional bundle.
-
-        Raises:
-            ProviderError: The run failed, or the model was closed.
-        """
+        """Run `condition.onnx`; None for an unconditional bundle."""
         if CONDITION not in self._rows:
             return None
         condition, null_condition = self._rows[CONDITION].run(dict(context))
@@ -150,15 +136,11 @@ class BundleModel:
     def denoise(
         self, sample: FloatArray, timestep: int, condition: FloatArray | None
     ) -> FloatArray:
-        """Run `denoiser.onnx` once.
-
-        Raises:
-            ProviderError: The run failed, or the model was closed.
-        """
+        """Run `denoiser.onnx` once."""
         feeds: Feeds = {"sample": sample, "timestep": _timesteps(len(sample), timestep)}
         if condition is not None:
             feeds["condition"] = condition
-        return self._rows[DENOISER].run(feeds)[0]
+        return self._denoiser.run(feeds)[0]
 
     @property
     def ranker(self) -> CostPredictor | None:

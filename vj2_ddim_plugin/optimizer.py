@@ -184,12 +184,7 @@ def _plan_or_fall_back(
     spec: ActionSpec,
     on_failure: Sequence[Fallback],
 ) -> PlanResult:
-    """The plan, or the first answer of the chain; `failures` holds what went wrong before it.
-
-    Raises:
-        Exception: What the plan raised, when the chain is empty or every link of it failed too;
-            its notes say how.
-    """
+    """The plan, or the first answer of the chain; `failures` holds what went wrong before it."""
     started = time.perf_counter()
     try:
         return plan(problem)

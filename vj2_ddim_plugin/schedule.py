@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,7 +22,6 @@ __all__ = [
     "ORIGINAL_SCHEDULE",
     "PREDICTION_TYPES",
     "TIMESTEP_SPACINGS",
-    "Conversion",
     "NoiseSchedule",
     "conversion",
     "signal_and_noise",
@@ -173,16 +172,8 @@ ORIGINAL_SCHEDULE = NoiseSchedule("linear", "epsilon", timestep_spacing="linspac
 """The original script's schedule, which its checkpoints do not record."""
 
 
-class Conversion(NamedTuple):
-    """What a denoiser said, as x0 and as epsilon.
-
-    Attributes:
-        x0: How much of the sample and of the model output is in x0.
-        epsilon: How much of the two is in epsilon.
-    """
-
-    x0: tuple[Any, Any]
-    epsilon: tuple[Any, Any]
+Multiples = tuple[Any, Any]
+"""How much of the sample, and of the model output, is in something: two numbers, or two arrays."""
 
 
 def signal_and_noise(alpha_cumprod: Any) -> tuple[Any, Any]:  # noqa: ANN401
@@ -191,13 +182,15 @@ def signal_and_noise(alpha_cumprod: Any) -> tuple[Any, Any]:  # noqa: ANN401
     Args:
         alpha_cumprod: A number, a numpy array or a torch tensor.
     """
-    if isinstance(alpha_cumprod, float):
+    if isinstance(alpha_cumprod, float):  # stays one: float32 samples must stay float32
         return math.sqrt(alpha_cumprod), math.sqrt(1.0 - alpha_cumprod)
-    return alpha_cumprod**0.5, (1.0 - alpha_cumprod) ** 0.5
+    if hasattr(alpha_cumprod, "sqrt"):
+        return alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt()
+    return np.sqrt(alpha_cumprod), np.sqrt(1.0 - alpha_cumprod)
 
 
-def conversion(prediction_type: str, alpha_cumprod: Any) -> Conversion:  # noqa: ANN401
-    """How to read x0 and epsilon off the sample and the model output.
+def conversion(prediction_type: str, alpha_cumprod: Any) -> tuple[Multiples, Multiples]:  # noqa: ANN401
+    """How to read x0, and how epsilon, off the sample and the model output.
 
     DDIM eq. 9 (Song, Meng & Ermon 2021) for epsilon; Salimans & Ho 2022, appendix D, for v.
 
@@ -207,10 +200,10 @@ def conversion(prediction_type: str, alpha_cumprod: Any) -> Conversion:  # noqa:
     """
     signal, noise = signal_and_noise(alpha_cumprod)
     if prediction_type == "epsilon":
-        return Conversion((1.0 / signal, -noise / signal), (0.0, 1.0))
+        return (1.0 / signal, -noise / signal), (0.0, 1.0)
     if prediction_type == "sample":
-        return Conversion((0.0, 1.0), (1.0 / noise, -signal / noise))
-    return Conversion((signal, -noise), (noise, signal))
+        return (0.0, 1.0), (1.0 / noise, -signal / noise)
+    return (signal, -noise), (noise, signal)
 
 
 def target_of(prediction_type: str, original: Any, noise: Any, alpha_cumprod: Any) -> Any:  # noqa: ANN401

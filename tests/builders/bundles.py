@@ -63,10 +63,16 @@ def make_bundle(folder, conditional=True, rows=6, **changes):
     save_denoiser(folder / "denoiser.onnx", conditional, rows)
     if conditional:
         save_condition(folder / "condition.onnx")
+    condition = LATENTS if conditional else ConditionSpec()
+    return describe(folder, **{"condition": condition, **changes})
+
+
+def describe(folder, **changes):
+    """Write the manifest of the graphs that lie in a folder."""
     fields = {
         "action_spec": SPEC,
         "schedule": SCHEDULE,
-        "condition": LATENTS if conditional else ConditionSpec(),
+        "condition": LATENTS,
         "parity": PARITY,
         "provenance": {"made_by": "hand"},
     }

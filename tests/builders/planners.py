@@ -177,7 +177,7 @@ CASES = {
         atol=1e-6, refuses=False,
     ),
     "gradient-descent-adam": Case(
-        lambda **s: descent(start="gestures", **s), atol=1e-6, refuses=False
+        lambda **s: descent(start="gestures", num_restarts=3, **s), atol=1e-6, refuses=False
     ),
     "random-gestures": Case(
         lambda **s: RandomGesturesOptimizer(SPEC, RandomGestures(**s)),

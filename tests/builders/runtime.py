@@ -45,6 +45,10 @@ FREE = ActionSpec(
 )
 TOUCH = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)
 SCHEDULE = NoiseSchedule(num_train_timesteps=100)
+TARGET = np.full((6, 2), 0.5)  # of the cost, for `FREE`
+TOUCH_SCHEDULE = NoiseSchedule(num_train_timesteps=100, prediction_type="sample")
+TOUCH_TARGET = np.full((10, 3), 0.5)
+CPU, CUDA, TENSORRT = (f"{name}ExecutionProvider" for name in ("CPU", "CUDA", "Tensorrt"))
 MEANS = np.array([[0.2], [-0.3], [0.1]], np.float32)
 LIKED = 0.4  # the ranker likes plans whose mean is near it
 WANTED = -0.4  # and the cost those near here: the two disagree

@@ -237,7 +237,8 @@ def test_a_command_that_is_an_app_keeps_its_own_commands(monkeypatch):
 def test_a_group_may_be_as_lazy_as_the_command_itself(added, tmp_path, capsys):
     commands = {
         "solo": Command("another:solo", "another", "Sing alone."),
-        "gone": Command("another.gone:app", "another[more]", "Not here."),
+        "gone": Command("another_gone:app", "another[more]", "Not here."),
+        "lost": Command("another.lost:app", "another", "Forgotten."),
     }
     (tmp_path / "group.py").write_text(
         "from vj2_ddim_plugin.cli.app import Command, lazy_app\n"
@@ -253,10 +254,12 @@ def test_a_group_may_be_as_lazy_as_the_command_itself(added, tmp_path, capsys):
     assert capsys.readouterr().out == "sung sung \n"
     assert in_process("benchmark", "gone", "--help") == 1
     error = capsys.readouterr().err
-    assert "'vj2-ddim benchmark gone' needs the module 'another.gone'" in error
+    assert "'vj2-ddim benchmark gone' needs the module 'another_gone'" in error
     assert "pip install another[more]" in error
     assert in_process("benchmark", "solo", "--how-often", 0) == 1
     assert capsys.readouterr().err == "vj2-ddim: error: --how-often must be at least 1\n"
+    with pytest.raises(ModuleNotFoundError, match="another"):  # our mistake, not an install's
+        main(["benchmark", "lost"])
     sys.modules.pop("group", None)
 
 

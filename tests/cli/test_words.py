@@ -53,6 +53,7 @@ OPTIONS = {
         ("my_num_threads, num_threads_too, num_threads(3)", None),
         ("--num-threads --data_dir", "--num-threads --data_dir"),
         ("hosts' num_threads and planners' eta", "hosts' --num-threads and planners' eta"),
+        ("see http://x/?seed=1&eta=2", None),
         ("", ""),
     ],
 )

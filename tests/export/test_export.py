@@ -37,7 +37,7 @@ MODELS = {
 
 
 def save(model, folder):
-    checkpoint = Checkpoint(model, model.state_dict(), {}, "f" * 16, {}, {"made_by": "a test"})
+    checkpoint = Checkpoint(model, model.state_dict(), {}, "f" * 16, {}, {"made_by": "a test", "layer_normed": True})
     save_checkpoint(checkpoint, folder / "checkpoint.pt")
     return folder / "checkpoint.pt"
 
@@ -192,6 +192,7 @@ def test_bundle_says_where_it_comes_from(exported):
     assert provenance["checkpoint_sha256"] == sha256_of(exported.checkpoint)
     assert provenance["data_fingerprint"] == "f" * 16
     assert provenance["made_by"] == "a test"
+    assert provenance["layer_normed"] is True
     assert provenance["architecture"] == exported.model.config.to_dict()
     bundle = read_bundle(exported.folder)
     assert bundle.action_spec == exported.model.action_spec
@@ -341,7 +342,7 @@ class TestOut:
 def test_original_checkpoint_needs_nhead_and_exports(tmp_path):
     weights = MinimalDenoiser(250, 3, 8, 1, 2).state_dict()
     torch.save({"model_state_dict": weights, "epoch": 1}, tmp_path / "epoch_1.pth")
-    with pytest.raises(CheckpointError, match="--nhead"):
+    with pytest.raises(CheckpointError, match="nhead=4"):
         export_bundle(tmp_path / "epoch_1.pth", tmp_path / "bundle")
     export_bundle(tmp_path / "epoch_1.pth", tmp_path / "bundle", nhead=2)
     bundle = read_bundle(tmp_path / "bundle")

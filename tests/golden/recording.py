@@ -224,6 +224,7 @@ from vj2_ddim_plugin import (  # noqa: E402
 )
 from vj2_ddim_plugin.adapters.vj2_gui import VJ2GUIPlanner  # noqa: E402
 from vj2_ddim_plugin.bundle import read_bundle  # noqa: E402
+from vj2_ddim_plugin.planning import SearchSettings  # noqa: E402
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE  # noqa: E402
 from vj2_ddim_training.checkpoint import load_checkpoint  # noqa: E402
 from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig  # noqa: E402
@@ -304,7 +305,7 @@ def make_spec(**fields):
 
 def make_schedule(**fields):
     """A `NoiseSchedule`."""
-    return NoiseSchedule(**fields)
+    return dataclasses.replace(ORIGINAL_SCHEDULE, **fields)  # the default when this was recorded
 
 
 def bundle_fields():
@@ -323,11 +324,12 @@ def bundle_fields():
 
 def defaults():
     """The default of every setting: of planning, of training, and of what is trained."""
-    parameters = inspect.signature(DDIMOptimizer).parameters.values()
-    found = {"DDIMOptimizer": {p.name: p.default for p in parameters if p.name != "model"}}
+    chain = inspect.signature(DDIMOptimizer).parameters["on_failure"].default
+    found = {"DDIMOptimizer": {**SearchSettings().to_dict(), "on_failure": chain}}
     for name, each in SETTINGS.items():
+        instance = ORIGINAL_SCHEDULE if each is NoiseSchedule else each()  # as it was recorded
         found[name] = {
-            field.name: getattr(each(), field.name) for field in dataclasses.fields(each)
+            field.name: getattr(instance, field.name) for field in dataclasses.fields(each)
         }
     full, small = AssetSettings(), AssetSettings.small()
     found["shipped"], found["small"] = dataclasses.asdict(full), dataclasses.asdict(small)
@@ -475,7 +477,7 @@ def train_tiny_world_model(out):
     one_thread()
     config = WorldModelConfig(
         num_trajectories=20, horizon=2, width=16, num_layers=1, num_heads=2, token_dim=8,
-        num_epochs=1, batch_size=8, unchanged_share=1.0, num_report_problems=3,
+        num_epochs=1, batch_size=8, unchanged_share=1.0, num_report_problems=3, seed=2,
     )  # fmt: skip
     model = train_world_model(config, out)
     weights = {name: weight.numpy() for name, weight in model.state_dict().items()}
@@ -565,7 +567,7 @@ def run_small_benchmark(out, latents, planners, chain_planners, *, num_problems,
         num_problems=num_problems,
         chains=num_chains,
         split="test",
-        seed=3,
+        seed=4,  # of no ties between kinds of widgets, which sort differently on other processors
         threads=1,
         latents=latents,
     )

@@ -34,9 +34,15 @@ PLANNERS = (
     "gesture-cem-8x16",
     "random-gestures-16",
 )
+SEARCHES = tuple(  # one bit may turn a search elsewhere; on another machine they are only alike
+    name
+    for name in PLANNERS
+    if "cem" in name or "adam" in name or name.startswith(("gradient", "mppi", "predictive"))
+)
 CHAIN_PLANNERS = ("ddim-16-robust-2", "regression")
 NUM_PROBLEMS, NUM_CHAINS = 6, 2
 NEAR = {"rtol": 1e-3, "atol": 1e-3}
+SAME, ALIKE = {"rtol": 1e-3, "atol": 1e-6}, {"rtol": 0.5, "atol": 5e-3}
 
 
 @pytest.fixture(scope="module")
@@ -135,20 +141,31 @@ def test_summary_of_the_race(golden, race):
     assert {row["planner"] for row in rows} == set(PLANNERS)
     for row in rows:
         if row["task"] in ("one-gesture", "one-gesture/multimodal"):
-            name = f"{row['task']} {row['planner']}"
-            golden.check(name, split_row(row, ["final_cost"]), **NEAR)
+            search = row["planner"] in SEARCHES
+            shares = [
+                name for name, value in row.items() if "success" in name and value is not None
+            ]
+            found = split_row(row, ["final_cost", *(shares if search else [])])
+            name, cost = f"{row['task']} {row['planner']}", found.pop("final_cost")
+            golden.check(name, found, rtol=0.0, atol=0.34)
+            golden.check(f"{name}, cost", {"final_cost": cost}, **(ALIKE if search else SAME))
 
 
 def test_every_plan_of_the_race(golden, race):
     results = race[1][2]
     assert len(results) == len(PLANNERS) * NUM_PROBLEMS
     for planner in PLANNERS:
+        search = planner in SEARCHES
         records = [timeless(each) for each in results if each["planner"] == planner]
-        found = {
-            name: np.array([each.pop(name) for each in records])
-            for name in ("final_cost", "projection_distance")
-        }
-        golden.check(f"plans of {planner}", {**found, "records": records}, rtol=1e-3, atol=1e-3)
+        loose = ("success", "success_before_projection") if search else ()
+        costs, moved, *reached = (
+            np.array([each.pop(name) for each in records], float)
+            for name in ("final_cost", "projection_distance", *loose)
+        )
+        golden.check(f"plans of {planner}", {"records": records}, rtol=0.0, atol=0.0)
+        golden.check(f"costs of {planner}", {"cost": costs}, **(ALIKE if search else SAME))
+        bits = {"moved": Digest({"": moved, "reached": np.array(reached)}), "most": moved.max()}
+        golden.check(f"bits of {planner}", bits, rtol=0.0, atol=1.0 if search else 1e-4)
 
 
 def test_summary_of_the_chains(golden, race):

@@ -19,7 +19,7 @@ PROGRAM = "import sys; from importlinter.cli import lint_imports_command as run;
 def lint(folder):
     """`lint-imports` of the packages in a folder, by the project's own contracts."""
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, "--config", ROOT / "pyproject.toml", "--no-cache"],
+        [sys.executable, "-c", PROGRAM, "--no-cache"],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -32,6 +32,7 @@ def lint(folder):
 def copy(tmp_path_factory):
     """The project's Python files, to be spoiled."""
     folder = tmp_path_factory.mktemp("packages")
+    shutil.copy(ROOT / "pyproject.toml", folder)
     for package in PACKAGES:
         shutil.copytree(
             ROOT / package,

@@ -87,7 +87,13 @@ def test_a_plan_depends_on_its_seed_alone_and_not_on_its_batch(name):
             alone.cost[0], together.cost[row], rtol=1e-4 if case.atol else 0, atol=0
         )
     assert np.abs(together.actions[0] - together.actions[1]).max() > 0  # each its own
+    if not case.needs_cost:  # nor does a plan that is not ranked
+        together = planner.optimize(ask(case, None, 4, seed=11))
+        for row in range(4):
+            alone = planner.optimize(ask(case, None, 4, slice(row, row + 1), seed=11))
+            np.testing.assert_array_equal(alone.actions[0], together.actions[row])
     if case.seeded:
+        together = planner.optimize(ask(case, quadratic(case, 4), 4, seed=11))
         other = planner.optimize(ask(case, quadratic(case, 4), 4, seed=12))
         assert np.abs(other.actions - together.actions).max() > 1e-3
         own = case.make(seed=11).optimize(ask(case, quadratic(case, 4), 4))

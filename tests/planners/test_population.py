@@ -8,7 +8,7 @@ from builders.planners import POPULATIONS, SPEC, Watching, goals, population
 
 from vj2_ddim_benchmark.planners import ranking
 from vj2_ddim_benchmark.planners.random_gestures import any_gestures
-from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.planning import deadline
 from vj2_ddim_plugin.testing import QuadraticCost
@@ -83,6 +83,13 @@ def test_a_deadline_that_has_passed_still_considers_the_warm_start(name, monkeyp
     result = population(name).optimize(problem)
     np.testing.assert_array_equal(result.actions, wanted[:, 0])
     assert cost.rows == [1]  # of each problem, the fewest there can be
+
+
+@every_planner
+def test_a_refusal_names_the_planner(name):
+    planner = population(name)
+    with pytest.raises(ContextError, match=f"^{planner.settings.planner} needs a cost"):
+        planner.optimize(PlanningProblem(batch_size=1))
 
 
 @every_planner

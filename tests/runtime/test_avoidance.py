@@ -2,22 +2,12 @@
 
 import numpy as np
 import pytest
+from builders.gestures import SPEC, gesture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vj2_ddim_plugin.constraints.moves import clear_shift, move_clear, touches
 from vj2_ddim_plugin.gestures import is_valid
-from vj2_ddim_plugin.spec import ActionSpec
-
-SPEC = ActionSpec(action_block=20, min_press_steps=4, max_press_steps=10)
-
-
-def gesture(start, stop, begin, end):
-    block = np.zeros((1, SPEC.action_block, 3), np.float32)
-    for axis in (0, 1):
-        block[0, start:stop, axis] = np.linspace(begin[axis], end[axis], stop - start)
-    block[0, start:stop, 2] = 1.0
-    return block
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,25 @@
 """Bundles made by hand, damaged in every way, and what is said about it."""
 
+import math
 import shutil
 
 import numpy as np
+import onnx
 import pytest
-from builders.bundles import LATENTS, PARITY, SCHEDULE, SPEC, edit, make_bundle
+from builders.bundles import (
+    LATENTS,
+    PARITY,
+    SCHEDULE,
+    SPEC,
+    describe,
+    edit,
+    make_bundle,
+    save_graph,
+    tensor,
+)
+from onnx import TensorProto, helper, numpy_helper
 
-from vj2_ddim_plugin.bundle import read_bundle, write_manifest
+from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import BundleError
 from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import PlanningProblem
@@ -230,19 +243,89 @@ def test_graphs_that_do_not_fit_the_manifest_are_refused(tmp_path, change):
 def test_a_graph_that_onnx_runtime_cannot_load_is_named(tmp_path):
     folder = make_bundle(tmp_path / "bundle", conditional=False)
     (folder / "denoiser.onnx").write_bytes(b"these bytes are no graph")
-    write_manifest(
-        folder,
-        action_spec=SPEC,
-        schedule=SCHEDULE,
-        condition=ConditionSpec(),
-        parity=PARITY,
-        provenance={},
-    )
+    describe(folder, condition=ConditionSpec())
     with pytest.raises(BundleError, match=r"denoiser\.onnx: ONNX Runtime cannot load it"):
         BundleModel(folder, "cpu")
+
+
+# A denoiser whose output has another shape was once broadcast into plans.
+def test_a_denoiser_of_another_output_shape_is_refused(tmp_path):
+    inputs = [tensor("sample", ["B", 6, 1]), tensor("timestep", ["B"], TensorProto.INT64)]
+    nodes = [helper.make_node("ReduceMean", ["sample"], ["model_output"], axes=[1], keepdims=1)]
+    save_graph(tmp_path / "denoiser.onnx", nodes, inputs, [tensor("model_output", ["B", 1, 1])])
+    describe(tmp_path, condition=ConditionSpec())
+    with pytest.raises(BundleError, match="shape"):
+        DDIMOptimizer.from_bundle(tmp_path, provider="cpu")
+
+
+def test_a_condition_graph_without_null_condition_is_refused(tmp_path):
+    folder = make_bundle(tmp_path / "bundle")
+    nodes, shape = [helper.make_node("Identity", ["goal"], ["condition"])], ["B", 2, 3]
+    path = folder / "condition.onnx"
+    save_graph(path, nodes, [tensor("goal", shape)], [tensor("condition", shape)])
+    describe(folder)
+    with pytest.raises(BundleError, match="null_condition"):
+        BundleModel(folder, "cpu")
+
+
+def test_an_input_of_another_dtype_is_refused(tmp_path):
+    folder = make_bundle(tmp_path / "bundle")
+    nodes = [
+        helper.make_node("Cast", ["goal"], [name], to=TensorProto.FLOAT)
+        for name in ("condition", "null_condition")
+    ]
+    shape = ["B", 2, 3]
+    outputs = [tensor("condition", shape), tensor("null_condition", shape)]
+    goal = tensor("goal", shape, TensorProto.DOUBLE)
+    save_graph(folder / "condition.onnx", nodes, [goal], outputs)
+    describe(folder)
+    with pytest.raises(BundleError, match=r"condition\.onnx: inputs are .*double"):
+        BundleModel(folder, "cpu")
+
+
+# Weights outside the graph file are not hashed: a bundle would load after they were changed.
+def test_weights_beside_the_graph_are_refused(tmp_path):
+    weight = numpy_helper.from_array(np.full((6, 1), 0.5, np.float32), "weight")
+    inputs = [tensor("sample", ["B", 6, 1]), tensor("timestep", ["B"], TensorProto.INT64)]
+    nodes = [helper.make_node("Mul", ["sample", "weight"], ["model_output"])]
+    graph = helper.make_graph(
+        nodes, "tiny", inputs, [tensor("model_output", ["B", 6, 1])], initializer=[weight]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    beside = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+    onnx.save_model(model, tmp_path / "denoiser.onnx", **beside)
+    describe(tmp_path, condition=ConditionSpec())
+    (tmp_path / "weights.bin").write_bytes(np.full((6, 1), 7.0, np.float32).tobytes())
+    with pytest.raises(BundleError):
+        DDIMOptimizer.from_bundle(tmp_path, provider="cpu")
 
 
 def test_a_manifest_never_holds_nan(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         make_bundle(tmp_path / "bundle", parity={"worst_error": float("nan")})
     assert not (tmp_path / "bundle" / "bundle.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("action_spec", "normalized"), "no"),
+        (("action_spec", "horizon"), 1.5),
+        (("action_spec", "action_block"), 10.5),
+        (("action_spec", "min_press_steps"), 2.5),
+        (("action_spec", "rate_hz"), None),
+        (("action_spec", "channels"), ["x", "x", "press"]),
+        (("schedule", "num_train_timesteps"), 20.5),
+        (("condition", "kind"), "banana"),
+        (("condition", "inputs"), {"goal": {"shape": "23", "dtype": "float32"}}),
+        (("condition", "inputs"), {"goal": {"shape": [-2, 3], "dtype": "float32"}}),
+        (("condition", "num_tokens"), 2.7),
+        (("condition", "num_tokens"), math.inf),
+        (("schema_version",), True),
+        (("parity", "worst_error"), -1.0),
+    ],
+)
+def test_a_mistyped_field_is_a_named_bundle_error(bundle, path, value):
+    edit(bundle, *path, value)
+    with pytest.raises(BundleError, match=path[-1]):
+        read_bundle(bundle)

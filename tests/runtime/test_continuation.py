@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders.gestures import SCHEDULE, SPEC
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
-SPEC = ActionSpec(action_block=20, min_press_steps=4, max_press_steps=10)
 FREE = ActionSpec(
     action_block=6,
     channels=("u", "v"),
@@ -24,7 +24,6 @@ FREE = ActionSpec(
     min_press_steps=0,
     representation="raw",
 )
-SCHEDULE = NoiseSchedule(num_train_timesteps=50, prediction_type="sample")
 
 
 def gesture(start, stop, begin, end, spec=SPEC):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders.runtime import FREE as SPEC
 from diffusers import DDIMScheduler
 
 from vj2_ddim_plugin.ddim import (
@@ -21,18 +22,9 @@ from vj2_ddim_plugin.ddim import (
 )
 from vj2_ddim_plugin.errors import ScheduleError
 from vj2_ddim_plugin.schedule import BETA_SCHEDULES, PREDICTION_TYPES, NoiseSchedule
-from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel
 
 SHAPE = (4, 6, 2)
-SPEC = ActionSpec(
-    action_block=6,
-    channels=("a", "b"),
-    action_low=(-1.0, -1.0),
-    action_high=(1.0, 1.0),
-    press_channel=None,
-    representation="raw",
-)
 BOUNDS = (np.array([-1.0, -1.0]), np.array([1.0, 1.0]))
 
 

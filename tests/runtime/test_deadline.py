@@ -5,19 +5,16 @@ import time
 
 import numpy as np
 import pytest
+from builders.runtime import TOUCH as SPEC
+from builders.runtime import TOUCH_SCHEDULE as SCHEDULE
+from builders.runtime import TOUCH_TARGET as TARGET
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.planning.deadline import FINISH_S, SLICE_S, Deadline, Pace
-from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
-
-SPEC = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)
-SCHEDULE = NoiseSchedule(num_train_timesteps=100, prediction_type="sample")
-TARGET = np.full((10, 3), 0.5)
 
 
 @pytest.fixture

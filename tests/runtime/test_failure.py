@@ -5,6 +5,9 @@ import time
 
 import numpy as np
 import pytest
+from builders.runtime import TOUCH as SPEC
+from builders.runtime import TOUCH_SCHEDULE as SCHEDULE
+from builders.runtime import TOUCH_TARGET as TARGET
 
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem, PlanResult
 from vj2_ddim_plugin.errors import (
@@ -16,13 +19,8 @@ from vj2_ddim_plugin.errors import (
     ProviderError,
 )
 from vj2_ddim_plugin.interface import PlanConstraints
-from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
-SPEC = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)
-SCHEDULE = NoiseSchedule(num_train_timesteps=100, prediction_type="sample")
-TARGET = np.full((10, 3), 0.5)
 WARM = np.zeros((2, 10, 3), np.float32)
 WARM[:, 2:6] = (0.25, 0.75, 1.0)
 

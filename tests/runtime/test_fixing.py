@@ -4,27 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from builders.gestures import SPEC, gesture, make_optimizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
+from vj2_ddim_plugin import PlanningProblem
 from vj2_ddim_plugin.constraints.moves import meet_fixed
 from vj2_ddim_plugin.errors import ConstraintError
 from vj2_ddim_plugin.interface import PlanConstraints
-from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_plugin.testing import GaussianModel
-
-SPEC = ActionSpec(action_block=20, min_press_steps=4, max_press_steps=10)
-SCHEDULE = NoiseSchedule(num_train_timesteps=50, prediction_type="sample")
-
-
-def gesture(start, stop, begin, end):
-    block = np.zeros((1, SPEC.action_block, 3), np.float32)
-    for axis in (0, 1):
-        block[0, start:stop, axis] = np.linspace(begin[axis], end[axis], stop - start)
-    block[0, start:stop, 2] = 1.0
-    return block
 
 
 def nothing_fixed():
@@ -99,11 +86,6 @@ def test_what_one_gesture_can_do_is_done(data):
     assert not met[0, ~pressed].any()
     assert met.min() >= 0
     assert met.max() <= 1
-
-
-def make_optimizer(**settings):
-    model = GaussianModel(SPEC, SCHEDULE, np.zeros(SPEC.diffused_shape), 0.7)
-    return DDIMOptimizer(model, **{"num_candidates": 8, **settings})
 
 
 def plans(fixed, number=30, **settings):

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
+from vj2_ddim_plugin.spec import REPRESENTATIONS as representations
 from vj2_ddim_plugin.spec import ActionSpec
 
 SPECS = {
@@ -464,3 +466,52 @@ def test_from_dict_names_missing_and_unknown_fields():
 
 def test_a_spec_can_be_a_key():
     assert len({ActionSpec(), ActionSpec(channels=["x", "y", "press"]), SMALL}) == 2
+
+
+@pytest.mark.parametrize("largest", [1.0, 1000.0, 2e-3])
+def test_one_rule_says_what_is_out_of_bounds_and_it_grows_with_them(largest):
+    spec = ActionSpec(
+        action_block=8,
+        action_low=(-largest, 0.0, 0.0),
+        action_high=(largest, largest, 1.0),
+        min_press_steps=2,
+        max_press_steps=4,
+        representation="raw",
+    )
+    rounded, beyond = largest * (1 + 5e-7), largest * (1 + 2e-6)
+    for value, outside in [(largest, False), (rounded, False), (beyond, True), (-beyond, True)]:
+        touch = np.zeros((8, 3))
+        touch[2:5] = value, largest / 2, 1.0
+        assert gestures.outside_bounds(touch, spec).any() == outside
+        assert gestures.is_valid(touch, spec) == (not outside)
+        if outside:
+            assert np.argwhere(gestures.outside_bounds(touch, spec)).tolist() == [
+                [2, 0], [3, 0], [4, 0],
+            ]  # fmt: skip
+
+
+def test_a_lifted_finger_and_nan_do_not_leave_the_bounds():
+    spec = SPECS["zero out of bounds"]
+    up = np.zeros((14, 3))
+    assert not gestures.outside_bounds(up, spec).any()
+    assert not gestures.outside_bounds(up, spec, released_is_zero=True).any()
+    up[3, 0] = 99.0
+    assert not gestures.outside_bounds(up, spec).any()
+    strict = gestures.outside_bounds(up, spec, released_is_zero=True)
+    assert np.argwhere(strict).tolist() == [[3, 0]]
+    assert not gestures.outside_bounds(np.full((14, 3), np.nan), spec).any()
+
+
+def test_a_spec_takes_the_numbers_of_numpy_and_stays_plain():
+    low, high = np.zeros(3, np.float32), np.ones(3, np.float32)
+    spec = ActionSpec(action_block=np.int64(250), action_low=low, action_high=tuple(high))
+    assert spec == ActionSpec()
+    assert hash(spec) == hash(ActionSpec())
+    assert json.dumps(spec.to_dict()) == json.dumps(ActionSpec().to_dict())
+
+
+@every_spec
+def test_the_shape_in_the_spec_is_the_one_that_is_encoded(spec):
+    actions = gestures.project(np.zeros((2, spec.length, spec.num_channels)), spec)
+    assert gestures.encode(actions, spec).shape == (2, *spec.diffused_shape)
+    assert tuple(REPRESENTATIONS) == representations

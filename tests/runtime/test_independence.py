@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from builders.bundles import LATENTS, PARITY, SCHEDULE, SPEC, make_bundle, save_graph, tensor
+from builders.bundles import describe, make_bundle, save_graph, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from vj2_ddim_plugin.bundle import read_bundle, write_manifest
+from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.onnx.rows import BLOCK_ROWS, IndependentRows
@@ -125,9 +125,7 @@ def save_network(folder):
 def network(tmp_path_factory):
     folder = make_bundle(tmp_path_factory.mktemp("bundles") / "network")
     save_network(folder)
-    fields = {"action_spec": SPEC, "schedule": SCHEDULE, "condition": LATENTS, "parity": PARITY}
-    write_manifest(folder, provenance={}, **fields)
-    return read_bundle(folder)
+    return read_bundle(describe(folder))
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one thread", "two threads"])

@@ -171,7 +171,7 @@ def test_a_session_that_dies_is_told_and_the_others_live(folder):
     def die(feeds):
         raise RuntimeError("device lost")
 
-    model._rows["denoiser.onnx"].graph._run = die
+    model._denoiser.graph._run = die
     with pytest.raises(ProviderError, match=r"denoiser.onnx failed .*: device lost"):
         model.denoise(feeds()["sample"], 1, feeds()["condition"])
     assert other.denoise(feeds()["sample"], 1, feeds()["condition"]).shape == (2, 6, 1)

@@ -4,26 +4,21 @@ import math
 
 import numpy as np
 import pytest
+from builders.bundles import make_bundle
+from builders.runtime import FREE as SPEC
+from builders.runtime import SCHEDULE, TARGET
 
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ConfigError, ContextError, ScheduleError
 from vj2_ddim_plugin.interface import ActionOptimizer, PlanningProblem
+from vj2_ddim_plugin.onnx import SessionSettings
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.planning import SearchSettings
+from vj2_ddim_plugin.settings import declared
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
-SPEC = ActionSpec(
-    action_block=6,
-    channels=("a", "b"),
-    action_low=(-1.0, -1.0),
-    action_high=(1.0, 1.0),
-    press_channel=None,
-    representation="raw",
-)
 TOUCH = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6, representation="raw")
-SCHEDULE = NoiseSchedule(num_train_timesteps=100)
-TARGET = np.full((6, 2), 0.5)
 
 
 def make_optimizer(spec=SPEC, conditional=False, mean=0.0, std=0.5, model=None, **settings):
@@ -454,3 +449,39 @@ def test_two_blocks_are_planned_at_once():
     )
     assert result.actions.shape == (2, 20, 3)
     assert gestures.is_valid(result.actions, spec).all()
+
+
+# Settings: whole, or as keywords.
+
+
+def test_settings_may_be_given_whole_or_as_keywords():
+    model = GaussianModel(SPEC, SCHEDULE)
+    whole = SearchSettings(num_inference_steps=4, num_candidates=5)
+    assert DDIMOptimizer(model, whole).settings == whole
+    assert DDIMOptimizer(model, num_inference_steps=4, num_candidates=5).settings == whole
+    changed = DDIMOptimizer(model, whole, num_candidates=7).settings
+    assert changed == SearchSettings(num_inference_steps=4, num_candidates=7)
+
+
+def test_a_bundle_takes_both_kinds_of_settings_in_both_ways(tmp_path):
+    folder = make_bundle(tmp_path / "bundle", conditional=False)
+    search, session = SearchSettings(num_inference_steps=2), SessionSettings("cpu", num_threads=1)
+    whole = DDIMOptimizer.from_bundle(folder, search, session=session)
+    keywords = {"provider": "cpu", "num_threads": 1, "num_inference_steps": 2}
+    assert DDIMOptimizer.from_bundle(folder, **keywords).settings == whole.settings == search
+    mixed = DDIMOptimizer.from_bundle(folder, search, session=session, num_candidates=3, seed=1)
+    assert (mixed.settings.num_candidates, mixed.settings.num_inference_steps) == (3, 2)
+
+
+def test_a_misspelt_setting_of_a_plan_is_named_before_the_bundle_is_opened(tmp_path):
+    known = [*declared(SearchSettings), *declared(SessionSettings), "on_failure"]
+    with pytest.raises(ConfigError, match=r"'num_candidate' is no setting.*num_candidates") as told:
+        DDIMOptimizer.from_bundle(tmp_path / "nothing", num_candidate=4)
+    assert all(name in str(told.value) for name in known)
+    with pytest.raises(ConfigError, match=r"'num_candidate' is no setting.*num_candidates"):
+        DDIMOptimizer(GaussianModel(SPEC, SCHEDULE), num_candidate=4)
+
+
+@pytest.mark.parametrize("name", declared(SearchSettings))
+def test_every_setting_of_the_search_has_its_sentence(name):
+    assert declared(SearchSettings)[name].help.endswith(".")

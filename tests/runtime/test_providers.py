@@ -6,16 +6,11 @@ from types import SimpleNamespace
 
 import onnxruntime
 import pytest
+from builders.runtime import CPU, CUDA, TENSORRT
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.onnx import SessionSettings, session
 from vj2_ddim_plugin.onnx.session import why_not
-
-CPU, CUDA, TENSORRT = (
-    "CPUExecutionProvider",
-    "CUDAExecutionProvider",
-    "TensorrtExecutionProvider",
-)
 
 
 @pytest.fixture

@@ -87,6 +87,8 @@ def test_the_front_door():
         "PlanConstraints",
         "PlanResult",
         "PlanningProblem",
+        "SearchSettings",
+        "SessionSettings",
         "__version__",
     }
     for name in vj2_ddim_plugin.__all__[:-1]:

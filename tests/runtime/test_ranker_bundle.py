@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from builders.bundles import LATENTS, PARITY, SCHEDULE, SPEC, edit, make_bundle, save_graph, tensor
+from builders.bundles import describe, edit, make_bundle, save_graph, tensor
 from builders.training import make_model, make_spec, vj2_ddim
 from onnx import TensorProto, helper
 from test_export import save
@@ -14,12 +14,13 @@ from test_export import save
 from vj2_ddim_export import export as export_module
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_export.parity import measure_parity
-from vj2_ddim_plugin.bundle import read_bundle, write_manifest
+from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import BundleError, CheckpointError, ParityError, ProviderError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.spec import ConditionSpec
 from vj2_ddim_training.diffusion_model import TorchSampler
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.ranker.network import TrainedRanker, model_fingerprint, save_ranker
@@ -150,14 +151,9 @@ def test_a_section_that_does_not_fit_is_refused(bundle, path_and_value, message)
 def test_an_unconditional_bundle_has_none(tmp_path, exported):
     folder = make_bundle(tmp_path / "bundle", conditional=False)
     shutil.copy(exported.folder / "ranker.onnx", folder)
-    fields = {"action_spec": SPEC, "schedule": SCHEDULE, "parity": PARITY, "provenance": {}}
-    write_manifest(folder, condition=read_bundle_condition(tmp_path), **fields)
+    describe(folder, condition=ConditionSpec())
     with pytest.raises(BundleError, match="conditional model"):
         read_bundle(folder)
-
-
-def read_bundle_condition(tmp_path):
-    return read_bundle(make_bundle(tmp_path / "other", conditional=False)).condition
 
 
 def test_a_graph_of_other_inputs_is_refused(tmp_path):
@@ -171,9 +167,7 @@ def test_a_graph_of_other_inputs_is_refused(tmp_path):
     inputs = [tensor("candidates", ["B", 5, 1]), tensor("condition", ["B", 2, 3])]
     outputs = [tensor("predicted_cost", [1, 1, 1], TensorProto.FLOAT)]
     save_graph(folder / "ranker.onnx", nodes, inputs, outputs)
-    write_manifest(
-        folder, action_spec=SPEC, schedule=SCHEDULE, condition=LATENTS, parity=PARITY, provenance={}
-    )
+    describe(folder)
     with pytest.raises(BundleError, match=r"ranker\.onnx: inputs are .*manifest"):
         BundleModel(folder, "cpu")
 

@@ -6,14 +6,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from diffusers import DDIMScheduler
 
 from vj2_ddim_plugin.errors import ConfigError, ScheduleError
 from vj2_ddim_plugin.schedule import (
     BETA_SCHEDULES,
+    ORIGINAL_SCHEDULE,
     PREDICTION_TYPES,
     TIMESTEP_SPACINGS,
     NoiseSchedule,
+    conversion,
+    signal_and_noise,
+    target_of,
 )
 
 DIFFUSERS = {
@@ -244,3 +249,32 @@ def test_from_dict_names_missing_and_unknown_fields():
         NoiseSchedule.from_dict(values)
     with pytest.raises(ScheduleError, match="steps_offset"):
         NoiseSchedule.from_dict({**make_schedule().to_dict(), "steps_offset": 1})
+
+
+def test_the_defaults_are_the_recommended_ones_and_the_originals_have_a_name():
+    assert NoiseSchedule() == NoiseSchedule("cosine", "v_prediction", timestep_spacing="trailing")
+    original = NoiseSchedule("linear", "epsilon", 1000, 1e-4, 2e-2, "linspace", 1.0)
+    assert original == ORIGINAL_SCHEDULE
+
+
+@pytest.mark.parametrize("make", [np.asarray, torch.as_tensor])
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+def test_the_algebra_of_prediction_types_is_one_for_numbers_arrays_and_tensors(
+    prediction_type, make
+):
+    rng = np.random.default_rng(0)
+    x0, noise = make(rng.standard_normal((5, 3, 1))), make(rng.standard_normal((5, 3, 1)))
+    alphas = make_schedule().alphas_cumprod[[0, 10, 300, 900, 999]]
+    rows = make(alphas)[:, None, None]
+    signal, rest = signal_and_noise(rows)
+    output = target_of(prediction_type, x0, noise, rows)
+    of_x0, of_noise = conversion(prediction_type, rows)
+    sample = signal * x0 + rest * noise
+    np.testing.assert_allclose(of_x0[0] * sample + of_x0[1] * output, x0, atol=1e-9)
+    np.testing.assert_allclose(of_noise[0] * sample + of_noise[1] * output, noise, atol=1e-9)
+    for row, alpha in enumerate(alphas.tolist()):
+        alone = target_of(prediction_type, x0[row], noise[row], alpha)
+        np.testing.assert_allclose(np.asarray(alone), np.asarray(output[row]), rtol=1e-14)
+        for found, number in zip(conversion(prediction_type, alpha)[0], of_x0, strict=True):
+            each = np.asarray(number).reshape(-1)[row if np.size(np.asarray(number)) > 1 else 0]
+            assert found == pytest.approx(float(each), rel=1e-14)

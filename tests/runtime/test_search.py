@@ -2,25 +2,13 @@
 
 import numpy as np
 import pytest
+from builders.runtime import FREE, SCHEDULE, TARGET, TOUCH
 
 from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
-
-FREE = ActionSpec(
-    action_block=6,
-    channels=("a", "b"),
-    action_low=(-1.0, -1.0),
-    action_high=(1.0, 1.0),
-    press_channel=None,
-    representation="raw",
-)
-TOUCH = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)
-SCHEDULE = NoiseSchedule(num_train_timesteps=100)
-TARGET = np.full((6, 2), 0.5)
 
 
 class Watched(GaussianModel):

@@ -8,18 +8,13 @@ import numpy as np
 import onnxruntime
 import pytest
 from builders.bundles import make_bundle, save_denoiser
+from builders.runtime import CPU, CUDA, TENSORRT
 
 from vj2_ddim_plugin.errors import BundleError, ProviderError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.onnx import SessionSettings, session
 from vj2_ddim_plugin.onnx.session import OnnxGraph, available_providers, why_not
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-
-CPU, CUDA, TENSORRT = (
-    "CPUExecutionProvider",
-    "CUDAExecutionProvider",
-    "TensorrtExecutionProvider",
-)
 
 
 class FakeSession:

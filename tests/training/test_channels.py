@@ -32,7 +32,9 @@ def test_the_checkpoint_knows_channels_and_bounds(robot):
     """Nothing is a press, so nothing is held, snapped or projected but onto the bounds."""
     bounds = ("--action-low", "-2,0", "--action-high", "2,5")
     assert train(robot, "--channels", "vx,vy", *bounds) == 0
-    spec = load_checkpoint(robot / "run" / "checkpoint.pt").model.action_spec
+    loaded = load_checkpoint(robot / "run" / "checkpoint.pt")
+    assert loaded.provenance["layer_normed"] is False  # the manifest says so
+    spec = loaded.model.action_spec
     assert (spec.channels, spec.press_channel, spec.representation) == (("vx", "vy"), None, "raw")
     assert (spec.action_low, spec.action_high) == ((-2.0, 0.0), (2.0, 5.0))
     assert (spec.length, spec.num_channels) == (6, 2)

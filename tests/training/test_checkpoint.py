@@ -183,7 +183,7 @@ class TestOriginalScript:
 
     def test_without_nhead(self, tmp_path):
         path = self.save(tmp_path, original_content())
-        with pytest.raises(CheckpointError, match=r"epoch_2.pth.*give nhead"):
+        with pytest.raises(CheckpointError, match=r"epoch_2.pth.*give it .nhead=4 is"):
             load_checkpoint(path)
 
     @pytest.mark.parametrize("nhead", [3, 16])

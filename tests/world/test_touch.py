@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from builders.world import slot_of
+from builders.world import slot_of, stroke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,93 +34,51 @@ def after(screen, action):
     return tuple(screen.execute(action).state[0, SLOTS].tolist())
 
 
-def tapped(x, y, screen=None, num_steps=20):
-    return after(screen or hand_made(), tap(x / 256, y / 256, 30, num_steps))
+# fmt: off
+CASES = [  # gesture, (switch, key, page) after it, before it (all 0 unless told), steps
+    # a tap on the switch toggles it and one beside it does not
+    ((125, 115), (1, 0, 0)), ((125, 115), (0, 0, 0), (1, 0, 0)),
+    ((100, 100), (1, 0, 0)), ((149.9, 129.9), (1, 0, 0)),  # the corners that belong to it
+    ((99.9, 115), (0, 0, 0)), ((150, 115), (0, 0, 0)), ((125, 99.9), (0, 0, 0)),
+    ((125, 130), (0, 0, 0)),
+    # a press longer than 120 steps is not a tap
+    ((125, 115), (1, 0, 0), (0, 0, 0), 120), ((125, 115), (0, 0, 0), (0, 0, 0), 121),
+    # slop is 15 pixels
+    ((110, 115, 124.9, 115), (1, 0, 0)), ((110, 115, 125.1, 115), (0, 0, 0)),
+    # keys
+    ((58, 78), (0, 4, 0)),  # centre of the middle key of the second row
+    ((44, 64), (0, 4, 0)), ((43, 78), (0, 0, 0)),  # its first pixel; the dead space before it
+    ((90, 46), (0, 2, 0)),
+    ((50, 20), (0, 0, 0)), ((104.5, 78), (0, 0, 0)),  # the display, the panel's edge
+    ((70, 78, 78, 78), (0, 0, 0)),  # 8 pixels: still a tap, and it ends on the next key
+    ((60, 78, 68, 78), (0, 4, 0)),
+    # the carousel: to the left is forward, to the right back, and the ends do not wrap
+    ((150, 200, 80, 190), (0, 0, 1)), ((80, 200, 150, 190), (0, 0, 0), (0, 0, 1)),
+    ((150, 200, 80, 190), (0, 0, 2), (0, 0, 2)), ((80, 200, 150, 190), (0, 0, 0)),
+    ((150, 200, 90, 190), (0, 0, 0)),  # 60 pixels are not more than 30 % of 200
+    ((150, 200, 89, 190), (0, 0, 1)),
+    ((210, 200, 5, 190), (0, 0, 1)),  # however long, one page
+    ((230, 200, 100, 190), (0, 0, 0)),  # starts beside the strip
+    ((30, 200, 250, 190), (0, 0, 1), (0, 0, 2)),  # ends beside it: fine
+    ((150, 165, 80, 250), (0, 0, 0)), ((120, 200), (0, 0, 0)),  # too steep; a tap
+    # a touch goes to the widget under its start
+    ((125, 115, 125, 200), (0, 0, 0)),  # a drag off the switch
+    ((125, 145, 30, 200), (0, 0, 0)),  # from dead space over the carousel
+]
+# fmt: on
 
 
-def dragged(x0, y0, x1, y1, screen=None):
-    return after(screen or hand_made(), drag(x0 / 256, y0 / 256, x1 / 256, y1 / 256, 10, 60))
+@pytest.mark.parametrize("case", CASES)
+def test_touches(case):
+    gesture, expected, begin, steps = (*case, *((0, 0, 0), None)[len(case) - 2 :])
+    steps = steps or (20 if len(gesture) == 2 else 60)
+    assert after(hand_made(*begin), stroke(*gesture, steps=steps)) == expected
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "switch"),
-    [
-        (125, 115, 1),  # the centre
-        (100, 100, 1),  # the corner that belongs to it
-        (149.9, 129.9, 1),
-        (99.9, 115, 0),  # just outside, on each side
-        (150, 115, 0),
-        (125, 99.9, 0),
-        (125, 130, 0),
-    ],
-)
-def test_a_tap_on_a_switch_toggles_it_and_one_beside_it_does_not(x, y, switch):
-    assert tapped(x, y) == (switch, 0, 0)
-
-
-def test_a_second_tap_toggles_back():
-    assert tapped(125, 115, hand_made(switch=1)) == (0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "key"),
-    [
-        (58, 78, 4),  # centre of the middle key of the second row
-        (44, 64, 4),  # its first pixel
-        (43, 78, 0),  # the dead space before it
-        (90, 46, 2),
-        (50, 20, 0),  # the display
-        (104.5, 78, 0),  # the panel's edge
-    ],
-)
-def test_keys(x, y, key):
-    assert tapped(x, y) == (0, key, 0)
-
-
-def test_a_tap_that_ends_on_the_next_key_selects_neither():
-    assert dragged(70, 78, 78, 78) == (0, 0, 0)  # 8 pixels: still a tap
-    assert dragged(60, 78, 68, 78) == (0, 4, 0)
-
-
-def test_slop_is_15_pixels_measured_over_the_whole_path():
-    assert dragged(110, 115, 124.9, 115) == (1, 0, 0)
-    assert dragged(110, 115, 125.1, 115) == (0, 0, 0)
+def test_slop_is_measured_over_the_whole_path():
     there_and_back = tap(125 / 256, 115 / 256, 30, 20)
     there_and_back[0, 40, 0] += 16 / 256
     assert after(hand_made(), there_and_back) == (0, 0, 0)
-
-
-def test_a_press_longer_than_120_steps_is_not_a_tap():
-    assert tapped(125, 115, num_steps=120) == (1, 0, 0)
-    assert tapped(125, 115, num_steps=121) == (0, 0, 0)
-
-
-@pytest.mark.parametrize(
-    ("x0", "x1", "page", "result"),
-    [
-        (150, 80, 0, 1),  # to the left: forward
-        (80, 150, 1, 0),  # to the right: back
-        (150, 80, 2, 2),  # not past the last page
-        (80, 150, 0, 0),  # nor before the first
-        (150, 90, 0, 0),  # 60 pixels are not more than 30 % of 200
-        (150, 89, 0, 1),
-        (210, 5, 0, 1),  # however long, one page
-        (230, 100, 0, 0),  # starts beside the strip
-        (30, 250, 2, 1),  # ends beside it: fine
-    ],
-)
-def test_carousel(x0, x1, page, result):
-    assert dragged(x0, 200, x1, 190, hand_made(page=page)) == (0, 0, result)
-
-
-def test_a_steep_drag_and_a_tap_leave_the_carousel_alone():
-    assert dragged(150, 165, 80, 250) == (0, 0, 0)
-    assert tapped(120, 200) == (0, 0, 0)
-
-
-def test_a_touch_goes_to_the_widget_under_its_start():
-    assert dragged(125, 115, 125, 200) == (0, 0, 0)  # a drag off the switch
-    assert dragged(125, 145, 30, 200) == (0, 0, 0)  # from dead space over the carousel
 
 
 def test_the_first_press_counts_and_the_block_end_lifts_the_finger():

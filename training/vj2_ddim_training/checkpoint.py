@@ -20,7 +20,7 @@ from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.loop import save_atomically
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "open_saved", "save_checkpoint"]
 
 FORMAT = "vj2-ddim-checkpoint-1"
 FIELDS = (
@@ -92,15 +92,7 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
         CheckpointError: The file is missing, broken, foreign, or lacks a field.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; 'vj2-ddim train' writes checkpoint.pt")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip, and torch errors of many kinds
-        raise CheckpointError(
-            f"{path}: cannot be opened as a checkpoint ({type(error).__name__}: {error}). It may "
-            f"be truncated, or not a checkpoint at all"
-        ) from error
+    content = open_saved(path, "checkpoint", "'vj2-ddim train' writes checkpoint.pt")
     if isinstance(content, dict) and "model_state_dict" in content:
         return _from_original(content, path, nhead)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -131,12 +123,25 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
     )
 
 
+def open_saved(path: Path, what: str, hint: str) -> Any:  # noqa: ANN401
+    """What `save_atomically` wrote; a missing or a broken file is a `CheckpointError`."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; {hint}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip, and torch errors of many kinds
+        raise CheckpointError(
+            f"{path}: cannot be opened as a {what} ({type(error).__name__}: {error}). It may be "
+            f"truncated, or not a {what} at all"
+        ) from error
+
+
 def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Checkpoint:
     """A checkpoint of the original script: sizes are read off the shapes of its weights."""
     if nhead is None:
         raise CheckpointError(
             f"{path} is a checkpoint of the original script, which does not record its head count: "
-            f"give nhead (the script's default is 4)"
+            f"give it (nhead=4 is the script's default)"
         )
     weights = content["model_state_dict"]
     try:

@@ -35,6 +35,8 @@ __all__ = ["LatentEncoder", "SketchEncoder"]
 
 SKETCH_FREQUENCIES = 7
 GRID_FREQUENCIES = 4
+LEAST_CHANGE = 1e-3  # squared difference, in variances of the latents, that counts as none
+REACH = 0.125  # scale of a patch's offset to its centre, in screens
 
 
 class SketchEncoder(nn.Module):
@@ -58,10 +60,6 @@ class SketchEncoder(nn.Module):
         features = fourier_features(sketch.unsqueeze(-1), SKETCH_FREQUENCIES)
         tokens: Tensor = self.mix(self.embed(features) + self.position)
         return tokens
-
-
-LEAST_CHANGE = 1e-3  # squared difference, in variances of the latents, that counts as none
-REACH = 0.125  # scale of a patch's offset to its centre, in screens
 
 
 def _centres(num_patches: int) -> Tensor:

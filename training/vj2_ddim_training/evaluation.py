@@ -104,14 +104,24 @@ def recreate_from(
     """
     start = int(share * model.schedule.num_train_timesteps)
     noise = _noise(batch.original.shape, seed)
+    noisy = add_noise(batch.original, noise, start, model.schedule)
+    return _sample(model, batch, noisy, min(num_inference_steps, start + 1), clip, start)
+
+
+def _sample(
+    model: DiffusionModel,
+    batch: Batch | None,
+    noise: FloatArray,
+    num_inference_steps: int,
+    clip: bool,
+    start_timestep: int | None = None,
+) -> FloatArray:
+    """DDIM under the batch's condition, or under none."""
+    correct = clip_to(diffused_bounds(model.action_spec)) if clip else None
     return ddim_sample(
-        _denoiser(model, batch),
-        add_noise(batch.original, noise, start, model.schedule),
-        model.schedule,
-        min(num_inference_steps, start + 1),
-        start_timestep=start,
-        correct=clip_to(diffused_bounds(model.action_spec)) if clip else None,
-    )
+        _denoiser(model, batch), noise, model.schedule, num_inference_steps,
+        start_timestep=start_timestep, correct=correct,
+    )  # fmt: skip
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> FloatArray:
@@ -142,14 +152,8 @@ def _compare(model: DiffusionModel, batch: Batch, diffused: FloatArray) -> Measu
 def _conditional(
     model: DiffusionModel, settings: EvaluationSettings, batch: Batch, num_inference_steps: int
 ) -> Measures:
-    diffused = ddim_sample(
-        _denoiser(model, batch),
-        _noise(batch.original.shape, settings.seed),
-        model.schedule,
-        num_inference_steps,
-        correct=clip_to(diffused_bounds(model.action_spec)) if settings.clip else None,
-    )
-    return _compare(model, batch, diffused)
+    noise = _noise(batch.original.shape, settings.seed)
+    return _compare(model, batch, _sample(model, batch, noise, num_inference_steps, settings.clip))
 
 
 def _inversion(
@@ -187,13 +191,7 @@ def _generate(
 ) -> Measures:
     spec = model.action_spec
     shape = (settings.num_generated, *spec.diffused_shape)
-    diffused = ddim_sample(
-        _denoiser(model, None),
-        _noise(shape, settings.seed + 1),
-        model.schedule,
-        num_inference_steps,
-        correct=clip_to(diffused_bounds(spec)) if settings.clip else None,
-    )
-    decoded = decode(diffused, spec)
+    noise = _noise(shape, settings.seed + 1)
+    decoded = decode(_sample(model, None, noise, num_inference_steps, settings.clip), spec)
     seen = reference if training is None else training
     return generation_measures(decoded, project(decoded, spec), reference, seen, spec)

@@ -33,17 +33,22 @@ Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line a
 
 
 class Task(Protocol):
-    """What is learned.
+    """What is learned."""
 
-    Attributes:
-        model: Trained in place.
-        total_steps: Steps in all, a whole number of epochs.
-        steps_per_epoch: Steps of one epoch.
-    """
+    @property
+    def model(self) -> nn.Module:
+        """Trained in place."""
+        ...
 
-    model: nn.Module
-    total_steps: int
-    steps_per_epoch: int
+    @property
+    def total_steps(self) -> int:
+        """Steps in all, a whole number of epochs."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps of one epoch."""
+        ...
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step; it draws from (seed, step) alone, or from state that is saved."""

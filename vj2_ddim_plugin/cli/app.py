@@ -75,6 +75,9 @@ def _load(words: str, command: Command) -> Any:  # noqa: ANN401
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
+        package, dot, _ = (error.name or "").partition(".")
+        if dot and package == module.partition(".")[0]:
+            raise  # a part of the package itself: no install brings it
         raise ConfigError(
             f"'{words}' needs the module {error.name!r}, which is not installed. Run: "
             f"pip install {command.install}"
@@ -206,7 +209,7 @@ def _speaking_options(command: Any) -> Callable[[Any], Any]:  # noqa: ANN401
 
 # In this order: `name=value`; what is quoted, which stays; a name alone.
 _WORDS = re.compile(
-    r"""(?<![\w./\\-])(?P<name>[a-z]\w*)=(?P<value>'[^']*'|"[^"]*"|\([^()]*\)|[-./~]*\w(?:[\w.+/-]*\w)?)
+    r"""(?<![\w./\\?&-])(?P<name>[a-z]\w*)=(?P<value>'[^']*'|"[^"]*"|\([^()]*\)|[-./~]*\w(?:[\w.+/-]*\w)?)
     | (?<!\w)(?:'[^'\n]*'|"[^"\n]*")(?!\w)
     | (?<![\w./\\=-])(?P<alone>[a-z]\w*)(?![\w/\\=(\[-]|\.\w)""",
     re.VERBOSE,

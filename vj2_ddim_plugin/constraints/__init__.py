@@ -24,18 +24,7 @@ __all__ = ["Rules", "checked_actions", "checked_array"]
 
 
 class Rules:
-    """The constraints of one problem, made ready for B problems of K candidates.
-
-    Args:
-        problem: Its `constraints` and `frozen_action` count.
-        spec: What the optimizer samples.
-        batch: B.
-        project: Whether candidates that have to be changed are projected onto valid gestures.
-
-    Raises:
-        ConstraintError: The constraints are malformed or contradict one another.
-        ContextError: `frozen_action` is of the wrong shape or not finite.
-    """
+    """The constraints of one problem, made ready for B problems of K candidates."""
 
     def __init__(
         self, problem: PlanningProblem, spec: ActionSpec, batch: int, *, project: bool = True
@@ -59,12 +48,7 @@ class Rules:
         self.part_is_known = problem.frozen_action is not None or asked.fixed is not None
 
     def enforce(self, actions: FloatArray, *, avoid: bool = True) -> FloatArray:
-        """Candidates `[B, K, L, A]`, changed where they must be and as far as they can be.
-
-        Args:
-            actions: Candidates; those that keep every rule stay exactly as they are.
-            avoid: Whether they are also moved off forbidden rectangles.
-        """
+        """Candidates `[B, K, L, A]`, changed where they must be and as far as they can be."""
         if not self.active or (broken := ~self.kept(actions, avoid=avoid)).sum() == 0:
             return actions
         spec, block, count = self._spec, self._spec.action_block, actions.shape[1]
@@ -227,11 +211,7 @@ def checked_array(name: str, values: object) -> FloatArray:
 
 
 def checked_actions(name: str, actions: object, spec: ActionSpec, longest: int) -> FloatArray:
-    """Actions `[B, 1 to longest, A]` as finite float32.
-
-    Raises:
-        ContextError: They are of another shape or not finite.
-    """
+    """Actions `[B, 1 to longest, A]` as finite float32."""
     array = checked_array(name, actions)
     if array.ndim != 3 or array.shape[2] != spec.num_channels or not 1 <= array.shape[1] <= longest:
         raise ContextError(

@@ -11,8 +11,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from vj2_ddim_plugin.gestures import outside_bounds, pressed, release
 from vj2_ddim_plugin.gestures.representations import held_blocks
-from vj2_ddim_plugin.gestures.segments import IntArray, longest_segment, pressed, release
+from vj2_ddim_plugin.gestures.segments import IntArray, longest_segment
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
@@ -24,21 +25,13 @@ Mask = NDArray[np.bool_]
 
 
 def continue_blocks(blocks: FloatArray, frozen: FloatArray, spec: ActionSpec) -> FloatArray:
-    """Blocks that begin with `frozen` and go on as `blocks` would, without a jump.
+    """Blocks `[n, T, A]` that begin with what was sent, `frozen` `[n, m, A]`, without a jump.
 
     For touches there are three cases. If the finger has not come down yet, the gesture begins no
     earlier than now; one that would no longer fit is left out. If it came down and up again, the
     block's one gesture is over, and the rest is released. If it is down, it moves from where it is:
     the sampled path, plus what separates it from the finger, fading to nothing at its end. A finger
     that is out of bounds is lifted.
-
-    Args:
-        blocks: `[n, T, A]` valid gestures (or any actions, when the spec has no press channel).
-        frozen: `[n, m, A]` with m <= T, the actions already sent.
-        spec: What a valid gesture is.
-
-    Returns:
-        `[n, T, A]`.
     """
     sent = frozen.shape[1]
     continued = blocks.copy()
@@ -61,9 +54,8 @@ def _continue_gestures(blocks: FloatArray, frozen: FloatArray, spec: ActionSpec)
     length = np.where(absent, 0, length)
     # down: until the sampled release, within the valid lengths; lifted at once where out of bounds
     shortest = np.maximum(sent, began + spec.min_press_steps)
-    outside = (frozen[:, -1] < spec.low_array) | (frozen[:, -1] > spec.high_array)
-    stop = np.where(outside.any(axis=1), sent, stop)
-    shortest = np.where(outside.any(axis=1), sent, shortest)
+    outside = outside_bounds(frozen[:, -1], spec).any(axis=1)
+    stop, shortest = np.where(outside, sent, stop), np.where(outside, sent, shortest)
     longest = np.minimum(began + spec.longest_press, spec.action_block)
     lifted = np.clip(stop, shortest, np.maximum(longest, shortest))
     new_start, new_stop = np.where(down, sent, delayed), np.where(down, lifted, delayed + length)
@@ -87,20 +79,12 @@ def _fading_offset(
 
 
 def meet_fixed(blocks: FloatArray, fixed: FloatArray, spec: ActionSpec) -> FloatArray:
-    """Gestures moved as little as possible so that given entries fit into them.
+    """Gestures into which the given entries of `fixed` fit; it is NaN where nothing is given.
 
     The press covers the steps that are given as pressed (or have a given coordinate), keeps out of
     those given as released, and stays of a valid length. The path is moved onto the coordinates
     that are given, by offsets that are linear in time between them. A row where one gesture cannot
-    do all of this is left as it was.
-
-    Args:
-        blocks: `[n, T, A]` gestures.
-        fixed: `[n, T, A]`, NaN where nothing is given.
-        spec: What a valid gesture is.
-
-    Returns:
-        `[n, T, A]`; the given entries themselves are not written yet.
+    do all of this is left as it was. The given entries themselves are not written yet.
     """
     met = blocks.copy()
     held = held_blocks(blocks, spec)
@@ -201,19 +185,10 @@ def _crosses(begin: FloatArray, end: FloatArray, low: FloatArray, high: FloatArr
 def clear_shift(
     low: FloatArray, high: FloatArray, rectangles: FloatArray, spec: ActionSpec
 ) -> tuple[FloatArray, Mask]:
-    """The shortest shift that takes boxes off every rectangle and keeps them in bounds.
+    """The shortest shifts `[n, 2]` of boxes off every rectangle and in bounds, and if there is one.
 
     The shortest one puts each side of the box where it is, at a bound, or beside a rectangle, so
     these are tried.
-
-    Args:
-        low: `[n, 2]`, the boxes' lower corners.
-        high: `[n, 2]`, their upper corners.
-        rectangles: `[R, 4]`.
-        spec: Whose first two coordinates are bounded.
-
-    Returns:
-        The shifts `[n, 2]`, and whether there is one, `[n]`.
     """
     axes = spec.coordinate_indices[:2]
     bounds, slack = (spec.low_array[axes], spec.high_array[axes]), spec.bound_slack[axes]

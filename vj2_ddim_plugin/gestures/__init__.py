@@ -3,7 +3,7 @@
 Every function takes actions `[..., L, A]` (flattened leading axes are fine) and their `ActionSpec`.
 A valid gesture stays in bounds, has a binary press, is zero where the finger is up, has at most one
 press segment of a length in range, and follows a path that is piecewise linear between the spec's
-knots; each block of a sequence is one gesture.
+knots; each block of a sequence is one gesture. An array of the wrong shape is an `ActionError`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def encode(actions: FloatArray, spec: ActionSpec) -> FloatArray:
         `[..., M, C]` of the actions' dtype, in the sampler's units.
 
     Raises:
-        ActionError: The shape is wrong, or the representation cannot hold these gestures.
+        ActionError: The representation cannot hold these gestures.
     """
     blocks, lead = _blocks(actions, spec)
     units = normalization_of(spec)
@@ -72,11 +72,7 @@ def encode(actions: FloatArray, spec: ActionSpec) -> FloatArray:
 
 
 def decode(diffused: FloatArray, spec: ActionSpec) -> FloatArray:
-    """The inverse of `encode` on valid gestures: `[..., M, C]` to actions `[..., L, A]`.
-
-    Raises:
-        ActionError: The shape is wrong.
-    """
+    """The inverse of `encode` on valid gestures: `[..., M, C]` to actions `[..., L, A]`."""
     return decode_checked(diffused, spec)[0]
 
 
@@ -84,9 +80,6 @@ def decode_checked(diffused: FloatArray, spec: ActionSpec) -> tuple[FloatArray, 
     """`decode`, and whether each of `[..., M, C]` is surely a valid gesture, as `[...]`.
 
     Read off the array itself, where that is quicker than looking at the gesture; False is "maybe".
-
-    Raises:
-        ActionError: The shape is wrong.
     """
     if diffused.shape[-2:] != spec.diffused_shape:
         raise ActionError(
@@ -128,11 +121,7 @@ def outside_bounds(
 
 
 def is_valid(actions: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
-    """Whether each sequence of `[..., L, A]` keeps every rule of the spec, as `[...]`.
-
-    Raises:
-        ActionError: The shape is wrong.
-    """
+    """Whether each sequence of `[..., L, A]` keeps every rule of the spec, as `[...]`."""
     blocks, lead = _blocks(actions, spec)
     return np.asarray(_valid_blocks(blocks, spec).reshape(*lead, spec.horizon).all(axis=-1))
 
@@ -142,9 +131,6 @@ def project(actions: FloatArray, spec: ActionSpec) -> FloatArray:
 
     The longest press segment is kept and its length brought into range, its path replaced by the
     least-squares path through the spec's knots, and the coordinates clipped to the bounds.
-
-    Raises:
-        ActionError: The shape is wrong.
     """
     blocks, lead = _blocks(actions, spec)
     projected = _project_blocks(blocks, spec).reshape(*lead, spec.length, spec.num_channels)

@@ -17,9 +17,8 @@ All work in the planner's units on one block a row, `[n, T, A]`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,50 +38,30 @@ from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["REPRESENTATIONS", "Normalization", "Representation", "held_blocks", "normalization_of"]
 
+Sure = NDArray[np.bool_]
+"""`[n]`: whether a block is surely a valid gesture; False is unknown."""
 
-class Representation(Protocol):
-    """An invertible map between blocks of actions and what is diffused of them.
 
-    One is added here and in `vj2_ddim_plugin.spec`, which knows the shapes.
+class Representation:
+    """An invertible map between blocks of actions and what is diffused of them; `raw` is this one.
+
+    Another one is added here and in `vj2_ddim_plugin.spec`, which knows the shapes.
     """
 
     def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
         """Lowest and highest value of a diffused block, each broadcastable to its shape."""
-        ...
-
-    def scale(self, spec: ActionSpec) -> FloatArray:
-        """What is one unit of the sampler, in the planner's units, broadcastable likewise."""
-        ...
-
-    def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
-        """`[n, T, A]` actions to `[n, rows, channels]`."""
-        ...
-
-    def decode(
-        self, diffused: FloatArray, spec: ActionSpec
-    ) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """The inverse of `encode` on valid gestures, and whether each is surely one, `[n]`.
-
-        False is unknown.
-        """
-        ...
-
-
-class _Raw:
-    """The actions themselves: the original script's representation."""
-
-    def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
         return spec.low_array, spec.high_array
 
     def scale(self, spec: ActionSpec) -> FloatArray:
+        """What is one unit of the sampler, in the planner's units, broadcastable likewise."""
         return (spec.high_array - spec.low_array) / 2
 
     def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
+        """`[n, T, A]` actions to `[n, rows, channels]`."""
         return blocks
 
-    def decode(
-        self, diffused: FloatArray, spec: ActionSpec
-    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def decode(self, diffused: FloatArray, spec: ActionSpec) -> tuple[FloatArray, Sure]:
+        """The inverse of `encode` on valid gestures, and which of them surely are valid."""
         return diffused, np.zeros(len(diffused), bool)
 
 
@@ -100,19 +79,17 @@ def held_blocks(blocks: FloatArray, spec: ActionSpec) -> FloatArray:
     return held
 
 
-class _Held(_Raw):
+class _Held(Representation):
     """Decoding makes the press binary again, and zeroes coordinates where the finger is up."""
 
     def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
         return held_blocks(blocks, spec)
 
-    def decode(
-        self, diffused: FloatArray, spec: ActionSpec
-    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def decode(self, diffused: FloatArray, spec: ActionSpec) -> tuple[FloatArray, Sure]:
         return release(diffused, spec), np.zeros(len(diffused), bool)
 
 
-class _Path:
+class _Path(Representation):
     """`x0, y0, dx1, dy1, ..., press time, release time`, as shares of the block."""
 
     def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
@@ -141,9 +118,7 @@ class _Path:
         times = np.stack([start, stop], axis=1) / spec.action_block
         return np.concatenate([steps, times], axis=1)[..., None]
 
-    def decode(
-        self, diffused: FloatArray, spec: ActionSpec
-    ) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def decode(self, diffused: FloatArray, spec: ActionSpec) -> tuple[FloatArray, Sure]:
         """Draw the path between the rounded times, at least one step long.
 
         Valid: a valid length, and knots in bounds; the lines between them are in bounds too.
@@ -175,22 +150,19 @@ def _require_one_segment(counts: IntArray) -> None:
         )
 
 
-REPRESENTATIONS: dict[str, Representation] = {"raw": _Raw(), "held": _Held(), "path": _Path()}
+REPRESENTATIONS: dict[str, Representation] = {
+    "raw": Representation(),
+    "held": _Held(),
+    "path": _Path(),
+}
 
 
-@dataclass(frozen=True)
-class Normalization:
-    """From the planner's units to the sampler's, in which what is diffused is about 1 around 0.
+class Normalization(NamedTuple):
+    """From the planner's units to the sampler's, in which what is diffused is about 1 around 0."""
 
-    Attributes:
-        centre: What becomes 0, in the planner's units, broadcastable to `[M, C]`.
-        scale: What becomes 1.
-        bounds: Lowest and highest valid value, in the sampler's units.
-    """
-
-    centre: FloatArray
-    scale: FloatArray
-    bounds: tuple[FloatArray, FloatArray]
+    centre: FloatArray  # what becomes 0, in the planner's units, broadcastable to `[M, C]`
+    scale: FloatArray  # what becomes 1
+    bounds: tuple[FloatArray, FloatArray]  # lowest and highest valid value, in the sampler's
 
 
 @lru_cache(maxsize=64)

@@ -47,14 +47,7 @@ def count_segments(pressed: NDArray[np.bool_]) -> IntArray:
 
 
 def longest_segment(pressed: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
-    """First step and one past the last step of each row's longest run of True.
-
-    Args:
-        pressed: `[n, T]`.
-
-    Returns:
-        `(start, stop)`, each `[n]`; the earlier of equally long runs; `(0, 0)` where there is none.
-    """
+    """First step and one past the last step of each row's longest run of True."""
     steps = np.arange(1, pressed.shape[1] + 1)
     last_released = np.maximum.accumulate(np.where(pressed, 0, steps), axis=1)
     run_length = np.where(pressed, steps - last_released, 0)
@@ -80,18 +73,7 @@ def _knot_solver(num_steps: int, num_knots: int) -> FloatArray:
 
 
 def fit_knots(values: FloatArray, start: IntArray, stop: IntArray, num_knots: int) -> FloatArray:
-    """Least-squares knots, evenly spaced in time, of each row's path from `start` to `stop`.
-
-    Args:
-        values: `[n, T, C]`.
-        start: `[n]` first step of the segment.
-        stop: `[n]` one past its last step; a row with `stop <= start` gets zeros.
-        num_knots: Knots K to fit, at least 2.
-
-    Returns:
-        `[n, K, C]`. Exact for paths that are piecewise linear between K even knots and at least K
-        steps long.
-    """
+    """Least-squares knots, evenly spaced in time, of each row's path from `start` to `stop`."""
     knots = np.zeros((len(values), num_knots, values.shape[2]), values.dtype)
     lengths = stop - start
     for length in np.unique(lengths[lengths > 0]):

@@ -33,11 +33,6 @@ class IndependentRows:
 
     GPU kernels are chosen by the batch's size in ways that no filling up cures: there the rows of
     different batches agree to rounding only.
-
-    Args:
-        graph: A graph all of whose inputs and outputs have the batch as their first axis.
-        shapes: Each input's shape without the batch; `timestep` is int64, all others float32.
-        num_timesteps: Timesteps are below it.
     """
 
     def __init__(

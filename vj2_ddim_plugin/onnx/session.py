@@ -288,13 +288,7 @@ class BoundRuns:
     """A session whose buffers are allocated once for each combination of input shapes.
 
     One run at a time: the buffers are shared, and CUDA graphs must not be replayed concurrently.
-
-    Args:
-        session: An `onnxruntime.InferenceSession`.
-        place: Copies an array to the device and returns its `OrtValue`.
-        run_options: `onnxruntime.RunOptions` for a CUDA graph's id, -1 for a run outside of any.
-        constant: Inputs whose arrays are never changed in place: they are copied again only when
-            another array is given.
+    Inputs that are `constant` are never changed in place: another array is needed for another copy.
     """
 
     def __init__(

@@ -29,11 +29,7 @@ __all__ = [
 
 
 def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[str, FloatArray]:
-    """The context arrays that the model needs, as float32, checked.
-
-    Raises:
-        ContextError: An array is missing, unknown, of the wrong shape, or not finite.
-    """
+    """The context arrays that the model needs, as float32, checked."""
     missing = set(condition.inputs) - set(problem.context)
     unknown = set(problem.context) - set(condition.inputs)
     if missing or unknown:
@@ -59,11 +55,7 @@ def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[
 
 
 def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -> int:
-    """B, from the problem's arrays or `batch_size`, all of which must agree.
-
-    Raises:
-        ContextError: They disagree, or B is 0.
-    """
+    """B, from the problem's arrays or `batch_size`, all of which must agree."""
     sizes = {name: len(array) for name, array in context.items()}
     for name in ("init_action", "frozen_action"):
         actions = getattr(problem, name)
@@ -104,9 +96,6 @@ def padded_warm_start(init_action: FloatArray | None, spec: ActionSpec, batch: i
     """The warm start as candidates `[B, 1, L, A]`; `[B, 0, L, A]` when there is none.
 
     A short one is continued by zeros (finger up) for touches, by its last action otherwise.
-
-    Raises:
-        ContextError: It has the wrong shape, is longer than L, out of bounds, or not finite.
     """
     if init_action is None:
         return np.zeros((batch, 0, spec.length, spec.num_channels), np.float32)
@@ -127,9 +116,6 @@ def cost_of(cost: CostFn, candidates: FloatArray) -> FloatArray:
     """The planner's cost of `[B, K, L, A]` as `[B, K]`, NaN counted as infinitely bad.
 
     It is given a copy, so it cannot change the candidates.
-
-    Raises:
-        CostError: It raised, or its shape is wrong.
     """
     try:
         values = np.asarray(cost(candidates.copy()), np.float64)
@@ -146,11 +132,7 @@ def cost_of(cost: CostFn, candidates: FloatArray) -> FloatArray:
 
 
 def checked_cost(cost: CostFn, candidates: FloatArray) -> FloatArray:
-    """`cost_of` candidates of which every problem has one of finite cost.
-
-    Raises:
-        CostError: It raised, its shape is wrong, or it is finite for no candidate of a problem.
-    """
+    """`cost_of` candidates of which every problem has one of finite cost."""
     values = cost_of(cost, candidates)
     require_finite_cost(values.min(axis=1))
     return values
@@ -167,11 +149,7 @@ def require_finite_cost(best: FloatArray) -> None:
 
 
 def checked_output(output: FloatArray, sample: FloatArray) -> FloatArray:
-    """The denoiser's output, of the sample's shape and finite: clipping would hide the rest.
-
-    Raises:
-        BundleError: It is not.
-    """
+    """The denoiser's output, of the sample's shape and finite: clipping would hide the rest."""
     if output.shape != sample.shape or not np.isfinite(output).all():
         raise BundleError(
             f"the denoiser returned shape {output.shape} with "

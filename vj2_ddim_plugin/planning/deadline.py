@@ -96,12 +96,7 @@ class Pace:
 
 
 class Deadline:
-    """The time left to one plan.
-
-    Args:
-        seconds: From now on; None for no deadline.
-        pace: What operations are expected to take.
-    """
+    """The time left to one plan."""
 
     def __init__(self, seconds: float | None, pace: Pace) -> None:
         self.started = time.perf_counter()
@@ -172,14 +167,6 @@ class Deadline:
 
         Time to ask for their cost is kept back, at most half. Few candidates in enough steps beat
         many in too few; but candidates are given up only for steps.
-
-        Args:
-            num_candidates: Wanted a problem.
-            num_steps: Wanted.
-            batch: Problems B.
-            names: Of the operations that are one step, and what comes after the last one.
-            ranked: Whether there is a cost.
-            num_ranked: Candidates a problem whose cost is asked then; None for all.
         """
         if self._seconds is None:
             return num_candidates, num_steps

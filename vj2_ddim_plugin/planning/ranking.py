@@ -37,26 +37,39 @@ class Candidates(NamedTuple):
             return cls(actions, np.zeros(actions.shape[:2]), kept)
         return cls(actions, np.abs(actions - before).max(axis=(2, 3), initial=0.0), kept)
 
+    def taken(self, columns: NDArray[np.intp]) -> Candidates:
+        """Only those of `[B, n]`, in this order."""
+        rows = np.arange(len(columns))[:, None]
+        return Candidates(
+            self.actions[rows, columns], self.moved[rows, columns], self.kept[rows, columns]
+        )
+
 
 class Pool:
-    """Candidates `[B, K', L, A]`, of which the first are ranked.
-
-    Args:
-        warm_start: The first candidates, none or one a problem.
-
-    Attributes:
-        actions: `[B, K', L, A]`.
-        moved: `[B, K']`, how far projection and constraints moved each.
-        kept: `[B, K']`, whether it keeps the constraints; one that does not is never the plan.
-        cost: `[B, ranked]`, infinite where it may not be the plan.
-        worst: `[B, n]`, the worst cost near each of the first n candidates; None if none is known.
-    """
+    """Candidates `[B, K', L, A]`, of which the first are ranked."""
 
     def __init__(self, warm_start: Candidates) -> None:
-        self.actions, self.moved, self.kept = warm_start
-        self.cost = np.zeros((len(self.actions), 0))
+        self._all = warm_start  # none or one a problem
+        self._num_given = int(warm_start.actions.shape[1])
+        # `[B, ranked]`, infinite where one may not be the plan
+        self.cost: FloatArray = np.zeros((len(warm_start.actions), 0))
+        # `[B, n]`, the worst cost near each of the first n candidates; None if none is known
         self.worst: FloatArray | None = None
-        self._num_given = int(self.actions.shape[1])
+
+    @property
+    def actions(self) -> FloatArray:
+        """`[B, K', L, A]`."""
+        return self._all.actions
+
+    @property
+    def moved(self) -> FloatArray:
+        """`[B, K']`, how far projection and constraints moved each."""
+        return self._all.moved
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """`[B, K']`, whether it keeps the constraints; one that does not is never the plan."""
+        return self._all.kept
 
     @property
     def num_ranked(self) -> int:
@@ -71,14 +84,9 @@ class Pool:
     def add(self, candidates: Candidates) -> None:
         """Append K more candidates a problem, those that keep the constraints first."""
         if not candidates.kept.all():
-            rows = np.arange(len(self.actions))[:, None]
-            order = np.argsort(~candidates.kept, axis=1, kind="stable")
-            actions, moved, kept = (array[rows, order] for array in candidates)
-        else:
-            actions, moved, kept = candidates
-        self.actions = np.concatenate([self.actions, actions], axis=1)
-        self.moved = np.concatenate([self.moved, moved], axis=1)
-        self.kept = np.concatenate([self.kept, kept], axis=1)
+            candidates = candidates.taken(np.argsort(~candidates.kept, axis=1, kind="stable"))
+        both = zip(self._all, candidates, strict=True)
+        self._all = Candidates(*(np.concatenate(pair, axis=1) for pair in both))
 
     def rank(self, cost: FloatArray) -> None:
         """Append the cost `[B, n]` of the next n candidates."""
@@ -88,8 +96,8 @@ class Pool:
     def keep_best(self, count: int) -> None:
         """Forget all but the cheapest `count` candidates a problem, and those without a cost."""
         order = np.argsort(self.cost, axis=1, kind="stable")[:, :count]
-        self.cost = self.cost[np.arange(len(order))[:, None], order]
-        self._keep(order)
+        self.cost = np.take_along_axis(self.cost, order, axis=1)
+        self._all = self._all.taken(order)
 
     @property
     def first_in_question(self) -> int:
@@ -99,10 +107,8 @@ class Pool:
     def keep_promising(self, predicted: FloatArray | None, count: int) -> None:
         """Forget all but `count` of the candidates from `first_in_question` on; the rest stay.
 
-        Args:
-            predicted: Their predicted cost `[B, n]`: the lowest are kept, in this order, those that
-                do not keep the constraints last. None keeps the first ones.
-            count: How many a problem.
+        Those of the lowest predicted cost `[B, n]` are kept, in this order, those that break the
+        constraints last; without a prediction, the first ones.
         """
         first, size = self.first_in_question, self.actions.shape[1]
         order = np.broadcast_to(np.arange(first, size), (len(self.actions), size - first))
@@ -110,13 +116,7 @@ class Pool:
             allowed = np.where(self.kept[:, first:], predicted, np.inf)
             order = first + np.argsort(allowed, axis=1, kind="stable")
         known = np.broadcast_to(np.arange(first), (len(order), first))
-        self._keep(np.concatenate([known, order[:, :count]], axis=1))
-
-    def _keep(self, columns: NDArray[np.intp]) -> None:
-        """Only these candidates `[B, n]` of each problem, in this order."""
-        rows = np.arange(len(columns))[:, None]
-        self.actions, self.moved = self.actions[rows, columns], self.moved[rows, columns]
-        self.kept = self.kept[rows, columns]
+        self._all = self._all.taken(np.concatenate([known, order[:, :count]], axis=1))
 
     def best_cost(self) -> FloatArray:
         """`[B]`, the lowest cost so far."""
@@ -125,8 +125,11 @@ class Pool:
     def elites(self, count: int) -> FloatArray:
         """The best quarter, `[B, count, L, A]`, each repeated as often as needed."""
         order = np.argsort(self.cost, axis=1, kind="stable")[:, : max(1, count // 4)]
-        chosen = order[:, np.arange(count) % order.shape[1]]
-        return np.asarray(self.actions[np.arange(len(order))[:, None], chosen])
+        return self._all.taken(order[:, np.arange(count) % order.shape[1]]).actions
+
+    def has_plans(self) -> bool:
+        """Whether every problem has a candidate that may be its plan."""
+        return bool(self.kept.any(axis=1).all())
 
     def require_kept(self) -> None:
         """Raise `ConstraintError` where a problem has no candidate that may be its plan."""
@@ -138,23 +141,12 @@ class Pool:
                 f"one gesture leave too little. Loosen them; more num_candidates may help"
             )
 
-    def has_plans(self) -> bool:
-        """Whether every problem has a candidate that may be its plan."""
-        return bool(self.kept.any(axis=1).all())
-
     def choice(self, *, ranking: bool) -> NDArray[np.intp]:
         """`[B]`, the plan of each problem: the cheapest, or one whose cost is not known.
 
-        Where the worst cost near the cheapest ones is known, the plan is the lowest of those.
-
-        Args:
-            ranking: Whether there is a cost, asked or predicted. If there was no time to ask for
-                it, the plan is the warm start, if it may be; without a cost at all, it is the first
-                sample that may.
-
-        Raises:
-            ConstraintError: A problem has no candidate that keeps the constraints.
-            CostError: Or none that the cost does not call infinitely bad.
+        Where the worst cost near the cheapest ones is known, the plan is the lowest of those. With
+        `ranking` (there is a cost, asked or predicted) and no time to ask for it, the plan is the
+        warm start, if it may be; without any cost, the first sample that may.
         """
         self.require_kept()
         if not ranking and self._num_given == 0 and self.kept[:, 0].all():
@@ -174,8 +166,6 @@ class Pool:
 
     def cost_of_choice(self, choice: NDArray[np.intp]) -> FloatArray:
         """`[B]`, the cost of the chosen candidates; NaN where it was not asked for."""
-        if self.num_ranked == 0:
-            return np.full(len(choice), np.nan)
         padded = np.pad(self.cost, ((0, 0), (0, self.num_unranked)), constant_values=np.nan)
         cost = padded[np.arange(len(choice)), choice]
         return np.where(np.isfinite(cost), cost, np.nan)
@@ -184,17 +174,7 @@ class Pool:
 def predicted_cost(
     ranker: CostPredictor, candidates: FloatArray, condition: FloatArray, spec: ActionSpec
 ) -> FloatArray:
-    """The predicted cost `[B, K]` of candidates `[B, K, L, A]` in the planner's units.
-
-    Args:
-        ranker: The ranker.
-        candidates: As they would be the plan.
-        condition: Tokens `[B, S, W]`.
-        spec: How candidates are brought into the form that is diffused.
-
-    Raises:
-        BundleError: The ranker returned another shape, or values that are not finite.
-    """
+    """The predicted cost `[B, K]` of candidates `[B, K, L, A]` in the planner's units."""
     batch, count = candidates.shape[:2]
     diffused = encode(project(candidates, spec), spec)
     rows = np.ascontiguousarray(diffused.reshape(-1, *spec.diffused_shape), np.float32)
@@ -213,14 +193,6 @@ class Ranking:
 
     Where the problem has no cost, the ranker's prediction stands in for it: it chooses the plan,
     but is never reported as the plan's cost.
-
-    Args:
-        model: May have a ranker.
-        settings: `num_ranked` says whether to use it.
-        cost: The problem's, or None.
-        condition: Condition tokens `[B, S, W]`, or None for an unconditional model.
-        pool: The candidates.
-        clock: The time left.
 
     Attributes:
         history: The best cost `[B]` after each round; empty without a cost.
@@ -260,12 +232,13 @@ class Ranking:
     def rank(self, count: int) -> None:
         """Rank the new candidates while there is time, and forget all but the best `count`."""
         pool = self._pool
-        if self._cost is None:
-            if (predicted := self._predicted(pool.num_ranked)) is not None:
-                pool.rank(predicted)
-        else:
+        if self._cost is not None:
             self._pick()
-            self._ask(self._cost)
+            unranked = pool.actions[:, pool.num_ranked :]
+            for part in self._slices(unranked.shape[1], self._batch):
+                pool.rank(self._asked(self._cost, unranked[:, part]))
+        elif (predicted := self._predicted(pool.num_ranked)) is not None:
+            pool.rank(predicted)
         if not self.exists:
             return
         if pool.num_unranked == 0:
@@ -277,11 +250,9 @@ class Ranking:
                 self.history.append(pool.best_cost())
 
     def check_robustness(self, copies_of: Callable[[FloatArray], FloatArray], num: int) -> None:
-        """Ask about the cheapest again, moved a little; the best worst cost will be the plan.
+        """Ask about the `num` cheapest again, moved a little; the best worst cost will be the plan.
 
-        Args:
-            copies_of: Candidates `[B, K, L, A]` to copies of them `[B, K, S, L, A]`.
-            num: How many of the cheapest; fewer if there is no time for more.
+        `copies_of` makes copies `[B, K, S, L, A]` of candidates; fewer if there is no time for all.
         """
         pool, batch = self._pool, self._batch
         num = min(num, pool.num_ranked)
@@ -291,7 +262,7 @@ class Ranking:
         worst = []
         for part in self._slices(num, batch * copies.shape[2]):
             asked = copies[:, part]
-            costs = self._timed_cost(self._cost, asked.reshape(batch, -1, *asked.shape[3:]))
+            costs = self._asked(self._cost, asked.reshape(batch, -1, *asked.shape[3:]))
             worst.append(costs.reshape(asked.shape[:3]).max(axis=2))
         if worst:
             moved = np.concatenate(worst, axis=1)
@@ -321,18 +292,7 @@ class Ranking:
         rows = actions.shape[0] * actions.shape[1]
         if self._predict is None or not self._clock.allows(("rank", rows, 1)):
             return None
-        begun = time.perf_counter()
-        predicted = self._predict(actions)
-        taken = time.perf_counter() - begun
-        self.seconds["rank"] += taken
-        self._clock.record("rank", rows, taken)
-        return predicted
-
-    def _ask(self, cost: CostFn) -> None:
-        """The cost of the candidates that have none yet, in slices while there is time."""
-        unranked = self._pool.actions[:, self._pool.num_ranked :]
-        for part in self._slices(unranked.shape[1], self._batch):
-            self._pool.rank(self._timed_cost(cost, unranked[:, part]))
+        return self._timed("rank", rows, self._predict, actions)
 
     def _slices(self, num: int, each: int) -> Iterator[slice]:
         """Parts of `num` things to ask the cost about, `each` rows of it, while there is time."""
@@ -344,12 +304,18 @@ class Ranking:
             yield slice(first, first + size)
             first += size
 
-    def _timed_cost(self, cost: CostFn, actions: FloatArray) -> FloatArray:
+    def _asked(self, cost: CostFn, actions: FloatArray) -> FloatArray:
         """The cost `[B, n]` of actions `[B, n, L, A]`, counted and timed."""
+        asked = actions.shape[0] * actions.shape[1]
+        self.num_cost_evaluations += asked
+        return self._timed("cost", asked, lambda candidates: cost_of(cost, candidates), actions)
+
+    def _timed(
+        self, phase: str, rows: int, function: Callable[[FloatArray], FloatArray], given: FloatArray
+    ) -> FloatArray:
         begun = time.perf_counter()
-        values = cost_of(cost, actions)
+        values = function(given)
         taken = time.perf_counter() - begun
-        self.seconds["cost"] += taken
-        self._clock.record("cost", values.size, taken)
-        self.num_cost_evaluations += values.size
+        self.seconds[phase] += taken
+        self._clock.record(phase, rows, taken)
         return values

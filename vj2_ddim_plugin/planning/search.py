@@ -43,17 +43,7 @@ R = TypeVar("R")
 
 
 class CandidateSearch:
-    """The state of one `optimize` call.
-
-    Args:
-        model: The trained model.
-        settings: How to search.
-        problem: What to search for.
-        pace: What operations took in earlier calls; this one adds to it.
-
-    Raises:
-        ContextError: The problem does not fit the model.
-    """
+    """The state of one `optimize` call."""
 
     def __init__(
         self, model: SamplerModel, settings: SearchSettings, problem: PlanningProblem, pace: Pace
@@ -257,14 +247,6 @@ def moved_copies(actions: FloatArray, spec: ActionSpec, radius: float) -> FloatA
     (Bertsimas, Nohadani & Teo 2010, "Robust Optimization for Unconstrained Simulation-Based
     Problems", eq. 2), with the corners of a cross for the neighbourhood. Where there is a press
     channel it stays, and only what is pressed is moved.
-
-    Args:
-        actions: `[..., L, A]`.
-        spec: The channels and their bounds.
-        radius: How far, as a share of each channel's range.
-
-    Returns:
-        `[..., S, L, A]`, S being twice the number of channels that are moved.
     """
     names = [name for name in spec.channels if name != spec.press_channel]
     low, high = spec.low_array, spec.high_array

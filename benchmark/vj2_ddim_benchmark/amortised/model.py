@@ -29,10 +29,11 @@ __all__ += ["load_amortised", "save_amortised"]
 KINDS = ("regression", "gaussian")
 STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 64
 FORMAT = "vj2-ddim amortised planner 1"
-FIELDS = dict.fromkeys(
-    ("config", "action_spec", "condition", "weights", "training", "provenance"), dict
-)
-FIELDS |= {"data_fingerprint": str}
+FIELDS: dict[str, type] = {
+    **dict.fromkeys(("config", "action_spec", "condition", "weights", "training"), dict),
+    "provenance": dict,
+    "data_fingerprint": str,
+}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ __all__ += ["starts"]
 TorchCost = Callable[[Tensor], Tensor]
 """Differentiable cost: actions `[B, K, L, A]` to `[B, K]`, each entry a function of its own row."""
 
-METHODS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+METHODS: dict[str, Any] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 STARTS = ("zeros", "centre", "gestures")
 
 
@@ -73,10 +74,8 @@ def latent_torch_cost(problem: PlanningProblem) -> TorchCost:
     """The differentiable side of a problem's `LatentCost`; `ContextError` for another cost."""
     cost = problem.cost
     if not isinstance(cost, LatentCost):
-        raise ContextError(
-            f"following gradients needs a LatentCost; found {type(cost).__name__}. Use planners "
-            f"that ask for no gradient"
-        )
+        found = type(cost).__name__
+        raise ContextError(f"following gradients needs a LatentCost; found {found}")
     return lambda actions: cost.torch_cost(cost.state, cost.goal, actions)
 
 
@@ -145,7 +144,8 @@ class GradientDescentOptimizer:
     def iterates(self, problem: PlanningProblem) -> Tensor:
         """Where a descent without a deadline goes, `[num_iterations + 1, B, R, L, A]`."""
         seen: list[Tensor] = []
-        self._descend(problem, self.initial_actions(problem), watch=seen.append)
+        start, no_deadline = self.initial_actions(problem), Deadline(None, Pace())
+        self._descend(problem, start, no_deadline, seen.append)
         return torch.stack(seen)
 
     def initial_actions(self, problem: PlanningProblem) -> Tensor:
@@ -167,15 +167,13 @@ class GradientDescentOptimizer:
         self,
         problem: PlanningProblem,
         start: Tensor,
-        deadline: Deadline | None = None,
+        deadline: Deadline,
         watch: Callable[[Tensor], None] | None = None,
     ) -> Descent:
         rows = start.shape[0] * start.shape[1]
         evaluated: list[float] = []
 
         def out_of_time() -> bool:
-            if deadline is None:
-                return False
             evaluated.append(time.perf_counter())
             if len(evaluated) > 1:
                 deadline.record("step", rows, evaluated[-1] - evaluated[-2])

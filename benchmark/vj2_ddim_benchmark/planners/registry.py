@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from vj2_ddim_benchmark.amortised.model import load_amortised
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
@@ -38,9 +39,11 @@ from vj2_ddim_benchmark.planners.population import (
 )
 from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
 from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer
+from vj2_ddim_plugin.actions import ActionSpec
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.settings import Settings
 from vj2_ddim_training.data.trajectories import open_trajectories
 
 __all__ = ["REGISTRY", "ddim", "gradient_descent", "planners_of", "retrieval"]
@@ -55,7 +58,11 @@ LEARNING_RATES = {  # wide enough that the best is not at an edge
 
 def make_ddim(assets: PlannerAssets, settings: TunedSettings) -> DDIMOptimizer:
     """DDIM from the bundle, on the CPU."""
-    own = {"provider": "cpu", "num_threads": assets.num_threads, "seed": assets.seed}
+    own: dict[str, Any] = {
+        "provider": "cpu",
+        "num_threads": assets.num_threads,
+        "seed": assets.seed,
+    }
     return DDIMOptimizer.from_bundle(assets.path("bundle"), **own, **settings)
 
 
@@ -95,12 +102,12 @@ def _ranked_ddim(assets: PlannerAssets) -> ActionOptimizer:
     return RANKED.build(assets, read_tuned(TUNED_DIR, RANKED))
 
 
-def make_gradient_descent(
-    assets: PlannerAssets, settings: TunedSettings
-) -> GradientDescentOptimizer:
-    """Gradient descent on the latent cost."""
-    how = GradientDescent(seed=assets.seed, **settings)
-    return GradientDescentOptimizer(assets.action_spec, how)
+def make_search(
+    optimizer: Callable[[ActionSpec, Any], ActionOptimizer], how: Callable[..., Settings],
+    assets: PlannerAssets, settings: TunedSettings,
+) -> ActionOptimizer:  # fmt: skip
+    """A planner that is made from its settings alone."""
+    return optimizer(assets.action_spec, how(seed=assets.seed, **settings))
 
 
 def gradient_descent(
@@ -110,18 +117,11 @@ def gradient_descent(
     """From one start, of those that are tried, or also from many gestures beside it."""
     return Planner(
         f"gradient-descent-{method}-{steps}{suffix}",
-        make_gradient_descent,
+        partial(make_search, GradientDescentOptimizer, GradientDescent),
         {"lr": LEARNING_RATES[method], "start": tried},
         in_quick=in_quick,
         fixed={"method": method, "num_iterations": steps, "num_restarts": num_restarts},
     )
-
-
-def make_population(
-    kind: type[PopulationSettings], assets: PlannerAssets, settings: TunedSettings
-) -> PopulationOptimizer:
-    """A planner that samples populations."""
-    return PopulationOptimizer(assets.action_spec, kind(seed=assets.seed, **settings))
 
 
 def population(
@@ -131,7 +131,7 @@ def population(
     """So many rounds of so many samples, both in the row's name."""
     return Planner(
         f"{kind.planner.lower().replace(' ', '-')}-{rounds}x{samples}",
-        partial(make_population, kind),
+        partial(make_search, PopulationOptimizer, kind),
         search_space,
         in_quick=in_quick,
         fixed={"num_iterations": rounds, "num_samples": samples},
@@ -176,11 +176,6 @@ def retrieval(num_neighbours: int) -> Planner:
     )
 
 
-def make_random_gestures(assets: PlannerAssets, settings: TunedSettings) -> RandomGesturesOptimizer:
-    """Random gestures, ranked."""
-    return RandomGesturesOptimizer(assets.action_spec, RandomGestures(seed=assets.seed, **settings))
-
-
 RANKED = ddim(16)
 ADAM = gradient_descent("adam", 10, in_quick=True)
 GESTURE_CEM = gesture_cem(8, 16, in_quick=True)
@@ -220,7 +215,8 @@ REGISTRY: tuple[Planner, ...] = (
     population(PredictiveSampling, 8, 32, {"noise_std": (0.02, 0.05, 0.1, 0.2, 0.4)}),
     GESTURE_CEM,
     gesture_cem(8, 64),
-    Planner("random-gestures-16", make_random_gestures, fixed={"num_candidates": 16}),
+    Planner("random-gestures-16", partial(make_search, RandomGesturesOptimizer, RandomGestures),
+            fixed={"num_candidates": 16}),
 )
 # fmt: on
 

@@ -80,12 +80,9 @@ def collect_transitions(
     Raises:
         ConfigError: The split is unknown, or a number is out of range.
     """
-    if horizon < 1 or not 0.0 <= scripted_share <= 1.0:
-        raise ConfigError(
-            f"horizon must be at least 1 and scripted_share in [0, 1]; found {horizon} and "
-            f"{scripted_share}"
-        )
-    rng = seeded(split, seed, PURPOSE, num_trajectories=num_trajectories)
+    if not 0.0 <= scripted_share <= 1.0:
+        raise ConfigError(f"scripted_share must be in [0, 1]; found {scripted_share}")
+    rng = seeded(split, seed, PURPOSE, num_trajectories=num_trajectories, horizon=horizon)
     active = np.flatnonzero([widget.active for widget in WIDGETS])
     kinds = np.resize(rng.permutation(active), num_trajectories)
     pool, rows = screens_with(kinds, split, seed, size)

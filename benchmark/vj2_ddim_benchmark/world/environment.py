@@ -37,10 +37,7 @@ class TouchScreenEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         ConfigError: The split or the render mode is unknown, or the size out of range.
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012 (the base class declares it so)
-        "render_modes": ["rgb_array"],
-        "render_fps": 2,
-    }
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012
 
     def __init__(
         self, split: str = "train", size: int = 64, render_mode: str | None = None

@@ -18,38 +18,26 @@ class WorldModelConfig(Settings):
     screen_size: int = setting(64, "Width and height of the screen, in pixels.", low=1)
     patch_size: int = setting(8, "Side of the encoder's patches, in pixels.", low=1)
     token_dim: int = setting(32, "D, the numbers in a token.", low=1)
-    noise_floor: float = setting(
-        0.5, "Share of the largest variance that whitening adds to each.", low=0
-    )
+    noise_floor: float = setting(0.5, "Share of the top variance that whitening adds.", low=0)
     layer_norm: bool = setting(False, "Layer-normalise tokens, as VJ2-GUI does.")
     action_block: int = setting(250, "Actions in one step.", low=1)
     width: int = setting(64, "Width of the predictor's hidden tokens.", low=1)
-    num_layers: int = setting(
-        2, "Its layers over the whole screen, each between two over neighbours.", low=1
-    )
+    num_layers: int = setting(2, "Its layers over the screen, between those nearby.", low=1)
     num_heads: int = setting(4, "Attention heads in each.", low=1)
     num_knots: int = setting(5, "Positions along the press that the predictor sees.", low=1)
     num_epochs: int = setting(6, "Passes over the transitions.", low=1, option="--epochs")
     batch_size: int = setting(32, "Transitions in one gradient step.", low=1)
-    learning_rate: float = setting(
-        2e-3, "Peak of the one-cycle schedule, cosine up and cosine down to zero.", above=0
-    )
+    learning_rate: float = setting(2e-3, "Peak of its course, up and down to zero.", above=0)
     weight_decay: float = setting(0.01, "AdamW's.", low=0)
     max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", above=0)
-    change_weight: float = setting(
-        1.0, "Weight in the loss of the tokens that change, beside the whole screen.", low=0
-    )
+    change_weight: float = setting(1.0, "Weight of the tokens that change in the loss.", low=0)
     unchanged_share: float = setting(
         0.6, "Share of the transitions that change nothing that training looks at.", low=0
     )
     adversarial_radius: float = setting(
-        0.0,
-        "Move touches against the predictor by so many screens, for smooth gradients; 0 does not.",
-        low=0,
+        0.0, "Move touches against the predictor by so many screens: smoother gradients.", low=0
     )
-    cost_kind: str = setting(
-        "mse", "Distance of prediction to goal, the mean over all numbers.", choices=("mse", "l1")
-    )
+    cost_kind: str = setting("mse", "Distance of prediction to goal.", choices=("mse", "l1"))
     num_report_problems: int = setting(240, "Validation problems in the report.", low=1)
     seed: int = setting(0, "Of the data, the weights and the order of the batches.", low=0)
 

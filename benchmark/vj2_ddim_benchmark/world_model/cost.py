@@ -63,19 +63,14 @@ class LatentCost:
                 f"candidates must be [{len(z_start)}, K, L, A], one row a problem; found "
                 f"{list(actions.shape)}"
             )
-        num_candidates = actions.shape[1]
-        starts = z_start.repeat_interleave(num_candidates, dim=0)
-        goals = z_goal.repeat_interleave(num_candidates, dim=0)
-        chunks = zip(
-            torch.split(starts, self.rows_per_chunk),
-            torch.split(goals, self.rows_per_chunk),
-            torch.split(actions.flatten(0, 1), self.rows_per_chunk),
-            strict=True,
-        )
+        repeated = (z.repeat_interleave(actions.shape[1], dim=0) for z in (z_start, z_goal))
+        rows = (*repeated, actions.flatten(0, 1))
         kind = self.world_model.config.cost_kind
         costs = [
             latent_distance(self.world_model.rollout(start, chunk), goal, kind)
-            for start, goal, chunk in chunks
+            for start, goal, chunk in zip(
+                *(torch.split(each, self.rows_per_chunk) for each in rows), strict=True
+            )
         ]
         return torch.cat(costs).reshape(actions.shape[:2])
 

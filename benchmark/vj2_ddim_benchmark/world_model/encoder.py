@@ -89,10 +89,9 @@ class PatchEncoder(nn.Module):
         """Frames uint8 `[..., H, W, 3]` to float32 latents `[..., N, D]`, numpy in and out."""
         lead = frames.shape[:-3]
         flat = torch.from_numpy(_checked(frames.reshape(-1, *frames.shape[-3:])))
-        chunks = [
-            self(chunk.to(self.mean.device)).cpu() for chunk in torch.split(flat, FRAMES_PER_CHUNK)
-        ]
-        latents: NDArray[np.float32] = torch.cat(chunks).numpy()
+        chunks = torch.split(flat, FRAMES_PER_CHUNK)
+        tokens = [self(chunk.to(self.mean.device)).cpu() for chunk in chunks]
+        latents: NDArray[np.float32] = torch.cat(tokens).numpy()
         return latents.reshape(*lead, *latents.shape[1:])
 
 

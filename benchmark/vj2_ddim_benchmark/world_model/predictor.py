@@ -175,10 +175,9 @@ class Glimpse(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor(SHARPNESS).log())
         self.likeness = nn.Linear(num_positions * len(SHARPNESS) * CELLS**2, width)
         self.centre = nn.Linear(num_positions * COLORS, width)
+        seen = num_positions * COLORS * WINDOW**2
         self.look = nn.Sequential(
-            nn.Linear(num_positions * COLORS * WINDOW**2, 2 * width),
-            nn.GELU(),
-            nn.Linear(2 * width, width),
+            nn.Linear(seen, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
 
     @torch.no_grad()
@@ -232,11 +231,5 @@ class NeighbourLayer(nn.Module):
 def _screen_layer(width: int, num_heads: int) -> nn.Module:
     """A pre-norm transformer layer over all tokens: a key may change a display far from it."""
     return nn.TransformerEncoderLayer(
-        width,
-        num_heads,
-        dim_feedforward=4 * width,
-        dropout=0.0,
-        activation="gelu",
-        batch_first=True,
-        norm_first=True,
+        width, num_heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
     )

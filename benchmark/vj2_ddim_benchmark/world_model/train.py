@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from vj2_ddim_benchmark.half_precision import round_weights
 from vj2_ddim_benchmark.progress import Progress
-from vj2_ddim_benchmark.world.collect import collect_transitions, counted
+from vj2_ddim_benchmark.world.collect import Transitions, collect_transitions, counted
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -58,12 +58,7 @@ def train_world_model(
     progress = progress or (lambda phase, done, total: None)
     began = time.perf_counter()
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
-    num, horizon = config.num_trajectories, config.horizon
-    told = counted(progress, "collect", num * horizon)
-    transitions = collect_transitions(
-        num, horizon=horizon, split="train", seed=config.seed, size=config.screen_size,
-        progress=told,
-    )  # fmt: skip
+    transitions = _collect(config, progress)
     model = known or _untrained(config, transitions.frames)
     model.to(device)
     latents, actions = model.encode(transitions.frames), transitions.actions
@@ -218,6 +213,14 @@ def adversarial_actions(
     (slope,) = torch.autograd.grad(loss, shift)
     worst = (shift.detach() + STEP * radius * slope.sign()).clamp(-radius, radius)
     return torch.cat([(places + worst).clamp(0.0, 1.0), press], dim=-1)
+
+
+def _collect(config: WorldModelConfig, progress: Progress) -> Transitions:
+    num, horizon, size = config.num_trajectories, config.horizon, config.screen_size
+    told = counted(progress, "collect", num * horizon)
+    return collect_transitions(
+        num, horizon=horizon, split="train", seed=config.seed, size=size, progress=told
+    )
 
 
 def _untrained(config: WorldModelConfig, frames: NDArray[np.uint8]) -> WorldModel:

@@ -26,6 +26,7 @@ __all__ += ["read_action_file", "read_flat_actions", "require_finite", "require_
 __all__ += ["require_replaceable", "tail_fault", "to_float32"]
 
 ACTION_FILES = "*_actions.npy"
+FINGERPRINT_DIGITS = 16
 
 
 class ActionFile(NamedTuple):
@@ -181,9 +182,6 @@ def require_in_range(actions: FloatArray, spec: ActionSpec, file: Path) -> None:
         f"{spec.action_low[channel]:g} to {spec.action_high[channel]:g}. Rescale the data, set "
         f"the bounds of the ActionSpec, or pass allow_out_of_range=True"
     )
-
-
-FINGERPRINT_DIGITS = 16
 
 
 def fingerprint_files(files: Iterable[Path]) -> str:

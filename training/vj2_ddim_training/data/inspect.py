@@ -34,6 +34,8 @@ from vj2_ddim_training.measures.gestures import GESTURE_TYPES, find_gestures, ge
 __all__ = ["DataDescription", "describe_data", "find_faults", "plot_description"]
 
 NUM_BINS = 10
+REST_TOLERANCE = 1e-6  # coordinates this near 0 are 0, in the planner's units
+MAX_PATHS, MAX_TIMELINE = 60, 200  # in the picture
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,6 @@ def _valid_share(actions: FloatArray, spec: ActionSpec) -> float:
     return float(np.sum(is_valid(actions[usable], spec)) / len(actions))
 
 
-REST_TOLERANCE = 1e-6  # coordinates this near 0 are 0, in the planner's units
-
-
 def find_faults(actions: FloatArray, spec: ActionSpec) -> list[str]:
     """Say what is wrong with some sequences."""
     finite = np.isfinite(actions).all(axis=(1, 2))
@@ -209,10 +208,6 @@ def _press_troubles(
         shape = "straight" if spec.path_knots == 2 else f"through {spec.path_knots} even knots"
         crooked = ((drift > PATH_TOLERANCE) & on_path).any(axis=1)
         yield f"have a path that is not {shape}", np.asarray(crooked)
-
-
-MAX_PATHS = 60
-MAX_TIMELINE = 200
 
 
 def plot_description(description: DataDescription, spec: ActionSpec) -> Figure:

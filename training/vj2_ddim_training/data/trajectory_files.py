@@ -32,6 +32,8 @@ __all__ += ["write_trajectories_h5"]
 KEYS = ("embeddings", "actions")
 PATTERNS = {"pairs": "*_traj_[0-9]*_emb.npy", "npz": "*.npz", "h5": "*.h5"}
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+MANIFEST_NAME = "manifest.json"
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,6 @@ def _npz_header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], An
         else:
             shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     return shape, dtype
-
-
-MANIFEST_NAME = "manifest.json"
-SPLITS = ("train", "validation", "test")
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

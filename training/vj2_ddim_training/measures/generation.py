@@ -33,6 +33,7 @@ from vj2_ddim_training.measures.gestures import (
 from vj2_ddim_training.measures.recreation import EPSILON, variation_ratios
 
 __all__ = ["coverage_and_density", "generation_measures", "memorisation_ratio"]
+NUM_NEIGHBOURS = 5
 
 
 def generation_measures(
@@ -128,9 +129,6 @@ def _wasserstein_distances(
         f"wasserstein_{name}": float("nan") if missing else float(wasserstein_distance(a, b))
         for name, a, b in zip([*names, "duration"], *values, strict=True)
     }
-
-
-NUM_NEIGHBOURS = 5
 
 
 def coverage_and_density(

@@ -33,6 +33,9 @@ from vj2_ddim_training.measures.gestures import blocks_of, gesture_type, scaled_
 __all__ = ["EPSILON", "gaussianity", "recreation_measures", "variation_ratios"]
 
 EPSILON = 1e-8  # added to denominators, as in the original script
+NEAR = 0.1  # spatial_accuracy: how far a recreated point may be from the original one
+LARGEST_ABS_MEAN = 0.1
+STD_RANGE = (0.8, 1.2)
 
 
 def channel_suffix(channel: str, spec: ActionSpec) -> str:
@@ -60,8 +63,6 @@ def variation_ratios(
             measures[f"{name}_{channel_suffix(channel, spec)}"] = float(ratio)
     return measures
 
-
-NEAR = 0.1  # spatial_accuracy: how far a recreated point may be from the original one
 
 Mask = NDArray[np.bool_]
 
@@ -145,10 +146,6 @@ def _press_measures(truth: Mask, found: Mask) -> dict[str, float]:
         "press_recall": float(np.mean(either == found)),
         "temporal_iou": float(np.mean(iou)),
     }
-
-
-LARGEST_ABS_MEAN = 0.1
-STD_RANGE = (0.8, 1.2)
 
 
 def gaussianity(x_T: FloatArray, spec: ActionSpec) -> dict[str, Any]:

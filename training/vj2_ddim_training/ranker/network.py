@@ -15,7 +15,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ import vj2_ddim_plugin
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
+from vj2_ddim_training.checkpoint import open_saved
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.denoisers.dit import (
     Attention,
@@ -39,6 +39,10 @@ __all__ += ["model_fingerprint", "save_ranker"]
 
 NUM_FREQUENCIES = 5  # the finest wave is 1/16 of the range long
 MOST_ENTRIES = 64  # of a candidate whose entries are worth features of their own
+FORMAT = "vj2-ddim-ranker-1"
+HISTORY = ("model_fingerprint", "data_fingerprint", "metrics", "provenance")
+FIELDS = ("format", "config", "weights", *HISTORY)
+FINGERPRINT_DIGITS = 16
 
 
 class _Layer(nn.Module):
@@ -135,12 +139,6 @@ class RankedSampler(TorchSampler):
         return cost
 
 
-FORMAT = "vj2-ddim-ranker-1"
-HISTORY = ("model_fingerprint", "data_fingerprint", "metrics", "provenance")
-FIELDS = ("format", "config", "weights", *HISTORY)
-FINGERPRINT_DIGITS = 16
-
-
 @dataclass(frozen=True)
 class TrainedRanker:
     """A ranker and its history."""
@@ -196,15 +194,7 @@ def load_ranker(path: Path | str, model: DiffusionModel) -> TrainedRanker:
             model.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; 'vj2-ddim train-ranker' makes one")
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip, and torch errors of many kinds
-        raise CheckpointError(
-            f"{path}: cannot be opened as a ranker ({type(error).__name__}: {error}). It may be "
-            f"truncated, or not a ranker at all"
-        ) from error
+    content = open_saved(path, "ranker", "'vj2-ddim train-ranker' makes one")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is not a ranker of this project (format {FORMAT!r})")
     missing = [name for name in FIELDS if name not in content]

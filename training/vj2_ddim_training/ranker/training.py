@@ -35,6 +35,9 @@ Progress = Callable[[str, int, int], None]  # phase, done, in all
 
 PROBLEMS_AT_ONCE = 64
 SMALLEST_CHANGE, LARGEST_CHANGE = 0.02, 0.5  # std of a perturbation, in the sampler's units
+SPREAD = 1e-6  # costs of a problem that differ by less say nothing
+WARMUP_SHARE = 0.05
+CLIP_NORM = 1.0
 
 
 class JudgedCandidates(NamedTuple):
@@ -128,9 +131,6 @@ def _perturbed(batch: Batch, count: int, spec: ActionSpec, rng: np.random.Genera
     return batch.original[:, None] + size[..., None, None] * noise
 
 
-SPREAD = 1e-6  # costs of a problem that differ by less say nothing
-
-
 def comparable(cost: FloatArray) -> FloatArray:
     """Costs whose differences mean the same in every problem.
 
@@ -166,10 +166,6 @@ def pairwise_loss(predicted: Tensor, cost: Tensor, full_difference: float) -> Te
     weight = (worse_by / full_difference).clamp(0.0, 1.0)  # of pairs (i, j) where i is worse
     margin = predicted.unsqueeze(2) - predicted.unsqueeze(1)
     return (weight * functional.softplus(-margin)).sum() / weight.sum().clamp_min(1e-6)
-
-
-WARMUP_SHARE = 0.05
-CLIP_NORM = 1.0
 
 
 class RankerTask:

@@ -1,4 +1,4 @@
-"""The registry of widgets: one line each. Its order is the order of the state's columns."""
+"""The registry of widgets. Its order is the order of the state's columns."""
 
 from __future__ import annotations
 
@@ -15,19 +15,9 @@ __all__ = [
 ]  # fmt: skip
 
 WIDGETS: tuple[Widget, ...] = (
-    Switch(),
-    Radio(),
-    Keypad(),
-    Slider(),
-    Tray(),
-    ScrollList(),
-    Carousel(),
-    Menu(),
-    Twin(),
-    Tabs(),
-    Detour(),
-    Panel(),
-)
+    Switch(), Radio(), Keypad(), Slider(), Tray(), ScrollList(), Carousel(), Menu(), Twin(), Tabs(),
+    Detour(), Panel(),
+)  # fmt: skip
 
 KINDS = tuple(widget.kind for widget in WIDGETS)
 MULTIMODAL_KINDS = tuple(widget.kind for widget in WIDGETS if widget.multimodal)

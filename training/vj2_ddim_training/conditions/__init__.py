@@ -1,0 +1,1 @@
+"""SHIM: moved to vj2_ddim_training.condition_encoders."""
