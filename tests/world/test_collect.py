@@ -15,6 +15,7 @@ from vj2_ddim_benchmark.world.collect import (
 from vj2_ddim_benchmark.world.policies import mixed_policy
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.gestures import is_valid
 
 
 def test_trajectories_are_what_the_screens_did(monkeypatch):
@@ -35,7 +36,7 @@ def test_trajectories_are_what_the_screens_did(monkeypatch):
     np.testing.assert_array_equal(data.frames[:, 3], after.render())
     again = collect_transitions(40, horizon=3, split="train", seed=3)
     np.testing.assert_array_equal(again.actions, data.actions)
-    assert VALID.is_valid(data.actions.reshape(-1, 250, 3)).all()
+    assert is_valid(data.actions.reshape(-1, 250, 3), VALID).all()
 
 
 def test_no_kind_of_widget_is_much_rarer_than_another():

@@ -1,8 +1,7 @@
 """Colours and painting: a palette for each screen, and the rectangles everything is made of.
 
-A palette is a light or dark theme, an accent hue and a base hue from which the hues of keys and
-pages are spread evenly. Pictures are painted at twice their size, colours packed into one integer a
-pixel, and each block of 2 x 2 pixels is then averaged, so that edges between pixels are smooth.
+Pictures are painted at twice their size, colours packed into one integer a pixel, and each block of
+2 x 2 pixels is then averaged, so that edges between pixels are smooth.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ from vj2_ddim_benchmark.world.touch import PAGE
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = [
-    "NUM_SECTORS", "Color", "Images", "PackedColors", "Rectangles", "draw_palettes", "paint",
-    "shrunk", "stack_boxes",
-]  # fmt: skip
+__all__ = ["NUM_SECTORS", "Color", "Images", "Layers", "PackedColors", "Rectangles"]
+__all__ += ["cell_boxes", "draw_palettes", "paint", "shrunk", "stack_boxes"]
 
 Images = NDArray[np.uint8]
 PackedColors = NDArray[np.uint32]  # little-endian red, green, blue, 0
+Layers = list[tuple[FloatArray, PackedColors | int]]
+"""What m widgets draw, back to front: boxes `[m, 4]` or `[m, r, 4]`, each with a place in the
+palette or colours of their own."""
 
 NUM_SECTORS = 10  # of the circle of hues
 CHUNK = 32  # pictures painted at once: their canvases stay in the cache
@@ -38,7 +38,10 @@ class Color:
 
 
 def draw_palettes(sectors: IntArray, rng: np.random.Generator) -> PackedColors:
-    """Palettes `[n, COUNT]` with accent and base hue in the given sectors, `[n, 2]`."""
+    """Palettes `[n, COUNT]` with accent and base hue in the given sectors, `[n, 2]`.
+
+    Each is light or dark; the hues of keys and pages are spread evenly from the base.
+    """
     num = len(sectors)
     accent, base = ((sectors + rng.random((num, 2))) / NUM_SECTORS).T[:, :, None]
     dark = rng.random((num, 1)) < 0.5
@@ -78,8 +81,8 @@ class Rectangles:
     colors: PackedColors  # [m, R]
 
     @classmethod
-    def of(cls, palettes: PackedColors, *layers: tuple[FloatArray, PackedColors | int]) -> Self:
-        """From boxes, `[m, 4]` or `[m, r, 4]`, each with a place in the palettes or own colours."""
+    def of(cls, palettes: PackedColors, layers: Layers) -> Self:
+        """All the layers' boxes, with colours out of the palettes."""
         boxes, colors = [], []
         for box, color in layers:
             own = palettes[:, color] if isinstance(color, int) else color
@@ -94,6 +97,19 @@ def stack_boxes(
 ) -> FloatArray:
     """Boxes `[..., 4]` from edges that broadcast together."""
     return np.stack(np.broadcast_arrays(left, top, right, bottom), axis=-1)
+
+
+def cell_boxes(
+    boxes: FloatArray, rows: IntArray, columns: IntArray, most: int, gap: float = 2.0
+) -> FloatArray:
+    """Boxes `[m, most, 4]` of the cells of `boxes` `[m, 4]`; those one does not have are empty."""
+    left, top, right, bottom = (edge[:, None] for edge in boxes.T)
+    cells, rows, columns = np.arange(most), rows[:, None], columns[:, None]
+    row, column = cells // columns, cells % columns
+    width, height = (right - left) / columns, (bottom - top) / rows
+    x, y = left + column * width, top + row * height
+    divided = stack_boxes(x + gap, y + gap, x + width - gap, y + height - gap)
+    return np.where((row < rows)[..., None], divided, 0.0)
 
 
 def shrunk(boxes: FloatArray, pixels: FloatArray | float) -> FloatArray:
