@@ -27,12 +27,9 @@ __all__ += ["draw_pairs", "name_of", "require_split", "seeded"]
 
 RESIDUES: dict[str, tuple[int, ...]] = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
 SPLITS = tuple(RESIDUES)
-MODULUS = 5
-NUM_SIZE_CLASSES = 5
-EDGE = 8.0  # least page pixels between a widget and the edge of the page
-GAP = 8.0  # least page pixels between widgets
-NUM_DRAWS = 8000  # pages drawn; repeated ones count once
-MAX_TRIES = 6  # bands that are tried on a page, one after the other
+MODULUS = NUM_SIZE_CLASSES = 5
+EDGE = GAP = 8.0  # least page pixels between a widget and the edge of the page, and the next
+NUM_DRAWS, MAX_TRIES = 8000, 6  # pages drawn, and bands that are tried on each
 
 Band = tuple[int, ...]  # indices in WIDGETS, left to right
 Arrangement = tuple[Band, ...]  # bands, top to bottom
@@ -48,11 +45,9 @@ def require_split(split: str) -> tuple[int, ...]:
 def seeded(split: str, seed: int, *purpose: int, **counts: int) -> np.random.Generator:
     """The generator of a split, a seed and a purpose; a `ConfigError` for what makes no sense."""
     require_split(split)
-    for name, count in counts.items():
-        if count < 1 or seed < 0:
-            raise ConfigError(
-                f"{name} must be at least 1 and seed at least 0; found {count} and {seed}"
-            )
+    for name, num in counts.items():
+        if num < 1 or seed < 0:
+            raise ConfigError(f"{name} must be at least 1 and seed 0; found {num} and {seed}")
     return np.random.default_rng([seed, SPLITS.index(split), *purpose])
 
 
@@ -104,13 +99,11 @@ def arrangements_of(split: str) -> IntArray:
     return np.flatnonzero(np.isin(codes, require_split(split)))
 
 
-def _fits(lengths: list[float]) -> bool:
-    """Whether widgets or bands of these lengths fit in a row across the page."""
+def _fits(lengths: list[float]) -> bool:  # in a row across the page
     return sum(lengths) + GAP * (len(lengths) - 1) + 2 * EDGE <= PAGE
 
 
-def _allowed(stack: Arrangement) -> bool:
-    """Whether a page has no more widgets of any kind than it may have."""
+def _allowed(stack: Arrangement) -> bool:  # no more widgets of a kind than there may be
     counts = Counter(kind for band in stack for kind in band)
     return all(count <= WIDGETS[kind].max_count for kind, count in counts.items())
 
@@ -154,7 +147,7 @@ def _slots(arrangement: Arrangement) -> IntArray:
     """The state column of each widget of an arrangement, in reading order."""
     kinds = np.concatenate(arrangement)
     before = np.tril(kinds[:, None] == kinds, -1).sum(axis=1)  # of the same kind
-    return np.searchsorted(SLOT_KINDS, kinds) + before
+    return np.asarray(np.searchsorted(SLOT_KINDS, kinds) + before)
 
 
 def _lay_out(

@@ -13,7 +13,6 @@ from vj2_ddim_benchmark.world.touch import PAGE, Actions, Mask, drag, random_tim
 from vj2_ddim_benchmark.world.widgets import SLOT_KINDS
 from vj2_ddim_benchmark.world.widgets.widget import Strokes
 from vj2_ddim_plugin.gestures.segments import IntArray
-from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["NEAR_MISS_SHARE", "choose_slots", "mixed_policy", "num_alike", "random_policy"]
 __all__ += ["touch_slots"]
@@ -66,12 +65,14 @@ def _near_misses(screens: TouchScreen, slots: IntArray, rng: np.random.Generator
     stray = rng.uniform(*STRAY_PIXELS, (num, 1)) * np.stack([np.cos(angle), np.sin(angle)], 1)
     right = _strokes(screens, slots, rng)
     mistake = rng.integers(5, size=(num, 1))
-    beside = _beside(boxes, within, rng)
+    side, rows, beside = rng.integers(4, size=num), np.arange(num), within.copy()
+    past = np.where(side < 2, -1.0, 1.0) * rng.uniform(*MISS_PIXELS, num)
+    beside[rows, side % 2] = boxes[rows, side] + past  # one of the four edges
     start = np.select([mistake == 0, mistake >= 3], [beside, right.start], within)
     ends = [start + stray, right.end, right.end + stray / 2]
     end = np.select([mistake == 1, mistake == 3, mistake == 4], ends, start)
     long = (mistake[:, 0] == 3) & np.logical_not(right.long)
-    return _perform(Strokes(start, np.clip(end, 0.0, PAGE), long=long), rng)
+    return _perform(Strokes(*np.clip([start, end], 0.0, PAGE), long=long), rng)
 
 
 def choose_slots(
@@ -94,16 +95,6 @@ def choose_slots(
 def num_alike(present: Mask) -> IntArray:
     """How many present widgets a screen has of the kind of each slot, `[n, S]` both."""
     return np.asarray(present.astype(np.int64) @ (SLOT_KINDS[:, None] == SLOT_KINDS))
-
-
-def _beside(boxes: FloatArray, within: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Points `[m, 2]` just past one of the four edges of each box, on the page."""
-    side = rng.integers(4, size=len(boxes))
-    rows, axis = np.arange(len(boxes)), side % 2
-    sign = np.where(side < 2, -1.0, 1.0)
-    points = within.copy()
-    points[rows, axis] = boxes[rows, side] + sign * rng.uniform(*MISS_PIXELS, len(boxes))
-    return np.clip(points, 0.0, PAGE)
 
 
 def _strokes(screens: TouchScreen, slots: IntArray, rng: np.random.Generator) -> Strokes:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vj2_ddim_benchmark.world.layouts import Layout, draw_layouts, seeded
-from vj2_ddim_benchmark.world.painting import Color, Images, Rectangles, paint
+from vj2_ddim_benchmark.world.painting import Images, paint
 from vj2_ddim_benchmark.world.touch import Mask, inside, read_gestures
 from vj2_ddim_benchmark.world.widgets import NUM_SLOTS, SLOT_KINDS, SLOT_TOLERANCE, WIDGETS
 from vj2_ddim_benchmark.world.widgets.widget import Parts, Widget
@@ -77,11 +77,8 @@ class TouchScreen:
 
     def render(self) -> Images:
         """Pictures `[n, size, size, 3]`."""
-        layers = [
-            (rows, Rectangles.of(parts.colors, widget.draw(parts)))
-            for widget, rows, _, parts in self.widgets()
-        ]
-        return paint(self.layout.colors[:, Color.BACKGROUND], layers, self.size)
+        drawn = [(rows, widget.draw(parts)) for widget, rows, _, parts in self.widgets()]
+        return paint(self.layout.colors, drawn, self.size)
 
     def matches(self, state: ArrayLike) -> Mask:
         """Whether each screen is in a state `[n, S]`, up to each kind's tolerance, as `[n]`."""

@@ -69,7 +69,6 @@ class Slider(Widget):
         return parts.boxes[:, 0] + self.half_knob, parts.widths - 2 * self.half_knob
 
     def _knob(self, parts: Parts) -> FloatArray:
-        """x of the knob's centre, `[m]`."""
         first, length = self._track(parts)
         return np.asarray(first + parts.state / self.last * length)
 
@@ -152,14 +151,12 @@ class Detour(Widget):
         return Strokes(start, end, np.stack([x, np.clip(y, 0.0, PAGE)], axis=1))
 
     def _homes(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 2, 4]` of the two homes, in the middle of the left and of the right edge."""
         left, top, right, bottom = parts.boxes.T
         y, side = (top + bottom) / 2, self.side
         x, y = np.stack([left + 3, right - side - 3], axis=1), y[:, None]
         return stack_boxes(x, y - side / 2, x + side, y + side / 2)
 
     def _wall(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 4]` of the walls, in the middle."""
         left, top, right, bottom = parts.boxes.T
         x, y, half = (left + right) / 2, (top + bottom) / 2, self.wall_share * (bottom - top)
         return stack_boxes(x - self.half_wall, y - half, x + self.half_wall, y + half)

@@ -77,14 +77,15 @@ class ScrollList(Widget):
 
 
 class _Pages(Widget):
-    """The state is the page shown; options begin with how many there are."""
+    """The state is the page shown; options begin with how many there are.
+
+    A drag to the left shows the next page, one to the right the page before; the ends do not wrap.
+    """
 
     most = 4
     fixed_grid = (1, 1)
-    threshold: ClassVar[float]
-    """Share of the width that a drag must travel to turn the page."""
-    scripted: ClassVar[tuple[float, float]]
-    """Shares that scripted drags travel."""
+    threshold: ClassVar[float]  # share of the width that a drag must travel to turn the page
+    scripted: ClassVar[tuple[float, float]]  # shares that scripted drags travel
     slope = 0.2  # largest slope of a scripted drag
 
     def num_states(self, options: IntArray) -> IntArray:
@@ -92,7 +93,7 @@ class _Pages(Widget):
         return np.asarray(options[:, 0])
 
     def turned(self, parts: Parts, gestures: Gestures, eased: Mask | bool = False) -> IntArray:
-        """The pages `[m]` after mostly horizontal drags, far ones unless eased: left is forward."""
+        """The pages `[m]` after mostly horizontal drags, far ones unless eased."""
         across, down = (gestures.end - gestures.start).T
         turns = eased | (np.abs(across) > self.threshold * parts.widths)
         turns = turns & gestures.dragged & (np.abs(across) > np.abs(down))
@@ -107,22 +108,17 @@ class _Pages(Widget):
 
 
 class Carousel(_Pages):
-    """The state is the page shown; options are the number of pages and the order of marks.
-
-    A drag to the left shows the next page, one to the right the page before; the ends do not wrap.
-    """
+    """Pages with marks on them, over a row of dots; options end with the order of the marks."""
 
     kind = "carousel"
     # A mark on each page, as up to three boxes in shares of the page: a block at the left, one at
     # the right, three bars, three columns.
-    marks = np.array(
-        [
-            [[0.08, 0.15, 0.42, 0.85], [0.0] * 4, [0.0] * 4],
-            [[0.58, 0.15, 0.92, 0.85], [0.0] * 4, [0.0] * 4],
-            [[0.1, 0.1, 0.9, 0.25], [0.1, 0.42, 0.9, 0.58], [0.1, 0.75, 0.9, 0.9]],
-            [[0.1, 0.1, 0.22, 0.9], [0.44, 0.1, 0.56, 0.9], [0.78, 0.1, 0.9, 0.9]],
-        ]
-    )
+    marks = np.array([
+        [[0.08, 0.15, 0.42, 0.85], [0.0] * 4, [0.0] * 4],
+        [[0.58, 0.15, 0.92, 0.85], [0.0] * 4, [0.0] * 4],
+        [[0.1, 0.1, 0.9, 0.25], [0.1, 0.42, 0.9, 0.58], [0.1, 0.75, 0.9, 0.9]],
+        [[0.1, 0.1, 0.22, 0.9], [0.44, 0.1, 0.56, 0.9], [0.78, 0.1, 0.9, 0.9]],
+    ])  # fmt: skip
     orders = np.array(list(permutations(range(4))))  # [24, 4]
     choices = tuple((pages, order) for pages in (3, 4) for order in range(24))
     smallest, largest = (200.0, 70.0), (236.0, 110.0)
@@ -227,7 +223,6 @@ class Tabs(_Pages):
         return Strokes(np.where(tapped, tap, start), np.where(tapped, tap, end))
 
     def _tabs(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 4, 4]` of the tabs."""
         left, top, right, _ = parts.boxes.T
         bar = stack_boxes(left, top, right, top + self.bar)
         return cell_boxes(bar, np.ones(len(bar), np.int64), parts.options[:, 0], self.most)

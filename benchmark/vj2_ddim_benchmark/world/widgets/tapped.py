@@ -150,7 +150,7 @@ class Menu(Widget):
         # [open or not, wanted open or not, another item or the same]
         gestures = np.array([[[2, 0], [3, 1]], [[1, 1], [2, 0]]], np.float64)
         opened = (state >= self.items).astype(int), (other >= self.items).astype(int)
-        return gestures[*opened, same_item.astype(int)]
+        return np.asarray(gestures[*opened, same_item.astype(int)])
 
 
 class Twin(Widget):
@@ -186,7 +186,6 @@ class Twin(Widget):
         return Strokes(point, point)
 
     def _buttons(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 2, 4]` of the buttons."""
         left, top, right, bottom = parts.boxes.T
         width = parts.widths * self.button
         one = stack_boxes(left + 2.0, top + 2.0, left + width, bottom - 2.0)

@@ -63,27 +63,20 @@ class Widget(ABC):
     """The rules of one kind of widget. Every method works on m of them at once."""
 
     kind: ClassVar[str]
-    max_count: ClassVar[int] = 1
-    """How many of them one screen may have."""
+    max_count: ClassVar[int] = 1  # how many of them one screen may have
+    # What one may be built with: rows and columns of cells, unless a kind says else.
     choices: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0),)
-    """The options one may be built with: rows and columns of cells, unless a kind says else."""
+    fixed_grid: ClassVar[tuple[int, int]] = (0, 0)  # rows and columns that no option says
+    # Width and height of a cell, or of a widget without any, in page pixels; what is beside and
+    # above the cells; and half the dead space between them.
     smallest: ClassVar[tuple[float, float]]
     largest: ClassVar[tuple[float, float]]
-    """Width and height of a cell, or of the widget without any, in page pixels."""
-    fixed_grid: ClassVar[tuple[int, int]] = (0, 0)
-    """Rows and columns of cells, where they are not what the options say."""
     padding: ClassVar[tuple[float, float]] = (0.0, 0.0)
-    """Width and height beside and above the cells."""
     gap: ClassVar[float] = 2.0
-    """Half the dead space between cells."""
-    count: ClassVar[int] = 0
-    """How many states one has, where it is not one for each cell."""
-    active: ClassVar[bool] = True
-    """Whether it has states to change between; dead areas have one."""
-    multimodal: ClassVar[bool] = False
-    """Whether several different gestures do the same, and their average does nothing."""
-    tolerance: ClassVar[int] = 0
-    """How far two states may be apart and still count as the same."""
+    count: ClassVar[int] = 0  # states one has, where it is not one for each cell
+    active: ClassVar[bool] = True  # whether there are states to change between
+    multimodal: ClassVar[bool] = False  # several gestures do the same, and their average nothing
+    tolerance: ClassVar[int] = 0  # how far apart two states still count as the same
 
     def grid(self, options: IntArray) -> tuple[IntArray, IntArray]:
         """Rows and columns of each, `[m]`."""
