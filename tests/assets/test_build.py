@@ -18,8 +18,7 @@ from vj2_ddim_benchmark.assets.success import (
     world_model_cost,
 )
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.cost import LatentCost
-from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.spec import ActionSpec

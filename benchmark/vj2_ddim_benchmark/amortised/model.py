@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vj2_ddim_benchmark.half_precision import half_weights
+from vj2_ddim_benchmark.model_files import half_weights, read_model
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
@@ -149,7 +149,7 @@ def save_amortised(
 
 def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
     """Read a model (of any kind if None) on the CPU; `CheckpointError` names file and field."""
-    contents = _read(Path(path))
+    contents = read_model(Path(path), FORMAT, FIELDS)
     try:
         config = AmortisedConfig.from_dict(contents["config"])
         condition = ConditionSpec.from_dict(contents["condition"])
@@ -174,26 +174,3 @@ def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
             f"{path}: holds a model of kind {config.kind!r}, expected {kind!r}; give the other file"
         )
     return model.eval()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The file's contents, every field there and of its type."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; train the model first")
-    try:
-        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip, and torch errors of many kinds
-        raise CheckpointError(
-            f"{path}: cannot be opened ({type(error).__name__}: {error}). It may be truncated, or "
-            f"no model at all; train it again"
-        ) from error
-    found = contents.get("format") if type(contents) is dict else type(contents).__name__
-    if found != FORMAT:
-        raise CheckpointError(f"{path}: found format {found!r}, expected {FORMAT!r}")
-    for name, expected in FIELDS.items():
-        if not isinstance(contents.get(name), expected):
-            raise CheckpointError(
-                f"{path}: the field {name!r} is missing or no {expected.__name__}; train the model "
-                f"again"
-            )
-    return contents

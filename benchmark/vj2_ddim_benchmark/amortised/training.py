@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.amortised.model import AmortisedConfig, AmortisedModel, save_amortised
-from vj2_ddim_benchmark.half_precision import round_weights
+from vj2_ddim_benchmark.model_files import round_weights
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.examples import Examples

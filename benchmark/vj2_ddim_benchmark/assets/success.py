@@ -17,8 +17,7 @@ import numpy as np
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS
-from vj2_ddim_benchmark.world_model.cost import LatentCost
-from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler

@@ -24,7 +24,7 @@ from vj2_ddim_benchmark.race.ready import ReadyPlanner
 from vj2_ddim_benchmark.race.records import ChainRecord, Record, to_stroke
 from vj2_ddim_benchmark.world.problems import Chains, Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world_model.cost import LatentCost, latent_distance
+from vj2_ddim_benchmark.world_model.model import LatentCost, latent_distance
 from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanResult
 
 __all__ = [
