@@ -20,7 +20,7 @@ import typer
 
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.report.summary import mcnemar, wilson_interval
-from vj2_ddim_benchmark.timing.measuring import JsonFile
+from vj2_ddim_benchmark.timing import JsonFile
 from vj2_ddim_benchmark.two_room import evaluation
 from vj2_ddim_benchmark.two_room.episodes import load_episodes, recording_path
 from vj2_ddim_benchmark.two_room.evaluation import EvaluationSettings, Outcome, Problems

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vj2_ddim_benchmark.timing.measuring import take_turns
+from vj2_ddim_benchmark.timing import take_turns
 from vj2_ddim_benchmark.two_room.lewm import WorldModel, image_transform
 from vj2_ddim_benchmark.two_room.stable_worldmodel import (
     ENVIRONMENT,
