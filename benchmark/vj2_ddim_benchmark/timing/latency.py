@@ -48,10 +48,8 @@ def latency(
 ) -> None:
     """Time one plan at batch 1, in turns with the original script's torch sampler."""
     measured = measure_latency(bundle, settings)
-    rows = [
-        (name, *(f"{measured[name][share]:.2f}" for share in ("p50_ms", "p95_ms")))
-        for name in ("plugin", "original")
-    ]
+    samplers = ("plugin", "original")
+    rows = [(name, *(f"{ms:.2f}" for ms in measured[name].values())) for name in samplers]
     title = f"one plan of {settings.num_inference_steps} steps, {settings.num_plans} times"
     print_table(rows, ("sampler", "p50 ms", "p95 ms"), title=title, numbers=True)
     say(
@@ -66,9 +64,8 @@ def measure_latency(bundle: Path, settings: LatencySettings) -> dict[str, Any]:
     """Percentiles of both in ms, their ratio, and the plugin's call over its ONNX Runtime calls."""
     use_threads(settings.threads)
     steps, overheads = settings.num_inference_steps, []
-    optimizer = DDIMOptimizer.from_bundle(
-        bundle, provider="cpu", num_threads=settings.threads, num_inference_steps=steps
-    )
+    session: dict[str, Any] = {"provider": "cpu", "num_threads": settings.threads}
+    optimizer = DDIMOptimizer.from_bundle(bundle, num_inference_steps=steps, **session)
     problem = random_problem(optimizer.model, 0)
 
     def plugin(turn: int) -> None:

@@ -35,6 +35,7 @@ from vj2_ddim_plugin.settings import Settings, setting
 __all__ = ["PressureSettings", "measure_concurrency", "measure_deadlines", "measure_memory"]
 __all__ += ["measure_overhead", "pressure", "stand_in_cost"]
 
+Problems = Sequence[PlanningProblem]
 WARM_UP_PLANS = 20
 DEADLINES_S = (0.02, 0.05, 0.1)
 
@@ -92,9 +93,7 @@ def stand_in_cost(seconds_per_candidate: float) -> Callable[[FloatArray], FloatA
     return cost
 
 
-def _ranked_problems(
-    optimizer: DDIMOptimizer, world_model: Path | None, count: int
-) -> list[PlanningProblem]:
+def _ranked_problems(optimizer: DDIMOptimizer, world_model: Path | None, count: int) -> Problems:
     """Problems with a cost: unseen touch screens, or noise and a stand-in of known duration."""
     if world_model is None:
         cost = stand_in_cost(0.001)
@@ -130,20 +129,13 @@ def measure_overhead(bundle: Path, num_plans: int, threads: int) -> dict[str, fl
             optimizer.optimize(problem)
             rows.append((time.perf_counter() - begun, sum(inside)))
     seconds = np.array(rows[WARM_UP_PLANS:])
-    plan_ms, onnxruntime_ms = 1e3 * np.median(seconds, axis=0)
-    ratio = np.median(seconds[:, 0] / seconds[:, 1])
-    return {
-        "plan_ms": float(plan_ms),
-        "onnxruntime_ms": float(onnxruntime_ms),
-        "ratio": float(ratio),
-    }
+    whole, part = map(float, 1e3 * np.median(seconds, axis=0))
+    ratio = float(np.median(seconds[:, 0] / seconds[:, 1]))
+    return {"plan_ms": whole, "onnxruntime_ms": part, "ratio": ratio}
 
 
 def measure_deadlines(
-    optimizer: DDIMOptimizer,
-    problems: Sequence[PlanningProblem],
-    deadlines_s: Sequence[float],
-    load: int,
+    optimizer: DDIMOptimizer, problems: Problems, deadlines_s: Sequence[float], load: int
 ) -> list[dict[str, Any]]:
     """How late plans are while `load` other processes keep the cores busy, a row a deadline."""
     rows = []
@@ -157,7 +149,7 @@ def measure_deadlines(
             p50, p99, worst = (float(late) for late in np.percentile(late_ms, (50, 99, 100)))
             evaluations = [plan.num_cost_evaluations for plan in plans]
             valid = [is_valid(plan.actions, optimizer.action_spec).all() for plan in plans]
-            row = {
+            row: dict[str, Any] = {
                 "deadline_ms": 1e3 * deadline_s,
                 "late_p50_ms": p50,
                 "late_p99_ms": p99,
@@ -192,9 +184,9 @@ def measure_memory(
     optimizer: DDIMOptimizer, problem: PlanningProblem, num_plans: int, settle: int = 1000
 ) -> dict[str, float]:
     """Growth of the resident memory over many plans, after the first `settle`."""
-    sizes = []
+    sizes, first, every = [], min(settle, num_plans // 2), max(1, num_plans // 100)
     for plan in range(num_plans + 1):
-        if plan >= min(settle, num_plans // 2) and plan % max(1, num_plans // 100) == 0:
+        if plan >= first and plan % every == 0:
             sizes.append(_resident_mb())
         if plan < num_plans:
             optimizer.optimize(problem)
@@ -215,7 +207,7 @@ def _resident_mb() -> float:
 
 
 def measure_concurrency(
-    optimizer: DDIMOptimizer, problems: Sequence[PlanningProblem], threads: int
+    optimizer: DDIMOptimizer, problems: Problems, threads: int
 ) -> dict[str, float]:
     """The share of plans that come out the same, to the last bit, with many threads as with one."""
     alone = [optimizer.optimize(problem).actions for problem in problems]
@@ -225,29 +217,25 @@ def measure_concurrency(
     return {"threads": threads, "num_plans": len(problems), "share_identical": float(np.mean(same))}
 
 
-def _rows(measured: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _rows(measured: dict[str, Any]) -> list[tuple[str, str]]:
     """Each measure, and its figures in words."""
     overhead, threads, memory = (measured[name] for name in ("overhead", "concurrency", "memory"))
-    yield (
-        "one sample over its ONNX Runtime calls",
-        f"{overhead['ratio']:.3f} ({overhead['plan_ms']:.2f} / "
-        f"{overhead['onnxruntime_ms']:.2f} ms)",
-    )
-    for row in measured["deadlines"]:
-        yield (
+    deadlines = [
+        (
             f"deadline {row['deadline_ms']:.0f} ms, {measured['busy_processes']} busy processes",
             f"late by {row['late_p50_ms']:.1f} ms at p50, {row['late_p99_ms']:.1f} at p99, "
             f"{row['late_max_ms']:.1f} at most; {row['share_ranked']:.0%} ranked, "
             f"{row['median_cost_evaluations']:.0f} cost evaluations; "
-            f"{'every plan valid' if row['every_plan_valid'] else 'NOT every plan valid'}",
+            f"{'' if row['every_plan_valid'] else 'NOT '}every plan valid",
         )
-    yield (
-        f"{threads['threads']} threads on one optimizer",
-        f"{threads['share_identical']:.1%} of {threads['num_plans']} plans identical to those of "
-        f"one thread",
-    )
-    yield (
-        f"{memory['num_plans']:,.0f} plans",
-        f"resident memory grew by {memory['growth_mb']:.1f} MB (at most "
-        f"{memory['largest_growth_mb']:.1f}) after the first 1,000",
-    )
+        for row in measured["deadlines"]
+    ]
+    times = f"({overhead['plan_ms']:.2f} / {overhead['onnxruntime_ms']:.2f} ms)"
+    same = f"{threads['share_identical']:.1%} of {threads['num_plans']} plans"
+    growth = f"grew by {memory['growth_mb']:.1f} MB (at most {memory['largest_growth_mb']:.1f})"
+    return [
+        ("one sample over its ONNX Runtime calls", f"{overhead['ratio']:.3f} {times}"),
+        *deadlines,
+        (f"{threads['threads']} threads on one optimizer", f"{same} identical to one thread's"),
+        (f"{memory['num_plans']:,.0f} plans", f"memory {growth} after the first 1,000"),
+    ]

@@ -1,10 +1,8 @@
 """`vj2-ddim benchmark scale`: one plan by gradient descent and by DDIM, at VJ2-GUI's scale.
 
-A plan of many passes through the predictor is not made as a whole: its passes are all alike, so a
-few of them are timed, in turns with the others', and the plan is so many times their median. The
-DDIM side is timed whole; without a trained bundle, on one with condition inputs of the predictor's
-size and random weights. Everything that was timed is in the result: by the wall clock, and as
-processor time, which other processes of a busy machine disturb less.
+A plan's passes through the predictor are all alike, so a few are timed and the plan is so many
+times their median; DDIM is timed whole. Both by the wall clock, and as processor time, which other
+processes of a busy machine disturb less.
 """
 
 from __future__ import annotations
@@ -67,20 +65,16 @@ class ScaleSettings(Settings):
 
     def check(self) -> None:
         """A chunk is no larger than what is ranked."""
-        if self.rows_per_chunk > self.num_candidates:
-            raise ConfigError(
-                f"rows_per_chunk must be 1 to num_candidates, {self.num_candidates}; found "
-                f"{self.rows_per_chunk}"
-            )
+        chunk, most = self.rows_per_chunk, self.num_candidates
+        if chunk > most:
+            raise ConfigError(f"rows_per_chunk must be 1 to num_candidates, {most}; found {chunk}")
 
 
 @options
 def scale(
     size: PredictorSize,
     settings: ScaleSettings,
-    bundle: Annotated[
-        Path | None, typer.Option(help="A trained bundle; random weights if none.")
-    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Trained; random weights if none.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Time one plan at VJ2-GUI's scale, by gradient descent and by DDIM, in turns."""
@@ -111,20 +105,16 @@ def measure_scale(
             num_inference_steps=settings.num_inference_steps,
         ) as optimizer,
     ):
-        width = optimizer.action_spec.length * optimizer.action_spec.num_channels
-        if size.action_width != width:
+        spec, width = optimizer.action_spec, size.action_width
+        if width != (made := spec.length * spec.num_channels):
             raise ConfigError(
-                f"action_width must be {width}, as the sampler makes them; found "
-                f"{size.action_width}"
+                f"action_width must be {made}, as the sampler makes them; found {width}"
             )
         clocks = take_turns(_runs(problem, optimizer, settings), settings.num_turns, progress)
+    given = {"size": size.to_dict(), **settings.to_dict(), "bundle": bundle and bundle.name}
     return {
         **{clock: {**whole_plans(of, settings), "timings": of} for clock, of in clocks.items()},
-        "settings": {
-            "size": size.to_dict(),
-            **settings.to_dict(),
-            "bundle": bundle and bundle.name,
-        },
+        "settings": given,
         "predictor_weights": sum(weight.numel() for weight in problem.predictor.parameters()),
         "environment": environment(),
     }
@@ -175,16 +165,16 @@ def _runs(problem: ScaleProblem, optimizer: DDIMOptimizer, settings: ScaleSettin
     trainable, frozen = Descent(problem, frozen=False), Descent(problem)
     one = random_problem(optimizer.model, settings.seed)
     many = replace(one, cost=lambda candidates: np.zeros(candidates.shape[:2]))  # in no time
-    passes: list[Run] = [
-        ("ranked_chunk", lambda turn: problem.rank(candidates)),
-        ("trainable_descent_step", lambda turn: trainable.step()),
-        ("descent_step", lambda turn: frozen.step()),
-    ]
     plans: list[Run] = [
         ("ddim_one", lambda turn: optimizer.optimize(one)),
         ("ddim_candidates", lambda turn: optimizer.optimize(many)),
     ]
-    return passes + settings.num_plans * plans
+    return [
+        ("ranked_chunk", lambda turn: problem.rank(candidates)),
+        ("trainable_descent_step", lambda turn: trainable.step()),
+        ("descent_step", lambda turn: frozen.step()),
+        *settings.num_plans * plans,
+    ]
 
 
 def _show(measured: dict[str, Any]) -> None:

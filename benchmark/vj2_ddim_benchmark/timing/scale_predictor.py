@@ -1,8 +1,8 @@
 """A predictor of VJ2-GUI's signature and size, with random weights: for its time, not its answers.
 
-Each of T frames is its patches and one token that holds its action block, so that 8 frames of 256
-patches are 2,056 tokens. A token attends to its own frame and to those before. Where VJ2-GUI
-rotates queries and keys by their position, a learned position is added here, which costs less.
+Each of T frames is its patches and a token that holds its action block: 8 of 256 patches are 2,056
+tokens. A token attends to its own frame and to those before. A learned position is added where
+VJ2-GUI rotates queries and keys by theirs, which costs more.
 """
 
 from __future__ import annotations
@@ -104,10 +104,9 @@ class _Block(nn.Module):
 
 
 class ScaleProblem:
-    """One planning problem of a planner with a large predictor, drawn from `seed` as its weights.
+    """A planning problem with VJ2-GUI's cost: how far the last predicted state is from the goal.
 
-    The cost is VJ2-GUI's: the mean absolute difference of the last predicted state to the goal. The
-    last T states are given, and the blocks between them; a plan is the block after the last.
+    The last T states are given, and the blocks between them; a plan is the block after the last.
     """
 
     def __init__(self, size: PredictorSize, *, seed: int = 0, rows_per_chunk: int = 1) -> None:
@@ -134,11 +133,7 @@ class ScaleProblem:
 
 
 class Descent:
-    """Gradient descent on one plan from one start, an iteration at a time, by SGD.
-
-    VJ2-GUI's loaders freeze the weights; a planner that does not (`frozen=False`) also computes a
-    gradient for every weight, and drops it.
-    """
+    """SGD on one plan; unless weights are frozen, as VJ2-GUI's are, they get gradients as well."""
 
     def __init__(self, problem: ScaleProblem, *, frozen: bool = True, lr: float = 0.1) -> None:
         self.problem, self.frozen = problem, frozen
@@ -147,16 +142,12 @@ class Descent:
 
     def step(self) -> float:
         """One iteration: a forward and a backward pass, a step, and the bounds; the cost before."""
-        weights = self.problem.predictor
-        weights.requires_grad_(not self.frozen)
-        try:
-            self.optimizer.zero_grad()
-            value = self.problem.cost(self.actions).sum()
-            torch.autograd.backward(value)
-            self.optimizer.step()
-            with torch.no_grad():
-                self.actions.clamp_(0.0, 1.0)
-        finally:
-            weights.zero_grad(set_to_none=True)
-            weights.requires_grad_(False)
+        weights = self.problem.predictor.requires_grad_(not self.frozen)
+        self.optimizer.zero_grad()
+        value = self.problem.cost(self.actions).sum()
+        torch.autograd.backward(value)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.actions.clamp_(0.0, 1.0)
+        weights.requires_grad_(False).zero_grad()
         return float(value.detach())
