@@ -120,8 +120,8 @@ class Contest:
             "lewm_error_px": prediction_error(self.world_model, known, held_out, horizon),
             "lewm_sha256": sha256_of(self.folder / "lewm.pt"),
             **{
-                split: {"episodes": chosen.episodes, "starts": chosen.starts}
-                for split, chosen in problems.items()
+                name: {"episodes": of.episodes, "starts": of.starts}
+                for name, of in problems.items()
             },
             "timing": self._read("timing.json", None),
             "rows": list(rows),
@@ -131,6 +131,9 @@ class Contest:
                 "rows": self._read("tuning.json", []),
             },
         }
+
+    def _solver(self, name: str, settings: Chosen) -> Any:  # noqa: ANN401
+        return evaluation.build_solver(name, settings, self.world_model, self.bundle)
 
     def _read(self, file: str, otherwise: Any) -> Any:  # noqa: ANN401
         """What a file of the folder holds."""
@@ -144,7 +147,7 @@ class Contest:
         for row in rows:
             if wanted.items() <= row.items():
                 return row
-        solver = evaluation.build_solver(who["solver"], settings, self.world_model, self.bundle)
+        solver = self._solver(who["solver"], settings)
         outcome = evaluation.evaluate(solver, self.world_model, problems, self.what.evaluation)
         row = row_of(wanted, outcome)
         write_json(self.folder / file, [*rows, row])
@@ -156,24 +159,18 @@ class Contest:
         self, entries: list[tuple[str, str, Chosen]], problems: Problems, rounds: int
     ) -> Seconds:
         """Planning times in turns, from `timing.json` if they are there for these settings."""
-        plain, how = json.loads(json.dumps(entries)), self.what.evaluation
+        plain, protocol = json.loads(json.dumps(entries)), self.what.evaluation
         stored = self._read("timing.json", {"entries": None})
         if stored["entries"] == plain:
             return dict(stored["seconds"])
-        solvers = {
-            f"{name}, {variant}": evaluation.build_solver(
-                name, settings, self.world_model, self.bundle
-            )
-            for name, variant, settings in entries
-        }
-        few = replace(
-            problems, episodes=problems.episodes[:NUM_TIMED], starts=problems.starts[:NUM_TIMED]
-        )
+        solvers = {f"{name}, {variant}": self._solver(name, how) for name, variant, how in entries}
+        episodes, starts = problems.episodes[:NUM_TIMED], problems.starts[:NUM_TIMED]
+        few = replace(problems, episodes=episodes, starts=starts)
         first = evaluation.OneByOne(next(iter(solvers.values())), keep=len(few.episodes))
-        evaluation.evaluate(first, self.world_model, few, how)
+        evaluation.evaluate(first, self.world_model, few, protocol)
         one = gym.spaces.Box(-1.0, 1.0, (1, 2), np.float32)
         for solver in solvers.values():
-            solver.configure(action_space=one, n_envs=1, config=how.plan_config())
+            solver.configure(action_space=one, n_envs=1, config=protocol.plan_config())
         seconds = evaluation.time_in_turns(solvers, first.asked, rounds)
         write_json(self.folder / "timing.json", {"entries": plain, "seconds": seconds})
         return seconds

@@ -1,8 +1,7 @@
-"""The host's own evaluation of one solver, with its World, policy and goals; and the solvers.
+"""The host's own evaluation of a solver, with its World, policy and goals; and the solvers.
 
-A solver of the host's is at its constructor's defaults, or, where it has none, at those of the
-host's configuration files (gradient descent: 30 steps of SGD at a learning rate of 1). Every solver
-works on one environment at a time, the host's own default.
+The host's are at their constructors' defaults, or, where there is none, at its configuration files'
+(gradient descent: 30 steps of SGD at a learning rate of 1), one environment at a time.
 """
 
 from __future__ import annotations
@@ -53,9 +52,8 @@ class EvaluationSettings(Settings):
     def plan_config(self) -> Any:  # noqa: ANN401
         """The host's `PlanConfig`."""
         names = ("horizon", "receding_horizon", "action_block", "warm_start")
-        return import_stable_worldmodel().PlanConfig(
-            **{name: getattr(self, name) for name in names}
-        )
+        given = {name: getattr(self, name) for name in names}
+        return import_stable_worldmodel().PlanConfig(**given)
 
 
 @dataclass(frozen=True)
