@@ -15,8 +15,7 @@ from vj2_ddim_benchmark.assets.settings import AssetSettings
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.race.folder import RaceFolder
-from vj2_ddim_benchmark.race.gather import MapProblems, gather
+from vj2_ddim_benchmark.race.folder import MapProblems, RaceFolder, gather
 from vj2_ddim_benchmark.race.records import ChainRecord, Record
 from vj2_ddim_benchmark.race.tasks import most_generous, stop_distance_of
 from vj2_ddim_benchmark.race.workers import (
@@ -27,10 +26,9 @@ from vj2_ddim_benchmark.race.workers import (
     over_processes,
     over_ray,
 )
-from vj2_ddim_benchmark.report.animation import animate_record, telling_chain
 from vj2_ddim_benchmark.report.page import CHAINS_DIR, print_rows, rebuild_report
-from vj2_ddim_benchmark.report.pictures import draw_pictures
-from vj2_ddim_benchmark.report.summary import Row, summarise_chains, write_summary
+from vj2_ddim_benchmark.report.pictures import animate_record, draw_pictures, telling_chain
+from vj2_ddim_benchmark.report.summary import Row, summarise_chains
 from vj2_ddim_benchmark.studies import STUDIES_DIR, StudySettings
 from vj2_ddim_benchmark.world.layouts import SPLITS
 from vj2_ddim_benchmark.world.problems import chain_problems
@@ -39,7 +37,7 @@ from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
 
@@ -308,7 +306,7 @@ def run(
         if studies.study:
             rows = benchmark.study(studies, progress)
     if json_file is not None:
-        write_summary(json_file, rows)
+        write_json(json_file, rows)
     print_rows(rows)
     if gone:
         print_rows(gone)

@@ -30,7 +30,7 @@ from vj2_ddim_benchmark.planners.description import (
 )
 from vj2_ddim_benchmark.planners.problem import MakeCost, plan
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.race.gather import silent
+from vj2_ddim_benchmark.race.folder import silent
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.cost import LatentCost
 from vj2_ddim_benchmark.world_model.model import WorldModel

@@ -18,8 +18,7 @@ from vj2_ddim_benchmark.assets import COMMAND, Assets, shipped_assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
 from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of
 from vj2_ddim_benchmark.environment import environment
-from vj2_ddim_benchmark.race.folder import RaceFolder
-from vj2_ddim_benchmark.race.gather import silent
+from vj2_ddim_benchmark.race.folder import RaceFolder, silent
 from vj2_ddim_benchmark.world.collect import collect_transitions
 from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.train import train_world_model
