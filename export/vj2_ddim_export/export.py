@@ -10,12 +10,7 @@ import onnxruntime
 import torch
 
 import vj2_ddim_plugin
-from vj2_ddim_export.graphs import (
-    OPSET,
-    export_condition,
-    export_denoiser,
-    export_ranker,
-)
+from vj2_ddim_export.graphs import OPSET, export_condition, export_denoiser, export_ranker
 from vj2_ddim_export.parity import Parity, measure_parity
 from vj2_ddim_plugin.bundle import (
     CONDITION,

@@ -61,9 +61,7 @@ def make_model(
     else:
         spec = make_spec(representation)
     sizes = {"d_model": 16, "num_layers": 1, "nhead": 2, "condition_tokens": 3, "patch_size": 1}
-    config = ModelConfig(
-        **{**sizes, "architecture": architecture, "condition": condition, **size},
-    )
+    config = ModelConfig(**{**sizes, "architecture": architecture, "condition": condition, **size})
     torch.manual_seed(seed)
     model = DiffusionModel(config, spec, schedule, INPUTS[condition])
     with torch.no_grad():

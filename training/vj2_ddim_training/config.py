@@ -95,10 +95,7 @@ class TrainingConfig(Settings):
     num_threads: int | None = setting(None, "Torch's threads; its own choice unless told.", low=1)
     wandb_project: str = setting("vj2-ddim", "Weights & Biases project.")
     wandb_mode: str = setting(
-        "offline",
-        "Weights & Biases.",
-        choices=("offline", "online", "disabled"),
-        option="--wandb",
+        "offline", "Weights & Biases.", choices=("offline", "online", "disabled"), option="--wandb"
     )
 
 

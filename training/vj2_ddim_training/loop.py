@@ -119,9 +119,7 @@ class TrainingLoop:
         return self.epoch * self.task.steps_per_epoch >= self.task.total_steps
 
     def run(
-        self,
-        until: int | None = None,
-        on_epoch: Callable[[TrainingLoop], None] | None = None,
+        self, until: int | None = None, on_epoch: Callable[[TrainingLoop], None] | None = None
     ) -> None:
         """Train on from where the loop stands.
 

@@ -34,8 +34,7 @@ class DataSettings(Settings):
     """What a run learns from, and the folder it goes to."""
 
     data_dir: Path = setting(
-        MISSING,
-        "Training data: a folder of *_actions.npy files, or of trajectories for latents.",
+        MISSING, "Training data: a folder of *_actions.npy files, or of trajectories for latents."
     )
     val_data_dir: Path = setting(
         MISSING, "Validation data, in the same format; for trajectories the same folder will do."
@@ -76,9 +75,7 @@ class RunSettings(DataSettings):
 
 
 def train_run(
-    settings: RunSettings,
-    progress: Progress | None = None,
-    judge: SuccessMeasure | None = None,
+    settings: RunSettings, progress: Progress | None = None, judge: SuccessMeasure | None = None
 ) -> Checkpoint:
     """Train, validate, track and save.
 

@@ -73,10 +73,7 @@ def inspect(
 def _spec_of_length(sequence_length: int) -> ActionSpec:
     """VJ2-GUI's actions, for sequences of any length; a press may last as long as it likes."""
     return ActionSpec(
-        action_block=sequence_length,
-        min_press_steps=1,
-        max_press_steps=None,
-        representation="raw",
+        action_block=sequence_length, min_press_steps=1, max_press_steps=None, representation="raw"
     )
 
 

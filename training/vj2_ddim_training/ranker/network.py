@@ -25,12 +25,7 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 from vj2_ddim_training.checkpoint import open_saved
 from vj2_ddim_training.config import RankerConfig
-from vj2_ddim_training.denoisers.dit import (
-    Attention,
-    FeedForward,
-    fourier_features,
-    modulate,
-)
+from vj2_ddim_training.denoisers.dit import Attention, FeedForward, fourier_features, modulate
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.loop import save_atomically
 
