@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
@@ -73,9 +74,7 @@ def train(
     settings = RunSettings(**whole, model=model, training=training, schedule=schedule)
     measure = None if judge is None else find_by_name(JUDGES, judge, "judge")
     with progress_bars() as progress:
-        checkpoint = train_run(
-            settings, lambda done, total, line: progress("training", done, total, line), measure
-        )
+        checkpoint = train_run(settings, partial(progress, "training"), measure)
     _print_results({key: of for key, of in checkpoint.metrics.items() if isinstance(of, dict)})
     parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
     say(
@@ -117,23 +116,14 @@ def train_ranker(
         torch.set_num_threads(num_threads)
     loaded = load_checkpoint(checkpoint)
     model = loaded.model.to(choose_device(device))
-    if longest_goal is None:
-        longest_goal = loaded.training.get("config", {}).get("longest_goal", 1)
-    examples = open_examples(
-        data, model.action_spec, model.config.condition, longest_goal=longest_goal
-    )
+    goal = longest_goal or loaded.training.get("config", {}).get("longest_goal", 1)
+    examples = open_examples(data, model.action_spec, model.config.condition, longest_goal=goal)
     resume_file = file.with_name(f"{file.name}.resume")
+    success = None if judge is None else find_by_name(JUDGES, judge, "judge")
+    of = find_by_name(COSTS, cost, "cost")
+    best = partial(ranker_training.train_ranker, keep="best", success=success)
     with progress_bars() as progress:
-        trained = ranker_training.train_ranker(
-            model,
-            examples,
-            find_by_name(COSTS, cost, "cost"),
-            config,
-            progress,
-            keep="best",
-            success=None if judge is None else find_by_name(JUDGES, judge, "judge"),
-            resume_file=resume_file,
-        )
+        trained = best(model, examples, of, config, progress, resume_file=resume_file)
     save_ranker(trained, file)
     for left in (resume_file, ranker_training.candidates_file(resume_file)):
         left.unlink(missing_ok=True)
@@ -168,30 +158,21 @@ def evaluate(
     seen = None
     if train_data is not None:
         seen = read_flat_actions(train_data, model.action_spec).actions
-    results = evaluate_model(
-        model,
-        held_out,
-        steps,
-        settings,
-        training=seen,
-        report=lambda line: say(f"measuring {line}", style="dim"),
-    )
+
+    def report(line: str) -> None:
+        say(f"measuring {line}", style="dim")
+
+    results = evaluate_model(model, held_out, steps, settings, training=seen, report=report)
     _print_results(results)
     if json_file is not None:
         _write_json(results, json_file)
 
 
 def find_by_name(group: str, text: str, option: str) -> Callable[..., Any]:
-    """What a word on the command line stands for.
+    """What a word on the command line stands for: `NAME` or `MODULE:FUNCTION`, and `=ARGUMENT`.
 
-    Args:
-        group: Of entry points; a distribution gives its own a name there.
-        text: `NAME` or `MODULE:FUNCTION`, and perhaps `=ARGUMENT`. The function named is called
-            with the argument, or with the empty text, and returns what is asked for.
-        option: For the message.
-
-    Raises:
-        ConfigError: There is no such name, module or function.
+    The name is of an entry point of the group. The function named is called with the argument, or
+    with the empty text, and returns what is asked for.
     """
     name, _, argument = text.partition("=")
     known = {point.name: point for point in entry_points(group=group)}

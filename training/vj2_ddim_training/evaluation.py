@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -67,22 +68,26 @@ def evaluate(
         ConfigError: N is out of the schedule's range.
     """
     settings = settings or EvaluationSettings()
+    spec, seed, clip = model.action_spec, settings.seed, settings.clip
     count = min(settings.num_sequences or len(held_out), len(held_out))
     batch = held_out.batch(np.arange(count))
+    seen = batch.actions if training is None else training
     results: Results = {}
     for num_inference_steps in steps:
         measured: dict[str, Measures] = {}
         report(f"N = {num_inference_steps}")
         if model.condition_encoder is not None:
-            measured["conditional"] = _conditional(model, settings, batch, num_inference_steps)
+            noise = _noise(batch.original.shape, seed)
+            told = _sample(model, batch, noise, num_inference_steps, clip)
+            measured["conditional"] = _compare(model, batch, told)
         for share in NOISE_SHARES:
-            recreated = recreate_from(
-                model, batch, share, num_inference_steps, settings.seed, settings.clip
-            )
+            recreated = recreate_from(model, batch, share, num_inference_steps, seed, clip)
             measured[f"denoise@{share}"] = _compare(model, batch, recreated)
         measured |= _inversion(model, batch, num_inference_steps)
-        measured["generate"] = _generate(
-            model, settings, batch.actions, training, num_inference_steps
+        noise = _noise((settings.num_generated, *spec.diffused_shape), seed + 1)
+        decoded = decode(_sample(model, None, noise, num_inference_steps, clip), spec)
+        measured["generate"] = generation_measures(
+            decoded, project(decoded, spec), batch.actions, seen, spec
         )
         for protocol, measures in measured.items():
             results.setdefault(protocol, {})[str(num_inference_steps)] = measures
@@ -118,10 +123,8 @@ def _sample(
 ) -> FloatArray:
     """DDIM under the batch's condition, or under none."""
     correct = clip_to(diffused_bounds(model.action_spec)) if clip else None
-    return ddim_sample(
-        _denoiser(model, batch), noise, model.schedule, num_inference_steps,
-        start_timestep=start_timestep, correct=correct,
-    )  # fmt: skip
+    sample = partial(ddim_sample, start_timestep=start_timestep, correct=correct)
+    return sample(_denoiser(model, batch), noise, model.schedule, num_inference_steps)
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> FloatArray:
@@ -149,16 +152,7 @@ def _compare(model: DiffusionModel, batch: Batch, diffused: FloatArray) -> Measu
     return measures
 
 
-def _conditional(
-    model: DiffusionModel, settings: EvaluationSettings, batch: Batch, num_inference_steps: int
-) -> Measures:
-    noise = _noise(batch.original.shape, settings.seed)
-    return _compare(model, batch, _sample(model, batch, noise, num_inference_steps, settings.clip))
-
-
-def _inversion(
-    model: DiffusionModel, batch: Batch, num_inference_steps: int
-) -> dict[str, Measures]:
+def _inversion(model: DiffusionModel, batch: Batch, num_steps: int) -> dict[str, Measures]:
     """Inversion as it is usually done, and with fixed-point iterations; without the condition.
 
     Under a condition that determines the gesture, x_T would carry nothing.
@@ -167,31 +161,11 @@ def _inversion(
         return {}  # zero terminal SNR: x_T forgets the data, see ddim_invert
     denoiser = _denoiser(model, None)
     measured: dict[str, Measures] = {}
-    for name, iterations in (("inversion", FIXED_POINT_ITERATIONS), ("inversion-euler", 0)):
-        noise = ddim_invert(
-            denoiser,
-            batch.original,
-            model.schedule,
-            num_inference_steps,
-            num_fixed_point_iterations=iterations,
-        )
-        back = ddim_sample(denoiser, noise, model.schedule, num_inference_steps)
+    for name, times in (("inversion", FIXED_POINT_ITERATIONS), ("inversion-euler", 0)):
+        to_noise = partial(ddim_invert, num_fixed_point_iterations=times)
+        noise = to_noise(denoiser, batch.original, model.schedule, num_steps)
+        back = ddim_sample(denoiser, noise, model.schedule, num_steps)
         found = gaussianity(noise, model.action_spec)
         scalars = {key: float(value) for key, value in found.items() if not isinstance(value, list)}
         measured[name] = {**_compare(model, batch, back), **scalars}
     return measured
-
-
-def _generate(
-    model: DiffusionModel,
-    settings: EvaluationSettings,
-    reference: FloatArray,
-    training: FloatArray | None,
-    num_inference_steps: int,
-) -> Measures:
-    spec = model.action_spec
-    shape = (settings.num_generated, *spec.diffused_shape)
-    noise = _noise(shape, settings.seed + 1)
-    decoded = decode(_sample(model, None, noise, num_inference_steps, settings.clip), spec)
-    seen = reference if training is None else training
-    return generation_measures(decoded, project(decoded, spec), reference, seen, spec)

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_training.config import TrainingConfig
 
 __all__ = ["RunFolder", "Tracker", "strict_json"]
 
@@ -63,10 +64,8 @@ class RunFolder:
                 f"{self.folder} cannot hold a run ({error}); give another save_dir"
             ) from error
         with self._locked():
-            if overwrite:
-                self.checkpoint.unlink(missing_ok=True)
-                self.best.unlink(missing_ok=True)
-                self.metrics.unlink(missing_ok=True)
+            for path in (self.checkpoint, self.best, self.metrics) if overwrite else ():
+                path.unlink(missing_ok=True)
             yield
 
     @contextmanager
@@ -96,23 +95,22 @@ class Tracker:
     def __init__(
         self,
         folder: RunFolder,
-        config: Mapping[str, Any],
-        project: str,
-        mode: str,
+        settings: Mapping[str, Any],
+        training: TrainingConfig,
         resume: bool = False,
     ) -> None:
         self._folder = folder
         if not resume:
             folder.metrics.unlink(missing_ok=True)
         self._wandb: Any = None
-        if mode != "disabled":
+        if training.wandb_mode != "disabled":
             import wandb
 
             self._wandb = wandb.init(
-                project=project,
-                config=dict(config),
+                project=training.wandb_project,
+                config=dict(settings),
                 dir=str(folder.folder),
-                mode=mode,  # type: ignore[arg-type]
+                mode=training.wandb_mode,  # type: ignore[arg-type]
                 settings=wandb.Settings(silent=True),
             )
 
