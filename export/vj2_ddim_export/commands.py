@@ -1,7 +1,5 @@
 """`vj2-ddim export`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -15,8 +15,7 @@ import torch
 from builders.training import make_model
 
 from vj2_ddim_export import export as export_module
-from vj2_ddim_export.export import export_bundle
-from vj2_ddim_export.graphs import export_denoiser
+from vj2_ddim_export.export import export_bundle, export_denoiser
 from vj2_ddim_export.parity import BATCHES, measure_parity
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.ddim import ddim_sample

@@ -3,7 +3,7 @@ import pytest
 
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.measures.gestures import find_gestures, gesture_type
+from vj2_ddim_training.gestures import find_gestures, gesture_type
 
 SPEC = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=None)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.measures.recreation import recreation_measures
+from vj2_ddim_training.measures import recreation_measures
 
 SPEC = ActionSpec(action_block=4, min_press_steps=1, max_press_steps=None, representation="held")
 FULL = ActionSpec()

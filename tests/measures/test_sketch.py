@@ -4,7 +4,7 @@ import pytest
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.measures.gestures import sketch_of, sketch_size
+from vj2_ddim_training.gestures import sketch_of, sketch_size
 
 SPEC = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=None)
 

@@ -9,7 +9,7 @@ from vj2_ddim_plugin.cli.pictures import plot_plan, save_figure
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.plots import plot_noise, plot_sequences
+from vj2_ddim_training.validation import plot_noise, plot_sequences
 
 SPEC = ActionSpec()
 ACTIONS = generate_gestures(4, kind="swipe", rng=np.random.default_rng(0))
@@ -32,24 +32,24 @@ def test_sequences_show_the_numbers_they_were_given():
 
 def test_sequences_show_what_is_diffused():
     noisy = gestures.encode(ACTIONS, SPEC)
-    figure = plot_sequences(ACTIONS, noisy, ACTIONS, SPEC, max_samples=1)
+    figure = plot_sequences(ACTIONS, noisy, ACTIONS, SPEC, most=1)
     (line,) = figure.axes[1].lines
     np.testing.assert_allclose(line.get_ydata(), noisy[0, :, 0])
 
 
-def test_max_samples_and_few_samples():
-    assert len(plot_sequences(ACTIONS, ACTIONS, ACTIONS, SPEC, max_samples=3).axes) == 9
+def test_most_and_few_samples():
+    assert len(plot_sequences(ACTIONS, ACTIONS, ACTIONS, SPEC, most=3).axes) == 9
     assert len(plot_sequences(ACTIONS[:1], ACTIONS[:1], ACTIONS[:1], SPEC).axes) == 3
     with pytest.raises(ActionError, match="nothing to draw"):
         plot_sequences(ACTIONS[:0], ACTIONS, ACTIONS, SPEC)
     with pytest.raises(ActionError, match="max_samples is 0"):
-        plot_noise(ACTIONS, ACTIONS, max_samples=0)
+        plot_noise(ACTIONS, ACTIONS, most=0)
 
 
 def test_noise_shows_truth_prediction_and_difference():
     rng = np.random.default_rng(0)
     truth, predicted = rng.standard_normal((2, 3, 250, 3))
-    figure = plot_noise(truth, predicted, max_samples=1)
+    figure = plot_noise(truth, predicted, most=1)
     shown = [axis.images[0].get_array() for axis in figure.axes if axis.images]
     for image, noise in zip(shown, (truth[0], predicted[0], predicted[0] - truth[0]), strict=True):
         np.testing.assert_allclose(image, noise.T)

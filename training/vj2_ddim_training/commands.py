@@ -1,12 +1,9 @@
 """`vj2-ddim train`, `vj2-ddim train-ranker` and `vj2-ddim evaluate`."""
 
-from __future__ import annotations
-
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +19,7 @@ from vj2_ddim_plugin.settings import declared
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
 from vj2_ddim_training.data.gesture_files import read_flat_actions
-from vj2_ddim_training.evaluation import EvaluationSettings, Results
+from vj2_ddim_training.evaluation import EvaluationSettings
 from vj2_ddim_training.evaluation import evaluate as evaluate_model
 from vj2_ddim_training.examples import open_examples
 from vj2_ddim_training.loop import choose_device
@@ -165,7 +162,11 @@ def evaluate(
     results = evaluate_model(model, held_out, steps, settings, training=seen, report=report)
     _print_results(results)
     if json_file is not None:
-        _write_json(results, json_file)
+        try:
+            with atomic_path(json_file) as temporary:
+                temporary.write_text(strict_json(results, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{json_file}: cannot be written ({error})") from error
 
 
 def find_by_name(group: str, text: str, option: str) -> Callable[..., Any]:
@@ -176,17 +177,13 @@ def find_by_name(group: str, text: str, option: str) -> Callable[..., Any]:
     """
     name, _, argument = text.partition("=")
     known = {point.name: point for point in entry_points(group=group)}
+    if name not in known and ":" not in name:
+        raise ConfigError(
+            f"{option} {name!r} is unknown; use MODULE:FUNCTION, or one of those installed: "
+            f"{', '.join(sorted(known)) or 'none'}"
+        )
     try:
-        if name in known:
-            make = known[name].load()
-        elif ":" in name:
-            module, _, attribute = name.partition(":")
-            make = getattr(importlib.import_module(module), attribute)
-        else:
-            raise ConfigError(
-                f"{option} {name!r} is unknown; use MODULE:FUNCTION, or one of those installed: "
-                f"{', '.join(sorted(known)) or 'none'}"
-            )
+        make = known.get(name, EntryPoint(name, name, group)).load()
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{option} {name!r} cannot be loaded: {error}") from error
     found: Callable[..., Any] = make(argument)
@@ -201,11 +198,3 @@ def _print_results(results: Mapping[str, Any]) -> None:
         for steps, of in by_steps.items()
     ]
     print_table(rows, ("protocol", "N", *COLUMNS), numbers=True)
-
-
-def _write_json(results: Results, path: Path) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(strict_json(results, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error})") from error

@@ -1,7 +1,5 @@
 """`DiffusionModel`: a denoiser, its condition encoder, what they were made for, and their loss."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -5,8 +5,6 @@ f * T. `inversion`: DDIM inversion to x_T and back. `generate`: from pure noise 
 distribution. All of it samples with the plugin's own numpy sampler, torch underneath.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +17,7 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
-from vj2_ddim_training.measures.generation import generation_measures
-from vj2_ddim_training.measures.recreation import gaussianity, recreation_measures
+from vj2_ddim_training.measures import gaussianity, generation_measures, recreation_measures
 
 __all__ = ["EvaluationSettings", "Results", "evaluate", "recreate_from"]
 
@@ -61,11 +58,8 @@ def evaluate(
         report: Called with the name of what comes next.
 
     Returns:
-        `{protocol: {str(N): {measure: value}}}`; see `recreation_measures` and
-        `generation_measures` for the measures.
-
-    Raises:
-        ConfigError: N is out of the schedule's range.
+        `{protocol: {str(N): {measure: value}}}`, see `recreation_measures` and
+        `generation_measures`.
     """
     settings = settings or EvaluationSettings()
     spec, seed, clip = model.action_spec, settings.seed, settings.clip
@@ -73,34 +67,29 @@ def evaluate(
     batch = held_out.batch(np.arange(count))
     seen = batch.actions if training is None else training
     results: Results = {}
-    for num_inference_steps in steps:
+    for num_steps in steps:
         measured: dict[str, Measures] = {}
-        report(f"N = {num_inference_steps}")
+        report(f"N = {num_steps}")
         if model.condition_encoder is not None:
             noise = _noise(batch.original.shape, seed)
-            told = _sample(model, batch, noise, num_inference_steps, clip)
+            told = _sample(model, batch, noise, num_steps, clip)
             measured["conditional"] = _compare(model, batch, told)
         for share in NOISE_SHARES:
-            recreated = recreate_from(model, batch, share, num_inference_steps, seed, clip)
+            recreated = recreate_from(model, batch, share, num_steps, seed, clip)
             measured[f"denoise@{share}"] = _compare(model, batch, recreated)
-        measured |= _inversion(model, batch, num_inference_steps)
+        measured |= _inversion(model, batch, num_steps)
         noise = _noise((settings.num_generated, *spec.diffused_shape), seed + 1)
-        decoded = decode(_sample(model, None, noise, num_inference_steps, clip), spec)
+        decoded = decode(_sample(model, None, noise, num_steps, clip), spec)
         measured["generate"] = generation_measures(
             decoded, project(decoded, spec), batch.actions, seen, spec
         )
         for protocol, measures in measured.items():
-            results.setdefault(protocol, {})[str(num_inference_steps)] = measures
+            results.setdefault(protocol, {})[str(num_steps)] = measures
     return results
 
 
 def recreate_from(
-    model: DiffusionModel,
-    batch: Batch,
-    share: float,
-    num_inference_steps: int,
-    seed: int,
-    clip: bool = True,
+    model: DiffusionModel, batch: Batch, share: float, num_steps: int, seed: int, clip: bool = True
 ) -> FloatArray:
     """Noise the data to `share` of the schedule and denoise it, as the diffused array.
 
@@ -110,21 +99,21 @@ def recreate_from(
     start = int(share * model.schedule.num_train_timesteps)
     noise = _noise(batch.original.shape, seed)
     noisy = add_noise(batch.original, noise, start, model.schedule)
-    return _sample(model, batch, noisy, min(num_inference_steps, start + 1), clip, start)
+    return _sample(model, batch, noisy, min(num_steps, start + 1), clip, start)
 
 
 def _sample(
     model: DiffusionModel,
     batch: Batch | None,
     noise: FloatArray,
-    num_inference_steps: int,
+    num_steps: int,
     clip: bool,
     start_timestep: int | None = None,
 ) -> FloatArray:
     """DDIM under the batch's condition, or under none."""
     correct = clip_to(diffused_bounds(model.action_spec)) if clip else None
     sample = partial(ddim_sample, start_timestep=start_timestep, correct=correct)
-    return sample(_denoiser(model, batch), noise, model.schedule, num_inference_steps)
+    return sample(_denoiser(model, batch), noise, model.schedule, num_steps)
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> FloatArray:

@@ -4,15 +4,12 @@ AdamW's steps, clipped gradients, the learning rate over time, the moving averag
 Ctrl-C, and a state from which a run goes on as if it had never stopped, bit for bit.
 """
 
-from __future__ import annotations
-
 import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -136,11 +133,8 @@ class TrainingLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """All that going on needs, as values that `torch.load(weights_only=True)` opens."""
-        state = {
-            "step": self.step,
-            "epoch": self.epoch,
-            "losses": self.losses,
-            "epoch_losses": self.epoch_losses,
+        names = ("step", "epoch", "losses", "epoch_losses")
+        state = {name: getattr(self, name) for name in names} | {
             "optimizer": self.optimizer.state_dict(),
             "learning_rate": self.learning_rate.state_dict(),
             "task": self.task.state_dict(),
@@ -296,13 +290,8 @@ def hold_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held = False
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal held
-        held = True
-
-    handler = signal.signal(signal.SIGINT, hold)
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
     try:
         yield
     finally:

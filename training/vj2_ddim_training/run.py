@@ -4,11 +4,10 @@ Every step seeds its own randomness from (seed, step) and every epoch its order 
 so that a run resumed at any step is the run that was not interrupted, to the last bit.
 """
 
-from __future__ import annotations
-
 import math
 import platform
 from dataclasses import MISSING, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import open_trajectories
 from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
-from vj2_ddim_training.examples import Batch, Examples, infer_action_spec, open_examples
+from vj2_ddim_training.examples import Examples, infer_action_spec, open_examples
 from vj2_ddim_training.loop import (
     Progress,
     StatelessTask,
@@ -52,22 +51,17 @@ FREE = {"device", "num_threads", "wandb_mode", "wandb_project"}  # may differ wh
 class DataSettings(Settings):
     """What a run learns from, and the folder it goes to."""
 
-    data_dir: Path = setting(
-        MISSING, "Training data: a folder of *_actions.npy files, or of trajectories for latents."
-    )
-    val_data_dir: Path = setting(
-        MISSING, "Validation data, in the same format; for trajectories the same folder will do."
-    )
+    data_dir: Path = setting(MISSING, "A folder of *_actions.npy files; trajectories for latents.")
+    val_data_dir: Path = setting(MISSING, "Validation data; trajectories: the same folder will do.")
     save_dir: Path = setting(Path("checkpoints"), "The run's folder.")
     representation: str = setting(
         "auto",
-        "What is diffused; auto is the best that inverts exactly, and raw for minimal.",
+        "Auto is the best that inverts, raw for minimal.",
         choices=("auto", *REPRESENTATIONS),
     )
     sequence_length: int = setting(250, "Actions in one sequence.", low=1)
     channels: tuple[str, ...] = setting(
-        ("x", "y", "press"),
-        "Names of an action's channels; without one named press, actions are not touches.",
+        ("x", "y", "press"), "An action's channels; without one named press, it is no touch."
     )
     action_low: tuple[float, ...] = setting((0.0, 0.0, 0.0), "Lower bound of each channel.")
     action_high: tuple[float, ...] = setting((1.0, 1.0, 1.0), "Upper bound of each channel.")
@@ -97,10 +91,6 @@ def train_run(
     settings: RunSettings, progress: Progress | None = None, judge: SuccessMeasure | None = None
 ) -> Checkpoint:
     """Train, validate, track and save.
-
-    ```python
-    train_run(RunSettings(data_dir=Path("gestures"), val_data_dir=Path("held_out")))
-    ```
 
     Args:
         settings: The run.
@@ -199,16 +189,11 @@ class DenoiserTask(StatelessTask):
         noise, dropout = np.random.SeedSequence((self.config.seed, step)).generate_state(2)
         torch.manual_seed(int(dropout))
         generator = torch.Generator().manual_seed(int(noise))
-        original, inputs = self._to_device(self.examples.batch(rows))
+        batch, device = self.examples.batch(rows), next(self.model.parameters()).device
+        move = partial(torch.as_tensor, dtype=torch.float32, device=device)
+        original = move(batch.original)
+        inputs = {name: move(array) for name, array in batch.inputs.items()}
         return diffusion_loss(self.model, original, inputs, generator, self.config)
-
-    def _to_device(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        device = next(self.model.parameters()).device
-
-        def move(array: Any) -> Tensor:  # noqa: ANN401
-            return torch.as_tensor(np.asarray(array, np.float32)).to(device)
-
-        return move(batch.original), {name: move(array) for name, array in batch.inputs.items()}
 
 
 class Trainer:

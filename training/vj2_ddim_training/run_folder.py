@@ -10,8 +10,6 @@ RUN/
 ```
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -36,10 +34,8 @@ class RunFolder:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.checkpoint = self.folder / "checkpoint.pt"
-        self.best = self.folder / "best.pt"
-        self.metrics = self.folder / "metrics.jsonl"
-        self.pictures = self.folder / "pictures"
+        self.checkpoint, self.best = self.folder / "checkpoint.pt", self.folder / "best.pt"
+        self.metrics, self.pictures = self.folder / "metrics.jsonl", self.folder / "pictures"
         self._lock = self.folder / "run.lock"
 
     @contextmanager
@@ -157,11 +153,8 @@ def _epoch_of(line: str) -> float:
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{name}/")
-        else:
-            flat[name] = value
+        inner = isinstance(value, Mapping)
+        flat |= _flatten(value, f"{prefix}{key}/") if inner else {f"{prefix}{key}": value}
     return flat
 
 

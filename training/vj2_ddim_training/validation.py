@@ -3,8 +3,6 @@
 The pictures touch nothing global: no pyplot, no backend.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any

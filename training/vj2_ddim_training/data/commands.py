@@ -1,7 +1,6 @@
 """`vj2-ddim data generate` and `vj2-ddim data inspect`."""
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,14 +33,8 @@ def generate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set.")] = False,
 ) -> None:
     """Write random clicks and swipes in VJ2-GUI's flat `*_actions.npy` format."""
-    files = write_gestures(
-        output_dir,
-        num_sequences,
-        settings,
-        sequences_per_file=sequences_per_file,
-        overwrite=overwrite,
-        rng=np.random.default_rng(seed),
-    )
+    write = partial(write_gestures, sequences_per_file=sequences_per_file, overwrite=overwrite)
+    files = write(output_dir, num_sequences, settings, rng=np.random.default_rng(seed))
     typer.echo(f"{num_sequences} sequences in {len(files)} files: {output_dir}")
 
 
@@ -53,7 +46,9 @@ def inspect(
     sequence_length: Annotated[int, typer.Option(help="Steps in a sequence.")] = 250,
 ) -> None:
     """Say what a data set holds and what is wrong with it; exit 1 if anything is."""
-    spec = _spec_of_length(sequence_length)
+    spec = ActionSpec(  # a press may last as long as it likes
+        action_block=sequence_length, min_press_steps=1, max_press_steps=None, representation="raw"
+    )
     description = describe_data(path, spec)
     print_table(_rows(description), title=description.path)
     if json_file is not None:
@@ -68,13 +63,6 @@ def inspect(
         if num > MAX_FAULTS:
             say(f"... and {num - MAX_FAULTS} more; --json FILE lists all")
         raise typer.Exit(1)
-
-
-def _spec_of_length(sequence_length: int) -> ActionSpec:
-    """VJ2-GUI's actions, for sequences of any length; a press may last as long as it likes."""
-    return ActionSpec(
-        action_block=sequence_length, min_press_steps=1, max_press_steps=None, representation="raw"
-    )
 
 
 def _rows(description: DataDescription) -> list[tuple[str, str]]:

@@ -5,8 +5,6 @@ become tokens, and adaLN-zero modulates every layer by the timestep and the pool
 token also attends to the condition tokens, so that it can read *where* on the screen to act.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -131,19 +129,9 @@ class _Block(nn.Module):
 
 
 class DiTDenoiser(nn.Module):
-    """A denoiser of `[B, rows, channels]` arrays, with or without condition tokens.
+    """A denoiser of `[B, rows, channels]` arrays, with or without condition tokens of its width.
 
-    Args:
-        rows: M, rows of the diffused array.
-        channels: C of the diffused array.
-        d_model: Width, even and at least 4.
-        num_layers: Blocks.
-        nhead: Attention heads; must divide `d_model`.
-        patch_size: Rows in one token; must divide `rows`.
-        conditional: Whether `forward` gets condition tokens of width `d_model`.
-
-    Raises:
-        ConfigError: Sizes that do not divide one another, or an odd width.
+    Sizes that do not divide one another, or an odd width, are a `ConfigError`.
     """
 
     def __init__(
@@ -165,9 +153,8 @@ class DiTDenoiser(nn.Module):
         self.patch_size, self.d_model = patch_size, d_model
         self.embed = nn.Linear(patch_size * channels, d_model)
         self.position = nn.Parameter(0.02 * torch.randn(1, rows // patch_size, d_model))
-        self.embed_time = nn.Sequential(
-            nn.Linear(d_model, d_model), nn.SiLU(), nn.Linear(d_model, d_model)
-        )
+        embed, mix = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+        self.embed_time = nn.Sequential(embed, nn.SiLU(), mix)
         self.pool_condition = nn.Linear(d_model, d_model) if conditional else None
         self.blocks = nn.ModuleList(_Block(d_model, nhead, conditional) for _ in range(num_layers))
         self.norm = nn.LayerNorm(d_model, elementwise_affine=False)
@@ -178,16 +165,7 @@ class DiTDenoiser(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, sample: Tensor, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Predict the schedule's target.
-
-        Args:
-            sample: x_t `[B, rows, channels]`.
-            timesteps: `[B]`, integers.
-            condition: Condition tokens `[B, C, d_model]`, for a conditional denoiser.
-
-        Returns:
-            `[B, rows, channels]`.
-        """
+        """Predict the schedule's target for x_t `[B, rows, channels]`, as `[B, rows, channels]`."""
         rows, length, channels = sample.shape
         patches = sample.reshape(rows, length // self.patch_size, self.patch_size * channels)
         tokens = self.embed(patches) + self.position
