@@ -18,15 +18,8 @@ from torch import Tensor, nn
 
 import vj2_ddim_plugin
 from vj2_ddim_export.parity import Parity, measure_parity
-from vj2_ddim_plugin.bundle import (
-    CONDITION,
-    DENOISER,
-    MANIFEST,
-    RANKER,
-    graph_specs,
-    read_bundle,
-    write_manifest,
-)
+from vj2_ddim_plugin import bundle
+from vj2_ddim_plugin.bundle import CONDITION, DENOISER, MANIFEST, RANKER, graph_specs
 from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_plugin.files import atomic_path, sha256_of
 from vj2_ddim_plugin.model import BundleModel
@@ -92,7 +85,7 @@ def export_bundle(
             reference = RankedSampler(model, trained.ranker)
 
         write = partial(
-            write_manifest,
+            bundle.write_manifest,
             folder,
             action_spec=model.action_spec,
             schedule=model.schedule,
@@ -100,7 +93,7 @@ def export_bundle(
             provenance=provenance,
         )
         write(parity=dict(UNMEASURED))  # the gate reads the bundle as the plugin does
-        exported = BundleModel(read_bundle(folder), "cpu")
+        exported = BundleModel(bundle.read_bundle(folder), "cpu")
         parity = measure_parity(exported, reference, tolerance, seed)
         write(parity=parity.to_dict())
     return parity

@@ -58,10 +58,8 @@ def measure_parity(
         compared["predicts"] = _predict
     for batch in BATCHES:
         noise = rng.standard_normal((batch, *reference.action_spec.diffused_shape), np.float32)
-        context = {
-            name: rng.random((batch, *shape), np.float32)
-            for name, shape in reference.condition.inputs.items()
-        }
+        shapes = reference.condition.inputs.items()
+        context = {name: rng.random((batch, *shape), np.float32) for name, shape in shapes}
         for does, function in compared.items():
             expected = function(reference, noise, context)
             try:

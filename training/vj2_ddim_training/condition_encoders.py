@@ -1,6 +1,7 @@
 """Condition encoders: what the denoiser is told, turned into tokens once a plan."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from vj2_ddim_training.denoisers.dit import fourier_features
 
 __all__ = ["LatentEncoder", "SketchEncoder"]
 
+Shapes = Mapping[str, tuple[int, ...]]
 SKETCH_FREQUENCIES = 7
 GRID_FREQUENCIES = 4
 LEAST_CHANGE = 1e-3  # squared difference, in variances of the latents, that counts as none
@@ -20,7 +22,7 @@ REACH = 0.125  # scale of a patch's offset to its centre, in screens
 class SketchEncoder(nn.Module):
     """`sketch` `[B, n]` in [0, 1] to tokens `[B, n, width]`."""
 
-    def __init__(self, input_shapes: dict[str, tuple[int, ...]], width: int) -> None:
+    def __init__(self, input_shapes: Shapes, width: int) -> None:
         super().__init__()
         (size,) = input_shapes["sketch"]
         self.num_tokens = size
@@ -93,7 +95,7 @@ class LatentEncoder(nn.Module):
 
     def __init__(
         self,
-        input_shapes: dict[str, tuple[int, ...]],
+        input_shapes: Shapes,
         width: int,
         num_layers: int = 2,
         nhead: int = 4,

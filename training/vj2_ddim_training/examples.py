@@ -119,12 +119,8 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
     down = pressed(blocks, template)
     start, stop = longest_segment(down)
     lengths = stop - start
-    with_settings = partial(
-        replace,
-        template,
-        min_press_steps=int(lengths.min()),
-        max_press_steps=max(int(lengths.max()), 1),
-    )
+    shortest, longest = int(lengths.min()), max(int(lengths.max()), 1)
+    with_settings = partial(replace, template, min_press_steps=shortest, max_press_steps=longest)
     segments = count_segments(down)
     for knots in KNOT_CHOICES if (segments == 1).all() else ():
         if lengths.min() < knots:
@@ -154,7 +150,7 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
 
 def open_examples(
     folder: Path | str,
-    action_spec: ActionSpec,
+    spec: ActionSpec,
     condition: str,
     split: str = "train",
     longest_goal: int = 1,
@@ -163,7 +159,7 @@ def open_examples(
 
     Args:
         folder: Flat `*_actions.npy` files for `none` and `sketch`; trajectories for `latents`.
-        action_spec: What the actions are.
+        spec: What the actions are.
         condition: `none`, `sketch` or `latents`.
         split: Which split of a folder with a manifest.
         longest_goal: How many later states serve as goals for each, for `latents`.
@@ -172,12 +168,12 @@ def open_examples(
         DataError: The folder cannot be read; the message names the file.
     """
     if condition == "latents":
-        trajectories = open_trajectories(folder, action_spec, split, longest_goal=longest_goal)
-        return TransitionExamples(trajectories, action_spec)
-    flat = read_flat_actions(folder, action_spec)
+        trajectories = open_trajectories(folder, spec, split, longest_goal=longest_goal)
+        return TransitionExamples(trajectories, spec)
+    flat = read_flat_actions(folder, spec)
     for fault in flat.faults:
         logger.warning("%s: %s", folder, fault)
     try:
-        return GestureExamples(flat.actions, action_spec, condition, flat.data_fingerprint)
+        return GestureExamples(flat.actions, spec, condition, flat.data_fingerprint)
     except ActionError as error:
         raise DataError(f"{folder}: {error}") from error

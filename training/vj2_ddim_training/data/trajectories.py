@@ -68,10 +68,8 @@ class Trajectories:
                     f"different folders"
                 )
         self._pairs = [_pairs(file.num_steps, spec.horizon, longest_goal) for file in self.files]
-        counts = [
-            file.num_trajectories * len(pairs)
-            for file, pairs in zip(self.files, self._pairs, strict=True)
-        ]
+        both = zip(self.files, self._pairs, strict=True)
+        counts = [file.num_trajectories * len(pairs) for file, pairs in both]
         self._offsets: IntArray = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._open = _file_cache()
 

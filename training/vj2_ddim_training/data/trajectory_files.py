@@ -58,13 +58,10 @@ def find_trajectory_files(folder: Path) -> tuple[str, list[tuple[Path, ...]]]:
     (name,) = formats
     if name != "pairs":
         return name, [(file,) for file in found[name]]
-    pairs: list[tuple[Path, ...]] = [
-        (file, file.with_name(file.name.removesuffix("_emb.npy") + "_act.npy"))
-        for file in found[name]
-    ]
+    pairs = [(file, file.with_name(f"{file.name[:-7]}act.npy")) for file in found[name]]
     if missing := [paths[1] for paths in pairs if not paths[1].is_file()]:
         raise DataError(f"{missing[0]}: missing, though its embeddings are there")
-    return name, pairs
+    return name, list(pairs)
 
 
 @contextmanager

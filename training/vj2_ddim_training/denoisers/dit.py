@@ -47,9 +47,8 @@ class Attention(nn.Module):
     def split(self, queries: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query `[B, heads, S, d]`, key and value `[B, heads, C, d]`."""
         query = self.query(queries).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        key, value = (
-            self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        )
+        both = self.key_value(context).unflatten(-1, (2, self.num_heads, -1))
+        key, value = both.permute(2, 0, 3, 1, 4)
         return query, key, value
 
     def weights(self, query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
@@ -73,11 +72,8 @@ class FeedForward(nn.Sequential):
     """Two linear layers with a GELU between, `[..., D]` to `[..., D]`."""
 
     def __init__(self, width: int, ratio: int = 4) -> None:
-        super().__init__(
-            nn.Linear(width, ratio * width),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(ratio * width, width),
-        )
+        widen = nn.Linear(width, ratio * width)
+        super().__init__(widen, nn.GELU(approximate="tanh"), nn.Linear(ratio * width, width))
 
 
 class TransformerLayer(nn.Module):

@@ -255,10 +255,8 @@ def train_ranker(
     judge = partial(judge_candidates, model, examples, cost, config, progress)
     judged = judge() if resume_file is None else _judge_once(judge, resume_file, config, made_of)
     held_out = int(config.held_out_share * len(judged.cost))
-    measured, learned = (
-        JudgedCandidates(*(array[part] for array in judged))
-        for part in (slice(0, held_out), slice(held_out, None))
-    )
+    measured = JudgedCandidates(*(array[:held_out] for array in judged))
+    learned = JudgedCandidates(*(array[held_out:] for array in judged))
     if keep not in ("best", "last"):
         raise ConfigError(f"keep {keep!r} is unknown; use one of best, last")
     if keep == "best" and not held_out and success is None:
