@@ -274,9 +274,8 @@ def test_resume_and_overwrite_together_destroy_nothing(tmp_path):
 
 
 def test_forget_after_without_metrics(tmp_path):
-    Tracker(
-        RunFolder(tmp_path), {}, TrainingConfig(wandb_mode="disabled"), resume=True
-    ).forget_after(3)
+    config = TrainingConfig(wandb_mode="disabled")
+    Tracker(RunFolder(tmp_path), {}, config, resume=True).forget_after(3)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -32,6 +32,7 @@ __all__ = ["evaluate", "find_by_name", "train", "train_ranker"]
 
 JUDGES, COSTS = "vj2_ddim_training.judges", "vj2_ddim_training.costs"  # groups of entry points
 BY_NAME = "NAME or MODULE:FUNCTION, with =ARGUMENT after it where it takes one"
+ELSE = "Without it, the share of held-out problems whose cheapest candidate is picked"
 COLUMNS = {  # heading: measure
     "SNR dB": "mean_snr_db",
     "mse": "mse",
@@ -87,22 +88,14 @@ def train_ranker(
     config: RankerConfig,
     cost: Annotated[str, typer.Option(help=f"The planner's cost: {BY_NAME}.")],
     judge: Annotated[
-        str | None,
-        typer.Option(
-            help=f"What measures success and chooses the epoch: {BY_NAME}. Without it, the share "
-            f"of held-out problems whose cheapest candidate is picked."
-        ),
+        str | None, typer.Option(help=f"Measures success, chooses the epoch: {BY_NAME}. {ELSE}.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The file; ranker.pt beside the checkpoint unless told.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="ranker.pt beside it unless told.")] = None,
     longest_goal: Annotated[
-        int | None, typer.Option(help="As in the model's training unless told.", min=1)
+        int | None, typer.Option(help="As the model's if not told.", min=1)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    num_threads: Annotated[
-        int | None, typer.Option(help="Torch's threads; its own choice unless told.", min=1)
-    ] = None,
+    num_threads: Annotated[int | None, typer.Option(help="Torch's threads.", min=1)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a ranker.")] = False,
 ) -> None:
     """Train a ranker for a checkpoint; stopped halfway, the same command goes on."""
@@ -134,15 +127,12 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Held-out data, as the model was trained on.")],
     settings: EvaluationSettings,
     steps: Annotated[list[int], typer.Option(help="Denoiser steps N; may be repeated.")] = [10],
-    train_data: Annotated[
-        Path | None, typer.Option(help="Its training gestures, to measure memorisation.")
-    ] = None,
+    train_data: Annotated[Path | None, typer.Option(help="To measure memorisation.")] = None,
     split: Annotated[str, typer.Option(help="Of a folder with a manifest.")] = "validation",
     nhead: Annotated[int, typer.Option(help="Head count of an original checkpoint.")] = 0,
     num_threads: Annotated[int, typer.Option(help="Torch's threads; 0 leaves its choice.")] = 0,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Also write {protocol: {num_inference_steps: {measure: x}}}."),
+        Path | None, typer.Option("--json", help="Write all measures here.")
     ] = None,
 ) -> None:
     """Measure recreation and generation, by protocol, for several numbers of denoiser steps."""

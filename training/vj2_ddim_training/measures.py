@@ -207,7 +207,6 @@ def generation_measures(
 def _press_measures(
     generated: FloatArray, reference: FloatArray, training: FloatArray, spec: ActionSpec
 ) -> Measures:
-    """The measures of sequences that press in every block, and the share of those that do not."""
     seen, held_out, found = (
         actions[find_gestures(actions, spec).has_press.reshape(-1, spec.horizon).all(axis=1)]
         for actions in (training, reference, generated)

@@ -56,9 +56,8 @@ class RunFolder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(
-                f"{self.folder} cannot hold a run ({error}); give another save_dir"
-            ) from error
+            message = f"{self.folder} cannot hold a run ({error}); give another save_dir"
+            raise ConfigError(message) from error
         with self._locked():
             for path in (self.checkpoint, self.best, self.metrics) if overwrite else ():
                 path.unlink(missing_ok=True)

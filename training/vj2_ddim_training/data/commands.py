@@ -66,24 +66,17 @@ def inspect(
 
 
 def _rows(description: DataDescription) -> list[tuple[str, str]]:
-    """The description as a table of two columns."""
     seconds = description.sequence_length / description.rate_hz
-    rows = [
-        ("files", f"{description.num_files}"),
-        ("sequences", f"{description.num_sequences}"),
-        ("sequence length", f"{description.sequence_length} steps, {seconds:g} s"),
-    ]
+    rows = {"files": f"{description.num_files}", "sequences": f"{description.num_sequences}"}
+    rows["sequence length"] = f"{description.sequence_length} steps, {seconds:g} s"
     for name, (low, high) in description.channel_ranges.items():
-        rows.append((f"range of {name}", f"{low:.4g} to {high:.4g}"))
+        rows[f"range of {name}"] = f"{low:.4g} to {high:.4g}"
     durations = description.durations
     if durations:
-        words = (
-            f"{durations['shortest']} to {durations['longest']} steps, median "
-            f"{durations['median']:g}, mean {durations['mean']:.1f}"
-        )
-        rows.append(("press duration", words))
-    for name, count in description.gesture_types.items():
-        rows.append((f"gesture type {name}", f"{count}"))
-    rows.append(("valid gestures", f"{100 * description.valid_share:.1f} %"))
-    rows.append(("fingerprint", description.data_fingerprint))
-    return rows
+        middle = f"median {durations['median']:g}, mean {durations['mean']:.1f}"
+        words = f"{durations['shortest']} to {durations['longest']} steps, {middle}"
+        rows["press duration"] = words
+    rows |= {f"gesture type {name}": f"{of}" for name, of in description.gesture_types.items()}
+    rows["valid gestures"] = f"{100 * description.valid_share:.1f} %"
+    rows["fingerprint"] = description.data_fingerprint
+    return list(rows.items())

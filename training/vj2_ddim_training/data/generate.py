@@ -123,7 +123,6 @@ def write_gestures(
 
 
 def _choose(num: int, settings: GestureSettings, rng: np.random.Generator) -> _Gestures:
-    """Draw what makes each gesture."""
     if num < 1:
         raise ConfigError(f"the number of sequences must be at least 1; found {num}")
     length = settings.sequence_length

@@ -101,7 +101,6 @@ def _ranges(actions: FloatArray, spec: ActionSpec) -> dict[str, tuple[float, flo
 
 
 def _durations(actions: FloatArray, spec: ActionSpec) -> dict[str, Any]:
-    """Statistics of press durations in steps; empty without a press."""
     if spec.press_channel is None:
         return {}
     gestures = find_gestures(actions, spec)
@@ -115,7 +114,6 @@ def _durations(actions: FloatArray, spec: ActionSpec) -> dict[str, Any]:
 
 
 def _type_counts(actions: FloatArray, spec: ActionSpec) -> dict[str, int]:
-    """Blocks of each gesture type; empty when these are not touches."""
     if spec.press_channel is None or len(spec.coordinate_indices) != 2:
         return {}
     types = gesture_type(actions, spec)
