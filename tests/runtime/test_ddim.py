@@ -337,12 +337,7 @@ def test_the_noise_is_drawn_once_a_step_and_only_if_it_is_needed():
 def round_trip_error(schedule, steps, iterations=0, spacing=None):
     denoiser, original = make_denoiser(schedule), 0.4 + 0.3 * normal(6)
     noise = ddim_invert(
-        denoiser,
-        original,
-        schedule,
-        steps,
-        spacing=spacing,
-        num_fixed_point_iterations=iterations,
+        denoiser, original, schedule, steps, spacing=spacing, num_fixed_point_iterations=iterations
     )
     return np.abs(ddim_sample(denoiser, noise, schedule, steps, spacing=spacing) - original).max()
 

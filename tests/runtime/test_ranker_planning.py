@@ -76,12 +76,7 @@ def test_the_warm_start_is_ranked_besides_and_the_plan_never_worse_than_it():
     np.testing.assert_array_equal(result.actions, warm)
 
 
-@given(
-    st.integers(1, 8),
-    st.integers(0, 3),
-    st.booleans(),
-    st.integers(0, 2**31),
-)
+@given(st.integers(1, 8), st.integers(0, 3), st.booleans(), st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_counts_and_bounds_hold_for_any_settings(count, rounds, warm, seed):
     init_action = np.full((3, 6, 2), 0.3, np.float32) if warm else None

@@ -12,11 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ActionError
-from vj2_ddim_plugin.gestures.representations import (
-    REPRESENTATIONS,
-    held_blocks,
-    normalization_of,
-)
+from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS, held_blocks, normalization_of
 from vj2_ddim_plugin.gestures.segments import (
     IntArray,
     count_segments,
