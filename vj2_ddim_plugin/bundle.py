@@ -24,18 +24,9 @@ from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = [
-    "CONDITION",
-    "DENOISER",
-    "MANIFEST",
-    "RANKER",
-    "SCHEMA_VERSION",
-    "Bundle",
-    "GraphSpec",
-    "dtype_of",
-    "graph_specs",
-    "read_bundle",
-    "write_manifest",
-]
+    "CONDITION", "DENOISER", "MANIFEST", "RANKER", "SCHEMA_VERSION", "Bundle", "GraphSpec",
+    "dtype_of", "graph_specs", "read_bundle", "write_manifest",
+]  # fmt: skip
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"

@@ -14,13 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "ActionOptimizer",
-    "CostFn",
-    "FloatArray",
-    "PlanConstraints",
-    "PlanResult",
-    "PlanningProblem",
-]
+    "ActionOptimizer", "CostFn", "FloatArray", "PlanConstraints", "PlanResult", "PlanningProblem",
+]  # fmt: skip
 
 FloatArray = NDArray[np.floating[Any]]
 

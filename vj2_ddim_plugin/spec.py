@@ -184,13 +184,8 @@ class ConditionSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ConditionSpec:
-        """The inverse of `to_dict`.
-
-        Raises:
-            BundleError: A field is missing or unknown, or an input is not float32.
-        """
-        unknown = set(values) - set(cls.__dataclass_fields__)
-        if unknown:
+        """The inverse of `to_dict`; `BundleError` where a field or an input is not as it should."""
+        if unknown := set(values) - set(cls.__dataclass_fields__):
             raise BundleError(f"condition spec has unknown fields {sorted(unknown)}")
         try:
             kind, sizes = values["kind"], [values["num_tokens"], values["width"]]

@@ -26,17 +26,9 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
-    "PATH_TOLERANCE",
-    "decode",
-    "decode_checked",
-    "diffused_bounds",
-    "encode",
-    "is_valid",
-    "outside_bounds",
-    "pressed",
-    "project",
-    "release",
-]
+    "PATH_TOLERANCE", "decode", "decode_checked", "diffused_bounds", "encode", "is_valid",
+    "outside_bounds", "pressed", "project", "release",
+]  # fmt: skip
 
 PATH_TOLERANCE = 1e-4
 """How far, as a share of the bounds, a valid path may leave its knots."""

@@ -16,13 +16,8 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
-    "count_segments",
-    "fit_knots",
-    "interpolate_knots",
-    "longest_segment",
-    "pressed",
-    "release",
-]
+    "count_segments", "fit_knots", "interpolate_knots", "longest_segment", "pressed", "release",
+]  # fmt: skip
 
 IntArray = NDArray[np.integer[Any]]
 

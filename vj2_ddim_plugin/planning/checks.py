@@ -14,18 +14,10 @@ from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = [
-    "checked_actions",
-    "checked_batch",
-    "checked_context",
-    "checked_cost",
-    "checked_deadline",
-    "checked_output",
-    "checked_seed",
-    "cost_of",
-    "outside_bounds",
-    "padded_warm_start",
+    "checked_actions", "checked_batch", "checked_context", "checked_cost", "checked_deadline",
+    "checked_output", "checked_seed", "cost_of", "outside_bounds", "padded_warm_start",
     "require_finite_cost",
-]
+]  # fmt: skip
 
 
 def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[str, FloatArray]:
