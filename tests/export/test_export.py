@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from builders.checkpoints import save
 from builders.training import make_model
 
 from vj2_ddim_export import export as export_module
@@ -23,7 +24,6 @@ from vj2_ddim_plugin.ddim import ddim_sample
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, ParityError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.model import BundleModel
-from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 from vj2_ddim_training.diffusion_model import TorchSampler
 
@@ -34,14 +34,6 @@ MODELS = {
     "unconditional": {"condition": "none", "representation": "held", "patch_size": 5},
     "minimal": {"condition": "none", "architecture": "minimal", "dim_feedforward": 24},
 }
-
-
-def save(model, folder):
-    checkpoint = Checkpoint(
-        model, model.state_dict(), {}, "f" * 16, {}, {"made_by": "a test", "layer_normed": True}
-    )
-    save_checkpoint(checkpoint, folder / "checkpoint.pt")
-    return folder / "checkpoint.pt"
 
 
 class Exported:

@@ -29,7 +29,7 @@ from vj2_ddim_benchmark.amortised.model import (
     load_amortised,
 )
 from vj2_ddim_benchmark.amortised.training import amortised_loss, gaussian_nll, train_amortised
-from vj2_ddim_benchmark.assets import AssetSettings
+from vj2_ddim_benchmark.assets.settings import AssetSettings
 from vj2_ddim_benchmark.half_precision import round_weights
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.gestures import decode
@@ -46,7 +46,7 @@ class TestSize:
     @pytest.mark.parametrize(
         "denoiser",
         [
-            AssetSettings.full().model,
+            AssetSettings().model,
             ModelConfig(d_model=128, num_layers=4, condition="latents"),
             ModelConfig(d_model=64, num_layers=2, condition="latents", condition_tokens=4),
         ],

@@ -250,7 +250,7 @@ def draw_plans(
         axes.set(xticks=[], yticks=[])
     for row, name in enumerate(["the goal", *(planner.name for planner in planners)]):
         label = name.replace("gradient-descent-", "gradient\ndescent\n")
-        grid[row, 0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+        grid[row, 0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center", labelpad=9)
     words = (
         "Green dot: finger down; red dot: finger up. Frame: green if the goal is reached, or red."
     )
