@@ -4,8 +4,6 @@ A denoiser is a function `(sample, timestep) -> model_output` of equal shapes; c
 over. Samplers never branch on the prediction type: `vj2_ddim_plugin.schedule.conversion` does.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache

@@ -143,7 +143,7 @@ def test_promising_ones_by_hand():
     assert pool.first_in_question == 1
     pool.keep_promising(np.array([[2.0, 3.0, 0.0], [3.0, 1.0, 2.0]]), 2)
     assert pool.actions[..., 0, 0].tolist() == [[9, 1, 2], [9, 5, 6]]
-    assert pool.moved.tolist() == [[0.9, 0.1, 0.2], [0.9, 0.5, 0.6]]
+    assert pool.all.moved.tolist() == [[0.9, 0.1, 0.2], [0.9, 0.5, 0.6]]
     pool.rank(np.array([[5.0, 4.0, 3.0], [0.0, 1.0, 2.0]]))
     pool.add(candidates([[7, 8], [7, 8]]))
     assert pool.first_in_question == 3

@@ -1,7 +1,5 @@
 """What the plans of a problem must keep: bounds, fixed entries, what was sent, no-touch areas."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -6,13 +6,10 @@ while it is down. All work on one block a row, `[n, T, A]`, in the planner's uni
 press.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.gestures import outside_bounds, pressed, release
-from vj2_ddim_plugin.gestures.representations import held_blocks
+from vj2_ddim_plugin.gestures import held_blocks, outside_bounds, pressed, release
 from vj2_ddim_plugin.gestures.segments import IntArray, longest_segment
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
@@ -193,28 +190,18 @@ def clear_shift(
     axes = spec.coordinate_indices[:2]
     bounds, slack = (spec.low_array[axes], spec.high_array[axes]), spec.bound_slack[axes]
     gap = MARGIN * (bounds[1] - bounds[0])
-    tries = [
-        np.concatenate(
-            [
-                np.zeros((len(low), 1)),
-                bounds[0][axis] - low[:, axis, None],
-                bounds[1][axis] - high[:, axis, None],
-                rectangles[:, axis] - gap[axis] - high[:, axis, None],
-                rectangles[:, axis + 2] + gap[axis] - low[:, axis, None],
-            ],
-            axis=1,
-        )
-        for axis in (0, 1)
-    ]
-    beside, allowed = [], []
-    for axis, moves in enumerate(tries):
-        new_low, new_high = low[:, axis, None] + moves, high[:, axis, None] + moves
-        apart = (new_high[..., None] < rectangles[:, axis]) | (
-            new_low[..., None] > rectangles[:, axis + 2]
-        )
+    tries, beside, allowed = [], [], []
+    for axis in (0, 1):
+        first, last = low[:, axis, None], high[:, axis, None]
+        lower, upper = rectangles[:, axis], rectangles[:, axis + 2]
+        least, most = bounds[0][axis], bounds[1][axis]
+        ends = [lower - gap[axis] - last, upper + gap[axis] - first]
+        moves = np.concatenate([np.zeros_like(first), least - first, most - last, *ends], axis=1)
+        first, last = first + moves, last + moves
+        apart = (last[..., None] < lower) | (first[..., None] > upper)
+        tries.append(moves)
         beside.append(apart.astype(np.float32))
-        least, most = bounds[0][axis] - slack[axis], bounds[1][axis] + slack[axis]
-        allowed.append((new_low >= least) & (new_high <= most))
+        allowed.append((first >= least - slack[axis]) & (last <= most + slack[axis]))
     # how many rectangles a box meets, that is, is beside in neither direction, for each pair
     met = (1.0 - beside[0]) @ (1.0 - beside[1]).transpose(0, 2, 1)
     possible = (met == 0.0) & allowed[0][:, :, None] & allowed[1][:, None, :]

@@ -4,8 +4,6 @@ A *press segment* is a run of steps with the finger down. Every function but the
 *block* a row (`[n, T, ...]`) and is vectorised over rows.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

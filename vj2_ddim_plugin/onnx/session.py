@@ -16,7 +16,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, redirect_stdout
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from vj2_ddim_plugin.errors import BundleError, ProviderError
 from vj2_ddim_plugin.onnx import PROVIDERS, SessionSettings
 
-__all__ = ["BoundRuns", "OnnxGraph", "available_providers", "why_not"]
+__all__ = ["BoundRuns", "Feeds", "IndependentRows", "OnnxGraph", "available_providers", "why_not"]
 
 Array = NDArray[Any]
+Feeds = dict[str, Array]
 
 DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 LIBRARIES = Path(onnxruntime.__file__).parent / "capi"
@@ -38,6 +39,8 @@ DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_DEVICE = 100
 MAX_SHAPES = 8
 NO_GRAPH = -1
+BLOCK_ROWS = 64
+MULTIPLES = (1, 2, 4, 8)
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +118,7 @@ def _load_dependencies(library: str) -> None:
             raise
 
 
-class OnnxGraph:
+class OnnxGraph(AbstractContextManager["OnnxGraph"]):
     """One ONNX graph, ready to run; a context manager that closes it.
 
     Threads may share it. It can be pickled into another process, with the graph inside, and goes on
@@ -140,9 +143,7 @@ class OnnxGraph:
         settings: SessionSettings | str = "auto",
         constant: Sequence[str] = (),
     ) -> None:
-        self.settings = (
-            settings if isinstance(settings, SessionSettings) else SessionSettings(settings)
-        )
+        self.settings = SessionSettings(settings) if isinstance(settings, str) else settings
         if isinstance(source, bytes):
             self._name, self._graph = "a graph in memory", source
         else:
@@ -174,11 +175,7 @@ class OnnxGraph:
             self._abandon_if_forked()
             self._closed, self._run = True, None
 
-    def __enter__(self) -> OnnxGraph:
-        """The graph itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
 
@@ -336,3 +333,84 @@ class BoundRuns:
         bound = _Bound(binding, inputs, outputs, {}, self._run_options(self._graphs_recorded))
         self._bound[key] = bound
         return bound
+
+
+class IndependentRows:
+    """A graph whose rows do not depend on the rows beside them, to the last bit.
+
+    ONNX Runtime's CPU kernels round differently at the edges of their work: a single row is
+    multiplied by another kernel, and what is left over after whole vectors of elements goes through
+    scalar code, at the end of the batch or, in large batches, of each thread's share. A batch
+    filled up to a multiple of few rows, and cut into blocks too small to be shared so, has no such
+    edges. How few, depends on the graph and the processor, so it is found out once, when the graph
+    is loaded.
+
+    GPU kernels are chosen by the batch's size in ways that no filling up cures: there the rows of
+    different batches agree to rounding only.
+    """
+
+    def __init__(
+        self, graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int
+    ) -> None:
+        self.graph, self.multiple = graph, 0  # 0: batches as they are
+        self._last: dict[str, tuple[Array, Array]] = {}
+        if graph.provider == PROVIDERS["cpu"]:
+            self.multiple = self._safe_multiple(shapes, num_timesteps)
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        """Arrays `[B, ...]` by input name in, arrays `[B, ...]` in output order out."""
+        rows = len(next(iter(feeds.values())))
+        if not self.multiple:
+            return self.graph.run(feeds)
+        if rows <= BLOCK_ROWS:
+            return self._block(feeds, rows)
+        starts = range(0, rows, BLOCK_ROWS)
+        blocks = [
+            self._block({name: array[start:stop] for name, array in feeds.items()}, stop - start)
+            for start, stop in zip(starts, [*starts[1:], rows], strict=True)
+        ]
+        return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+
+    def _block(self, feeds: Feeds, rows: int) -> list[Array]:
+        spare = -rows % self.multiple
+        if not spare:
+            return self.graph.run(feeds)
+        filled = {name: self._filled(name, array, rows, spare) for name, array in feeds.items()}
+        return [output[:rows] for output in self.graph.run(filled)]
+
+    def _filled(self, name: str, array: Array, rows: int, spare: int) -> Array:
+        """The array with its last row repeated; one that is constant is filled up once."""
+        last = self._last.get(name)
+        if last is not None and last[0] is array:
+            return last[1]
+        filled = array.take(_index(rows, spare), axis=0)
+        if name in self.graph.constant:
+            self._last[name] = array, filled
+        return filled
+
+    def _safe_multiple(self, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int) -> int:
+        """The smallest batch whose rows come out as they do in a whole block."""
+        rng = np.random.default_rng(0)
+        feeds: Feeds = {
+            name: rng.integers(num_timesteps, size=BLOCK_ROWS)
+            if name == "timestep"
+            else rng.standard_normal((BLOCK_ROWS, *shape), np.float32)
+            for name, shape in shapes.items()
+        }
+        whole = self.graph.run(feeds)
+
+        def agrees(part: slice) -> bool:
+            alone = self.graph.run({name: array[part] for name, array in feeds.items()})
+            both = zip(alone, whole, strict=True)
+            return all(found.tobytes() == rows[part].tobytes() for found, rows in both)
+
+        for multiple in MULTIPLES:
+            if all(agrees(slice(at, at + multiple)) for at in range(0, BLOCK_ROWS, multiple)):
+                return multiple
+        return 2 * MULTIPLES[-1]
+
+
+@lru_cache(maxsize=256)
+def _index(rows: int, spare: int) -> NDArray[np.intp]:
+    """Rows of a batch, and the last one again."""
+    return np.minimum(np.arange(rows + spare), rows - 1)

@@ -1,7 +1,5 @@
 """Checks at the planner's seam: hosts pass NaN, wrong shapes and wrong widths without a word."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 

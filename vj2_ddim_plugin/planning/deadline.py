@@ -82,10 +82,10 @@ class Pace:
             if not seen:
                 return 0.0
             known = sorted(seen)
-            place = bisect_left(known, rows)
-            if place in (0, len(known)):
-                nearest = known[min(place, len(known) - 1)]
+            if not known[0] < rows < known[-1]:
+                nearest = known[0] if rows < known[0] else known[-1]
                 return seen[nearest].expected * rows / nearest
+            place = bisect_left(known, rows)
             low, high = known[place - 1], known[place]
             share = (rows - low) / (high - low)
             return (1.0 - share) * seen[low].expected + share * seen[high].expected

@@ -1,10 +1,7 @@
 """One planning call: draw candidates, rank them, refine the best, and keep the accounts."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -111,18 +108,19 @@ class CandidateSearch:
 
     def _result(self) -> PlanResult:
         """The best of the pool, one a row."""
-        rows, ranking = np.arange(self._batch), self._ranking
-        best, seconds = ranking.choice(), {**self._seconds, **ranking.seconds}
+        ranking = self._ranking
+        (best, cost), seconds = ranking.choice(), {**self._seconds, **ranking.seconds}
+        chosen = self._pool.all.taken(best[:, None])
         return PlanResult(
-            actions=np.ascontiguousarray(self._pool.actions[rows, best]),
-            cost=ranking.cost_of_choice(best),
+            actions=np.ascontiguousarray(chosen.actions[:, 0]),
+            cost=cost,
             history=np.array(ranking.history).reshape(-1, self._batch),
             num_cost_evaluations=ranking.num_cost_evaluations,
             num_denoiser_evaluations=self._denoiser_evaluations,
             wall_time_s={**seconds, "total": time.perf_counter() - self._clock.started},
             provider=self._model.provider,
             stopped_because="deadline" if self._clock.mattered else "finished",
-            projection_distance=self._pool.moved[rows, best],
+            projection_distance=chosen.moved[:, 0],
         )
 
     def _timed(self, phase: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -164,13 +162,17 @@ class CandidateSearch:
     ) -> Iterator[ddim.Step]:
         """DDIM from a sample; by inpainting where part of the plan is known."""
         known = self._rules.part_is_known
+
+        def with_known_part(original: FloatArray) -> FloatArray:
+            return self._timed("project", self._with_known_part, original)
+
         return ddim.ddim_steps(
             self._denoiser(count),
             sample,
             pairs,
             self._model.schedule,
             eta=self._settings.eta,
-            correct=partial(self._timed, "project", self._with_known_part) if known else self._clip,
+            correct=with_known_part if known else self._clip,
             draw_noise=lambda: self._draw(count).reshape(sample.shape),
             num_resamples=ddim.NUM_RESAMPLES if known else 1,
         )
