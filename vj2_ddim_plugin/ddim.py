@@ -125,15 +125,8 @@ def ddim_step(
     Epsilon is always derived from the (corrected) x0, so that the step stays on the line between x0
     and x_t; it is then a sum of known multiples of the two.
 
-    Args:
-        model_output: The denoiser's output, of the sample's shape.
-        sample: x_t.
-        timestep: t.
-        prev_timestep: The timestep to arrive at; -1 is the end.
-        schedule: The noise schedule.
-        eta: 0 is DDIM, 1 is DDPM.
-        correct: Applied to the predicted x0, for example `clip_to(bounds)`.
-        noise: Standard normal noise of the sample's shape; needed when `eta` is above 0.
+    `eta` 0 is DDIM, 1 is DDPM; above 0 it needs `noise`, standard normal, of the sample's shape.
+    `prev_timestep` -1 is the end. `correct` is applied to the predicted x0, as `clip_to(bounds)`.
 
     Raises:
         ScheduleError: `eta` is outside [0, 1], or above 0 without `noise`.
@@ -196,16 +189,8 @@ def ddim_sample(
 ) -> FloatArray:
     """From noise (or from x at `start_timestep`) to data in N steps.
 
-    Args:
-        denoiser: `(sample, timestep) -> model_output`.
-        sample: x_T `[...]`, standard normal; or x at `start_timestep`.
-        schedule: The noise schedule.
-        num_inference_steps: N.
-        spacing: Overrides the schedule's timestep spacing.
-        start_timestep: The timestep of `sample`, if not the last one.
-        eta: 0 is DDIM, 1 is DDPM.
-        correct: Applied to every predicted x0, see `ddim_step`.
-        draw_noise: Standard normal noise of the sample's shape, called once a step if `eta` > 0.
+    `sample` is `[...]`, and `draw_noise` draws such an array once a step if `eta` is above 0; for
+    `eta` and `correct` see `ddim_step`. `spacing` overrides the schedule's.
 
     Raises:
         ScheduleError: N does not fit the schedule, or `eta` lacks its noise.
@@ -230,16 +215,8 @@ def ddim_invert(
     """From data to the noise that `ddim_sample` (eta 0, no clipping) turns back into it.
 
     Each step solves DDIM eq. 13 for x_t, a known multiple of x_prev plus one of epsilon(x_t). The
-    first guess takes epsilon at x_prev (the usual DDIM inversion); every fixed-point iteration puts
-    the last guess in (Pan et al. 2023, "AIDI").
-
-    Args:
-        denoiser: `(sample, timestep) -> model_output`.
-        original: x_0 `[...]`.
-        schedule: The noise schedule.
-        num_inference_steps: N, as for sampling back.
-        spacing: Overrides the schedule's.
-        num_fixed_point_iterations: After the first guess, each one denoiser call.
+    first guess takes epsilon at x_prev (the usual DDIM inversion); every fixed-point iteration, one
+    more denoiser call, puts the last guess in (Pan et al. 2023, "AIDI").
 
     Raises:
         ScheduleError: The schedule has zero terminal SNR: its last step forgets x_0.

@@ -82,10 +82,8 @@ class BundleModel(AbstractContextManager["BundleModel"]):
     Threads may share it; it can be pickled into another process (its folder need not exist there)
     and survives a fork. On the CPU, what a row gives does not depend on the rows beside it.
 
-    Args:
-        bundle: The bundle's folder, or its manifest already read.
-        session: How to run its graphs, or the name of a provider.
-        **changes: Fields of `SessionSettings` that differ from `session`.
+    `bundle` is the bundle's folder, or its manifest already read; `session` says how to run its
+    graphs, or names a provider; `changes` are fields of `SessionSettings` that differ from it.
 
     Raises:
         BundleError: The bundle is incomplete, changed, or its graphs do not fit its manifest.

@@ -79,7 +79,7 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
         on_failure: Sequence[Fallback] = (),
         **changes: Any,  # noqa: ANN401
     ) -> Self:
-        """Load a bundle.
+        """Load a bundle, warmed up by running its whole loop.
 
         Args:
             path: The bundle's folder.
@@ -89,19 +89,14 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
             **changes: Fields of `SearchSettings` or `SessionSettings` that differ from the two, for
                 example `provider="cpu"` or `num_candidates=8`.
 
-        Returns:
-            The optimizer, warmed up by running its whole loop.
-
         Raises:
             ConfigError: A setting is unknown or out of range.
             BundleError: The bundle is incomplete, changed or inconsistent.
             ProviderError: The provider asked for is not the one that runs.
         """
-        of_session = {
-            name: changes.pop(name) for name in declared(SessionSettings) if name in changes
-        }
-        also_known = ["on_failure", *declared(SessionSettings)]
-        search = with_changes(settings or SearchSettings(), changes, also_known)
+        known = declared(SessionSettings)
+        of_session = {name: changes.pop(name) for name in known if name in changes}
+        search = with_changes(settings or SearchSettings(), changes, ["on_failure", *known])
         model = BundleModel(path, with_changes(session or SessionSettings(), of_session))
         optimizer = cls(model, search, on_failure=on_failure)
         optimizer.warm_up()
@@ -130,7 +125,7 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
         self._pace.forget("cost")
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:
-        """Plan.
+        """The best candidate of each row; without a cost, the sample or the ranker's choice.
 
         Args:
             problem: See `PlanningProblem`. `init_action` becomes candidate 0, so with a cost the
@@ -139,9 +134,6 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
                 in time: fewer steps, fewer candidates, no more rounds; where not even one candidate
                 could be ranked, the plan is the warm start, or else the first sample, with cost
                 NaN.
-
-        Returns:
-            The best candidate of each row; without a cost, the sample or the ranker's choice.
 
         Raises:
             ContextError: The problem does not fit this optimizer, its cost failed, or its

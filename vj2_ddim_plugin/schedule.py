@@ -103,16 +103,13 @@ class NoiseSchedule(Settings):
         spacing: str | None = None,
         start_timestep: int | None = None,
     ) -> TimestepPairs:
-        """The `(timestep, prev_timestep)` pairs of one sampling run, in order.
+        """The N `(timestep, prev_timestep)` pairs of one sampling run, descending; the end is -1.
 
-        Consecutive timesteps are paired, so that no stride has to divide T. The last
-        `prev_timestep` is -1.
+        Consecutive timesteps are paired, so that no stride has to divide T.
 
-        Args:
-            num_inference_steps: Steps N.
-            spacing: Overrides `timestep_spacing`.
-            start_timestep: Start here instead of at T-1; the spacing is that of a schedule with
-                `start_timestep + 1` timesteps (`leading` is shifted, to begin at the start).
+        `spacing` overrides `timestep_spacing`. From a `start_timestep` instead of T-1, the spacing
+        is that of a schedule with `start_timestep + 1` timesteps (`leading` is shifted, to begin at
+        the start).
 
         Raises:
             ScheduleError: N is below 1 or above the timesteps there are.

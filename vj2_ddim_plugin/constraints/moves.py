@@ -1,9 +1,8 @@
 """Gestures moved as little as possible, so that they keep what is asked of them.
 
-What was already sent, entries that are fixed, and rectangles that the finger may not touch or cross
-while it is down. All work on one block a row, `[n, T, A]`, in the planner's units. Rectangles are
-`[R, 4]`: `x_low, y_low, x_high, y_high`, edges included; x and y are the first two channels but the
-press.
+All work on one block a row, `[n, T, A]`, in the planner's units. Rectangles that the finger may not
+touch or cross while it is down are `[R, 4]`: `x_low, y_low, x_high, y_high`, edges included; x and
+y are the first two channels but the press.
 """
 
 import numpy as np
@@ -78,10 +77,10 @@ def _fading_offset(
 def meet_fixed(blocks: FloatArray, fixed: FloatArray, spec: ActionSpec) -> FloatArray:
     """Gestures into which the given entries of `fixed` fit; it is NaN where nothing is given.
 
-    The press covers the steps that are given as pressed (or have a given coordinate), keeps out of
-    those given as released, and stays of a valid length. The path is moved onto the coordinates
-    that are given, by offsets that are linear in time between them. A row where one gesture cannot
-    do all of this is left as it was. The given entries themselves are not written yet.
+    The press covers the steps given as pressed (or with a given coordinate), keeps out of those
+    given as released, and stays of a valid length. The path is moved onto the given coordinates, by
+    offsets that are linear in time between them. A row where one gesture cannot do all of this is
+    left as it was. The given entries themselves are not written yet.
     """
     met = blocks.copy()
     held = held_blocks(blocks, spec)

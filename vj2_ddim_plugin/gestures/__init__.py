@@ -7,17 +7,13 @@ knots; each block of a sequence is one gesture. An array of the wrong shape is a
 
 Three invertible views of a block may be diffused:
 
-- `raw`, `[T, A]`: the actions as they are. Inverts everything.
+- `raw`, `[T, A]`: the actions as they are. They jump to 0 where the finger is up; a denoiser blurs
+  that edge, and a jitter of a few pixels turns a tap into a drag.
 - `held`, `[T, A]`: coordinates held where the finger is up. Inverts one press segment, or none.
-- `path`, `[K * C + 2, 1]`: the first of K knots of the path, the displacements from knot to knot,
-  then press and release time. Inverts one press segment whose path is piecewise linear between K
-  even knots. Displacements rather than ends, because a tap is then a point in each channel (0), not
-  a diagonal that the denoiser has to learn.
-
-`raw` coordinates jump to 0 where the finger is up; a denoiser blurs that edge and a jitter of a few
-pixels turns a tap into a drag. `held` removes the edge. `path` removes the jitter: every sample
-decodes to one smooth gesture, and the data fill the diffused space, so that DDIM inversion is well
-posed (noise-free `[T, A]` arrays lie on a thin manifold and invert to something far from Gaussian).
+- `path`, `[K * C + 2, 1]`: the first of K knots of the path, the displacements from knot to knot
+  (of a tap they are 0), then press and release time. Inverts one press segment whose path is
+  piecewise linear between K even knots. Every sample decodes to one smooth gesture, and the data
+  fill the diffused space, so that DDIM inversion is well posed.
 """
 
 from functools import lru_cache
@@ -48,8 +44,7 @@ __all__ = [
 PATH_TOLERANCE = 1e-4
 """How far, as a share of the bounds, a valid path may leave its knots."""
 
-Sure = NDArray[np.bool_]
-"""`[n]`: whether a block is surely a valid gesture; False is unknown."""
+Sure = NDArray[np.bool_]  # `[n]`, whether a block is surely a valid gesture; False is unknown
 
 
 class Representation:

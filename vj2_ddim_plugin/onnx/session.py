@@ -1,11 +1,8 @@
 """One graph on the provider that really runs.
 
-ONNX Runtime lists CUDA as available on machines without a GPU, says so in several lines on the
-terminal and falls back to the CPU in silence. So the driver is asked before and the session
-afterwards; a provider asked for by name and not running is an error. On a GPU, inputs and outputs
-stay at fixed addresses (IOBinding): nothing is allocated while it runs, an input that did not
-change is copied once, and a CUDA graph, which replays recorded addresses, is possible. The GPU code
-was tested as far as a CPU allows, and not measured.
+ONNX Runtime lists CUDA as available on machines without a GPU and falls back to the CPU in silence.
+So the driver is asked before and the session afterwards; a provider asked for by name and not
+running is an error. The GPU code was tested as far as a CPU allows, and not measured.
 """
 
 from __future__ import annotations
@@ -90,7 +87,7 @@ def _driver_problem() -> str:
 
 
 def _library_problem(provider: str) -> str:
-    """The library that the provider's own library needs and that is not there."""
+    """What keeps the provider's own library from loading."""
     for library in sorted(LIBRARIES.glob(f"libonnxruntime_providers_{provider}.so*")):
         try:
             _load_dependencies(str(library))
@@ -103,7 +100,6 @@ def _library_problem(provider: str) -> str:
 def _load_dependencies(library: str) -> None:
     """Raise `OSError` naming the first dependency that is missing.
 
-    ONNX Runtime finds what NVIDIA's wheels brought, but says on the terminal what it does not find.
     The provider's library finds its host through a symbol of ONNX Runtime's. It must not be
     initialised before that host exists, and is not: until ONNX Runtime itself has loaded it, the
     symbol is undefined, so that loading stops there, after all dependencies were found.
@@ -125,11 +121,8 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
     working after a fork, where the session is made anew (a forked process that used CUDA before
     cannot: spawn it). Nothing is printed.
 
-    Args:
-        source: The `.onnx` file, or its bytes. Weights beside it are refused, since only this file
-            was hashed.
-        settings: How to run it, or the name of a provider.
-        constant: Inputs whose arrays are never changed in place, see `BoundRuns`.
+    `source` is the `.onnx` file, or its bytes; weights beside it are refused, since only this file
+    was hashed. `settings` may be the name of a provider; for `constant` see `BoundRuns`.
 
     Raises:
         BundleError: ONNX Runtime cannot load the file.
@@ -153,11 +146,7 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
         self._open()
 
     def run(self, feeds: dict[str, Array]) -> list[Array]:
-        """Run once: arrays by input name in, arrays in output order out.
-
-        Raises:
-            ProviderError: The run failed, whatever ONNX Runtime's reason; or the graph was closed.
-        """
+        """Run once: arrays by input name in, arrays in output order out; or a `ProviderError`."""
         run = self._run if self._forks == _Process.forks else None  # read in this order
         if run is None:
             run = self._reopen()
@@ -256,8 +245,7 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
         options.log_severity_level = 4
         # Spinning threads of two runtimes on few cores slow each other down many times over.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self.settings.num_threads is not None:
-            options.intra_op_num_threads = self.settings.num_threads
+        options.intra_op_num_threads = self.settings.num_threads or 0  # 0 is its own choice
         requested = self.settings.requested(provider)
         return onnxruntime.InferenceSession(  # its own way to fall back prints
             self._graph, options, providers=requested, enable_fallback=0
@@ -282,10 +270,11 @@ class _Bound(NamedTuple):
 
 
 class BoundRuns:
-    """A session whose buffers are allocated once for each combination of input shapes.
+    """A session whose buffers are allocated once for each combination of input shapes (IOBinding).
 
-    One run at a time: the buffers are shared, and CUDA graphs must not be replayed concurrently.
-    Inputs that are `constant` are never changed in place: another array is needed for another copy.
+    A CUDA graph, which replays recorded addresses, is then possible. One run at a time, because the
+    buffers are shared. Inputs that are `constant` are never changed in place, and copied once:
+    another array is needed for another copy.
     """
 
     def __init__(
@@ -338,15 +327,11 @@ class BoundRuns:
 class IndependentRows:
     """A graph whose rows do not depend on the rows beside them, to the last bit.
 
-    ONNX Runtime's CPU kernels round differently at the edges of their work: a single row is
-    multiplied by another kernel, and what is left over after whole vectors of elements goes through
-    scalar code, at the end of the batch or, in large batches, of each thread's share. A batch
-    filled up to a multiple of few rows, and cut into blocks too small to be shared so, has no such
-    edges. How few, depends on the graph and the processor, so it is found out once, when the graph
-    is loaded.
-
-    GPU kernels are chosen by the batch's size in ways that no filling up cures: there the rows of
-    different batches agree to rounding only.
+    ONNX Runtime's CPU kernels round differently at the edges of their work: a single row, what is
+    left over after whole vectors of elements, the end of each thread's share. A batch filled up to
+    a multiple of few rows, and cut into blocks too small to be shared, has no such edges. How few,
+    depends on graph and processor, so it is found out once. GPU kernels are chosen by the batch's
+    size in ways that no filling up cures: there rows agree to rounding only.
     """
 
     def __init__(
@@ -380,12 +365,11 @@ class IndependentRows:
 
     def _filled(self, name: str, array: Array, rows: int, spare: int) -> Array:
         """The array with its last row repeated; one that is constant is filled up once."""
-        last = self._last.get(name)
-        if last is not None and last[0] is array:
-            return last[1]
-        filled = array.take(_index(rows, spare), axis=0)
-        if name in self.graph.constant:
-            self._last[name] = array, filled
+        given, filled = self._last.get(name, (None, array))
+        if given is not array:
+            filled = array.take(_index(rows, spare), axis=0)
+            if name in self.graph.constant:
+                self._last[name] = array, filled
         return filled
 
     def _safe_multiple(self, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int) -> int:

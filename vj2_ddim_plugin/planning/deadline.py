@@ -72,8 +72,8 @@ class Pace:
     def expected(self, name: str, rows: int) -> float:
         """Seconds that `rows` rows should take; 0 for an operation never seen.
 
-        Between two numbers of rows that were seen it is interpolated, outside of them in proportion
-        to the nearest: too much for more rows, too little for fewer, which are soon measured.
+        Interpolated between two numbers of rows that were seen, in proportion to the nearest
+        outside of them: too much for more rows, too little for fewer, which are soon measured.
         """
         with self._lock:
             seen = self._seen[name]

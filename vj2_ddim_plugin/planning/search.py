@@ -226,11 +226,10 @@ class CandidateSearch:
 def moved_copies(actions: FloatArray, spec: ActionSpec, radius: float) -> FloatArray:
     """Every plan moved as a whole along each channel, back and forth, and kept in bounds.
 
-    A learned model is not exact about edges. Of two plans that it likes alike, the one that it
-    still likes when it is moved is the safer: the minimum of the worst cost in a neighbourhood
-    (Bertsimas, Nohadani & Teo 2010, "Robust Optimization for Unconstrained Simulation-Based
-    Problems", eq. 2), with the corners of a cross for the neighbourhood. Where there is a press
-    channel it stays, and only what is pressed is moved.
+    A learned model is not exact about edges: of two plans that it likes alike, the one it still
+    likes when it is moved is the safer. The minimum of the worst cost in a neighbourhood is that of
+    Bertsimas, Nohadani & Teo 2010, "Robust Optimization for Unconstrained Simulation-Based
+    Problems", eq. 2. A press stays, and only what is pressed is moved.
     """
     axes = spec.coordinate_indices
     low, high = spec.low_array, spec.high_array
