@@ -198,7 +198,7 @@ class TestOpenExamples:
             np.testing.assert_array_equal(goal, embeddings[i, t + 1])
             np.testing.assert_array_equal(batch.actions[row], actions[i, t])
             np.testing.assert_allclose(
-                batch.original[row], make_spec().encode(actions[i, t]), atol=1e-6
+                batch.original[row], encode(actions[i, t], make_spec()), atol=1e-6
             )
         held_out = open_examples(tmp_path / "t", make_spec(), "latents", "validation")
         assert len(held_out) == 3
