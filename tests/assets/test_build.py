@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from builders.race import benchmark
 
-from vj2_ddim_benchmark.amortised.model import load_amortised
+from vj2_ddim_benchmark.amortised import load_amortised
 from vj2_ddim_benchmark.assets import build
 from vj2_ddim_benchmark.assets.build import build_assets, build_variant
 from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vj2_ddim_benchmark.amortised.model import load_amortised
+from vj2_ddim_benchmark.amortised import load_amortised
 from vj2_ddim_benchmark.assets import Assets, shipped_assets
 from vj2_ddim_benchmark.assets.build import collect_latents, statistics_of
 from vj2_ddim_benchmark.assets.settings import AssetSettings

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from builders.training import LENGTH, make_spec
-from vj2_ddim_benchmark.amortised.model import (
+from vj2_ddim_benchmark.amortised import (
     AmortisedConfig,
     AmortisedModel,
     save_amortised,

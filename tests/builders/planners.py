@@ -19,12 +19,9 @@ from vj2_ddim_benchmark.planners.cross_entropy import (
 from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer, WarmStarted
 from vj2_ddim_benchmark.planners.gradient_descent import GradientDescent, GradientDescentOptimizer
 from vj2_ddim_benchmark.planners.population import MPPI, PopulationOptimizer, PredictiveSampling
-from vj2_ddim_benchmark.planners.random_gestures import (
-    RandomGestures,
-    RandomGesturesOptimizer,
-    any_gestures,
-)
+from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
 from vj2_ddim_benchmark.planners.retrieval import Memory, RetrievalOptimizer
+from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE
 from vj2_ddim_plugin.spec import ActionSpec
@@ -55,7 +52,7 @@ def free_spec(length=4, low=(-10.0, 0.0), high=(10.0, 4.0)):
 
 def goals(num, seed=0):
     """Gestures to imitate, `[num, 1, 250, 3]`: the cost of problem b is the distance to goal b."""
-    return any_gestures(num, np.random.default_rng(seed))[:, None]
+    return random_policy(num, np.random.default_rng(seed))[:, None]
 
 
 class Watching:
@@ -79,10 +76,9 @@ class Watching:
         return np.concatenate(self.asked, axis=1)
 
 
-def population(name, spec=SPEC, draw_gestures=any_gestures, **settings):
-    sizes = {"num_samples": 12, "num_iterations": 4}
-    how = POPULATIONS[name](**{**sizes, **settings})
-    return PopulationOptimizer(spec, how, draw_gestures=draw_gestures)
+def population(name, **settings):
+    how = POPULATIONS[name](**{"num_samples": 12, "num_iterations": 4, **settings})
+    return PopulationOptimizer(SPEC, how)
 
 
 def sampler(spec=SPEC, **settings):
@@ -91,14 +87,8 @@ def sampler(spec=SPEC, **settings):
 
 
 def descent(spec=SPEC, **settings):
-    def draw(num, rng):
-        return rng.uniform(-1, 1, (num, spec.action_block, spec.num_channels))
-
     how = GradientDescent(**{"method": "adam", "lr": 0.05, "num_iterations": 5, **settings})
-    drawn = any_gestures if spec is SPEC else draw
-    return GradientDescentOptimizer(
-        spec, how, lambda problem: problem.cost.torch_cost, draw_gestures=drawn
-    )
+    return GradientDescentOptimizer(spec, how, lambda problem: problem.cost.torch_cost)
 
 
 def started(how, spec=SPEC, first=None, **settings):
@@ -114,7 +104,7 @@ class Known:
     def __init__(self, num=60, seed=0):
         rng = np.random.default_rng(seed)
         self.state, self.goal = rng.normal(size=(2, num, *LATENTS)).astype(np.float32)
-        self.actions, self.chunks = any_gestures(num, rng), []
+        self.actions, self.chunks = random_policy(num, rng), []
 
     def __len__(self):
         return len(self.actions)
@@ -139,29 +129,17 @@ def small_goals(num, seed=0):
 
 @dataclass(frozen=True)
 class Case:
-    """A planner, and what it promises.
+    """A planner, and what it promises."""
 
-    Attributes:
-        make: Makes it; takes `seed` where it is `seeded`.
-        spec: What it plans.
-        goals: B gestures to imitate.
-        context: The context of B problems.
-        seeded: Whether it draws random numbers.
-        atol: How far a plan may depend on its batch.
-        keeps_deadline: Whether a deadline that has passed is noticed.
-        refuses: Whether frozen actions and constraints are refused.
-        needs_cost: Whether a problem without a cost is refused.
-    """
-
-    make: Callable
+    make: Callable  # takes `seed` where it is `seeded`
     spec: ActionSpec = SPEC
-    goals: Callable = goals
-    context: Callable = lambda num: {}
-    seeded: bool = True
-    atol: float = 0.0
-    keeps_deadline: bool = True
-    refuses: bool = True
-    needs_cost: bool = True
+    goals: Callable = goals  # B gestures to imitate
+    context: Callable = lambda num: {}  # of B problems
+    seeded: bool = True  # whether it draws random numbers
+    atol: float = 0.0  # how far a plan may depend on its batch
+    keeps_deadline: bool = True  # whether a deadline that has passed is noticed
+    refuses: bool = True  # whether frozen actions and constraints are refused
+    needs_cost: bool = True  # whether a problem without a cost is refused
 
 
 ON_LATENTS = {"context": known_context, "needs_cost": False}

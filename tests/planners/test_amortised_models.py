@@ -22,13 +22,15 @@ from builders.amortised import (
 )
 from builders.training import make_examples
 
-from vj2_ddim_benchmark.amortised.model import (
+from vj2_ddim_benchmark.amortised import (
     STD_FLOOR,
     AmortisedConfig,
     AmortisedModel,
+    amortised_loss,
+    gaussian_nll,
     load_amortised,
+    train_amortised,
 )
-from vj2_ddim_benchmark.amortised.training import amortised_loss, gaussian_nll, train_amortised
 from vj2_ddim_benchmark.assets.settings import AssetSettings
 from vj2_ddim_benchmark.model_files import round_weights
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
@@ -192,7 +194,7 @@ class TestTraining:
     @pytest.mark.parametrize("kind", ["regression", "gaussian"])
     @pytest.mark.parametrize("stop", [3, 6])  # within an epoch of 6 steps, and at its end
     def test_an_interrupted_training_goes_on_bit_for_bit(self, tap_examples, tmp_path, kind, stop):
-        def train(name, progress=None):
+        def train(name, progress=lambda *_: None):
             arguments = (tap_examples, DENOISER, quick(num_epochs=2, seed=3), tmp_path / name)
             train_amortised(kind, *arguments, progress)
             return torch.load(tmp_path / name, weights_only=True)

@@ -8,6 +8,7 @@ import torch
 from builders.amortised import SPEC, make_context, make_model, save, taps
 from builders.planners import Watching, amortised
 
+from vj2_ddim_benchmark.planners import amortised as module
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.registry import planners_of
@@ -98,7 +99,7 @@ def test_what_does_not_fit_is_refused(problem, message, cost, kind, name):
 
 def test_other_actions_are_refused():
     with pytest.raises(ConfigError, match=r"plans 20 actions.*needs 250"):
-        AmortisedOptimizer(ActionSpec(), make_model())
+        AmortisedOptimizer(ActionSpec(), make_model(), Sampling())
 
 
 def test_the_gaussian_prior_ranks_its_candidates():
@@ -112,7 +113,7 @@ def test_the_gaussian_prior_ranks_its_candidates():
     assert result.num_cost_evaluations == 4 * 17
 
 
-def test_candidates_are_the_mean_and_then_samples_of_the_predicted_gaussian():
+def test_candidates_are_the_mean_and_then_samples_of_the_predicted_gaussian(monkeypatch):
     """Of the starting points: read off the plans, before time rounds and projection moves them."""
     model = make_model("gaussian")
     with torch.no_grad():  # far within the bounds, so that nothing is clipped
@@ -120,14 +121,12 @@ def test_candidates_are_the_mean_and_then_samples_of_the_predicted_gaussian():
         model.head[-2].bias[6:] = -2.0
         mean, log_std = model(*(torch.from_numpy(CONTEXT[name]) for name in ("state", "goal")))
     drawn = []
-    decode = SPEC.__class__.decode
 
-    class Recording(SPEC.__class__):
-        def decode(self, diffused):
-            drawn.append(diffused)
-            return decode(self, diffused)
+    def decode(diffused, spec):
+        drawn.append(diffused)
+        return gestures.decode(diffused, spec)
 
-    model.action_spec = Recording(**SPEC.to_dict())
+    monkeypatch.setattr(module, "decode", decode)
     planner = AmortisedOptimizer(SPEC, model, Sampling(num_candidates=4001, std_scale=0.5))
     planner.optimize(PlanningProblem(CONTEXT, QuadraticCost(TARGETS)))
     (candidates,) = drawn

@@ -12,7 +12,6 @@ from vj2_ddim_benchmark.planners.cross_entropy import (
     Gaussian,
     GestureCEM,
     coloured_noise,
-    population_size,
 )
 from vj2_ddim_benchmark.planners.parameter_spaces import GestureParameters
 from vj2_ddim_benchmark.planners.population import PopulationOptimizer, elites_of
@@ -186,10 +185,14 @@ class TestColouredNoise:
 
 
 class TestICEM:
-    def test_populations_shrink_to_twice_the_elites(self):
-        assert [population_size(40, 2.0, i, 3) for i in range(5)] == [40, 20, 10, 6, 6]
-        assert [population_size(4, 2.0, i, 3) for i in range(3)] == [4, 4, 4]
-        assert [population_size(40, 1.0, i, 3) for i in range(3)] == [40, 40, 40]
+    @pytest.mark.parametrize(
+        ("num", "decay", "sizes"),
+        [(40, 2.0, [40, 20, 10, 6, 6]), (4, 2.0, [4, 4, 4]), (40, 1.0, [40, 40, 40])],
+    )
+    def test_populations_shrink_to_twice_the_elites(self, num, decay, sizes):
+        proposal = ICEM(num_samples=num, num_elites=3, decay=decay).proposal(np.zeros((1, 4, 2)))
+        rng = np.random.default_rng(0)
+        assert [proposal.ask(rng, i).shape[1] for i in range(len(sizes))] == sizes
 
     def test_as_many_candidates_are_ranked_as_the_decay_says(self):
         how = ICEM(num_samples=40, num_elites=3, num_iterations=5, decay=2.0)

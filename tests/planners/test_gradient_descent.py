@@ -13,7 +13,7 @@ from vj2_ddim_benchmark.planners.gradient_descent import (
     descend,
     starts,
 )
-from vj2_ddim_benchmark.planners.random_gestures import any_gestures
+from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import PlanningProblem
@@ -42,14 +42,9 @@ def problem(cost, **settings):
     return PlanningProblem(cost=cost, batch_size=len(cost.targets), **settings)
 
 
-def optimizer(spec=FREE, dtype=torch.float32, **settings):
-    def draw(num, rng):
-        return rng.uniform(-1, 1, (num, spec.action_block, spec.num_channels))
-
-    return GradientDescentOptimizer(
-        spec, GradientDescent(**{"lr": 0.1, **settings}), lambda p: p.cost.torch_cost,
-        draw_gestures=any_gestures if spec is SPEC else draw, dtype=dtype,
-    )  # fmt: skip
+def optimizer(spec=FREE, **settings):
+    how = GradientDescent(**{"lr": 0.1, **settings})
+    return GradientDescentOptimizer(spec, how, lambda p: p.cost.torch_cost)
 
 
 def iterates_of(cost, start, **settings):
@@ -82,9 +77,8 @@ def test_the_first_step_of_adam_has_the_size_of_the_learning_rate():
 @pytest.mark.parametrize(("method", "lr"), [("sgd", 0.3), ("adam", 0.1)])
 def test_the_optimum_of_a_quadratic_is_reached(method, lr):
     cost = Quadratic(targets(3))
-    result = optimizer(
-        method=method, lr=lr, num_iterations=400, start="zeros", dtype=torch.float64
-    ).optimize(problem(cost))
+    how = {"method": method, "lr": lr, "num_iterations": 400, "start": "zeros"}
+    result = optimizer(**how).optimize(problem(cost))
     np.testing.assert_allclose(result.actions, cost.targets, atol=1e-4)
 
 
@@ -97,8 +91,8 @@ def test_history_is_the_lowest_cost_so_far_and_overshooting_is_not_returned():
 
 
 def test_evaluations_are_counted():
-    cost = Quadratic(targets(3))
-    result = optimizer(num_iterations=6, num_restarts=5).optimize(problem(cost))
+    cost = Quadratic(targets(3, SPEC))
+    result = optimizer(SPEC, num_iterations=6, num_restarts=5).optimize(problem(cost))
     descending, judging = 3 * 5 * (6 + 1), 3 * 5 * 2
     assert result.num_cost_evaluations == descending + judging
     assert sum(asked[..., 0, 0].size for asked in cost.asked) == judging
@@ -125,7 +119,7 @@ def test_the_cost_is_that_of_the_returned_actions(start, project):
 
 def test_the_plan_is_never_worse_than_a_valid_warm_start():
     cost = Quadratic(targets(2, SPEC))
-    warm = any_gestures(2, np.random.default_rng(5))
+    warm = random_policy(2, np.random.default_rng(5))
     warm_cost = cost(warm[:, None])[:, 0]
     for lr in (1e-6, 0.1, 100.0):
         result = optimizer(SPEC, lr=lr).optimize(problem(cost, init_action=warm))
@@ -167,10 +161,10 @@ def test_nan_is_never_the_best():
 def test_starts():
     rng = np.random.default_rng(0)
     for kind in STARTS:
-        drawn = starts(kind, 4, SPEC, any_gestures, rng)
+        drawn = starts(kind, 4, SPEC, rng)
         assert drawn.shape == (4, 250, 3)
         assert gestures.is_valid(drawn[1:], SPEC).all()
-    assert not starts("zeros", 1, SPEC, any_gestures, rng).any()
+    assert not starts("zeros", 1, SPEC, rng).any()
     centre = centre_press(SPEC)
     assert gestures.is_valid(centre, SPEC)
     np.testing.assert_array_equal(np.unique(centre[centre[:, 2] > 0], axis=0), [[0.5, 0.5, 1.0]])

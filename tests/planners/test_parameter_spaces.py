@@ -10,7 +10,7 @@ from vj2_ddim_benchmark.planners.parameter_spaces import (
     GestureParameters,
     natural_space,
 )
-from vj2_ddim_benchmark.planners.random_gestures import any_gestures
+from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_benchmark.world.touch import drag
 from vj2_ddim_plugin.gestures import is_valid, project
 from vj2_ddim_plugin.spec import ActionSpec
@@ -31,7 +31,7 @@ def test_a_gesture_is_six_numbers():
 @given(seed=st.integers(0, 10**6))
 def test_gestures_come_back_from_their_parameters(seed):
     for spec in (SPEC, ActionSpec(representation="held"), ActionSpec(horizon=2)):
-        gestures = project(any_gestures(4 * spec.horizon, np.random.default_rng(seed)), SPEC)
+        gestures = project(random_policy(4 * spec.horizon, np.random.default_rng(seed)), SPEC)
         actions = gestures.reshape(4, spec.length, 3)
         space = GestureParameters(spec)
         parameters = space.encode(actions)

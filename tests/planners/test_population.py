@@ -7,7 +7,7 @@ import pytest
 from builders.planners import POPULATIONS, SPEC, Watching, goals, population
 
 from vj2_ddim_benchmark.planners import ranking
-from vj2_ddim_benchmark.planners.random_gestures import any_gestures
+from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanningProblem
@@ -31,7 +31,7 @@ def test_the_history_is_the_best_so_far_and_falls(name):
 
 @every_planner
 def test_the_first_population_is_drawn_around_the_warm_start(name):
-    warm = any_gestures(1, np.random.default_rng(5))
+    warm = random_policy(1, np.random.default_rng(5))
     narrow = {"std": 0.02} if hasattr(POPULATIONS[name](), "std") else {"noise_std": 0.02}
     cost = Watching(QuadraticCost(goals(1)))
     planner = population(name, num_iterations=1, num_samples=20, **narrow)
@@ -112,7 +112,7 @@ def test_the_first_population_can_be_real_gestures(name):
     cost = Watching(QuadraticCost(goals(2)))
     planner = population(name, start="gestures", num_iterations=1)
     planner.optimize(PlanningProblem(cost=cost, batch_size=2, seed=3))
-    drawn = any_gestures(12, np.random.default_rng(3))
+    drawn = random_policy(12, np.random.default_rng(3))
     (asked,) = cost.asked
     np.testing.assert_allclose(asked, np.tile(drawn, (2, 1, 1, 1)), atol=1e-6)
 

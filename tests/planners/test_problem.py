@@ -7,11 +7,8 @@ from builders.planners import SPEC
 
 from vj2_ddim_benchmark.planners.gradient_descent import latent_torch_cost
 from vj2_ddim_benchmark.planners.problem import plan, planning_problem
-from vj2_ddim_benchmark.planners.random_gestures import (
-    RandomGestures,
-    RandomGesturesOptimizer,
-    any_gestures,
-)
+from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
+from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
@@ -102,7 +99,7 @@ def test_the_torch_side_is_the_cost_and_has_a_gradient():
     torch.nn.init.normal_(model.predictor.write.weight)
     problem = planning_problem(model, pictures[:2], pictures[2:4])
     assert isinstance(problem.cost, LatentCost)
-    candidates = any_gestures(6, np.random.default_rng(0)).reshape(2, 3, 250, 3)
+    candidates = random_policy(6, np.random.default_rng(0)).reshape(2, 3, 250, 3)
     actions = torch.tensor(candidates, requires_grad=True)
     value = latent_torch_cost(problem)(actions)
     np.testing.assert_allclose(value.detach().numpy(), problem.cost(candidates), rtol=1e-4)
@@ -114,7 +111,7 @@ def test_random_gestures_returns_the_cheapest_of_its_draws():
     cost = QuadraticCost(np.full((250, 3), 0.5))
     planner = RandomGesturesOptimizer(SPEC, RandomGestures(num_candidates=20))
     result = planner.optimize(PlanningProblem(cost=cost, batch_size=2, seed=3))
-    drawn = any_gestures(20, np.random.default_rng(3))
+    drawn = random_policy(20, np.random.default_rng(3))
     costs = cost(drawn[None])[0]
     np.testing.assert_array_equal(result.actions, np.repeat(drawn[[costs.argmin()]], 2, axis=0))
     np.testing.assert_allclose(result.cost, costs.min())

@@ -6,7 +6,6 @@ from builders.planners import SPEC, Known
 
 from vj2_ddim_benchmark.planners import retrieval as module
 from vj2_ddim_benchmark.planners.description import PlannerAssets
-from vj2_ddim_benchmark.planners.random_gestures import any_gestures
 from vj2_ddim_benchmark.planners.registry import retrieval
 from vj2_ddim_benchmark.planners.retrieval import (
     FEATURES,
@@ -14,6 +13,7 @@ from vj2_ddim_benchmark.planners.retrieval import (
     RetrievalOptimizer,
     features_of,
 )
+from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.testing import QuadraticCost
@@ -69,7 +69,7 @@ def test_without_a_cost_the_nearest_is_done():
 
 @pytest.mark.parametrize("kind", FEATURES)
 def test_with_a_cost_the_cheapest_of_the_nearest_is_done(kind):
-    cost = QuadraticCost(any_gestures(5, np.random.default_rng(3))[:, None])
+    cost = QuadraticCost(random_policy(5, np.random.default_rng(3))[:, None])
     planner = RetrievalOptimizer(SPEC, Memory.of(KNOWN, kind), num_neighbours=8)
     result = planner.optimize(PlanningProblem(context(), cost))
     near = np.stack([KNOWN.actions[brute_force(kind, row)[:8]] for row in range(5)])
@@ -125,12 +125,12 @@ def test_what_cannot_work_is_refused():
 def test_it_is_built_from_the_training_split(tmp_path):
     rng = np.random.default_rng(4)
     embeddings = rng.normal(size=(3, 3, 4, 3)).astype(np.float32)
-    actions = any_gestures(6, rng).reshape(3, 2, 250, 3)
+    actions = random_policy(6, rng).reshape(3, 2, 250, 3)
     splits = {"train": range(2), "validation": range(2, 3)}
     write_trajectories_h5(tmp_path, embeddings, actions, splits, layer_normed=False)
     entry = retrieval(1)
     assert not entry.with_cost
     planner = entry.build(PlannerAssets(SPEC, latents=tmp_path), {"features": "difference"})
-    assert (planner.features, len(planner.memory.actions)) == ("difference", 4)
+    assert (planner.memory.kind, len(planner.memory.actions)) == ("difference", 4)
     asked = PlanningProblem({"state": embeddings[1:2, 1], "goal": embeddings[1:2, 2]})
     np.testing.assert_array_equal(planner.optimize(asked).actions[0], actions[1, 1])

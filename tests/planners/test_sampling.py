@@ -11,11 +11,8 @@ from vj2_ddim_benchmark.planners.population import (
     PredictiveSampling,
     path_integral_weights,
 )
-from vj2_ddim_benchmark.planners.random_gestures import (
-    RandomGestures,
-    RandomGesturesOptimizer,
-    any_gestures,
-)
+from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
+from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import PlanningProblem
@@ -80,13 +77,9 @@ def test_mppi_reaches_the_optimum_of_a_quadratic():
     assert (result.cost < 1e-3 * result.history[0]).all()
 
 
-def draw_free(num, rng):
-    return rng.uniform(-1, 1, (num, 2, 2)).astype(np.float32)
-
-
 def test_one_round_is_random_gestures_ranked():
     problem = PlanningProblem(
-        cost=QuadraticCost(any_gestures(2, np.random.default_rng(1))[:, None]),
+        cost=QuadraticCost(random_policy(2, np.random.default_rng(1))[:, None]),
         batch_size=2,
         seed=4,
     )
@@ -115,9 +108,10 @@ def test_predictive_sampling_reaches_the_optimum_of_a_quadratic():
     """Among 200 neighbours in 4 dimensions, spread 0.03, one improves on any point much more than
     0.03 away."""
     wanted = np.random.default_rng(2).uniform(-0.8, 0.8, (3, 1, 2, 2))
-    how = PredictiveSampling(num_samples=200, num_iterations=60, noise_std=0.03)
-    planner = PopulationOptimizer(SMALL, how, draw_gestures=draw_free)
-    result = planner.optimize(PlanningProblem(cost=QuadraticCost(wanted), batch_size=3))
+    how = PredictiveSampling(num_samples=200, num_iterations=60, noise_std=0.03, start="middle")
+    result = PopulationOptimizer(SMALL, how).optimize(
+        PlanningProblem(cost=QuadraticCost(wanted), batch_size=3)
+    )
     np.testing.assert_allclose(result.actions, wanted[:, 0], atol=0.03)
 
 

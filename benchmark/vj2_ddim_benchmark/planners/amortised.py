@@ -1,9 +1,8 @@
 """Plans from a trained prediction: direct regression, and a Gaussian prior that is ranked.
 
-Regression returns the mean of what was done between such states, in one pass. Where one goal has
-one obvious gesture this is all that is needed; where it has several, their mean. The Gaussian prior
-ranks the mean and samples around it, which is what sampling-based planning from a learned prior
-comes to when the prior has one mode.
+Regression returns the mean of what was done between such states, in one pass; where a goal has
+several gestures, that is their mean. The Gaussian prior ranks the mean and samples around it, which
+is what planning by sampling from a learned prior comes to when the prior has one mode.
 """
 
 from __future__ import annotations
@@ -13,14 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vj2_ddim_benchmark.amortised.model import AmortisedModel
-from vj2_ddim_benchmark.planners.ranking import (
-    RankedPlan,
-    Ranking,
-    onto_valid,
-    require_free_plan,
-    unranked,
-)
+from vj2_ddim_benchmark.amortised import AmortisedModel
+from vj2_ddim_benchmark.planners import ranking as ranked
+from vj2_ddim_benchmark.planners.ranking import RankedPlan
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
@@ -51,18 +45,16 @@ class AmortisedOptimizer:
     noise, drawn from the seed alone.
     """
 
-    def __init__(
-        self, action_spec: ActionSpec, model: AmortisedModel, settings: Sampling | None = None
-    ) -> None:
-        predicted = model.action_spec
-        if (predicted.length, predicted.channels) != (action_spec.length, action_spec.channels):
+    def __init__(self, action_spec: ActionSpec, model: AmortisedModel, settings: Sampling) -> None:
+        predicted, needed = (
+            f"{spec.length} actions of {spec.channels}" for spec in (model.action_spec, action_spec)
+        )
+        if predicted != needed:
             raise ConfigError(
-                f"the model plans {predicted.length} actions of {predicted.channels}, the planner "
-                f"needs {action_spec.length} of {action_spec.channels}; train it on the same data "
-                f"as the denoiser"
+                f"the model plans {predicted}, the planner needs {needed}; train it on the same "
+                f"data as the denoiser"
             )
-        self.action_spec, self.model = action_spec, model
-        self.settings = settings or Sampling()
+        self.action_spec, self.model, self.settings = action_spec, model, settings
         self._planner, self._pace = NAMES[model.config.kind], Pace()
 
     def optimize(self, problem: PlanningProblem) -> RankedPlan:
@@ -72,7 +64,7 @@ class AmortisedOptimizer:
         if problem.cost is None:
             return self._unranked(problem, context, begun)
         seed = self.settings.seed
-        ranking = Ranking(problem, self.action_spec, seed, self._planner, self._pace)
+        ranking = ranked.Ranking(problem, self.action_spec, seed, self._planner, self._pace)
         mean, std = self.model.predict(context)
         predicted = time.perf_counter()
         candidates = self._decoded(self._drawn(mean, std, ranking.rng))
@@ -84,26 +76,24 @@ class AmortisedOptimizer:
 
     def _drawn(self, mean: FloatArray, std: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Normalized candidates `[B, K, M, C]`, the mean first."""
-        how = self.settings
-        if how.num_candidates == 1:
-            return mean[:, None]
-        noise = rng.standard_normal((how.num_candidates - 1, *mean.shape[1:]))
-        noise = np.concatenate([np.zeros((1, *mean.shape[1:])), noise])
-        return mean[:, None] + how.std_scale * std[:, None] * noise
+        num, scale = self.settings.num_candidates - 1, self.settings.std_scale
+        drawn = mean[:, None] + scale * std[:, None] * rng.standard_normal((num, *mean.shape[1:]))
+        return np.concatenate([mean[:, None], drawn], axis=1)
 
     def _unranked(
         self, problem: PlanningProblem, context: dict[str, FloatArray], begun: float
     ) -> RankedPlan:
         """The mean, decoded and projected."""
-        require_free_plan(problem, self._planner)
+        ranked.require_free_plan(problem, self._planner)
         checked_batch(problem, context)
         deadline_s = checked_deadline(problem)
         mean, _ = self.model.predict(context)
         predicted = time.perf_counter()
         drawn = self._decoded(mean)
-        actions = onto_valid(drawn, self.action_spec)
+        actions = ranked.onto_valid(drawn, self.action_spec)
         total = time.perf_counter() - begun
-        result = unranked(actions, drawn, {"predict": predicted - begun, "total": total}, PROVIDER)
+        phases = {"predict": predicted - begun, "total": total}
+        result = ranked.unranked(actions, drawn, phases, PROVIDER)
         in_time = deadline_s is None or total < deadline_s
         return result if in_time else replace(result, stopped_because="deadline")
 

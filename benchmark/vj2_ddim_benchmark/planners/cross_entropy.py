@@ -10,18 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.parameter_spaces import (
-    ActionKnots,
-    GestureParameters,
-    ParameterSpace,
-    natural_space,
-)
-from vj2_ddim_benchmark.planners.population import (
-    POPULATION_STARTS,
-    PopulationSettings,
-    elites_of,
-    search,
-)
+from vj2_ddim_benchmark.planners import parameter_spaces as spaces
+from vj2_ddim_benchmark.planners import population
+from vj2_ddim_benchmark.planners.population import PopulationSettings
 from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import checked_seed
@@ -53,10 +44,7 @@ class Gaussian:
 
 
 class CorrelatedGaussian(Gaussian):
-    """One normal distribution of all parameters together, for each problem.
-
-    With D = M * C parameters it takes `[B, D, D]`: for a few numbers, not for whole sequences.
-    """
+    """One normal distribution of all D = M * C parameters together, a covariance `[B, D, D]`."""
 
     def __init__(self, mean: FloatArray, std: float, min_std: float) -> None:
         super().__init__(mean, std, min_std)
@@ -89,16 +77,13 @@ class CrossEntropySettings(PopulationSettings):
     std: float = setting(0.5, "Std at first; 1 is half of each parameter's range.", above=0.0)
     smoothing: float = setting(0.1, "Share of the old that a fit keeps.", low=0.0, below=1.0)
     min_std: float = setting(0.01, "Floor of the standard deviation.", low=0.0)
-    covariance: str = setting("diagonal", "A full one can stretch along a valley of the cost.",
-                              choices=COVARIANCES)  # fmt: skip
+    covariance: str = setting("diagonal", "A full one follows valleys.", choices=COVARIANCES)
 
     def check(self) -> None:
         """No more elites than samples."""
         if self.num_elites > self.num_samples:
-            raise self.error(
-                f"num_elites must be at most num_samples, {self.num_samples}; found "
-                f"{self.num_elites}"
-            )
+            most = f"num_samples, {self.num_samples}; found {self.num_elites}"
+            raise self.error(f"num_elites must be at most {most}")
 
     def gaussian(self, mean: FloatArray) -> Gaussian:
         """The first Gaussian, around the mean."""
@@ -109,8 +94,8 @@ class CrossEntropySettings(PopulationSettings):
         """A Gaussian around the mean."""
         return CrossEntropy(self, self.gaussian(mean))
 
-    def noise(self, rng: np.random.Generator, iteration: int, shape: tuple[int, int]) -> FloatArray:
-        """Standard normal, `[K, M, C]`."""
+    def noise(self, rng: np.random.Generator, iteration: int, shape: tuple[int, ...]) -> FloatArray:
+        """Standard normal, `[K, M, C]` of shape `(M, C)`."""
         return rng.standard_normal((self.num_samples, *shape))
 
 
@@ -120,13 +105,11 @@ class CEM(CrossEntropySettings):
 
     planner = "CEM"
 
-    num_knots: int | None = setting(
-        None, "Actions drawn, evenly in time, the others interpolated; None draws all.", low=2
-    )
+    num_knots: int | None = setting(None, "See `ActionKnots`.", low=2)
 
-    def space(self, spec: ActionSpec) -> ParameterSpace:
+    def space(self, spec: ActionSpec) -> spaces.ParameterSpace:
         """The actions, or knots of them."""
-        return ActionKnots(spec, self.num_knots)
+        return spaces.ActionKnots(spec, self.num_knots)
 
 
 class CrossEntropy:
@@ -136,32 +119,29 @@ class CrossEntropy:
         self, how: CrossEntropySettings, gaussian: Gaussian, keep_share: float = 0.0
     ) -> None:
         self.how, self.gaussian, self.keep_share = how, gaussian, keep_share
-        batch, *shape = gaussian.mean.shape
-        self.kept: FloatArray = np.zeros((batch, 0, *shape))
-        self.kept_cost: FloatArray = np.zeros((batch, 0))
+        self.kept: FloatArray = gaussian.mean[:, None][:, :0]
+        self.kept_cost: FloatArray = np.zeros(self.kept.shape[:2])
 
     def ask(self, rng: np.random.Generator, iteration: int) -> FloatArray:
         """Sample the Gaussian."""
-        _, rows, channels = self.gaussian.mean.shape
-        return self.gaussian.sample(self.how.noise(rng, iteration, (rows, channels)))
+        return self.gaussian.sample(self.how.noise(rng, iteration, self.gaussian.mean.shape[1:]))
 
     def tell(self, parameters: FloatArray, cost: FloatArray) -> None:
         """Refit to the elites of this population and of those kept from the ones before."""
         parameters = np.concatenate([self.kept, parameters], axis=1)
         cost = np.concatenate([self.kept_cost, cost], axis=1)
-        elites, elite_cost = elites_of(parameters, cost, self.how.num_elites)
+        elites, cost = population.elites_of(parameters, cost, self.how.num_elites)
         self.gaussian.refit(elites, self.how.smoothing)
         num_kept = round(self.keep_share * elites.shape[1])
-        self.kept, self.kept_cost = elites[:, :num_kept], elite_cost[:, :num_kept]
+        self.kept, self.kept_cost = elites[:, :num_kept], cost[:, :num_kept]
 
 
 @dataclass(frozen=True)
 class GestureCEM(CrossEntropySettings):
     """CEM over the gesture itself: six numbers in place of 750, and nothing but valid gestures.
 
-    The strongest opponent that knows no data beyond what a gesture is. A std of 1 is half the
-    screen and half the block; after a first population of real gestures it counts only as far as
-    `smoothing` keeps it.
+    A std of 1 is half the screen and half the block; after a first population of real gestures it
+    counts only as far as `smoothing` keeps it.
     """
 
     planner = "gesture CEM"
@@ -169,21 +149,20 @@ class GestureCEM(CrossEntropySettings):
     num_samples: int = setting(16, "Candidates of a population.", low=1)
     smoothing: float = setting(0.7, "Share of the old that a fit keeps.", low=0.0, below=1.0)
     min_std: float = setting(0.03, "Floor of the standard deviation.", low=0.0)
-    start: str = setting("gestures", "See `PopulationSettings`.", choices=POPULATION_STARTS)
+    start: str = setting("gestures", "See above.", choices=population.POPULATION_STARTS)
 
-    def space(self, spec: ActionSpec) -> ParameterSpace:
+    def space(self, spec: ActionSpec) -> spaces.ParameterSpace:
         """Start, displacement, press time and release time."""
-        return GestureParameters(spec)
+        return spaces.GestureParameters(spec)
 
 
 @dataclass(frozen=True)
 class ICEM(CrossEntropySettings):
     """CEM with noise that is smooth in time, elites that are kept, and shrinking populations.
 
-    Pinneri et al. (2020), "Sample-efficient cross-entropy method for real-time planning". Its
-    elites that are shifted from one planning call to the next are left to the host: they arrive as
-    `init_action`, so that a plan depends on its problem alone. Kept elites are compared by the cost
-    they had; they are not evaluated again.
+    Pinneri et al. (2020), "Sample-efficient cross-entropy method for real-time planning". Elites
+    from one planning call to the next are the host's to shift: they arrive as `init_action`. Kept
+    ones are compared by the cost they had; they are not evaluated again.
     """
 
     planner = "iCEM"
@@ -192,28 +171,24 @@ class ICEM(CrossEntropySettings):
     min_std: float = setting(0.0, "Floor of the standard deviation.", low=0.0)
     noise_beta: float = setting(2.0, "Exponent of the noise's spectrum; 0 is white.", low=0.0)
     decay: float = setting(1.25, "Each population is smaller by this factor.", low=1.0)
-    keep_share: float = setting(
-        0.3, "Share of the elites that compete again in the next round.", low=0.0, high=1.0
-    )
+    keep_share: float = setting(0.3, "Of the elites, for the next round.", low=0.0, high=1.0)
 
     def proposal(self, mean: FloatArray) -> CrossEntropy:
         """A Gaussian around the mean, and no elites yet."""
         return CrossEntropy(self, self.gaussian(mean), self.keep_share)
 
-    def noise(self, rng: np.random.Generator, iteration: int, shape: tuple[int, int]) -> FloatArray:
-        """Coloured in time, `[K, M, C]`; the mean itself is one of the last population."""
-        num = population_size(self.num_samples, self.decay, iteration, self.num_elites)
-        num_steps, channels = shape
-        noise = coloured_noise(self.noise_beta, num_steps, (num, channels), rng)
+    def noise(self, rng: np.random.Generator, iteration: int, shape: tuple[int, ...]) -> FloatArray:
+        """Coloured in time, `[K, M, C]`; the mean itself is one of the last population.
+
+        A population has twice the elites at least, unless the first one is smaller.
+        """
+        fewer = max(round(self.num_samples / self.decay**iteration), 2 * self.num_elites)
+        num = min(self.num_samples, fewer)
+        noise = coloured_noise(self.noise_beta, shape[0], (num, *shape[1:]), rng)
         noise = np.moveaxis(noise, -1, 1)
         if 0 < iteration == self.num_iterations - 1:
             noise[0] = 0.0
         return noise
-
-
-def population_size(num_samples: int, decay: float, iteration: int, num_elites: int) -> int:
-    """`num_samples / decay^iteration`, at least twice the elites unless the first is smaller."""
-    return min(num_samples, max(round(num_samples / decay**iteration), 2 * num_elites))
 
 
 def coloured_noise(
@@ -261,30 +236,22 @@ class CandidateCEM:
     Touches are searched as gestures of six numbers.
     """
 
-    def __init__(
-        self, action_spec: ActionSpec, settings: CandidateCEMSettings | None = None
-    ) -> None:
-        self.action_spec, self.settings = action_spec, settings or CandidateCEMSettings()
-        self._pace = Pace()
+    def __init__(self, action_spec: ActionSpec, settings: CandidateCEMSettings) -> None:
+        self.action_spec, self.settings, self._pace = action_spec, settings, Pace()
 
     def __call__(
-        self,
-        problem: PlanningProblem,
-        first: PlanResult,
-        candidates: FloatArray,
-        cost: FloatArray,
-        /,
+        self, problem: PlanningProblem, _: PlanResult, candidates: FloatArray, cost: FloatArray
     ) -> RankedPlan:
         """Search around the candidates `[B, K, L, A]` of known cost `[B, K]`."""
         how = self.settings
         ranking = Ranking(problem, self.action_spec, how.seed, how.planner, self._pace)
         rng = np.random.default_rng((checked_seed(problem, how.seed), CANDIDATE_STREAM))
-        space = natural_space(self.action_spec)
-        elites, cost = elites_of(space.encode(candidates), cost, how.num_elites)
+        space = spaces.natural_space(self.action_spec)
+        elites, cost = population.elites_of(space.encode(candidates), cost, how.num_elites)
         gaussian = how.gaussian(elites.mean(axis=1))
         gaussian.refit(elites, kept=0.0)
         proposal = CrossEntropy(how, gaussian, keep_share=1.0)
         proposal.kept, proposal.kept_cost = elites, cost
         drawn = space.clip(proposal.ask(rng, 1))
-        rounds = how.num_iterations
-        return search(ranking, space, proposal, drawn, space.decode(drawn), rounds, rng)
+        candidates, rounds = space.decode(drawn), how.num_iterations
+        return population.search(ranking, space, proposal, drawn, candidates, rounds, rng)

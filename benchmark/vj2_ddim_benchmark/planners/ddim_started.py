@@ -13,13 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vj2_ddim_benchmark.planners.ranking import require_free_plan, required_cost
-from vj2_ddim_plugin.interface import (
-    ActionOptimizer,
-    CostFn,
-    FloatArray,
-    PlanningProblem,
-    PlanResult,
-)
+from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import checked_deadline
 
 __all__ = ["Improve", "StartedOptimizer", "WarmStarted"]
@@ -45,34 +39,24 @@ class StartedOptimizer:
         judge = required_cost(problem, "improving on candidates")
         require_free_plan(problem, "improving")
         deadline = checked_deadline(problem)
-        ranked = _Recorder(judge)
-        first = self.first.optimize(replace(problem, cost=ranked))
+        ranked: list[tuple[FloatArray, FloatArray]] = []
+
+        def remembered(candidates: FloatArray, /) -> FloatArray:
+            asked, cost = candidates.copy(), np.asarray(judge(candidates))
+            if cost.shape == asked.shape[:2]:  # another shape is the caller's to refuse
+                ranked.append((asked, np.where(np.isfinite(cost), cost, np.inf).astype(float)))
+            return cost
+
+        result = self.first.optimize(replace(problem, cost=remembered))
         left = None if deadline is None else deadline - (time.perf_counter() - begun)
-        if (left is not None and left <= 0.0) or not ranked.candidates:
-            return _timed(replace(first, stopped_because="deadline"), begun)
-        candidates = np.concatenate(ranked.candidates, axis=1)
-        cost = np.concatenate(ranked.costs, axis=1)
-        cost = np.where(np.isfinite(cost), cost, np.inf)
-        second = self.improve(replace(problem, deadline_s=left), first, candidates, cost)
-        return _timed(_better(first, second), begun)
-
-
-class _Recorder:
-    """A cost that remembers what was ranked."""
-
-    def __init__(self, cost: CostFn) -> None:
-        self._cost = cost
-        self.candidates: list[FloatArray] = []
-        self.costs: list[FloatArray] = []
-
-    def __call__(self, candidates: FloatArray, /) -> FloatArray:
-        """The cost of `[B, K, L, A]`, `[B, K]`."""
-        asked = candidates.copy()
-        cost = np.asarray(self._cost(candidates))
-        if cost.shape == asked.shape[:2]:  # another shape is the caller's to refuse
-            self.candidates.append(asked)
-            self.costs.append(cost.astype(np.float64))
-        return cost
+        if (left is not None and left <= 0.0) or not ranked:
+            result = replace(result, stopped_because="deadline")
+        else:
+            known = (np.concatenate(each, axis=1) for each in zip(*ranked, strict=True))
+            second = self.improve(replace(problem, deadline_s=left), result, *known)
+            result = _better(result, second)
+        total = time.perf_counter() - begun
+        return replace(result, wall_time_s={**result.wall_time_s, "total": total})
 
 
 @dataclass(frozen=True)
@@ -107,8 +91,3 @@ def _better(first: PlanResult, second: PlanResult) -> PlanResult:
         planned_by=first.planned_by,
         failures=(*first.failures, *second.failures),
     )
-
-
-def _timed(result: PlanResult, begun: float) -> PlanResult:
-    total = time.perf_counter() - begun
-    return replace(result, wall_time_s={**result.wall_time_s, "total": total})

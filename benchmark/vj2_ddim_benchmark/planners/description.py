@@ -51,8 +51,7 @@ Make = Callable[[PlannerAssets, TunedSettings], ActionOptimizer]
 class Planner:
     """A row of the registry, or a variant of one: the same row with something replaced.
 
-    A world model of its own is the file of one that the planner encodes with and plans through in
-    place of the race's. Plans are judged by the screen, their final cost by the race's.
+    A world model of its own encodes and ranks in place of the race's, which judges the final cost.
     """
 
     name: str  # what results and the report call it; unique
@@ -62,12 +61,10 @@ class Planner:
     in_quick: bool = True  # whether quick runs include it
     fixed: Mapping[str, Any] = field(default_factory=dict)  # settings beside the tuned ones
     needs: tuple[str, ...] = ()  # names of the assets that it cannot do without
-    unprojected: Mapping[str, Any] | None = None
-    """Settings of a twin that does not project its plans, run outside the measured time; None for
-    planners whose result holds the plan before projection."""
+    unprojected: Mapping[str, Any] | None = None  # of a twin, not timed, that projects no plan
     tuned_as: str | None = None  # the row whose recorded sweep it uses; None for its own
     bundle: Path | None = None  # a denoiser in place of the race's
-    world_model: Path | None = None
+    world_model: Path | None = None  # the same
     goal_noise: float = 0.0  # std of the noise on the goal latents it sees, in units of theirs
 
     def variant(self, name: str, **changes: Any) -> Planner:  # noqa: ANN401
@@ -85,9 +82,8 @@ class Planner:
         self, assets: PlannerAssets, settings: TunedSettings
     ) -> ActionOptimizer | None:
         """The twin that does not project its plans, or None where none is needed."""
-        if self.unprojected is None:
-            return None
-        return self.build(assets, {**settings, **self.unprojected})
+        twin = self.unprojected
+        return None if twin is None else self.build(assets, {**settings, **twin})
 
 
 def read_tuned(folder: Path | str, planner: Planner) -> dict[str, Any]:
@@ -99,15 +95,13 @@ def read_tuned(folder: Path | str, planner: Planner) -> dict[str, Any]:
     try:
         winner = json.loads(path.read_text(encoding="utf-8"))["winner"]
     except FileNotFoundError as error:
+        command = f"vj2-ddim benchmark tune --planners {name}"
         raise ConfigError(
-            f"{path}: no such file, so {name} is not tuned; run `vj2-ddim benchmark tune "
-            f"--planners {name}`"
+            f"{path}: no such file, so {name} is not tuned; run `{command}`"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a recorded sweep ({error!r}); tune {name} again") from error
     if not isinstance(winner, dict) or set(winner) != set(planner.search_space):
-        raise DataError(
-            f"{path}: the winner must set {sorted(planner.search_space)}; found {winner}; tune "
-            f"{name} again"
-        )
+        wanted = f"the winner must set {sorted(planner.search_space)}; found {winner}"
+        raise DataError(f"{path}: {wanted}; tune {name} again")
     return winner

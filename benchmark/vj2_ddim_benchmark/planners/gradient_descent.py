@@ -15,19 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vj2_ddim_benchmark.planners.random_gestures import DrawGestures, any_gestures, draw_sequences
+from vj2_ddim_benchmark.planners.random_gestures import draw_sequences
 from vj2_ddim_benchmark.planners.ranking import onto_valid, required_cost
 from vj2_ddim_benchmark.world_model.model import LatentCost
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
-from vj2_ddim_plugin.planning.checks import (
-    checked_batch,
-    checked_cost,
-    checked_deadline,
-    checked_seed,
-    padded_warm_start,
-)
+from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
@@ -50,22 +44,15 @@ class GradientDescent(Settings):
     lr: float = setting(MISSING, "The learning rate.", above=0.0)
     method: str = setting("sgd", "Torch's own SGD or Adam.", choices=tuple(METHODS))
     num_iterations: int = setting(10, "Steps; VJ2-GUI's planner takes 10.", low=0)
-    start: str = setting(
-        "zeros", "The first start: nothing, the centre pressed, or a real gesture.", choices=STARTS
-    )
-    num_restarts: int = setting(
-        1, "Descents side by side; those after the first start from random gestures.", low=1
-    )
+    start: str = setting("zeros", "The first one's; `centre` presses it.", choices=STARTS)
+    num_restarts: int = setting(1, "Descents, the others from random gestures.", low=1)
     project: bool = setting(True, "Project plans onto valid gestures before they are judged.")
     seed: int = setting(0, "Used where a problem brings none.", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradientDescentPlan(PlanResult):
-    """A plan, and the iterate `[B, L, A]` of lowest cost `[B]` over all restarts before projection.
-
-    `history` holds the costs of the unprojected iterates.
-    """
+    """A plan, and the iterate `[B, L, A]` of lowest cost `[B]`, as in `history`, not projected."""
 
     unprojected_actions: FloatArray
     unprojected_cost: FloatArray
@@ -75,55 +62,46 @@ def latent_torch_cost(problem: PlanningProblem) -> TorchCost:
     """The differentiable side of a problem's `LatentCost`; `ContextError` for another cost."""
     cost = problem.cost
     if not isinstance(cost, LatentCost):
-        found = type(cost).__name__
-        raise ContextError(f"following gradients needs a LatentCost; found {found}")
+        raise ContextError(f"following gradients needs a LatentCost; found {type(cost).__name__}")
     return lambda actions: cost.torch_cost(cost.state, cost.goal, actions)
 
 
 class GradientDescentOptimizer:
     """An `ActionOptimizer` that follows the gradient of the cost.
 
-    Every problem of a batch gets the same random starts, drawn from the seed alone, so that a plan
-    does not depend on what else is in its batch.
+    Every problem of a batch gets the same random starts, drawn from the seed alone.
     """
 
     def __init__(
-        self,
-        action_spec: ActionSpec,
-        settings: GradientDescent,
+        self, action_spec: ActionSpec, settings: GradientDescent,
         torch_cost_of: Callable[[PlanningProblem], TorchCost] = latent_torch_cost,
-        *,
-        draw_gestures: DrawGestures = any_gestures,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.action_spec, self.settings, self.torch_cost_of = action_spec, settings, torch_cost_of
-        self.draw_gestures, self.dtype = draw_gestures, dtype
         self._pace = Pace()
 
     def optimize(self, problem: PlanningProblem) -> GradientDescentPlan:
         """Of each restart's start and best iterate, projected, the one of lowest cost.
 
-        So the plan is never worse than the projected `init_action` (itself, when it is a valid
-        gesture), which replaces the first start.
+        So it is never worse than the projected `init_action`, which replaces the first start.
         """
-        deadline = Deadline(checked_deadline(problem), self._pace)
+        deadline = Deadline(checks.checked_deadline(problem), self._pace)
         judge = required_cost(problem, "gradient descent")
         start = self.initial_actions(problem)
         descent = self._descend(problem, start, deadline)
         descended = time.perf_counter()
         iterates = descent.best.numpy()
-        candidates = np.concatenate([start.numpy(), iterates], axis=1)
-        spec, project = self.action_spec, self.settings.project
-        projected = onto_valid(candidates, spec) if project else candidates
-        cost = checked_cost(judge, projected)
-        rows, chosen = np.arange(len(cost)), cost.argmin(axis=1)
-        moved = np.abs(projected - candidates).max(axis=(2, 3))
-        lowest = descent.best_cost.argmin(dim=1).numpy()
+        candidates = projected = np.concatenate([start.numpy(), iterates], axis=1)
+        if self.settings.project:
+            projected = onto_valid(candidates, self.action_spec)
+        cost = checks.checked_cost(judge, projected)
+        rows = np.arange(len(cost))
+        chosen = rows, cost.argmin(axis=1)
+        lowest = rows, descent.best_cost.argmin(dim=1).numpy()
         ended = time.perf_counter()
         deadline.record("finish", cost.size, ended - descended)
         return GradientDescentPlan(
-            actions=projected[rows, chosen],
-            cost=cost[rows, chosen],
+            actions=projected[chosen],
+            cost=cost[chosen],
             history=descent.history.numpy(),
             num_cost_evaluations=descent.num_cost_evaluations + cost.size,
             num_denoiser_evaluations=0,
@@ -134,36 +112,32 @@ class GradientDescentOptimizer:
             },
             provider="torch",
             stopped_because=descent.stopped_because,
-            projection_distance=moved[rows, chosen],
-            unprojected_actions=iterates[rows, lowest],
-            unprojected_cost=descent.best_cost.numpy()[rows, lowest],
+            projection_distance=np.abs(projected - candidates).max(axis=(2, 3))[chosen],
+            unprojected_actions=iterates[lowest],
+            unprojected_cost=descent.best_cost.numpy()[lowest],
         )
 
     def iterates(self, problem: PlanningProblem) -> Tensor:
         """Where a descent without a deadline goes, `[num_iterations + 1, B, R, L, A]`."""
         seen: list[Tensor] = []
-        start, no_deadline = self.initial_actions(problem), Deadline(None, Pace())
-        self._descend(problem, start, no_deadline, seen.append)
+        self._descend(problem, self.initial_actions(problem), Deadline(None, Pace()), seen.append)
         return torch.stack(seen)
 
     def initial_actions(self, problem: PlanningProblem) -> Tensor:
         """The starts `[B, R, L, A]` of a problem."""
-        how, batch = self.settings, checked_batch(problem, problem.context)
-        rng = np.random.default_rng(checked_seed(problem, how.seed))
-        drawn = starts(how.start, how.num_restarts, self.action_spec, self.draw_gestures, rng)
+        how, batch = self.settings, checks.checked_batch(problem, problem.context)
+        rng = np.random.default_rng(checks.checked_seed(problem, how.seed))
+        drawn = starts(how.start, how.num_restarts, self.action_spec, rng)
         start = np.tile(drawn, (batch, 1, 1, 1))
-        warm = padded_warm_start(problem.init_action, self.action_spec, batch)
+        warm = checks.padded_warm_start(problem.init_action, self.action_spec, batch)
         start[:, : warm.shape[1]] = warm
-        return torch.as_tensor(start, dtype=self.dtype)
+        return torch.as_tensor(start, dtype=torch.float32)
 
     def _descend(
-        self,
-        problem: PlanningProblem,
-        start: Tensor,
-        deadline: Deadline,
+        self, problem: PlanningProblem, start: Tensor, deadline: Deadline,
         watch: Callable[[Tensor], None] | None = None,
-    ) -> Descent:
-        rows = start.shape[0] * start.shape[1]
+    ) -> Descent:  # fmt: skip
+        how, spec, rows = self.settings, self.action_spec, start.shape[0] * start.shape[1]
         evaluated: list[float] = []
 
         def out_of_time() -> bool:
@@ -172,24 +146,18 @@ class GradientDescentOptimizer:
                 deadline.record("step", rows, evaluated[-1] - evaluated[-2])
             return not deadline.allows(("step", rows, 1), ("finish", 2 * rows, 1))
 
-        spec = self.action_spec
+        low, high = (torch.as_tensor(each).to(start) for each in (spec.low_array, spec.high_array))
         return descend(
-            self.torch_cost_of(problem),
-            start,
-            (torch.as_tensor(spec.low_array).to(start), torch.as_tensor(spec.high_array).to(start)),
-            method=self.settings.method,
-            lr=self.settings.lr,
-            num_iterations=self.settings.num_iterations,
-            out_of_time=out_of_time,
-            watch=watch,
-        )
+            self.torch_cost_of(problem), start, (low, high),
+            method=how.method, lr=how.lr, num_iterations=how.num_iterations,
+            out_of_time=out_of_time, watch=watch,
+        )  # fmt: skip
 
 
 def centre_press(spec: ActionSpec) -> FloatArray:
     """One sequence `[L, A]`: in each block the middle of every coordinate, pressed for a while.
 
-    The press lasts the middle of the valid range and stands in the middle of the block. Actions
-    that are not touches simply hold the middle of their bounds.
+    The press lasts the middle of the valid range, in the middle of the block; no touch, no press.
     """
     middle: FloatArray = np.tile((spec.low_array + spec.high_array) / 2, (spec.action_block, 1))
     if spec.press_channel is not None:
@@ -200,16 +168,13 @@ def centre_press(spec: ActionSpec) -> FloatArray:
     return np.tile(middle, (spec.horizon, 1))
 
 
-def starts(
-    kind: str, num: int, spec: ActionSpec, draw: DrawGestures, rng: np.random.Generator
-) -> FloatArray:
+def starts(kind: str, num: int, spec: ActionSpec, rng: np.random.Generator) -> FloatArray:
     """Sequences `[num, L, A]`: the first of the kind (see `STARTS`), the others random gestures."""
     if kind == "gestures":
-        return draw_sequences(num, spec, draw, rng)
-    shape = (spec.length, spec.num_channels)
-    first = np.zeros(shape) if kind == "zeros" else centre_press(spec)
-    others = draw_sequences(num - 1, spec, draw, rng) if num > 1 else np.zeros((0, *shape))
-    return np.concatenate([first[None], others])
+        return draw_sequences(num, spec, rng)
+    first = centre_press(spec) if kind == "centre" else np.zeros((spec.length, spec.num_channels))
+    others = [draw_sequences(num - 1, spec, rng)] if num > 1 else []
+    return np.concatenate([first[None], *others])
 
 
 @dataclass(frozen=True)
@@ -224,21 +189,15 @@ class Descent:
 
 
 def descend(
-    cost: TorchCost,
-    start: Tensor,
-    bounds: tuple[Tensor, Tensor],
-    *,
-    method: str,
-    lr: float,
-    num_iterations: int,
+    cost: TorchCost, start: Tensor, bounds: tuple[Tensor, Tensor], *,
+    method: str, lr: float, num_iterations: int,
     out_of_time: Callable[[], bool] = lambda: False,
     watch: Callable[[Tensor], None] | None = None,
-) -> Descent:
+) -> Descent:  # fmt: skip
     """Take `num_iterations` steps of SGD or Adam from `[B, R, L, A]`, clamping after each.
 
-    Each row follows its own gradient, so a row's result does not depend on its batch. One more
-    forward pass judges the last iterate. `out_of_time` is asked after each evaluation; True, where
-    no more step fits, ends the descent. `watch` is called with every iterate, the start included.
+    One more forward pass judges the last iterate. `out_of_time` is asked after each evaluation;
+    True ends the descent. `watch` is called with every iterate, the start included.
     """
     actions = start.detach().clone().requires_grad_()
     optimizer = METHODS[method]([actions], lr=lr)
@@ -249,14 +208,13 @@ def descend(
     for iteration in range(num_iterations + 1):
         if watch is not None:
             watch(actions.detach().clone())
-        last = iteration == num_iterations
-        with torch.set_grad_enabled(not last):
+        with torch.set_grad_enabled(iteration < num_iterations):
             value = cost(actions)
         better = value.detach() < best_cost  # False for NaN
         best_cost = torch.where(better, value.detach(), best_cost)
         best = torch.where(better[:, :, None, None], actions.detach(), best)
         history.append(best_cost.amin(dim=1))
-        if last:
+        if iteration == num_iterations:
             break
         if out_of_time():
             stopped = "deadline"

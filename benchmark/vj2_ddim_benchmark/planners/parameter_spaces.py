@@ -24,10 +24,9 @@ class ActionKnots:
     """
 
     def __init__(self, spec: ActionSpec, num_knots: int | None = None) -> None:
-        if num_knots is not None and not 2 <= num_knots <= spec.length:
-            raise ConfigError(
-                f"num_knots must be 2 to {spec.length} (L), or None; found {num_knots}"
-            )
+        most = spec.length
+        if num_knots is not None and not 2 <= num_knots <= most:
+            raise ConfigError(f"num_knots must be 2 to {most} (L), or None; found {num_knots}")
         self.shape = (num_knots or spec.length, spec.num_channels)
         self._middle = (spec.low_array + spec.high_array) / 2
         self._reach = (spec.high_array - spec.low_array) / 2
@@ -56,8 +55,7 @@ class ActionKnots:
 class GestureParameters:
     """The spec's `path` representation: a straight line has six parameters.
 
-    They are start x and y, displacement x and y, press time and release time. Sequences of several
-    blocks have one set a block.
+    They are start x and y, displacement x and y, press time and release time, a set for each block.
     """
 
     def __init__(self, spec: ActionSpec) -> None:
@@ -70,8 +68,7 @@ class GestureParameters:
     def clip(self, parameters: FloatArray) -> FloatArray:
         """Keep the path on the screen, and the press within the block and of a valid length.
 
-        A touch that is released before it is pressed is a tap: it has no path, and is as short as
-        may be. So taps are not a point that noise never hits.
+        Released before it is pressed is a tap, without a path: not a point that noise never hits.
         """
         spec, lead = self._spec, parameters.shape[:-2]
         blocks = parameters.reshape(*lead, spec.horizon, -1)
@@ -92,9 +89,8 @@ class GestureParameters:
 
     def encode(self, actions: FloatArray) -> FloatArray:
         """The parameters of the projected actions."""
-        return gestures.encode(
-            gestures.project(np.asarray(actions, np.float64), self._spec), self._spec
-        )
+        valid = gestures.project(np.asarray(actions, np.float64), self._spec)
+        return gestures.encode(valid, self._spec)
 
 
 ParameterSpace = ActionKnots | GestureParameters

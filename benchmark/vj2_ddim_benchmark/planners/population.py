@@ -1,8 +1,7 @@
 """The planners that sample: one loop that proposes a population, ranks it and learns from it.
 
-A planner is its settings. They say what is searched over, and make the `Proposal`: how the next
-population is drawn, and what is learnt from the ranks of the last. Everything else (first
-population, warm start, deadline, accounts) is the loop's, the same for all.
+A planner is its settings: they say what is searched over and make the `Proposal`, which draws the
+next population and learns from the ranks of the last. The rest is the loop's, the same for all.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from vj2_ddim_benchmark.planners.parameter_spaces import ActionKnots, ParameterSpace, natural_space
-from vj2_ddim_benchmark.planners.random_gestures import DrawGestures, any_gestures, draw_sequences
+from vj2_ddim_benchmark.planners.random_gestures import draw_sequences
 from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning.deadline import Pace
@@ -47,9 +46,7 @@ class PopulationSettings(Settings, ABC):
 
     num_samples: int = setting(32, "Candidates of the first population.", low=1)
     num_iterations: int = setting(8, "Populations.", low=1)
-    start: str = setting(
-        "middle", "Without a warm start: around it, or real gestures.", choices=POPULATION_STARTS
-    )
+    start: str = setting("middle", "Where, if not at a warm start.", choices=POPULATION_STARTS)
     seed: int = setting(0, "Used where a problem brings none.", low=0)
 
     def space(self, spec: ActionSpec) -> ParameterSpace:
@@ -69,19 +66,14 @@ class PopulationOptimizer:
     numbers, drawn from the seed alone.
     """
 
-    def __init__(
-        self, action_spec: ActionSpec, settings: PopulationSettings,
-        *, draw_gestures: DrawGestures = any_gestures,
-    ) -> None:  # fmt: skip
+    def __init__(self, action_spec: ActionSpec, settings: PopulationSettings) -> None:
         self.action_spec, self.settings = action_spec, settings
-        self.space, self.draw_gestures = settings.space(action_spec), draw_gestures
-        self._pace = Pace()
+        self.space, self._pace = settings.space(action_spec), Pace()
 
     def optimize(self, problem: PlanningProblem) -> RankedPlan:
         """The candidate of lowest cost of all populations, projected before it was ranked.
 
-        It is never worse than the projected `init_action` (itself, when it is a valid gesture),
-        which is the first candidate and the mean of the first population.
+        It is never worse than the projected `init_action`, the first candidate.
         """
         how = self.settings
         ranking = Ranking(problem, self.action_spec, how.seed, how.planner, self._pace)
@@ -93,21 +85,18 @@ class PopulationOptimizer:
 
     def _first(self, ranking: Ranking) -> tuple[Proposal, FloatArray]:
         """The proposal, and the first population `[B, K, M, C]`."""
-        shape = (ranking.batch, *self.space.shape)
-        if ranking.warm_start.shape[1]:
-            warm = self.space.encode(ranking.warm_start[:, 0])
-            proposal = self.settings.proposal(warm)
-            parameters = self.space.clip(proposal.ask(ranking.rng, 0))
-            parameters[:, 0] = warm
-            return proposal, parameters
-        if self.settings.start == "middle":
-            proposal = self.settings.proposal(np.zeros(shape))
-            return proposal, self.space.clip(proposal.ask(ranking.rng, 0))
-        num = self.settings.num_samples
-        drawn = draw_sequences(num, self.action_spec, self.draw_gestures, ranking.rng)
-        parameters = self.space.encode(drawn)
-        proposal = self.settings.proposal(np.broadcast_to(parameters.mean(axis=0), shape))
-        return proposal, np.tile(parameters, (ranking.batch, 1, 1, 1))
+        shape, warm = (ranking.batch, *self.space.shape), ranking.warm_start
+        if self.settings.start == "gestures" and not warm.shape[1]:
+            drawn = draw_sequences(self.settings.num_samples, self.action_spec, ranking.rng)
+            parameters = self.space.encode(drawn)
+            proposal = self.settings.proposal(np.broadcast_to(parameters.mean(axis=0), shape))
+            return proposal, np.tile(parameters, (ranking.batch, 1, 1, 1))
+        mean = self.space.encode(warm[:, 0]) if warm.shape[1] else np.zeros(shape)
+        proposal = self.settings.proposal(mean)
+        parameters = self.space.clip(proposal.ask(ranking.rng, 0))
+        if warm.shape[1]:
+            parameters[:, 0] = mean
+        return proposal, parameters
 
 
 def search(
@@ -144,15 +133,9 @@ class MPPI(PopulationSettings):
 
     planner = "MPPI"
 
-    temperature: float = setting(
-        1e-4, "Cost differences of this size matter by a factor of e.", above=0.0
-    )
-    noise_std: float = setting(
-        0.5, "Std of the samples; 1 is half of each channel's range.", above=0.0
-    )
-    num_knots: int | None = setting(
-        None, "Actions drawn, evenly in time, the others interpolated; None draws all.", low=2
-    )
+    temperature: float = setting(1e-4, "Cost differences that matter by e.", above=0.0)
+    noise_std: float = setting(0.5, "Of the samples; 1 is half of a channel's range.", above=0.0)
+    num_knots: int | None = setting(None, "See `ActionKnots`.", low=2)
 
     def space(self, spec: ActionSpec) -> ParameterSpace:
         """The actions, or knots of them."""
@@ -185,13 +168,9 @@ class PathIntegral:
 
 
 def path_integral_weights(cost: FloatArray, temperature: float) -> FloatArray:
-    """`exp(-(cost - lowest) / temperature)` of `[B, K]`, summing to 1 over K.
-
-    Infinite costs get no weight; one of each row at least is finite.
-    """
+    """`exp(-(cost - lowest) / temperature)` of `[B, K]`, summing to 1 over K."""
     weights: FloatArray = np.exp(-(cost - cost.min(axis=1, keepdims=True)) / temperature)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return weights
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 @dataclass(frozen=True)
@@ -205,9 +184,7 @@ class PredictiveSampling(PopulationSettings):
     planner = "predictive sampling"
 
     start: str = setting("gestures", "See `PopulationSettings`.", choices=POPULATION_STARTS)
-    noise_std: float = setting(
-        0.1, "Std of the neighbours; 1 is half the screen and half the block.", above=0.0
-    )
+    noise_std: float = setting(0.1, "Of the neighbours; 1 is half of all.", above=0.0)
 
     def space(self, spec: ActionSpec) -> ParameterSpace:
         """Gestures where the actions are touches."""

@@ -11,34 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world_model.model import LatentCost
+from vj2_ddim_plugin import interface
 from vj2_ddim_plugin.errors import ContextError
-from vj2_ddim_plugin.interface import (
-    ActionOptimizer,
-    CostFn,
-    FloatArray,
-    PlanningProblem,
-    PlanResult,
-)
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 
 __all__ = ["Frames", "MakeCost", "plan", "planning_problem"]
 
 Frames = NDArray[np.uint8]
 
-MakeCost = Callable[[Any, FloatArray, FloatArray], CostFn]
+MakeCost = Callable[[Any, FloatArray, FloatArray], interface.CostFn]
 """The cost of B problems from a world model and the latents of their states and goals."""
 
 
 def planning_problem(
-    world_model: Any,  # noqa: ANN401
-    start_frames: Frames,
-    goal_frames: Frames,
-    *,
-    with_cost: bool = True,
-    init_action: FloatArray | None = None,
-    deadline_s: float | None = None,
-    seed: int | None = None,
-    make_cost: MakeCost = LatentCost,
-) -> PlanningProblem:
+    world_model: Any, start_frames: Frames, goal_frames: Frames, *,  # noqa: ANN401
+    with_cost: bool = True, init_action: FloatArray | None = None,
+    deadline_s: float | None = None, seed: int | None = None, make_cost: MakeCost = LatentCost,
+) -> PlanningProblem:  # fmt: skip
     """Encode B pairs of pictures, uint8 `[B, H, W, 3]`, into the problem an optimizer is given.
 
     The time that takes is part of `deadline_s`. Without `with_cost` the optimizer cannot rank.
@@ -56,12 +45,9 @@ def planning_problem(
 
 
 def plan(
-    optimizer: ActionOptimizer,
-    world_model: Any,  # noqa: ANN401
-    start_frames: Frames,
-    goal_frames: Frames,
-    **asked: Any,  # noqa: ANN401
-) -> PlanResult:
+    optimizer: interface.ActionOptimizer, world_model: Any,  # noqa: ANN401
+    start_frames: Frames, goal_frames: Frames, **asked: Any,  # noqa: ANN401
+) -> interface.PlanResult:  # fmt: skip
     """Ask any optimizer for a plan; `asked` are the keywords of `planning_problem`.
 
     The result's `wall_time_s` has an `encode` phase more, and its `total` includes that.

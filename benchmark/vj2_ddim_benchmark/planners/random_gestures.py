@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,32 +10,16 @@ import numpy as np
 from vj2_ddim_benchmark.planners.ranking import required_cost
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
-from vj2_ddim_plugin.planning.checks import (
-    checked_batch,
-    checked_cost,
-    checked_seed,
-    padded_warm_start,
-)
+from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["DrawGestures", "RandomGestures", "RandomGesturesOptimizer", "any_gestures"]
-__all__ += ["draw_sequences"]
-
-DrawGestures = Callable[[int, np.random.Generator], FloatArray]
-"""Draws n gestures, one block each: `[n, action_block, A]`."""
+__all__ = ["RandomGestures", "RandomGesturesOptimizer", "draw_sequences"]
 
 
-def any_gestures(num: int, rng: np.random.Generator) -> FloatArray:
-    """Taps and drags anywhere on the screen, half of each, as `[num, 250, 3]`."""
-    return random_policy(num, rng)
-
-
-def draw_sequences(
-    num: int, spec: ActionSpec, draw: DrawGestures, rng: np.random.Generator
-) -> FloatArray:
-    """Sequences `[num, L, A]` of one random gesture a block."""
-    blocks = draw(num * spec.horizon, rng)
+def draw_sequences(num: int, spec: ActionSpec, rng: np.random.Generator) -> FloatArray:
+    """Sequences `[num, L, A]` of one tap or drag a block, half of each, anywhere on the screen."""
+    blocks = random_policy(num * spec.horizon, rng)
     return blocks.reshape(num, spec.length, spec.num_channels)
 
 
@@ -51,27 +34,19 @@ class RandomGestures(Settings):
 class RandomGesturesOptimizer:
     """An `ActionOptimizer` that returns the cheapest of gestures drawn from the seed alone."""
 
-    def __init__(
-        self,
-        action_spec: ActionSpec,
-        settings: RandomGestures | None = None,
-        *,
-        draw_gestures: DrawGestures = any_gestures,
-    ) -> None:
-        self.action_spec, self.settings = action_spec, settings or RandomGestures()
-        self.draw_gestures = draw_gestures
+    def __init__(self, action_spec: ActionSpec, settings: RandomGestures) -> None:
+        self.action_spec, self.settings = action_spec, settings
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:
         """Plan in one round; `init_action`, when given, is one candidate more."""
         begun = time.perf_counter()
         judge = required_cost(problem, "ranking random gestures")
-        batch = checked_batch(problem, problem.context)
-        rng = np.random.default_rng(checked_seed(problem, self.settings.seed))
-        num = self.settings.num_candidates
-        drawn = draw_sequences(num, self.action_spec, self.draw_gestures, rng)
-        warm = padded_warm_start(problem.init_action, self.action_spec, batch)
+        batch = checks.checked_batch(problem, problem.context)
+        rng = np.random.default_rng(checks.checked_seed(problem, self.settings.seed))
+        drawn = draw_sequences(self.settings.num_candidates, self.action_spec, rng)
+        warm = checks.padded_warm_start(problem.init_action, self.action_spec, batch)
         candidates = np.concatenate([warm, np.tile(drawn, (batch, 1, 1, 1))], axis=1)
-        cost = checked_cost(judge, candidates)
+        cost = checks.checked_cost(judge, candidates)
         rows, chosen = np.arange(batch), cost.argmin(axis=1)
         return PlanResult(
             actions=candidates[rows, chosen],

@@ -13,14 +13,7 @@ import numpy as np
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.gestures import is_valid, project
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem, PlanResult
-from vj2_ddim_plugin.planning.checks import (
-    checked_batch,
-    checked_deadline,
-    checked_seed,
-    cost_of,
-    padded_warm_start,
-    require_finite_cost,
-)
+from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.spec import ActionSpec
 
@@ -39,27 +32,21 @@ class RankedPlan(PlanResult):
 class Ranking:
     """Ranks candidates for one problem until its deadline, and keeps the best.
 
-    The clock is watched as DDIM's planner watches it: what is not expected to end in time, by how
-    long it took lately (`pace`), is not begun, and a smaller part of it is tried first.
+    What is not expected to end in time, by how long it took lately (`pace`), is not begun, and a
+    smaller part of it is tried first. The seed is used where the problem brings none; errors name
+    the planner.
     """
 
     def __init__(
-        self,
-        problem: PlanningProblem,
-        spec: ActionSpec,
-        seed: int,  # used where the problem brings none
-        planner: str,  # named in errors
-        pace: Pace,
+        self, problem: PlanningProblem, spec: ActionSpec, seed: int, planner: str, pace: Pace
     ) -> None:
-        self._pace = pace
-        self._deadline = Deadline(checked_deadline(problem), self._pace)
+        self._deadline, self._pace = Deadline(checks.checked_deadline(problem), pace), pace
         self._ended: float | None = None  # when the last round was ranked
         require_free_plan(problem, planner)
-        self._cost = required_cost(problem, planner)
-        self._spec = spec
-        self.batch = checked_batch(problem, problem.context)
-        self.rng = np.random.default_rng(checked_seed(problem, seed))
-        self.warm_start = padded_warm_start(problem.init_action, spec, self.batch)
+        self._cost, self._spec = required_cost(problem, planner), spec
+        self.batch = checks.checked_batch(problem, problem.context)
+        self.rng = np.random.default_rng(checks.checked_seed(problem, seed))
+        self.warm_start = checks.padded_warm_start(problem.init_action, spec, self.batch)
         shape = (self.batch, spec.length, spec.num_channels)
         self._best = self._unprojected = np.zeros(shape, np.float32)
         self._best_cost = np.full(self.batch, np.inf)
@@ -69,17 +56,13 @@ class Ranking:
     def rank(self, candidates: FloatArray) -> FloatArray:
         """Rank one round of `[B, K, L, A]`, not yet projected; their cost after it, `[B, K]`.
 
-        It is infinite for those the deadline left unranked (never the first ones of the first
-        round), and where the planner's cost is NaN. Raises `CostError` where it is finite for no
-        candidate so far.
+        It is infinite for those the deadline left unranked, and where the planner's cost is NaN;
+        where it is finite for none so far, that is a `CostError`.
         """
         if self._ended is not None:
             self._deadline.record("between", self.batch, time.perf_counter() - self._ended)
         cost, first = np.full(candidates.shape[:2], np.inf), 0
-        while first < candidates.shape[1]:
-            size = self._affordable(candidates.shape[1] - first)
-            if size == 0:
-                break
+        while size := self._affordable(candidates.shape[1] - first):
             part = slice(first, first + size)
             cost[:, part] = self._rank(candidates[:, part])
             first += size
@@ -88,17 +71,14 @@ class Ranking:
         return cost
 
     def out_of_time(self) -> bool:
-        """Whether another round is not expected to fit; that is remembered as the reason to stop.
-
-        A round is what lies between two rounds of ranking, and ranking one candidate.
-        """
+        """Whether another round, of one candidate at least, is not expected to fit."""
         if not self._deadline.allows(("between", self.batch, 1), ("rank", self.batch, 1)):
             self._stopped = "deadline"
         return self._stopped == "deadline"
 
     def _affordable(self, num: int) -> int:
         """How many of `num` candidates a problem to rank at once; 0 when not one more fits."""
-        if not self._deadline.is_set:
+        if not (num and self._deadline.is_set):
             return num
         size = min(num, max(1, ROWS_BETWEEN_LOOKS // self.batch))
         remaining = self._deadline.remaining()
@@ -130,16 +110,15 @@ class Ranking:
         started = time.perf_counter()
         projected = onto_valid(candidates, self._spec)
         begun = time.perf_counter()
-        cost = cost_of(self._cost, projected)
+        cost = checks.cost_of(self._cost, projected)
         self._cost_s += time.perf_counter() - begun
         self._num_evaluations += cost.size
-        rows, chosen = np.arange(self.batch), cost.argmin(axis=1)
-        better = cost[rows, chosen] < self._best_cost
-        self._best_cost = np.where(better, cost[rows, chosen], self._best_cost)
-        require_finite_cost(self._best_cost)
-        better = better[:, None, None]
-        self._best = np.where(better, projected[rows, chosen], self._best)
-        self._unprojected = np.where(better, candidates[rows, chosen], self._unprojected)
+        best = np.arange(self.batch), cost.argmin(axis=1)
+        better = (cost[best] < self._best_cost)[:, None, None]
+        self._best_cost = np.minimum(cost[best], self._best_cost)
+        checks.require_finite_cost(self._best_cost)
+        self._best = np.where(better, projected[best], self._best)
+        self._unprojected = np.where(better, candidates[best], self._unprojected)
         self._deadline.record("rank", cost.size, time.perf_counter() - started)
         return cost
 
@@ -172,9 +151,8 @@ def unranked(
 def require_free_plan(problem: PlanningProblem, planner: str) -> None:
     """Raise `ContextError` for a problem that asks for what these planners cannot keep."""
     if problem.frozen_action is not None or problem.constraints is not None:
-        raise ContextError(
-            f"{planner} keeps neither frozen_action nor constraints; leave both None"
-        )
+        message = "keeps neither frozen_action nor constraints; leave both None"
+        raise ContextError(f"{planner} {message}")
 
 
 def required_cost(problem: PlanningProblem, planner: str) -> CostFn:

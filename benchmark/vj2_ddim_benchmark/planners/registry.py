@@ -6,16 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from vj2_ddim_benchmark.amortised.model import load_amortised
+from vj2_ddim_benchmark.amortised import load_amortised
+from vj2_ddim_benchmark.planners import cross_entropy as ce
+from vj2_ddim_benchmark.planners import gradient_descent as descent
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
-from vj2_ddim_benchmark.planners.cross_entropy import (
-    CEM,
-    COVARIANCES,
-    ICEM,
-    CandidateCEM,
-    CandidateCEMSettings,
-    GestureCEM,
-)
 from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer, WarmStarted
 from vj2_ddim_benchmark.planners.description import (
     TUNED_DIR,
@@ -24,11 +18,6 @@ from vj2_ddim_benchmark.planners.description import (
     SearchSpace,
     TunedSettings,
     read_tuned,
-)
-from vj2_ddim_benchmark.planners.gradient_descent import (
-    STARTS,
-    GradientDescent,
-    GradientDescentOptimizer,
 )
 from vj2_ddim_benchmark.planners.population import (
     MPPI,
@@ -58,12 +47,8 @@ LEARNING_RATES = {  # wide enough that the best is not at an edge
 
 def make_ddim(assets: PlannerAssets, settings: TunedSettings) -> DDIMOptimizer:
     """DDIM from the bundle, on the CPU."""
-    own: dict[str, Any] = {
-        "provider": "cpu",
-        "num_threads": assets.num_threads,
-        "seed": assets.seed,
-    }
-    return DDIMOptimizer.from_bundle(assets.path("bundle"), **own, **settings)
+    own = {"provider": "cpu", "num_threads": assets.num_threads, "seed": assets.seed}
+    return DDIMOptimizer.from_bundle(assets.path("bundle"), **{**own, **settings})
 
 
 def ddim(num_candidates: int, suffix: str = "", *, in_quick: bool = True, **how: int) -> Planner:
@@ -88,8 +73,8 @@ def make_ddim_cem(assets: PlannerAssets, settings: TunedSettings) -> StartedOpti
     """DDIM's candidates, then CEM with the elites, smoothing and covariance of its own sweep."""
     recorded = read_tuned(TUNED_DIR, GESTURE_CEM)
     tuned = {name: recorded[name] for name in ("num_elites", "smoothing", "covariance")}
-    how = CandidateCEMSettings(num_samples=16, num_iterations=4, seed=assets.seed, **tuned)
-    return StartedOptimizer(_ranked_ddim(assets), CandidateCEM(assets.action_spec, how))
+    how = ce.CandidateCEMSettings(num_samples=16, num_iterations=4, seed=assets.seed, **tuned)
+    return StartedOptimizer(_ranked_ddim(assets), ce.CandidateCEM(assets.action_spec, how))
 
 
 def make_ddim_adam(assets: PlannerAssets, settings: TunedSettings) -> StartedOptimizer:
@@ -112,12 +97,12 @@ def make_search(
 
 def gradient_descent(
     method: str, steps: int, suffix: str = "", *,
-    num_restarts: int = 1, tried: Sequence[str] = STARTS, in_quick: bool = False,
+    num_restarts: int = 1, tried: Sequence[str] = descent.STARTS, in_quick: bool = False,
 ) -> Planner:  # fmt: skip
     """From one start, of those that are tried, or also from many gestures beside it."""
     return Planner(
         f"gradient-descent-{method}-{steps}{suffix}",
-        partial(make_search, GradientDescentOptimizer, GradientDescent),
+        partial(make_search, descent.GradientDescentOptimizer, descent.GradientDescent),
         {"lr": LEARNING_RATES[method], "start": tried},
         in_quick=in_quick,
         fixed={"method": method, "num_iterations": steps, "num_restarts": num_restarts},
@@ -144,9 +129,9 @@ def gesture_cem(rounds: int, samples: int, in_quick: bool = False) -> Planner:
         "num_elites": (samples // 8, samples // 4),
         "smoothing": (0.3, 0.5, 0.7, 0.9),
         "std": (0.5, 0.8),
-        "covariance": COVARIANCES,
+        "covariance": ce.COVARIANCES,
     }
-    return population(GestureCEM, rounds, samples, search_space, in_quick)
+    return population(ce.GestureCEM, rounds, samples, search_space, in_quick)
 
 
 def make_amortised(kind: str, assets: PlannerAssets, settings: TunedSettings) -> AmortisedOptimizer:
@@ -159,8 +144,7 @@ def make_retrieval(assets: PlannerAssets, settings: TunedSettings) -> RetrievalO
     """Retrieval from the training split."""
     transitions = open_trajectories(assets.path("latents"), assets.action_spec, "train")
     memory = Memory.of(transitions, settings["features"], seed=assets.seed)
-    num_neighbours = settings["num_neighbours"]
-    return RetrievalOptimizer(assets.action_spec, memory, num_neighbours=num_neighbours)
+    return RetrievalOptimizer(assets.action_spec, memory, settings["num_neighbours"])
 
 
 def retrieval(num_neighbours: int) -> Planner:
@@ -205,10 +189,10 @@ REGISTRY: tuple[Planner, ...] = (
     gradient_descent("adam", 10, "-x16", num_restarts=16, tried=("gestures",), in_quick=True),
     gradient_descent("adam", 50),
     gradient_descent("adam", 200),
-    population(CEM, 8, 32, {"num_elites": (4, 8), "smoothing": (0.1, 0.4, 0.7),
-                            "num_knots": (None, 10), "start": POPULATION_STARTS}),
-    population(ICEM, 8, 60, {"noise_beta": (1.0, 2.0, 3.0, 4.0), "std": (0.25, 0.5, 1.0),
-                             "start": POPULATION_STARTS}),
+    population(ce.CEM, 8, 32, {"num_elites": (4, 8), "smoothing": (0.1, 0.4, 0.7),
+                               "num_knots": (None, 10), "start": POPULATION_STARTS}),
+    population(ce.ICEM, 8, 60, {"noise_beta": (1.0, 2.0, 3.0, 4.0), "std": (0.25, 0.5, 1.0),
+                                "start": POPULATION_STARTS}),
     population(MPPI, 8, 32, {"temperature": (1e-6, 1e-5, 1e-4, 1e-3),
                              "noise_std": (0.1, 0.25, 0.5), "num_knots": (None, 25),
                              "start": POPULATION_STARTS}),

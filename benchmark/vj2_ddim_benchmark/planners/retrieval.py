@@ -47,31 +47,21 @@ class Memory:
 
     @classmethod
     def of(
-        cls,
-        transitions: Trajectories,
-        kind: str = "both",
-        *,
-        max_bytes: int = 1 << 30,
-        seed: int = 0,
+        cls, transitions: Trajectories, kind: str = "both", max_bytes: int = 1 << 30, seed: int = 0
     ) -> Memory:
         """Read transitions, chunk by chunk; if too many for `max_bytes`, a random part of them."""
         if not len(transitions):
             raise ConfigError("there are no transitions to retrieve from; give other data")
         state, goal, actions = transitions.gather([0])
-        feature_row, action_row = features_of(state, goal, kind)[0], actions[0]
-        num = min(len(transitions), max_bytes // (feature_row.nbytes + action_row.nbytes))
+        rows = features_of(state, goal, kind)[0], actions[0]
+        each = sum(row.nbytes for row in rows)
+        num = min(len(transitions), max_bytes // each)
         if num < 1:
-            raise ConfigError(
-                f"max_bytes {max_bytes} holds no transition; one takes "
-                f"{feature_row.nbytes + action_row.nbytes} bytes"
-            )
+            raise ConfigError(f"max_bytes {max_bytes} holds no transition; one takes {each} bytes")
         chosen = np.arange(len(transitions))
         if num < len(transitions):
             chosen = np.sort(np.random.default_rng(seed).permutation(chosen)[:num])
-        features, done = (
-            np.empty((num, *row.shape), np.float32) for row in (feature_row, action_row)
-        )
-        memory = cls(features, done, kind)
+        memory = cls(*(np.empty((num, *row.shape), np.float32) for row in rows), kind)
         for first in range(0, num, ROWS_PER_CHUNK):
             part = slice(first, first + ROWS_PER_CHUNK)
             state, goal, memory.actions[part] = transitions.gather(chosen[part])
@@ -79,10 +69,7 @@ class Memory:
         return memory
 
     def nearest(self, state: FloatArray, goal: FloatArray, num: int) -> IntArray:
-        """The rows of lowest squared distance to each of B problems, `[B, num]`, nearest first.
-
-        Of equally near ones the earlier row.
-        """
+        """The rows of lowest squared distance to each of B problems, `[B, num]`, nearest first."""
         asked = features_of(state, goal, self.kind)
         if asked.shape[1] != self.features.shape[1]:
             raise ContextError(
@@ -102,29 +89,25 @@ class Memory:
 
 
 class RetrievalOptimizer:
-    """An `ActionOptimizer` that returns the actions of similar transitions.
+    """An `ActionOptimizer` that returns the actions of the nearest transition.
 
-    Without a cost it returns those of the nearest one. With a cost it ranks those of the
-    `num_neighbours` nearest, and the warm start, and returns the best.
+    With a cost it ranks those of the `num_neighbours` nearest, and the warm start.
     """
 
-    def __init__(
-        self, action_spec: ActionSpec, memory: Memory, *, num_neighbours: int = 16
-    ) -> None:
-        if not 1 <= num_neighbours <= len(memory.actions):
+    def __init__(self, action_spec: ActionSpec, memory: Memory, num_neighbours: int = 16) -> None:
+        most = len(memory.actions)
+        if not 1 <= num_neighbours <= most:
             raise ConfigError(
-                f"num_neighbours must be at least 1 and at most {len(memory.actions)}, the "
-                f"transitions there are; found {num_neighbours}"
+                f"num_neighbours must be at least 1 and at most {most}, the transitions there are; "
+                f"found {num_neighbours}"
             )
         self.action_spec, self.memory = action_spec, memory
-        self.num_neighbours, self.features = num_neighbours, memory.kind
-        self._pace = Pace()
+        self.num_neighbours, self._pace = num_neighbours, Pace()
 
     def optimize(self, problem: PlanningProblem) -> RankedPlan:
         """Plan in one round; `init_action`, when there is a cost, is one candidate more."""
         begun = time.perf_counter()
-        missing = {"state", "goal"} - set(problem.context)
-        if missing:
+        if missing := {"state", "goal"} - set(problem.context):
             raise ContextError(f"retrieval needs {sorted(missing)} in the context")
         state, goal = problem.context["state"], problem.context["goal"]
         if problem.cost is None:

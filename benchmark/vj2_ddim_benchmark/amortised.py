@@ -1,0 +1,276 @@
+"""Amortised planners: latents to the mean and std of a plan in one pass.
+
+They are trained as the denoiser is: its settings, the same examples in the same order. What has no
+meaning without noise (condition dropout, noises an example, the auxiliary loss) is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vj2_ddim_benchmark.model_files import half_weights, read_model, round_weights
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
+from vj2_ddim_training import loop
+from vj2_ddim_training.condition_encoders import LatentEncoder
+from vj2_ddim_training.config import ModelConfig, TrainingConfig
+from vj2_ddim_training.denoisers.dit import DiTDenoiser
+from vj2_ddim_training.examples import Examples
+
+__all__ = ["STD_FLOOR", "AmortisedConfig", "AmortisedModel", "AmortisedTask", "amortised_loss"]
+__all__ += ["gaussian_nll", "load_amortised", "save_amortised", "train_amortised"]
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of a phase, how much of it is done, and how much there is."""
+
+KINDS = ("regression", "gaussian")
+STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 64
+NUM_LOOKED_AT = 5000  # examples that decide the latents' statistics, as in the denoiser's training
+BETA = 1.0  # the means learn as fast as those of regression; with 0 they hardly learn at all
+FORMAT = "vj2-ddim amortised planner 1"
+FIELDS: dict[str, type] = {
+    **dict.fromkeys(("config", "action_spec", "condition", "weights", "training"), dict),
+    "provenance": dict,
+    "data_fingerprint": str,
+}
+
+
+@dataclass(frozen=True)
+class AmortisedConfig(Settings):
+    """What is built. All of it is stored in the file."""
+
+    kind: str = setting("regression", "Which loss it is trained with.", choices=KINDS)
+    d_model: int = setting(128, "Width of the condition tokens.", low=1)
+    nhead: int = setting(4, "Attention heads; must divide `d_model`.", low=1)
+    condition_layers: int = setting(2, "Layers that mix latent patches.", low=0)
+    condition_tokens: int = setting(16, "Tokens that latents are gathered into.", low=1)
+    head_width: int = setting(512, "Width of the two layers that read the tokens.", low=1)
+
+    @classmethod
+    def like(cls, kind: str, denoiser: ModelConfig, action_spec: ActionSpec) -> AmortisedConfig:
+        """The denoiser's condition encoder, and a head of about as many weights as it has."""
+        if denoiser.condition != "latents":
+            raise ConfigError(
+                f"the denoiser to be compared with must have condition 'latents'; found "
+                f"{denoiser.condition!r}"
+            )
+        rows, channels = action_spec.diffused_shape
+        width, heads, tokens = denoiser.d_model, denoiser.nhead, denoiser.condition_tokens
+        with torch.random.fork_rng(devices=[]):  # only its size is of interest
+            network = DiTDenoiser(
+                rows, channels, width, denoiser.num_layers, heads, conditional=True
+            )
+        wanted = sum(weight.numel() for weight in network.parameters())
+        read = tokens * width + 2 * rows * channels  # read * head + head^2 = wanted, but for biases
+        head = max(1, round((math.sqrt(read**2 + 4 * wanted) - read) / 2))
+        return cls(kind, width, heads, denoiser.condition_layers, tokens, head)
+
+
+class AmortisedModel(nn.Module):
+    """The denoiser's condition encoder, and a head that reads all of its tokens at once.
+
+    What it predicts is the array that is diffused, normalized.
+    """
+
+    def __init__(
+        self, config: AmortisedConfig, spec: ActionSpec, input_shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        super().__init__()
+        self.config, self.action_spec, shapes = config, spec, dict(input_shapes)
+        tokens, d_model, width = config.condition_tokens, config.d_model, config.head_width
+        self.condition = ConditionSpec("latents", shapes, tokens, d_model)
+        layers = config.condition_layers
+        self.encoder = LatentEncoder(shapes, d_model, layers, config.nhead, tokens)
+        rows, channels = spec.diffused_shape
+        self.head = nn.Sequential(
+            nn.LayerNorm(d_model),
+            nn.Flatten(),
+            nn.Linear(tokens * d_model, width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(width, width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(width, 2 * rows * channels),
+            nn.Unflatten(1, (2, rows, channels)),
+        )
+
+    def forward(self, state: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and logarithm of the std, `[B, M, C]` each, of latents `[B, N, D]`.
+
+        The latter means something for kind `gaussian` only, and stays above `STD_FLOOR`.
+        """
+        mean, free = self.head(self.encoder(state, goal)).unbind(dim=1)
+        return mean, torch.logaddexp(free, torch.full_like(free, math.log(STD_FLOOR)))
+
+    @torch.inference_mode()
+    def predict(self, context: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
+        """Mean and std, `[B, M, C]` each, of `state` and `goal`; numpy in and out, on the CPU.
+
+        One problem at a time, so that rounding does not depend on the batch.
+        """
+        state, goal = torch.from_numpy(context["state"]), torch.from_numpy(context["goal"])
+        rows = [self(state[[row]], goal[[row]]) for row in range(len(state))]
+        mean, std = torch.cat([mean for mean, _ in rows]), torch.cat([std.exp() for _, std in rows])
+        return mean.numpy(), std.numpy()
+
+
+def save_amortised(
+    model: AmortisedModel, path: Path | str, *,
+    data_fingerprint: str, training: Mapping[str, Any], provenance: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Write one file, whole or not at all; weights in half precision, as training rounded them."""
+    contents = {
+        "format": FORMAT,
+        "config": model.config.to_dict(),
+        "action_spec": model.action_spec.to_dict(),
+        "condition": model.condition.to_dict(),
+        "weights": half_weights(model),
+        "training": dict(training),
+        "provenance": dict(provenance),
+        "data_fingerprint": data_fingerprint,
+    }
+    loop.save_atomically(contents, Path(path))
+
+
+def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
+    """Read a model (of any kind if None) on the CPU; `CheckpointError` names file and field."""
+    contents = read_model(Path(path), FORMAT, FIELDS)
+    try:
+        config = AmortisedConfig.from_dict(contents["config"])
+        condition = ConditionSpec.from_dict(contents["condition"])
+        spec = ActionSpec.from_dict(contents["action_spec"])
+        model = AmortisedModel(config, spec, condition.inputs)
+        model.load_state_dict(contents["weights"])
+    except (VJ2DDIMError, KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(
+            f"{path}: the fields of this model do not fit one another ({reason}); train it again"
+        ) from error
+    if model.condition != condition:
+        what = f"the field 'condition' says {condition}, the model has {model.condition}"
+        raise CheckpointError(f"{path}: {what}; train it again")
+    broken = [name for name, value in contents["weights"].items() if not value.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{path}: {broken[0]} is not finite; training diverged, train again")
+    if kind not in (None, config.kind):
+        what = f"holds a model of kind {config.kind!r}, expected {kind!r}"
+        raise CheckpointError(f"{path}: {what}; give the other file")
+    return model.eval()
+
+
+def train_amortised(
+    kind: str, examples: Examples, denoiser: ModelConfig, training: TrainingConfig,
+    out: Path | str, progress: Progress = lambda phase, done, total: None,
+) -> AmortisedModel:  # fmt: skip
+    """Make a model and write it to a file; deterministic in `training.seed`.
+
+    The denoiser's configuration decides the size. Beside `out` a state is kept until the end: what
+    stopped halfway goes on, bit for bit, when the same call is made again. The model returned is
+    that of averaged weights, on the CPU, rounded to half precision as its file holds them.
+    """
+    begun, state = time.perf_counter(), Path(f"{out}.training")
+    if set(examples.input_shapes) != {"state", "goal"} or not len(examples):
+        raise ConfigError(
+            f"an amortised model is trained on examples with the inputs 'state' and 'goal'; found "
+            f"{len(examples)} examples with {sorted(examples.input_shapes)}"
+        )
+    config = AmortisedConfig.like(kind, denoiser, examples.action_spec)
+    if training.num_threads:
+        torch.set_num_threads(training.num_threads)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        model = AmortisedModel(config, examples.action_spec, examples.input_shapes)
+    steps = _loop(AmortisedTask(model, examples, training), training, progress)
+    made_of = {"config": config.to_dict(), "training": training.to_dict()}
+    loop.run_resumably(steps, state, {**made_of, "data": examples.data_fingerprint})
+    averaged: AmortisedModel = steps.model.cpu().eval()  # type: ignore[assignment]
+    round_weights(averaged)
+    provenance = {
+        "version": version("vj2-ddim-plugin"),
+        "torch": str(torch.__version__),
+        "num_examples": len(examples),
+        "training_seconds": time.perf_counter() - begun,
+        "loss_by_epoch": steps.epoch_losses,
+    }
+    save_amortised(
+        averaged, out, provenance=provenance, training=training.to_dict(),
+        data_fingerprint=examples.data_fingerprint,
+    )  # fmt: skip
+    state.unlink(missing_ok=True)
+    return averaged
+
+
+class AmortisedTask(loop.StatelessTask):
+    """A batch a step, of all examples, each epoch in the order that the denoiser sees."""
+
+    def __init__(self, model: AmortisedModel, examples: Examples, training: TrainingConfig) -> None:
+        looked_at = examples.batch(np.arange(min(NUM_LOOKED_AT, len(examples))))
+        model.encoder.set_statistics(torch.from_numpy(looked_at.inputs["state"]))
+        self.device = loop.choose_device(training.device)
+        self.model: nn.Module = model.to(self.device)
+        self.kind, self.examples, self.training = model.config.kind, examples, training
+        self.epoch_length = math.ceil(training.epoch_share * len(examples))
+        self.steps_per_epoch = math.ceil(self.epoch_length / training.batch_size)
+        self.total_steps = training.num_epochs * self.steps_per_epoch
+        self._epoch, self._known = -1, np.arange(0)
+
+    def loss(self, step: int) -> Tensor:
+        """Of the batch of this step."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        first = batch * self.training.batch_size
+        chosen = self._order(epoch)[first : first + self.training.batch_size]
+        _, original, inputs = self.examples.batch(chosen)
+        here = {name: torch.from_numpy(z).float().to(self.device) for name, z in inputs.items()}
+        wanted = torch.from_numpy(original).float().to(self.device)
+        return amortised_loss(self.kind, wanted, *self.model(**here))
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """The examples of an epoch; the latest one's are kept."""
+        if self._epoch != epoch:
+            rng = np.random.default_rng((self.training.seed, epoch))
+            self._epoch, self._known = epoch, rng.permutation(len(self.examples))
+        return self._known[: self.epoch_length]
+
+
+def _loop(task: AmortisedTask, training: TrainingConfig, progress: Progress) -> loop.TrainingLoop:
+    decay, phase = training.weight_decay, f"train the {task.kind} planner"
+    optimizer = torch.optim.AdamW(task.model.parameters(), lr=training.lr, weight_decay=decay)
+    share = loop.warmup_cosine(task.total_steps, training.warmup_share)
+    return loop.TrainingLoop(
+        task, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share),
+        clip_norm=training.clip_norm, ema_decay=training.ema_decay,
+        progress=lambda done, total, line: progress(phase, done, total),
+    )  # fmt: skip
+
+
+def gaussian_nll(original: Tensor, mean: Tensor, log_std: Tensor, beta: float = 0.0) -> Tensor:
+    """Mean negative log likelihood of independent Gaussians, constant included, in nats an entry.
+
+    The gradient of a mean is divided by its std squared, so that entries of small spread win. Each
+    may be weighted by std^(2 * beta), a constant, which moves no optimum; 1 gives the means the
+    gradient of the squared error. Seitzer et al. (2022), "On the pitfalls of heteroscedastic
+    uncertainty estimation with probabilistic neural networks".
+    """
+    error = (original - mean) * (-log_std).exp()
+    nll = 0.5 * error.square() + log_std + 0.5 * math.log(2 * math.pi)
+    return (nll * (2 * beta * log_std.detach()).exp()).mean()
+
+
+def amortised_loss(kind: str, original: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Mean squared error for `regression`, likelihood for `gaussian`; a scalar."""
+    if kind == "regression":
+        return functional.mse_loss(mean, original)
+    return gaussian_nll(original, mean, log_std, BETA)

@@ -1,1 +1,0 @@
-"""Amortised planning without diffusion: regression and a Gaussian, from what the denoiser sees."""
