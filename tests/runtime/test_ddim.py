@@ -193,16 +193,14 @@ def test_clipping_that_does_not_bite_changes_nothing():
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
-def test_eta_out_of_range_is_refused(eta):
+def test_eta_out_of_range_or_without_noise_is_refused(eta):
+    schedule = make_schedule()
     with pytest.raises(ScheduleError, match="eta must be in"):
-        ddim_step(normal(), normal(), 5, 4, make_schedule(), eta=eta, noise=normal())
-
-
-def test_eta_without_noise_is_refused():
+        ddim_step(normal(), normal(), 5, 4, schedule, eta=eta, noise=normal())
     with pytest.raises(ScheduleError, match="noise"):
-        ddim_step(normal(), normal(), 5, 4, make_schedule(), eta=0.5)
+        ddim_step(normal(), normal(), 5, 4, schedule, eta=0.5)
     with pytest.raises(ScheduleError, match="noise"):
-        ddim_sample(make_denoiser(make_schedule()), normal(), make_schedule(), 5, eta=0.5)
+        ddim_sample(make_denoiser(schedule), normal(), schedule, 5, eta=0.5)
 
 
 @pytest.mark.parametrize("timestep", [0, 17, 500, 999])
