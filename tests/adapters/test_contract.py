@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from builders.adapters import RIGS, Answer, DINOWMRig, JEPAWMsRig, Recorder, gaussian_optimizer
+from builders.adapters import (
+    RIGS,
+    Answer,
+    DINOWMRig,
+    JEPAWMsRig,
+    Recorder,
+    VJEPA2Rig,
+    gaussian_optimizer,
+)
 
 from vj2_ddim_plugin.adapters.base import HostPlanner
 from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
@@ -151,6 +159,27 @@ def test_what_is_no_optimizer_and_settings_of_another_are_refused(rig):
         rig.make(gaussian_optimizer(rig.spec), **own)
     with pytest.raises(ConfigError, match="rows_per_chunk must be at least 1"):
         VJ2GUIPlanner(gaussian_optimizer(rig.spec), rows_per_chunk=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "forget", "sent"),
+    [
+        (JEPAWMsRig, {"num_act_stepped": 1}, lambda it: it.set_objective(it.objective), 2),
+        (VJEPA2Rig, {}, lambda it: it.forget(), 1),
+    ],
+)
+def test_the_rest_of_a_plan_starts_the_next_one_until_a_new_goal(kind, settings, forget, sent):
+    rig, recorder = kind(), Recorder(gaussian_optimizer(kind.spec))
+    warm, cold = (rig.make(recorder, warm_start=is_warm, **settings) for is_warm in (True, False))
+    rig.plan(warm)
+    assert recorder.problem.init_action is None
+    rest = warm.last_result.actions[:, sent:]
+    rig.plan(warm)
+    np.testing.assert_array_equal(recorder.problem.init_action, rest)
+    forget(warm)
+    for planner in (warm, cold, cold):
+        rig.plan(planner)
+        assert recorder.problem.init_action is None
 
 
 CONFIGURED = pytest.mark.parametrize("kind", [DINOWMRig, JEPAWMsRig], ids=lambda rig: rig.host)

@@ -151,23 +151,6 @@ def test_plans_keep_to_max_norms_and_what_is_ranked_is_what_is_clipped():
     assert one[:, 2].abs().max() <= 0.1 < one[:, [0, 1, 3]].abs().max()
 
 
-def test_the_rest_of_a_plan_starts_the_next_one_until_a_new_goal():
-    recorder = Recorder(gaussian_optimizer(SPEC))
-    planner = make_planner(recorder, warm_start=True, num_act_stepped=1)
-    planner.plan(latents(1))
-    assert recorder.problem.init_action is None
-    rest = planner.last_result.actions[:, FRAMESKIP:]
-    planner.plan(latents(1))
-    np.testing.assert_array_equal(recorder.problem.init_action, rest)
-    planner.set_objective(planner.objective)
-    planner.plan(latents(1))
-    assert recorder.problem.init_action is None
-    cold = Recorder(gaussian_optimizer(SPEC))
-    for _ in range(2):
-        make_planner(cold, num_act_stepped=1).plan(latents(1))
-        assert cold.problem.init_action is None
-
-
 def test_what_does_not_fit_is_named():
     with pytest.raises(ConfigError, match="call set_objective before plan"):
         JEPAWMsPlanner(gaussian_optimizer(SPEC), Model().unroll, ACTION_DIM).plan(latents(1))

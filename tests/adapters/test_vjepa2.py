@@ -137,20 +137,6 @@ def test_another_objective_and_a_world_model_that_norms():
         assert recorder.costs[0, index] == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_the_rest_of_a_plan_starts_the_next_one_until_it_is_forgotten():
-    recorder = Recorder(gaussian_optimizer(ARM))
-    cem = VJEPA2CEM(recorder, warm_start=True)
-    arguments = (*scene()[:3], WorldModel(), 2)
-    cem(*arguments)
-    assert recorder.problem.init_action is None
-    rest = cem.last_result.actions[:, 1:]
-    cem(*arguments)
-    np.testing.assert_array_equal(recorder.problem.init_action, rest)
-    cem.forget()
-    cem(*arguments)
-    assert recorder.problem.init_action is None
-
-
 def test_context_is_the_two_frames():
     answer = Answer(ARM, np.zeros((1, 2, 7)))
     frame, pose, goal = scene()

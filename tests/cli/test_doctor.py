@@ -22,19 +22,14 @@ from vj2_ddim_plugin.onnx.session import available_providers, why_not
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
-@pytest.fixture
-def app():
-    app = typer.Typer()
-    app.command()(commands.doctor)
-    return app
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return make_bundle(tmp_path_factory.mktemp("bundles") / "bundle")
 
 
-def run(app, *arguments):
+def run(*arguments):
+    app = typer.Typer()
+    app.command()(commands.doctor)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -80,9 +75,6 @@ def test_a_provider_that_computes_wrongly_does_not_run(monkeypatch):
 
     monkeypatch.setattr(commands, "OnnxGraph", Wrong)
     assert "1 + 1 = [3.0, 3.0]" in examine()["providers"]["cpu"]
-
-
-def test_the_tiny_graph_is_sound():
     tiny = onnxruntime.InferenceSession(commands.TINY_GRAPH, providers=["CPUExecutionProvider"])
     (entry,) = tiny.get_inputs()
     assert (entry.name, entry.shape, entry.type) == ("x", [2], "tensor(float)")
@@ -119,14 +111,14 @@ def test_a_bundle_is_timed(folder, tmp_path):
         time_one_plan(tmp_path)
 
 
-def test_a_broken_bundle_does_not_hide_what_the_machine_can_do(app, tmp_path):
-    done = run(app, "--bundle", tmp_path)
+def test_a_broken_bundle_does_not_hide_what_the_machine_can_do(tmp_path):
+    done = run("--bundle", tmp_path)
     assert isinstance(done.exception, BundleError)
     assert "processor" in done.output
 
 
-def test_the_table_and_the_file_say_the_same(app, folder, tmp_path):
-    done = run(app, "--bundle", folder, "--json", tmp_path / "found.json")
+def test_the_table_and_the_file_say_the_same(folder, tmp_path):
+    done = run("--bundle", folder, "--json", tmp_path / "found.json")
     assert done.exit_code == 0
     found = json.loads((tmp_path / "found.json").read_text())
     assert set(found) >= {"versions", "providers", "environment", "extras", "bundle"}
@@ -136,10 +128,10 @@ def test_the_table_and_the_file_say_the_same(app, folder, tmp_path):
             assert name in done.output
 
 
-def test_what_is_required_and_does_not_run_is_an_error_with_the_cause(app, monkeypatch):
-    assert run(app, "--require", "cpu").exit_code == 0
+def test_what_is_required_and_does_not_run_is_an_error_with_the_cause(monkeypatch):
+    assert run("--require", "cpu").exit_code == 0
     monkeypatch.setattr(commands, "why_not", lambda name: f"no {name} here")
-    done = run(app, "--require", "cpu", "--require", "cuda")
+    done = run("--require", "cpu", "--require", "cuda")
     assert isinstance(done.exception, ProviderError)
     assert "require='cuda': it does not run: no cuda here" in str(done.exception)
     assert "no tensorrt here" in done.output  # the table is there all the same
@@ -160,9 +152,9 @@ def test_on_the_command_line_errors_name_the_option(provider, message, monkeypat
         commands.doctor(require=[provider])
 
 
-def test_a_bundle_is_timed_as_it_is_asked_for(app, folder):
-    assert run(app, "--bundle", folder, "--provider", "cpu", "--num-threads", 1).exit_code == 0
-    done = run(app, "--bundle", folder, "--num-threads", 0)
+def test_a_bundle_is_timed_as_it_is_asked_for(folder):
+    assert run("--bundle", folder, "--provider", "cpu", "--num-threads", 1).exit_code == 0
+    done = run("--bundle", folder, "--num-threads", 0)
     assert "num_threads must be at least 1; found 0" in str(done.exception)
 
 
