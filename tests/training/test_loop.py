@@ -36,13 +36,8 @@ class NoValidation:
 
 def make_trainer(folder, model=None, examples=None, **config):
     settings = {"num_epochs": 2, "batch_size": 4, "device": "cpu", "num_validation": 2, **config}
-    return Trainer(
-        model or make_model(),
-        TrainingConfig(**settings),
-        examples or make_examples(12),
-        NoValidation(),
-        RunFolder(folder),
-    )
+    model, examples = model or make_model(), examples or make_examples(12)
+    return Trainer(model, TrainingConfig(**settings), examples, NoValidation(), RunFolder(folder))
 
 
 def weights_of(module):
@@ -75,10 +70,8 @@ def test_average_by_hand(tmp_path):
     average = {name: weight.double() for name, weight in seen[0].items()}
     for count, current in enumerate(seen[1:], start=1):
         decay = min(0.5, (1 + count) / (10 + count))
-        average = {
-            name: decay * average[name] + (1 - decay) * weight.double()
-            for name, weight in current.items()
-        }
+        for name, weight in current.items():
+            average[name] = decay * average[name] + (1 - decay) * weight.double()
     assert len(seen) == 12
     found = trainer.checkpoint().model.state_dict()
     for name, weight in average.items():
@@ -89,9 +82,8 @@ def test_average_by_hand(tmp_path):
 def test_learning_rate_warms_up_and_falls_as_a_cosine_by_hand(tmp_path):
     trainer = make_trainer(tmp_path, num_epochs=4, warmup_share=0.25, lr=0.1)
     used = [trainer.loop.optimizer.param_groups[0]["lr"]]  # of the step to come
-    trainer.loop.progress = lambda done, total, line: used.append(
-        trainer.loop.optimizer.param_groups[0]["lr"]
-    )
+    groups = trainer.loop.optimizer.param_groups
+    trainer.loop.progress = lambda done, total, line: used.append(groups[0]["lr"])
     trainer.run()
     expected = [0.1 / 3, 0.2 / 3, 0.1]
     expected += [0.05 * (1 + math.cos(math.pi * i / 9)) for i in range(10)]

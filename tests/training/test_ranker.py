@@ -1,6 +1,7 @@
 """A ranker learns the order that a cost gives, from its candidates to its file."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -40,6 +41,15 @@ LEARNS = dataclasses.replace(
 SPEC = make_spec()
 
 
+def train_tiny(model, cost=distance, config=TINY, progress=None, **settings):
+    return train_ranker(model, make_examples(8), cost, config, progress, **settings)
+
+
+def assert_same_weights(ranker, weights):
+    for name, weight in ranker.state_dict().items():
+        torch.testing.assert_close(weight, weights[name], rtol=0, atol=0)
+
+
 @pytest.fixture(scope="module")
 def model():
     return make_model("sketch")
@@ -52,7 +62,7 @@ def trained(model):
 
 @pytest.fixture
 def quick(model):
-    return train_ranker(model, make_examples(8), distance, TINY)
+    return train_tiny(model)
 
 
 def test_it_ranks_candidates_of_problems_it_never_saw(model, trained):
@@ -88,15 +98,11 @@ def test_the_same_seed_gives_the_same_ranker_and_leaves_the_model_and_torch_alon
     torch.manual_seed(123)
     expected = torch.rand(3)
     torch.manual_seed(123)
-    again = train_ranker(model, make_examples(8), distance, TINY)
+    again = train_tiny(model)
     torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
-    for name, weight in quick.ranker.state_dict().items():
-        torch.testing.assert_close(again.ranker.state_dict()[name], weight, rtol=0, atol=0)
-    for name, weight in model.state_dict().items():
-        torch.testing.assert_close(weight, before[name], rtol=0, atol=0)
-    other = train_ranker(
-        model, make_examples(8), distance, dataclasses.replace(TINY, seed=1)
-    ).ranker.state_dict()
+    assert_same_weights(quick.ranker, again.ranker.state_dict())
+    assert_same_weights(model, before)
+    other = train_tiny(model, config=dataclasses.replace(TINY, seed=1)).ranker.state_dict()
     assert any((other[name] != weight).any() for name, weight in quick.ranker.state_dict().items())
 
 
@@ -116,34 +122,27 @@ def test_interrupted_and_resumed_it_is_the_same_and_no_cost_is_asked_twice(model
         asked.append(len(candidates))
         return distance(context, candidates)
 
-    def train(progress=None, **settings):
-        return train_ranker(
-            model, make_examples(8), cost, config, progress, keep=keep, **settings
-        )  # fmt: skip
-
+    train = functools.partial(train_tiny, model, cost, config, keep=keep)
     expected = train()
     for step in (1, 2, 3, 5, 6):
         file = tmp_path / f"{step}.resume"
         with pytest.raises(KeyboardInterrupt):
-            train(interrupt_at("train the ranker", step), resume_file=file)
+            train(progress=interrupt_at("train the ranker", step), resume_file=file)
         asked.clear()
         found = train(resume_file=file)
         assert asked == []
         assert found.metrics == expected.metrics
-        for name, weight in expected.ranker.state_dict().items():
-            torch.testing.assert_close(found.ranker.state_dict()[name], weight, rtol=0, atol=0)
+        assert_same_weights(expected.ranker, found.ranker.state_dict())
 
 
 def test_another_training_is_not_taken_up(model, tmp_path):
     file = tmp_path / "a.resume"
-    train_ranker(model, make_examples(8), distance, TINY, resume_file=file)
+    train_tiny(model, resume_file=file)
     with pytest.raises(CheckpointError, match=r"other settings.*'lr'"):
-        train_ranker(
-            model, make_examples(8), distance, dataclasses.replace(TINY, lr=1.0), resume_file=file
-        )
+        train_tiny(model, config=dataclasses.replace(TINY, lr=1.0), resume_file=file)
     file.write_bytes(b"half")
     with pytest.raises(CheckpointError, match=r"cannot be taken up.*Delete it"):
-        train_ranker(model, make_examples(8), distance, TINY, resume_file=file)
+        train_tiny(model, resume_file=file)
 
 
 def test_success_chooses_the_epoch(model):
@@ -155,32 +154,23 @@ def test_success_chooses_the_epoch(model):
         seen.append({name: weight.clone() for name, weight in ranker.state_dict().items()})
         return {"success": [0.1, 0.9, 0.5, 0.9][len(seen) - 1]}
 
-    found = train_ranker(model, make_examples(8), distance, config, keep="best", success=success)
+    found = train_tiny(model, config=config, keep="best", success=success)
     assert found.metrics["success"] == 0.9
-    for name, weight in found.ranker.state_dict().items():
-        torch.testing.assert_close(weight, seen[1][name], rtol=0, atol=0)
-    last = train_ranker(model, make_examples(8), distance, config).ranker.state_dict()
-    for name, weight in last.items():  # measuring changes nothing
-        torch.testing.assert_close(weight, seen[2][name], rtol=0, atol=0)
+    assert_same_weights(found.ranker, seen[1])
+    assert_same_weights(train_tiny(model, config=config).ranker, seen[2])  # unchanged by measuring
 
 
 def test_without_a_measure_the_share_of_cheapest_picked_chooses(model, monkeypatch):
     told = iter([0.2, 0.7, 0.7, 0.1, 0.7])
-    monkeypatch.setattr(
-        "vj2_ddim_training.ranker.training.measure_ranker",
-        lambda ranker, judged: {"best_in_1": next(told)},
-    )
-    config = dataclasses.replace(TINY, num_epochs=4)
-    found = train_ranker(model, make_examples(8), distance, config, keep="best")
+    training = "vj2_ddim_training.ranker.training"
+    monkeypatch.setattr(f"{training}.measure_ranker", lambda *asked: {"best_in_1": next(told)})
+    found = train_tiny(model, config=dataclasses.replace(TINY, num_epochs=4), keep="best")
     assert found.metrics == {"best_in_1": 0.7}  # of the later of the two
     assert next(told, None) is None
     with pytest.raises(ConfigError, match=r"keep='best' needs.*held_out_share of 0.0"):
-        train_ranker(
-            model, make_examples(8), distance, dataclasses.replace(TINY, held_out_share=0.0),
-            keep="best",
-        )  # fmt: skip
+        train_tiny(model, config=dataclasses.replace(TINY, held_out_share=0.0), keep="best")
     with pytest.raises(ConfigError, match="keep 'first' is unknown"):
-        train_ranker(model, make_examples(8), distance, TINY, keep="first")
+        train_tiny(model, keep="first")
 
 
 # Candidates.
@@ -211,11 +201,11 @@ def test_the_cost_is_asked_of_valid_gestures_and_the_ranker_shown_the_same(model
 
 def test_a_cost_of_the_wrong_shape_or_one_that_tells_nothing_is_named(model):
     with pytest.raises(CostError, match=r"cost returned shape \(8,\).*\[B, K\] = \(8, 6\)"):
-        train_ranker(model, make_examples(8), lambda context, plans: np.zeros(8), TINY)
+        train_tiny(model, lambda context, plans: np.zeros(8))
     with pytest.raises(CostError, match="hardly differs"):
-        train_ranker(model, make_examples(8), lambda c, plans: np.ones(plans.shape[:2]), TINY)
+        train_tiny(model, lambda context, plans: np.ones(plans.shape[:2]))
     with pytest.raises(CostError, match="finite for no candidate"):
-        train_ranker(model, make_examples(8), lambda c, p: np.full(p.shape[:2], np.nan), TINY)
+        train_tiny(model, lambda context, plans: np.full(plans.shape[:2], np.nan))
 
 
 def test_an_unconditional_model_has_no_ranker():
@@ -259,9 +249,8 @@ def test_measures_of_a_ranker_that_is_right_and_of_one_that_is_wrong(model):
     with torch.no_grad():
         predicted = ranker.rank(diffused, condition).numpy()
     right = JudgedCandidates(condition.numpy(), diffused.numpy(), predicted)
-    assert measure_ranker(ranker, right) == pytest.approx(
-        {"spearman": 1.0, "best_in_1": 1.0, "best_in_2": 1.0, "best_in_4": 1.0}
-    )
+    perfect = {"spearman": 1.0, "best_in_1": 1.0, "best_in_2": 1.0, "best_in_4": 1.0}
+    assert measure_ranker(ranker, right) == pytest.approx(perfect)
     wrong = measure_ranker(ranker, right._replace(cost=-predicted))
     assert wrong["spearman"] == pytest.approx(-1.0)
     assert wrong["best_in_4"] == 0.0
@@ -293,8 +282,7 @@ def test_a_ranker_comes_back_from_its_file(model, quick, tmp_path):
     assert (read.metrics, read.provenance) == (quick.metrics, quick.provenance)
     assert read.data_fingerprint == make_examples(8).data_fingerprint
     assert read.ranker.config == TINY
-    for name, weight in quick.ranker.state_dict().items():
-        torch.testing.assert_close(read.ranker.state_dict()[name], weight, rtol=0, atol=0)
+    assert_same_weights(quick.ranker, read.ranker.state_dict())
 
 
 def test_it_belongs_to_one_model(model, quick, tmp_path):
@@ -312,17 +300,18 @@ def test_files_that_are_no_ranker_are_named(model, quick, tmp_path):
     path.write_bytes(b"no")
     with pytest.raises(CheckpointError, match="cannot be opened"):
         load_ranker(path, model)
-    torch.save({"format": "something else"}, path)
-    with pytest.raises(CheckpointError, match="is not a ranker"):
-        load_ranker(path, model)
     save_ranker(quick, path)
     content = torch.load(path, weights_only=True)
-    torch.save({name: value for name, value in content.items() if name != "metrics"}, path)
-    with pytest.raises(CheckpointError, match=r"lacks the fields \['metrics'\]"):
-        load_ranker(path, model)
-    torch.save({**content, "config": {**content["config"], "width": 32}}, path)
-    with pytest.raises(CheckpointError, match="do not fit one another"):
-        load_ranker(path, model)
+    lacking = {name: value for name, value in content.items() if name != "metrics"}
+    wider = {**content, "config": {**content["config"], "width": 32}}
+    for wrong, said in (
+        ({"format": "something else"}, "is not a ranker"),
+        (lacking, r"lacks the fields \['metrics'\]"),
+        (wider, "do not fit one another"),
+    ):
+        torch.save(wrong, path)
+        with pytest.raises(CheckpointError, match=said):
+            load_ranker(path, model)
 
 
 @pytest.mark.parametrize(

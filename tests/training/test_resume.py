@@ -197,14 +197,9 @@ def test_a_real_ctrl_c_ends_the_process_and_leaves_a_checkpoint(tmp_path):
         "from vj2_ddim_plugin.cli import main\n"
         "main(['train', *sys.argv[2:]])\n"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code, "train", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    command = [sys.executable, "-c", code, "train", *arguments]
+    settings = {"env": {**os.environ, "OMP_NUM_THREADS": "1"}, "timeout": 60, "text": True}
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, **settings)
     assert found.returncode != 0
     assert "Traceback" not in found.stderr
     assert not (tmp_path / "run" / "run.lock").exists()

@@ -33,9 +33,8 @@ HOLDS = (
 def holder(folder):
     """Another process that holds the folder."""
     command = [sys.executable, "-c", HOLDS, str(folder.folder)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
         assert process.stdout.readline() == "held\n"
         yield process
         process.kill()
@@ -98,9 +97,9 @@ def test_an_existing_run_needs_resume_or_overwrite(folder):
     with claim(folder):
         folder.checkpoint.write_bytes(b"weights")
         folder.metrics.write_text("{}\n")
-    with pytest.raises(
-        ConfigError, match=r"already holds a run.*resume=True.*overwrite=True.*save_dir"
-    ):
+        (folder.folder / "notes.txt").write_text("mine")
+    said = r"already holds a run.*resume=True.*overwrite=True.*save_dir"
+    with pytest.raises(ConfigError, match=said):
         claim(folder).__enter__()
     with claim(folder, resume=True):
         assert folder.checkpoint.read_bytes() == b"weights"
@@ -108,26 +107,14 @@ def test_an_existing_run_needs_resume_or_overwrite(folder):
     with claim(folder, overwrite=True):
         assert not folder.checkpoint.exists()
         assert not folder.metrics.exists()
+    assert (folder.folder / "notes.txt").read_text() == "mine"  # no part of a run
 
 
-def test_overwrite_leaves_what_is_no_part_of_a_run(folder):
-    with claim(folder):
-        folder.checkpoint.write_bytes(b"weights")
-        (folder.folder / "notes.txt").write_text("mine")
-    with claim(folder, overwrite=True):
-        pass
-    assert (folder.folder / "notes.txt").read_text() == "mine"
-
-
-def test_nothing_to_resume(folder):
-    with pytest.raises(
-        ConfigError, match=r"checkpoint.pt: nothing to resume; leave out resume=True"
-    ):
+def test_nothing_to_resume_and_nothing_to_overwrite(folder):
+    said = r"checkpoint.pt: nothing to resume; leave out resume=True"
+    with pytest.raises(ConfigError, match=said):
         claim(folder, resume=True).__enter__()
     assert not folder.folder.exists()
-
-
-def test_overwrite_of_nothing_is_fine(folder):
     with claim(folder, overwrite=True):
         assert folder.folder.is_dir()
 
