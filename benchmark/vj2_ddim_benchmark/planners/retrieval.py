@@ -89,10 +89,7 @@ class Memory:
 
 
 class RetrievalOptimizer:
-    """An `ActionOptimizer` that returns the actions of the nearest transition.
-
-    With a cost it ranks those of the `num_neighbours` nearest, and the warm start.
-    """
+    """An `ActionOptimizer` that returns what was done nearest; with a cost, of the nearest."""
 
     def __init__(self, action_spec: ActionSpec, memory: Memory, num_neighbours: int = 16) -> None:
         most = len(memory.actions)
