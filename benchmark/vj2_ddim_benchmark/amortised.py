@@ -42,11 +42,7 @@ STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 6
 NUM_LOOKED_AT = 5000  # examples that decide the latents' statistics, as in the denoiser's training
 BETA = 1.0  # the means learn as fast as those of regression; with 0 they hardly learn at all
 FORMAT = "vj2-ddim amortised planner 1"
-FIELDS: dict[str, type] = {
-    **dict.fromkeys(("config", "action_spec", "condition", "weights", "training"), dict),
-    "provenance": dict,
-    "data_fingerprint": str,
-}
+FIELDS = ("config", "action_spec", "condition", "weights", "training", "provenance")  # mappings
 
 
 @dataclass(frozen=True)
@@ -64,16 +60,13 @@ class AmortisedConfig(Settings):
     def like(cls, kind: str, denoiser: ModelConfig, action_spec: ActionSpec) -> AmortisedConfig:
         """The denoiser's condition encoder, and a head of about as many weights as it has."""
         if denoiser.condition != "latents":
-            raise ConfigError(
-                f"the denoiser to be compared with must have condition 'latents'; found "
-                f"{denoiser.condition!r}"
-            )
+            found = f"condition 'latents'; found {denoiser.condition!r}"
+            raise ConfigError(f"the denoiser to be compared with must have {found}")
         rows, channels = action_spec.diffused_shape
         width, heads, tokens = denoiser.d_model, denoiser.nhead, denoiser.condition_tokens
+        layers = denoiser.num_layers
         with torch.random.fork_rng(devices=[]):  # only its size is of interest
-            network = DiTDenoiser(
-                rows, channels, width, denoiser.num_layers, heads, conditional=True
-            )
+            network = DiTDenoiser(rows, channels, width, layers, heads, conditional=True)
         wanted = sum(weight.numel() for weight in network.parameters())
         read = tokens * width + 2 * rows * channels  # read * head + head^2 = wanted, but for biases
         head = max(1, round((math.sqrt(read**2 + 4 * wanted) - read) / 2))
@@ -81,10 +74,7 @@ class AmortisedConfig(Settings):
 
 
 class AmortisedModel(nn.Module):
-    """The denoiser's condition encoder, and a head that reads all of its tokens at once.
-
-    What it predicts is the array that is diffused, normalized.
-    """
+    """The denoiser's condition encoder, and a head that predicts the diffused array, normalized."""
 
     def __init__(
         self, config: AmortisedConfig, spec: ActionSpec, input_shapes: Mapping[str, tuple[int, ...]]
@@ -108,19 +98,13 @@ class AmortisedModel(nn.Module):
         )
 
     def forward(self, state: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and logarithm of the std, `[B, M, C]` each, of latents `[B, N, D]`.
-
-        The latter means something for kind `gaussian` only, and stays above `STD_FLOOR`.
-        """
+        """Mean and log of the std (at least `STD_FLOOR`), `[B, M, C]` each, of `[B, N, D]`."""
         mean, free = self.head(self.encoder(state, goal)).unbind(dim=1)
         return mean, torch.logaddexp(free, torch.full_like(free, math.log(STD_FLOOR)))
 
     @torch.inference_mode()
     def predict(self, context: Mapping[str, FloatArray]) -> tuple[FloatArray, FloatArray]:
-        """Mean and std, `[B, M, C]` each, of `state` and `goal`; numpy in and out, on the CPU.
-
-        One problem at a time, so that rounding does not depend on the batch.
-        """
+        """Mean and std, `[B, M, C]`; one problem at a time, since rounding depends on the batch."""
         state, goal = torch.from_numpy(context["state"]), torch.from_numpy(context["goal"])
         rows = [self(state[[row]], goal[[row]]) for row in range(len(state))]
         mean, std = torch.cat([mean for mean, _ in rows]), torch.cat([std.exp() for _, std in rows])
@@ -147,7 +131,8 @@ def save_amortised(
 
 def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
     """Read a model (of any kind if None) on the CPU; `CheckpointError` names file and field."""
-    contents = read_model(Path(path), FORMAT, FIELDS)
+    fields = {**dict.fromkeys(FIELDS, dict), "data_fingerprint": str}
+    contents = read_model(Path(path), FORMAT, fields)
     try:
         config = AmortisedConfig.from_dict(contents["config"])
         condition = ConditionSpec.from_dict(contents["condition"])
@@ -162,8 +147,8 @@ def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
     if model.condition != condition:
         what = f"the field 'condition' says {condition}, the model has {model.condition}"
         raise CheckpointError(f"{path}: {what}; train it again")
-    broken = [name for name, value in contents["weights"].items() if not value.isfinite().all()]
-    if broken:
+    weights = contents["weights"].items()
+    if broken := [name for name, value in weights if not value.isfinite().all()]:
         raise CheckpointError(f"{path}: {broken[0]} is not finite; training diverged, train again")
     if kind not in (None, config.kind):
         what = f"holds a model of kind {config.kind!r}, expected {kind!r}"
@@ -177,9 +162,8 @@ def train_amortised(
 ) -> AmortisedModel:  # fmt: skip
     """Make a model and write it to a file; deterministic in `training.seed`.
 
-    The denoiser's configuration decides the size. Beside `out` a state is kept until the end: what
-    stopped halfway goes on, bit for bit, when the same call is made again. The model returned is
-    that of averaged weights, on the CPU, rounded to half precision as its file holds them.
+    The denoiser decides the size. What stopped halfway goes on, bit for bit, when the same call is
+    made again. Returned are the averaged weights, in half precision as the file holds them.
     """
     begun, state = time.perf_counter(), Path(f"{out}.training")
     if set(examples.input_shapes) != {"state", "goal"} or not len(examples):
@@ -259,10 +243,9 @@ def _loop(task: AmortisedTask, training: TrainingConfig, progress: Progress) -> 
 def gaussian_nll(original: Tensor, mean: Tensor, log_std: Tensor, beta: float = 0.0) -> Tensor:
     """Mean negative log likelihood of independent Gaussians, constant included, in nats an entry.
 
-    The gradient of a mean is divided by its std squared, so that entries of small spread win. Each
-    may be weighted by std^(2 * beta), a constant, which moves no optimum; 1 gives the means the
-    gradient of the squared error. Seitzer et al. (2022), "On the pitfalls of heteroscedastic
-    uncertainty estimation with probabilistic neural networks".
+    Each is weighted by std^(2 * beta), a constant, so that entries of small spread do not win; with
+    1 the means have the gradient of the squared error. Seitzer et al. (2022), "On the pitfalls of
+    heteroscedastic uncertainty estimation with probabilistic neural networks".
     """
     error = (original - mean) * (-log_std).exp()
     nll = 0.5 * error.square() + log_std + 0.5 * math.log(2 * math.pi)

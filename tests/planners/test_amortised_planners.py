@@ -58,12 +58,9 @@ def test_the_accounts_of_a_plan_that_asks_no_cost():
     assert (result.num_cost_evaluations, result.num_denoiser_evaluations) == (0, 0)
     assert (result.provider, result.stopped_because) == ("torch-cpu", "finished")
     assert 0 < result.wall_time_s["predict"] <= result.wall_time_s["total"]
-
-
-def test_a_deadline_that_was_not_kept_is_said():
-    result = amortised("regression").optimize(PlanningProblem(CONTEXT, deadline_s=0.0))
-    assert result.stopped_because == "deadline"
-    assert gestures.is_valid(result.actions, SPEC).all()
+    late = amortised("regression").optimize(PlanningProblem(CONTEXT, deadline_s=0.0))
+    assert late.stopped_because == "deadline"
+    assert gestures.is_valid(late.actions, SPEC).all()
 
 
 def test_with_a_cost_it_is_that_of_the_plan():
@@ -151,14 +148,6 @@ def test_the_mean_is_the_same_whatever_the_seed_and_samples_are_not():
     )
     np.testing.assert_array_equal(seen.all[:, 0], other.all[:, 0])
     assert (seen.all[:, 1:] != other.all[:, 1:]).any()
-
-
-@pytest.mark.parametrize(
-    "settings", [{"num_candidates": 0}, {"std_scale": -0.1}, {"std_scale": np.nan}, {"seed": -1}]
-)
-def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(ConfigError, match=next(iter(settings))):
-        amortised("gaussian", **settings)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from vj2_ddim_benchmark.planners.gradient_descent import (
 )
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin import gestures
-from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import PlanningProblem
 
 FREE = free_spec(4, (-10.0, -10.0), (10.0, 10.0))
@@ -104,9 +103,8 @@ def test_evaluations_are_counted():
 @pytest.mark.parametrize("start", STARTS)
 def test_the_cost_is_that_of_the_returned_actions(start, project):
     cost = Quadratic(targets(2, SPEC))
-    result = optimizer(SPEC, lr=0.2, start=start, num_restarts=3, project=project).optimize(
-        problem(cost)
-    )
+    how = {"lr": 0.2, "start": start, "num_restarts": 3, "project": project}
+    result = optimizer(SPEC, **how).optimize(problem(cost))
     np.testing.assert_allclose(result.cost, cost(result.actions[:, None])[:, 0])
     assert gestures.is_valid(result.actions, SPEC).all() == project
     raw = result.unprojected_actions
@@ -120,10 +118,9 @@ def test_the_cost_is_that_of_the_returned_actions(start, project):
 def test_the_plan_is_never_worse_than_a_valid_warm_start():
     cost = Quadratic(targets(2, SPEC))
     warm = random_policy(2, np.random.default_rng(5))
-    warm_cost = cost(warm[:, None])[:, 0]
     for lr in (1e-6, 0.1, 100.0):
         result = optimizer(SPEC, lr=lr).optimize(problem(cost, init_action=warm))
-        assert (result.cost <= warm_cost).all()
+        assert (result.cost <= cost(warm[:, None])[:, 0]).all()
     still = optimizer(SPEC, num_iterations=0).optimize(problem(cost, init_action=warm))
     np.testing.assert_array_equal(still.actions, warm)
 
@@ -169,20 +166,3 @@ def test_starts():
     assert gestures.is_valid(centre, SPEC)
     np.testing.assert_array_equal(np.unique(centre[centre[:, 2] > 0], axis=0), [[0.5, 0.5, 1.0]])
     np.testing.assert_array_equal(centre_press(FREE), np.zeros((4, 2)))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"method": "lbfgs"},
-        {"start": "middle"},
-        {"lr": 0.0},
-        {"lr": float("nan")},
-        {"num_restarts": 0},
-        {"num_iterations": -1},
-        {"seed": -1},
-    ],
-)
-def test_settings_that_cannot_work_are_refused(wrong):
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
-        optimizer(**wrong)

@@ -80,7 +80,5 @@ def test_without_knots_every_action_is_a_parameter():
 
 def test_the_natural_space_of_touches_is_gestures():
     assert isinstance(natural_space(SPEC), GestureParameters)
-    assert isinstance(natural_space(FREE), ActionKnots)
-    assert isinstance(
-        natural_space(ActionSpec(path_knots=None, representation="held")), ActionKnots
-    )
+    for spec in (FREE, ActionSpec(path_knots=None, representation="held")):
+        assert isinstance(natural_space(spec), ActionKnots)

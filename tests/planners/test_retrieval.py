@@ -50,12 +50,10 @@ def test_the_nearest_are_those_of_brute_force(kind):
 def test_the_kinds_differ_as_they_should():
     """A shift of both states by the same latents is the same difference, but far in both."""
     far = KNOWN.state + 50.0, KNOWN.goal + 50.0
-    assert (
-        Memory.of(KNOWN, "difference").nearest(*far, 1)[:, 0] == np.arange(NUM)
-    ).mean() > 0.95  # adding 50 and taking it away again costs float32 some digits
-    np.testing.assert_array_equal(
-        Memory.of(KNOWN, "both").nearest(KNOWN.state, KNOWN.goal, 1)[:, 0], np.arange(NUM)
-    )
+    found = Memory.of(KNOWN, "difference").nearest(*far, 1)[:, 0]
+    assert (found == np.arange(NUM)).mean() > 0.95  # adding 50 and taking it away costs digits
+    found = Memory.of(KNOWN, "both").nearest(KNOWN.state, KNOWN.goal, 1)[:, 0]
+    np.testing.assert_array_equal(found, np.arange(NUM))
 
 
 def test_without_a_cost_the_nearest_is_done():

@@ -41,14 +41,12 @@ class Sampling(Settings):
 class AmortisedOptimizer:
     """An `ActionOptimizer` that ranks the warm start, the mean and samples around it.
 
-    Without a cost the mean is the plan. Every problem of a batch gets the same standard normal
-    noise, drawn from the seed alone.
+    Without a cost the mean is the plan. Every problem of a batch gets the same noise.
     """
 
     def __init__(self, action_spec: ActionSpec, model: AmortisedModel, settings: Sampling) -> None:
-        predicted, needed = (
-            f"{spec.length} actions of {spec.channels}" for spec in (model.action_spec, action_spec)
-        )
+        specs = model.action_spec, action_spec
+        predicted, needed = (f"{spec.length} actions of {spec.channels}" for spec in specs)
         if predicted != needed:
             raise ConfigError(
                 f"the model plans {predicted}, the planner needs {needed}; train it on the same "

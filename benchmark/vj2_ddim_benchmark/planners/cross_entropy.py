@@ -138,11 +138,7 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class GestureCEM(CrossEntropySettings):
-    """CEM over the gesture itself: six numbers in place of 750, and nothing but valid gestures.
-
-    A std of 1 is half the screen and half the block; after a first population of real gestures it
-    counts only as far as `smoothing` keeps it.
-    """
+    """CEM over the gesture itself: six numbers in place of 750, and nothing but valid gestures."""
 
     planner = "gesture CEM"
 
@@ -178,10 +174,7 @@ class ICEM(CrossEntropySettings):
         return CrossEntropy(self, self.gaussian(mean), self.keep_share)
 
     def noise(self, rng: np.random.Generator, iteration: int, shape: tuple[int, ...]) -> FloatArray:
-        """Coloured in time, `[K, M, C]`; the mean itself is one of the last population.
-
-        A population has twice the elites at least, unless the first one is smaller.
-        """
+        """Coloured in time, `[K, M, C]`; the mean itself is one of the last population."""
         fewer = max(round(self.num_samples / self.decay**iteration), 2 * self.num_elites)
         num = min(self.num_samples, fewer)
         noise = coloured_noise(self.noise_beta, shape[0], (num, *shape[1:]), rng)
@@ -216,14 +209,12 @@ def coloured_noise(
 
 
 @dataclass(frozen=True)
-class CandidateCEMSettings(CrossEntropySettings):
+class CandidateCEMSettings(GestureCEM):
     """How CEM goes on from another planner's candidates; `start` and `std` are theirs."""
 
     planner = "DDIM-started CEM"
 
-    num_samples: int = setting(16, "Candidates drawn beside the elites carried in.", low=1)
     num_iterations: int = setting(4, "Populations.", low=1)
-    smoothing: float = setting(0.7, "Share of the old that a fit keeps.", low=0.0, below=1.0)
     min_std: float = setting(0.05, "Floor of the standard deviation.", low=0.0)
 
     def check(self) -> None:
@@ -231,10 +222,7 @@ class CandidateCEMSettings(CrossEntropySettings):
 
 
 class CandidateCEM:
-    """CEM whose first Gaussian is fitted to the best candidates, which stay in every population.
-
-    Touches are searched as gestures of six numbers.
-    """
+    """CEM whose first Gaussian is fitted to the best candidates, which stay in every population."""
 
     def __init__(self, action_spec: ActionSpec, settings: CandidateCEMSettings) -> None:
         self.action_spec, self.settings, self._pace = action_spec, settings, Pace()

@@ -1,7 +1,6 @@
 """DDIM first, another planner after it: does search add anything to a learned plan?
 
-The second planner begins where DDIM's ranked candidates are. The plan is the better of the two, so
-it is never worse than DDIM's, and the accounts are those of both.
+The second planner begins at DDIM's ranked candidates; the plan is the better of the two.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ class StartedOptimizer:
     def optimize(self, problem: PlanningProblem) -> PlanResult:
         """For each problem the plan of lower cost; of equal ones, the first's.
 
-        The second planner gets what the first leaves of `deadline_s`, and is not asked when that is
-        nothing. Evaluations and phases are sums over both; `history` is the first's, and the lowest
-        cost in the end.
+        The second planner gets what the first leaves of `deadline_s`, if anything. Evaluations and
+        phases are sums over both; `history` is the first's, and the lowest cost in the end.
         """
         begun = time.perf_counter()
         judge = required_cost(problem, "improving on candidates")

@@ -1,7 +1,4 @@
-"""A planner of the benchmark in one description, from its table row to the process it plans in.
-
-Everything in it can be sent to another process; what is built of it cannot.
-"""
+"""A planner of the benchmark in one description that can be sent to another process."""
 
 from __future__ import annotations
 

@@ -26,9 +26,8 @@ from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["METHODS", "STARTS", "Descent", "GradientDescent", "GradientDescentOptimizer"]
-__all__ += ["GradientDescentPlan", "TorchCost", "centre_press", "descend", "latent_torch_cost"]
-__all__ += ["starts"]
+__all__ = ["STARTS", "GradientDescent", "GradientDescentOptimizer", "GradientDescentPlan"]
+__all__ += ["centre_press", "descend", "latent_torch_cost", "starts"]
 
 TorchCost = Callable[[Tensor], Tensor]
 """Differentiable cost: actions `[B, K, L, A]` to `[B, K]`, each entry a function of its own row."""
@@ -67,10 +66,7 @@ def latent_torch_cost(problem: PlanningProblem) -> TorchCost:
 
 
 class GradientDescentOptimizer:
-    """An `ActionOptimizer` that follows the gradient of the cost.
-
-    Every problem of a batch gets the same random starts, drawn from the seed alone.
-    """
+    """Follows the gradient of the cost, all problems from equal starts."""
 
     def __init__(
         self, action_spec: ActionSpec, settings: GradientDescent,
@@ -80,10 +76,7 @@ class GradientDescentOptimizer:
         self._pace = Pace()
 
     def optimize(self, problem: PlanningProblem) -> GradientDescentPlan:
-        """Of each restart's start and best iterate, projected, the one of lowest cost.
-
-        So it is never worse than the projected `init_action`, which replaces the first start.
-        """
+        """Of each restart's start (the first is `init_action`) and best iterate, the cheapest."""
         deadline = Deadline(checks.checked_deadline(problem), self._pace)
         judge = required_cost(problem, "gradient descent")
         start = self.initial_actions(problem)
@@ -155,10 +148,7 @@ class GradientDescentOptimizer:
 
 
 def centre_press(spec: ActionSpec) -> FloatArray:
-    """One sequence `[L, A]`: in each block the middle of every coordinate, pressed for a while.
-
-    The press lasts the middle of the valid range, in the middle of the block; no touch, no press.
-    """
+    """One sequence `[L, A]`: each block holds the middle of all, pressed in its own middle."""
     middle: FloatArray = np.tile((spec.low_array + spec.high_array) / 2, (spec.action_block, 1))
     if spec.press_channel is not None:
         duration = max(1, (spec.min_press_steps + spec.longest_press) // 2)

@@ -53,10 +53,7 @@ class ActionKnots:
 
 
 class GestureParameters:
-    """The spec's `path` representation: a straight line has six parameters.
-
-    They are start x and y, displacement x and y, press time and release time, a set for each block.
-    """
+    """The spec's `path`: start, displacements, press and release time, a set for each block."""
 
     def __init__(self, spec: ActionSpec) -> None:
         try:
@@ -66,10 +63,7 @@ class GestureParameters:
             raise ConfigError(f"these actions have no gesture parameters: {error}") from error
 
     def clip(self, parameters: FloatArray) -> FloatArray:
-        """Keep the path on the screen, and the press within the block and of a valid length.
-
-        Released before it is pressed is a tap, without a path: not a point that noise never hits.
-        """
+        """Into screen, block and valid length; released before it is pressed, it becomes a tap."""
         spec, lead = self._spec, parameters.shape[:-2]
         blocks = parameters.reshape(*lead, spec.horizon, -1)
         steps = blocks[..., :-2].reshape(*lead, spec.horizon, spec.required_path_knots, -1)

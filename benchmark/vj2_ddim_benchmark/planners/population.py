@@ -31,11 +31,9 @@ class Proposal(Protocol):
 
     def ask(self, rng: np.random.Generator, iteration: int) -> FloatArray:
         """Draw parameters `[B, K, M, C]`, the same random numbers for all B; 0 is the first."""
-        ...
 
     def tell(self, parameters: FloatArray, cost: FloatArray) -> None:
         """Learn from parameters `[B, K, M, C]` and their cost `[B, K]`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,8 @@ class PopulationSettings(Settings, ABC):
 class PopulationOptimizer:
     """An `ActionOptimizer` that draws and ranks populations.
 
-    The first is drawn around the warm start, which is one of it; without a warm start, around the
-    middle of the bounds, or it is real gestures. Every problem of a batch gets the same random
-    numbers, drawn from the seed alone.
+    The first is drawn around the warm start, which is one of it; without one, around the middle of
+    the bounds, or it is real gestures. Each problem gets the same random numbers.
     """
 
     def __init__(self, action_spec: ActionSpec, settings: PopulationSettings) -> None:
@@ -71,10 +68,7 @@ class PopulationOptimizer:
         self.space, self._pace = settings.space(action_spec), Pace()
 
     def optimize(self, problem: PlanningProblem) -> RankedPlan:
-        """The candidate of lowest cost of all populations, projected before it was ranked.
-
-        It is never worse than the projected `init_action`, the first candidate.
-        """
+        """The projected candidate of lowest cost; the first is the projected `init_action`."""
         how = self.settings
         ranking = Ranking(problem, self.action_spec, how.seed, how.planner, self._pace)
         proposal, parameters = self._first(ranking)
@@ -170,7 +164,8 @@ class PathIntegral:
 def path_integral_weights(cost: FloatArray, temperature: float) -> FloatArray:
     """`exp(-(cost - lowest) / temperature)` of `[B, K]`, summing to 1 over K."""
     weights: FloatArray = np.exp(-(cost - cost.min(axis=1, keepdims=True)) / temperature)
-    return weights / weights.sum(axis=1, keepdims=True)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return weights
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,9 @@ class Ranking:
         self._num_evaluations, self._cost_s, self._stopped = 0, 0.0, "finished"
 
     def rank(self, candidates: FloatArray) -> FloatArray:
-        """Rank one round of `[B, K, L, A]`, not yet projected; their cost after it, `[B, K]`.
+        """Rank one round of `[B, K, L, A]`; their cost when projected, `[B, K]`.
 
-        It is infinite for those the deadline left unranked, and where the planner's cost is NaN;
-        where it is finite for none so far, that is a `CostError`.
+        It is infinite where the deadline left no time, or the planner's cost is NaN.
         """
         if self._ended is not None:
             self._deadline.record("between", self.batch, time.perf_counter() - self._ended)

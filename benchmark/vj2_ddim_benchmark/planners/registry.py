@@ -52,11 +52,7 @@ def make_ddim(assets: PlannerAssets, settings: TunedSettings) -> DDIMOptimizer:
 
 
 def ddim(num_candidates: int, suffix: str = "", *, in_quick: bool = True, **how: int) -> Planner:
-    """DDIM samples from the bundle; a single one is not ranked and sees no world model.
-
-    With `num_ranked` the bundle's ranker picks so many of the candidates for the cost; with
-    `num_robust` so many of the cheapest are asked about again, moved a little.
-    """
+    """DDIM samples from the bundle; a single one is not ranked and sees no world model."""
     return Planner(
         f"ddim-{num_candidates}{suffix}",
         make_ddim,
@@ -71,9 +67,9 @@ def ddim(num_candidates: int, suffix: str = "", *, in_quick: bool = True, **how:
 
 def make_ddim_cem(assets: PlannerAssets, settings: TunedSettings) -> StartedOptimizer:
     """DDIM's candidates, then CEM with the elites, smoothing and covariance of its own sweep."""
-    recorded = read_tuned(TUNED_DIR, GESTURE_CEM)
-    tuned = {name: recorded[name] for name in ("num_elites", "smoothing", "covariance")}
-    how = ce.CandidateCEMSettings(num_samples=16, num_iterations=4, seed=assets.seed, **tuned)
+    tuned = {**read_tuned(TUNED_DIR, GESTURE_CEM)}
+    del tuned["std"]  # that of the candidates
+    how = ce.CandidateCEMSettings(seed=assets.seed, **tuned)
     return StartedOptimizer(_ranked_ddim(assets), ce.CandidateCEM(assets.action_spec, how))
 
 
@@ -125,13 +121,10 @@ def population(
 
 def gesture_cem(rounds: int, samples: int, in_quick: bool = False) -> Planner:
     """CEM over gestures, with an eighth or a quarter of the samples as elites."""
-    search_space = {
-        "num_elites": (samples // 8, samples // 4),
-        "smoothing": (0.3, 0.5, 0.7, 0.9),
-        "std": (0.5, 0.8),
-        "covariance": ce.COVARIANCES,
-    }
-    return population(ce.GestureCEM, rounds, samples, search_space, in_quick)
+    elites, smoothing = (samples // 8, samples // 4), (0.3, 0.5, 0.7, 0.9)
+    fitted = {"num_elites": elites, "smoothing": smoothing, "std": (0.5, 0.8)}
+    tried = {**fitted, "covariance": ce.COVARIANCES}
+    return population(ce.GestureCEM, rounds, samples, tried, in_quick)
 
 
 def make_amortised(kind: str, assets: PlannerAssets, settings: TunedSettings) -> AmortisedOptimizer:
@@ -216,7 +209,6 @@ def planners_of(
         usable = (planner for planner in REGISTRY if latents or "latents" not in planner.needs)
         return tuple(planner for planner in usable if planner.in_quick or not quick)
     known = [planner.name for planner in REGISTRY]
-    unknown = [name for name in names if name not in known]
-    if unknown:
+    if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"planner {unknown[0]!r} is unknown; use one of {', '.join(known)}")
     return tuple(planner for planner in REGISTRY if planner.name in names)

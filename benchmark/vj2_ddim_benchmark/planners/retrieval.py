@@ -61,7 +61,8 @@ class Memory:
         chosen = np.arange(len(transitions))
         if num < len(transitions):
             chosen = np.sort(np.random.default_rng(seed).permutation(chosen)[:num])
-        memory = cls(*(np.empty((num, *row.shape), np.float32) for row in rows), kind)
+        features, blocks = (np.empty((num, *row.shape), np.float32) for row in rows)
+        memory = cls(features, blocks, kind)
         for first in range(0, num, ROWS_PER_CHUNK):
             part = slice(first, first + ROWS_PER_CHUNK)
             state, goal, memory.actions[part] = transitions.gather(chosen[part])
@@ -89,10 +90,7 @@ class Memory:
 
 
 class RetrievalOptimizer:
-    """An `ActionOptimizer` that returns the actions of the nearest transition.
-
-    With a cost it ranks those of the `num_neighbours` nearest, and the warm start.
-    """
+    """An `ActionOptimizer` that returns what was done nearest; with a cost, of the nearest."""
 
     def __init__(self, action_spec: ActionSpec, memory: Memory, num_neighbours: int = 16) -> None:
         most = len(memory.actions)

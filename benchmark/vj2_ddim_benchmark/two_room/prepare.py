@@ -135,7 +135,8 @@ def _windows(
     steps: int,
 ) -> tuple[FloatArray, FloatArray, dict[str, list[int]]]:
     """Trajectories of two latents `[1, D]` and one block of normalized actions; whose they are."""
-    rng, latents, actions, members = np.random.default_rng(0), [], [], {}
+    rng, latents, actions = np.random.default_rng(0), [], []
+    members: dict[str, list[int]] = {}
     for (split, episodes), num in zip(splits.items(), num_windows, strict=True):
         images, taken = cut_windows(episodes, steps, num, rng)
         used, where = np.unique(images, return_inverse=True)
