@@ -72,7 +72,8 @@ def _near_misses(screens: TouchScreen, slots: IntArray, rng: np.random.Generator
     ends = [start + stray, right.end, right.end + stray / 2]
     end = np.select([mistake == 1, mistake == 3, mistake == 4], ends, start)
     long = (mistake[:, 0] == 3) & np.logical_not(right.long)
-    return _perform(Strokes(*np.clip([start, end], 0.0, PAGE), long=long), rng)
+    start, end = np.clip([start, end], 0.0, PAGE)
+    return _perform(Strokes(start, end, long=long), rng)
 
 
 def choose_slots(
