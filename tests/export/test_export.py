@@ -282,9 +282,9 @@ class TestGate:
         [
             (Frozen, "batch 3"),
             (Fails, r"batch 1: the bundle cannot run.*invalid dimensions"),
-            (NoNull, ""),
+            (NoNull, "batch 1"),
             (Broken, "nan"),
-            (Short, ""),
+            (Short, "batch 1"),
         ],
     )
     def test_a_bundle_that_differs_is_caught(self, sketch, broken, said):
