@@ -136,7 +136,7 @@ class _Condition(nn.Module):
         self.null_tokens = model.null_condition  # its name must differ from the output's
         self.names = list(model.condition.inputs)
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         tokens: Tensor = self.encoder(**dict(zip(self.names, inputs, strict=True)))
         return tokens, self.null_tokens.expand_as(tokens)
 
@@ -164,14 +164,14 @@ def _export(
     module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], path: Path
 ) -> None:
     """Trace at batch 2 with the dynamo exporter; the first axis of everything is `batch`."""
-    batch = torch.export.Dim("batch", min=1)
-    shapes: object = tuple({0: batch} for _ in inputs)
-    if isinstance(module, _Condition):
-        shapes = (shapes,)  # forward takes *inputs
+    shapes: Any = tuple({0: "batch"} for _ in inputs)
+    arguments: Any = inputs
+    if isinstance(module, _Condition):  # its forward takes them as one
+        shapes, arguments = (shapes,), (inputs,)
     with _quiet_exporter():
         torch.onnx.export(
-            module.eval(), inputs, str(path), input_names=names, output_names=outputs,
-            dynamic_shapes=shapes, opset_version=OPSET,  # type: ignore[arg-type]
+            module.eval(), arguments, str(path), input_names=names, output_names=outputs,
+            dynamic_shapes=shapes, opset_version=OPSET,
             dynamo=True, external_data=False, verbose=False,
         )  # fmt: skip
     graph = onnx.load(path)

@@ -4,7 +4,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 from builders import race as builders
 from builders.race import answer, latents_of, worker_settings, write_world_model
 
@@ -226,9 +225,3 @@ def test_a_worker_of_chains_has_the_planners_models_and_seed_of_the_race(tmp_pat
     assert (worker.race.seed, worker.budgets) == (race.seed, [50.0, None])
     drawn = chain_problems(5, split="validation", seed=0)
     np.testing.assert_array_equal(worker.race.chains.goal.state, drawn.goal.state)
-
-
-@pytest.mark.parametrize(("budget", "late"), [(None, False), (10.0, True), (19.0, False)])
-def test_one_late_plan_spoils_a_chain(budget, late):
-    record = replace(attempts(reference)[0], budget_ms=budget, wall_ms=[5.0, 20.5])
-    assert (record.late, record.solved) == (late, not late)

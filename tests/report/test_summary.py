@@ -1,6 +1,5 @@
 """Rows and tables by hand, from hand-made records of plans and of chains."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -19,7 +18,6 @@ from vj2_ddim_benchmark.report.tables import (
 )
 from vj2_ddim_benchmark.studies import STUDIES
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_plugin.files import write_json
 
 KEYS = {
     "planner", "task", "budget_ms", "success", "success_low", "success_high", "p50_ms", "p95_ms",
@@ -139,12 +137,6 @@ def test_one_table_shows_success_in_time_and_one_at_equal_evaluations():
     assert cells_of(table) == [("b", none, one), ("a", none, one)]  # b is late at 10 ms
     table = evaluation_table(rows, (0, 16, 64))
     assert cells_of(table) == [("b", "", one, one), ("a", "", none, one)]
-
-
-def test_the_summary_is_a_list_in_json(tmp_path):
-    rows = summarise(RECORDS)
-    write_json(tmp_path / "summary.json", rows)
-    assert json.loads((tmp_path / "summary.json").read_text()) == rows
 
 
 def test_pairs_are_made_by_problem():

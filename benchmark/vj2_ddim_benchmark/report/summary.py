@@ -54,7 +54,7 @@ def summarise(
     if not records:
         raise DataError("there are no results to summarise; run the benchmark first")
     several = [kind for kind in sorted({r.kind for r in records}) if kind in multimodal]
-    more = {MULTIMODAL: several} if several else {}
+    more: dict[Any, list[Any]] = {MULTIMODAL: several} if several else {}
 
     def figures(same: Sequence[Record]) -> Row:
         return _plan_figures(same, (cold or {}).get(same[0].planner, {}))
@@ -117,12 +117,16 @@ def _rows(
     whole: str,
     attribute: str,
     figures: Callable[[Sequence[R]], Row],
-    more: Mapping[str, Sequence[Any]],
+    more: dict[Any, list[Any]],
 ) -> Iterator[Row]:
     """Rows of a task, then of each value of an attribute, then of `more` groups of values."""
     of = attrgetter(attribute)
     parts = sorted({of(record) for record in records})
+<<<<<<< HEAD
     groups = {**{part: [part] for part in parts}, **more}
+=======
+    groups: dict[Any, list[Any]] = {part: [part] for part in parts} | more
+>>>>>>> race
     tasks = {whole: parts} | {f"{whole}/{name}": members for name, members in groups.items()}
     for task, members in tasks.items():
         for planner in dict.fromkeys(record.planner for record in records):
