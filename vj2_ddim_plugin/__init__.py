@@ -14,17 +14,8 @@ from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
-    "ActionOptimizer",
-    "ActionSpec",
-    "CostFn",
-    "DDIMOptimizer",
-    "NoiseSchedule",
-    "PlanConstraints",
-    "PlanResult",
-    "PlanningProblem",
-    "SearchSettings",
-    "SessionSettings",
-    "__version__",
-]
+    "ActionOptimizer", "ActionSpec", "CostFn", "DDIMOptimizer", "NoiseSchedule", "PlanConstraints",
+    "PlanResult", "PlanningProblem", "SearchSettings", "SessionSettings", "__version__",
+]  # fmt: skip
 
 __version__ = "0.1.0"

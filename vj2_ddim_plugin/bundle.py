@@ -9,8 +9,6 @@ BUNDLE/
 ```
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping
@@ -24,18 +22,9 @@ from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = [
-    "CONDITION",
-    "DENOISER",
-    "MANIFEST",
-    "RANKER",
-    "SCHEMA_VERSION",
-    "Bundle",
-    "GraphSpec",
-    "dtype_of",
-    "graph_specs",
-    "read_bundle",
-    "write_manifest",
-]
+    "CONDITION", "DENOISER", "MANIFEST", "RANKER", "SCHEMA_VERSION", "Bundle", "GraphSpec",
+    "dtype_of", "graph_specs", "read_bundle", "write_manifest",
+]  # fmt: skip
 
 SCHEMA_VERSION = 1
 MANIFEST = "bundle.json"
@@ -47,17 +36,11 @@ SECTION = {"file", "sha256", "inputs"}
 
 @dataclass(frozen=True)
 class GraphSpec:
-    """One graph of a bundle.
+    """One graph of a bundle."""
 
-    Attributes:
-        inputs: Shape of each input without the batch axis.
-        outputs: The names of its outputs, in order.
-        sha256: Of the file, hexadecimal; None where it is not known yet.
-    """
-
-    inputs: Mapping[str, tuple[int, ...]]
+    inputs: Mapping[str, tuple[int, ...]]  # the shape of each, without the batch axis
     outputs: tuple[str, ...]
-    sha256: str | None = None
+    sha256: str | None = None  # of the file, hexadecimal; None where it is not known yet
 
     def described(self) -> dict[str, dict[str, Any]]:
         """The inputs as a manifest holds them."""
@@ -74,14 +57,12 @@ def dtype_of(name: str) -> str:
 
 def graph_specs(action_spec: ActionSpec, condition: ConditionSpec) -> dict[str, GraphSpec]:
     """Every graph that a bundle may hold, by file name; the ranker's is optional."""
-    sample = action_spec.diffused_shape
+    sample, output = action_spec.diffused_shape, ("model_output",)
     if not condition.inputs:
-        return {DENOISER: GraphSpec({"sample": sample, "timestep": ()}, ("model_output",))}
+        return {DENOISER: GraphSpec({"sample": sample, "timestep": ()}, output)}
     tokens = (condition.num_tokens, condition.width)
     return {
-        DENOISER: GraphSpec(
-            {"sample": sample, "timestep": (), "condition": tokens}, ("model_output",)
-        ),
+        DENOISER: GraphSpec({"sample": sample, "timestep": (), "condition": tokens}, output),
         CONDITION: GraphSpec(dict(condition.inputs), ("condition", "null_condition")),
         RANKER: GraphSpec({"candidates": sample, "condition": tokens}, ("predicted_cost",)),
     }
@@ -89,25 +70,15 @@ def graph_specs(action_spec: ActionSpec, condition: ConditionSpec) -> dict[str, 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle's manifest, checked against the files beside it.
-
-    Attributes:
-        folder: Where the bundle lies.
-        action_spec: What the sampler makes.
-        schedule: How it was noised.
-        condition: What it is conditioned on.
-        graph_specs: The graphs by file name.
-        parity: The measured agreement with the checkpoint.
-        provenance: Where the weights came from.
-    """
+    """A bundle's manifest, checked against the files beside it."""
 
     folder: Path
-    action_spec: ActionSpec
-    schedule: NoiseSchedule
-    condition: ConditionSpec
-    graph_specs: Mapping[str, GraphSpec]
-    parity: Mapping[str, Any]
-    provenance: Mapping[str, Any]
+    action_spec: ActionSpec  # what the sampler makes
+    schedule: NoiseSchedule  # how it was noised
+    condition: ConditionSpec  # what it is conditioned on
+    graph_specs: Mapping[str, GraphSpec]  # by file name
+    parity: Mapping[str, Any]  # the measured agreement with the checkpoint
+    provenance: Mapping[str, Any]  # where the weights came from
 
     @property
     def graphs(self) -> dict[str, str]:
@@ -148,13 +119,7 @@ def write_manifest(
 
 
 def read_bundle(folder: Path | str) -> Bundle:
-    """Read and check a bundle.
-
-    Args:
-        folder: The bundle's folder.
-
-    Returns:
-        Its manifest, every field present and consistent, every graph's sha256 right.
+    """Read a bundle's manifest: every field present and consistent, every graph's sha256 right.
 
     Raises:
         BundleError: The folder, a file or a field is missing, unknown, changed or inconsistent.
@@ -227,7 +192,14 @@ def _checked_graphs(
     if "ranker" in manifest:
         recorded[RANKER] = _ranker_sha256(path, manifest["ranker"], specs)
     for name, digest in recorded.items():
-        _check_file(path.parent / name, digest)
+        graph = path.parent / name
+        if not graph.is_file():
+            raise BundleError(f"{graph} is missing. Copy the whole folder, or export again")
+        if (found := sha256_of(graph)) != digest:
+            raise BundleError(
+                f"{graph} was changed: its sha256 is {found[:12]}..., the manifest says "
+                f"{str(digest)[:12]}.... Copy the bundle anew, or export again"
+            )
     return {name: replace(specs[name], sha256=digest) for name, digest in recorded.items()}
 
 
@@ -250,14 +222,3 @@ def _ranker_sha256(path: Path, section: Any, specs: Mapping[str, GraphSpec]) -> 
             f"Export the checkpoint again with the ranker that was trained for it"
         )
     return section["sha256"]
-
-
-def _check_file(path: Path, recorded: object) -> None:
-    """Raise `BundleError` unless the file is there and has the sha256 that was recorded."""
-    if not path.is_file():
-        raise BundleError(f"{path} is missing. Copy the whole folder, or export again")
-    if (found := sha256_of(path)) != recorded:
-        raise BundleError(
-            f"{path} was changed: its sha256 is {found[:12]}..., the manifest says "
-            f"{str(recorded)[:12]}.... Copy the bundle anew, or export again"
-        )

@@ -4,8 +4,6 @@ A denoiser is a function `(sample, timestep) -> model_output` of equal shapes; c
 over. Samplers never branch on the prediction type: `vj2_ddim_plugin.schedule.conversion` does.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -18,23 +16,10 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule, TimestepPairs, conversion, signal_and_noise
 
 __all__ = [
-    "NUM_RESAMPLES",
-    "AffineStep",
-    "Bounds",
-    "Correction",
-    "Denoiser",
-    "Step",
-    "add_noise",
-    "affine_step",
-    "classifier_free_guidance",
-    "clip_to",
-    "ddim_invert",
-    "ddim_sample",
-    "ddim_step",
-    "ddim_steps",
-    "inpainting_steps",
-    "to_x0_and_epsilon",
-]
+    "NUM_RESAMPLES", "AffineStep", "Bounds", "Correction", "Denoiser", "Step", "add_noise",
+    "affine_step", "classifier_free_guidance", "clip_to", "ddim_invert", "ddim_sample", "ddim_step",
+    "ddim_steps", "to_x0_and_epsilon",
+]  # fmt: skip
 
 Denoiser = Callable[[FloatArray, int], FloatArray]
 Bounds = tuple[FloatArray, FloatArray]
@@ -42,10 +27,9 @@ Correction = Callable[[FloatArray], FloatArray]
 """What is done to every predicted x0: clipping, or making it continue what was already sent."""
 DrawNoise = Callable[[], FloatArray]
 
-
 NUM_RESAMPLES = 3
-"""Each step is taken so often. On Gaussian data whose exact posterior is known, in 10 steps, one
-left the unknown part a third of the way to the prior, three an eighteenth."""
+"""Times that a step of inpainting is taken. On Gaussian data whose exact posterior is known, in 10
+steps, one left the unknown part a third of the way to the prior, three an eighteenth."""
 
 
 class Step(NamedTuple):
@@ -141,18 +125,8 @@ def ddim_step(
     Epsilon is always derived from the (corrected) x0, so that the step stays on the line between x0
     and x_t; it is then a sum of known multiples of the two.
 
-    Args:
-        model_output: The denoiser's output, of the sample's shape.
-        sample: x_t.
-        timestep: t.
-        prev_timestep: The timestep to arrive at; -1 is the end.
-        schedule: The noise schedule.
-        eta: 0 is DDIM, 1 is DDPM.
-        correct: Applied to the predicted x0, for example `clip_to(bounds)`.
-        noise: Standard normal noise of the sample's shape; needed when `eta` is above 0.
-
-    Returns:
-        The next sample and the predicted x0.
+    `eta` 0 is DDIM, 1 is DDPM; above 0 it needs `noise`, standard normal, of the sample's shape.
+    `prev_timestep` -1 is the end. `correct` is applied to the predicted x0, as `clip_to(bounds)`.
 
     Raises:
         ScheduleError: `eta` is outside [0, 1], or above 0 without `noise`.
@@ -179,48 +153,24 @@ def ddim_steps(
     eta: float = 0.0,
     correct: Correction | None = None,
     draw_noise: DrawNoise | None = None,
+    num_resamples: int = 1,
 ) -> Iterator[Step]:
-    """Sampling, one `Step` at a time, so that a caller with a deadline can stop in between."""
-    for timestep, prev_timestep in pairs:
-        noise = draw_noise() if draw_noise is not None and eta > 0.0 else None
-        output = denoiser(sample, timestep)
-        step = ddim_step(
-            output, sample, timestep, prev_timestep, schedule, eta=eta, correct=correct, noise=noise
-        )
-        sample = step.prev_sample
-        yield step
+    """Sampling, one `Step` at a time, so that a caller with a deadline can stop in between.
 
-
-def inpainting_steps(
-    denoiser: Denoiser,
-    sample: FloatArray,
-    pairs: TimestepPairs,
-    schedule: NoiseSchedule,
-    *,
-    correct: Correction,
-    draw_noise: DrawNoise,
-    eta: float = 0.0,
-) -> Iterator[Step]:
-    """RePaint (Lugmayr et al. 2022): `ddim_steps`, each of them taken several times.
-
-    `correct` puts what is known into the predicted x0 (eq. 8). The rest of the sample was drawn
-    without knowing it; going back and forth (algorithm 1) lets the denoiser make the two agree.
+    With `num_resamples` above 1 it is RePaint (Lugmayr et al. 2022): `correct` puts what is known
+    into the predicted x0 (eq. 8). The rest of the sample was drawn without knowing it; going back
+    and forth (algorithm 1) lets the denoiser make the two agree.
     """
-    for timestep, prev_timestep in pairs:
-        kept = schedule.alpha_cumprod(timestep) / schedule.alpha_cumprod(prev_timestep)
-        for again in reversed(range(NUM_RESAMPLES)):
+    for timestep, prev in pairs:
+        for again in reversed(range(num_resamples)):
+            output = denoiser(sample, timestep)
+            noise = draw_noise() if draw_noise is not None and eta > 0.0 else None
             step = ddim_step(
-                denoiser(sample, timestep),
-                sample,
-                timestep,
-                prev_timestep,
-                schedule,
-                eta=eta,
-                correct=correct,
-                noise=draw_noise() if eta > 0.0 else None,
+                output, sample, timestep, prev, schedule, eta=eta, correct=correct, noise=noise
             )
             sample = step.prev_sample
-            if again:
+            if again and draw_noise is not None:
+                kept = schedule.alpha_cumprod(timestep) / schedule.alpha_cumprod(prev)
                 sample = math.sqrt(kept) * sample + math.sqrt(1.0 - kept) * draw_noise()
         yield step
 
@@ -239,19 +189,8 @@ def ddim_sample(
 ) -> FloatArray:
     """From noise (or from x at `start_timestep`) to data in N steps.
 
-    Args:
-        denoiser: `(sample, timestep) -> model_output`.
-        sample: x_T `[...]`, standard normal; or x at `start_timestep`.
-        schedule: The noise schedule.
-        num_inference_steps: N.
-        spacing: Overrides the schedule's timestep spacing.
-        start_timestep: The timestep of `sample`, if not the last one.
-        eta: 0 is DDIM, 1 is DDPM.
-        correct: Applied to every predicted x0, see `ddim_step`.
-        draw_noise: Standard normal noise of the sample's shape, called once a step if `eta` > 0.
-
-    Returns:
-        The sample at the end, of the same shape and type.
+    `sample` is `[...]`, and `draw_noise` draws such an array once a step if `eta` is above 0; for
+    `eta` and `correct` see `ddim_step`. `spacing` overrides the schedule's.
 
     Raises:
         ScheduleError: N does not fit the schedule, or `eta` lacks its noise.
@@ -276,19 +215,8 @@ def ddim_invert(
     """From data to the noise that `ddim_sample` (eta 0, no clipping) turns back into it.
 
     Each step solves DDIM eq. 13 for x_t, a known multiple of x_prev plus one of epsilon(x_t). The
-    first guess takes epsilon at x_prev (the usual DDIM inversion); every fixed-point iteration puts
-    the last guess in (Pan et al. 2023, "AIDI").
-
-    Args:
-        denoiser: `(sample, timestep) -> model_output`.
-        original: x_0 `[...]`.
-        schedule: The noise schedule.
-        num_inference_steps: N, as for sampling back.
-        spacing: Overrides the schedule's.
-        num_fixed_point_iterations: After the first guess, each one denoiser call.
-
-    Returns:
-        x_T, of the same shape.
+    first guess takes epsilon at x_prev (the usual DDIM inversion); every fixed-point iteration, one
+    more denoiser call, puts the last guess in (Pan et al. 2023, "AIDI").
 
     Raises:
         ScheduleError: The schedule has zero terminal SNR: its last step forgets x_0.

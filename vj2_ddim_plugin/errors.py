@@ -18,22 +18,11 @@ VJ2DDIMError
 A message says what was found, what was expected and what to do; it names the file or the field.
 """
 
-from __future__ import annotations
-
 __all__ = [
-    "ActionError",
-    "BundleError",
-    "CheckpointError",
-    "ConfigError",
-    "ConstraintError",
-    "ContextError",
-    "CostError",
-    "DataError",
-    "ParityError",
-    "ProviderError",
-    "ScheduleError",
+    "ActionError", "BundleError", "CheckpointError", "ConfigError", "ConstraintError",
+    "ContextError", "CostError", "DataError", "ParityError", "ProviderError", "ScheduleError",
     "VJ2DDIMError",
-]
+]  # fmt: skip
 
 
 class VJ2DDIMError(Exception):

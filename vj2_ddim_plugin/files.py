@@ -1,7 +1,5 @@
 """Writing files whole or not at all."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -20,14 +18,7 @@ def atomic_path(target: Path | str, *, folder: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `target`; rename it to `target` when the block succeeds.
 
     If the block raises (a full disk, Ctrl-C), the temporary is removed and what stood at `target`
-    before is untouched.
-
-    Args:
-        target: The file (or, with `folder`, the folder) to create or replace.
-        folder: Whether to yield a new empty folder instead of a file name.
-
-    Yields:
-        The temporary path to write to.
+    before is untouched. With `folder` the path is a new empty folder instead of a file name.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,6 @@ Shapes: B problems, K candidates each, L actions a plan, A channels an action. L
 `horizon * action_block`. Costs are lower-is-better everywhere.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -14,13 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "ActionOptimizer",
-    "CostFn",
-    "FloatArray",
-    "PlanConstraints",
-    "PlanResult",
-    "PlanningProblem",
-]
+    "ActionOptimizer", "CostFn", "FloatArray", "PlanConstraints", "PlanResult", "PlanningProblem",
+]  # fmt: skip
 
 FloatArray = NDArray[np.floating[Any]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -10,26 +11,17 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.bundle import (
-    CONDITION,
-    DENOISER,
-    RANKER,
-    Bundle,
-    GraphSpec,
-    dtype_of,
-    read_bundle,
-)
+from vj2_ddim_plugin import bundle as files
+from vj2_ddim_plugin.bundle import Bundle, GraphSpec, read_bundle
 from vj2_ddim_plugin.errors import BundleError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.onnx import SessionSettings
-from vj2_ddim_plugin.onnx.rows import Feeds, IndependentRows
-from vj2_ddim_plugin.onnx.session import OnnxGraph
+from vj2_ddim_plugin.onnx.session import Feeds, IndependentRows, OnnxGraph
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import with_changes
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = ["BundleModel", "CostPredictor", "EncodedContext", "SamplerModel", "ranker_of"]
-
 
 CostPredictor = Callable[[FloatArray, FloatArray], FloatArray]
 """The ranker: diffused candidates `[n, M, C]` and condition tokens `[n, S, W]` to a cost `[n]` that
@@ -81,20 +73,17 @@ class SamplerModel(Protocol):
 
 def ranker_of(model: SamplerModel) -> CostPredictor | None:
     """The model's ranker: its attribute `ranker`, which a `SamplerModel` may have."""
-    ranker: CostPredictor | None = getattr(model, "ranker", None)
-    return ranker
+    return getattr(model, "ranker", None)
 
 
-class BundleModel:
+class BundleModel(AbstractContextManager["BundleModel"]):
     """A bundle, loaded into ONNX Runtime; a context manager that closes it.
 
     Threads may share it; it can be pickled into another process (its folder need not exist there)
     and survives a fork. On the CPU, what a row gives does not depend on the rows beside it.
 
-    Args:
-        bundle: The bundle's folder, or its manifest already read.
-        session: How to run its graphs, or the name of a provider.
-        **changes: Fields of `SessionSettings` that differ from `session`.
+    `bundle` is the bundle's folder, or its manifest already read; `session` says how to run its
+    graphs, or names a provider; `changes` are fields of `SessionSettings` that differ from it.
 
     Raises:
         BundleError: The bundle is incomplete, changed, or its graphs do not fit its manifest.
@@ -119,7 +108,7 @@ class BundleModel:
             name: self._load(self.bundle.folder / name, spec)
             for name, spec in self.bundle.graph_specs.items()
         }
-        self._denoiser = self._rows[DENOISER]
+        self._denoiser = self._rows[files.DENOISER]
 
     @property
     def provider(self) -> str:
@@ -128,10 +117,9 @@ class BundleModel:
 
     def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
         """Run `condition.onnx`; None for an unconditional bundle."""
-        if CONDITION not in self._rows:
+        if (rows := self._rows.get(files.CONDITION)) is None:
             return None
-        condition, null_condition = self._rows[CONDITION].run(dict(context))
-        return EncodedContext(condition, null_condition)
+        return EncodedContext(*rows.run(dict(context)))
 
     def denoise(
         self, sample: FloatArray, timestep: int, condition: FloatArray | None
@@ -145,7 +133,7 @@ class BundleModel:
     @property
     def ranker(self) -> CostPredictor | None:
         """Runs `ranker.onnx`; None for a bundle without one."""
-        if (rows := self._rows.get(RANKER)) is None:
+        if (rows := self._rows.get(files.RANKER)) is None:
             return None
         return lambda candidates, condition, /: rows.run(
             {"candidates": candidates, "condition": condition}
@@ -156,11 +144,7 @@ class BundleModel:
         for rows in self._rows.values():
             rows.graph.close()
 
-    def __enter__(self) -> BundleModel:
-        """The model itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
 
@@ -174,7 +158,8 @@ class BundleModel:
             )
         found = {name: (*shape[1:],) for name, shape in graph.input_shapes.items()}
         if set(found) != set(spec.inputs) or not all(
-            _fits(found[name], spec.inputs[name]) and graph.input_dtypes[name] == dtype_of(name)
+            _fits(found[name], spec.inputs[name])
+            and graph.input_dtypes[name] == files.dtype_of(name)
             for name in found
         ):
             raise BundleError(

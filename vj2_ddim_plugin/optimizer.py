@@ -3,14 +3,13 @@
 Where a plan fails, a chain of others may answer, with an account of what went wrong.
 """
 
-from __future__ import annotations
-
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -34,7 +33,7 @@ Fallback = str | ActionOptimizer
 logger = logging.getLogger(__name__)
 
 
-class DDIMOptimizer:
+class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
     """An `ActionOptimizer` that samples plans from a diffusion model.
 
     Every problem of a batch gets the same starting noise, drawn from the seed alone, so that a plan
@@ -79,8 +78,8 @@ class DDIMOptimizer:
         session: SessionSettings | None = None,
         on_failure: Sequence[Fallback] = (),
         **changes: Any,  # noqa: ANN401
-    ) -> DDIMOptimizer:
-        """Load a bundle.
+    ) -> Self:
+        """Load a bundle, warmed up by running its whole loop.
 
         Args:
             path: The bundle's folder.
@@ -90,19 +89,14 @@ class DDIMOptimizer:
             **changes: Fields of `SearchSettings` or `SessionSettings` that differ from the two, for
                 example `provider="cpu"` or `num_candidates=8`.
 
-        Returns:
-            The optimizer, warmed up by running its whole loop.
-
         Raises:
             ConfigError: A setting is unknown or out of range.
             BundleError: The bundle is incomplete, changed or inconsistent.
             ProviderError: The provider asked for is not the one that runs.
         """
-        of_session = {
-            name: changes.pop(name) for name in declared(SessionSettings) if name in changes
-        }
-        also_known = ["on_failure", *declared(SessionSettings)]
-        search = with_changes(settings or SearchSettings(), changes, also_known)
+        known = declared(SessionSettings)
+        of_session = {name: changes.pop(name) for name in known if name in changes}
+        search = with_changes(settings or SearchSettings(), changes, ["on_failure", *known])
         model = BundleModel(path, with_changes(session or SessionSettings(), of_session))
         optimizer = cls(model, search, on_failure=on_failure)
         optimizer.warm_up()
@@ -113,14 +107,13 @@ class DDIMOptimizer:
 
         Also measures how long a denoising step takes, which a deadline has to know.
         """
+        spec, inputs = self.action_spec, self.model.condition.inputs
         context = {
-            name: np.zeros((batch_size, *shape), np.float32)
-            for name, shape in self.model.condition.inputs.items()
+            name: np.zeros((batch_size, *shape), np.float32) for name, shape in inputs.items()
         }
         refinements = 0 if self.settings.num_refinements == 0 else 1
         settings = replace(self.settings, num_refinements=refinements)
         short = replace(settings, num_refinements=0, num_inference_steps=1)
-        spec = self.action_spec
         released = np.zeros((batch_size, 1, spec.num_channels))
         first = np.clip(released, spec.low_array, spec.high_array) if spec.length > 1 else None
         for pace in (Pace(), self._pace):  # the first time is not what later ones take
@@ -132,97 +125,86 @@ class DDIMOptimizer:
         self._pace.forget("cost")
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:
-        """Plan.
+        """The best candidate of each row; without a cost, the sample or the ranker's choice.
 
         Args:
             problem: See `PlanningProblem`. `init_action` becomes candidate 0, so with a cost the
                 plan is never worse than it (than what the constraints leave of it; but see
-                `num_robust`). `deadline_s` is
-                kept by beginning nothing that is not expected to end in time: fewer steps, fewer
-                candidates, no more rounds; where not even one candidate could be ranked, the plan
-                is the warm start, or else the first sample, with cost NaN.
-
-        Returns:
-            The best candidate of each row; without a cost, the sample or the ranker's choice.
+                `num_robust`). `deadline_s` is kept by beginning nothing that is not expected to end
+                in time: fewer steps, fewer candidates, no more rounds; where not even one candidate
+                could be ranked, the plan is the warm start, or else the first sample, with cost
+                NaN.
 
         Raises:
             ContextError: The problem does not fit this optimizer, its cost failed, or its
                 constraints cannot be kept; unless `on_failure` has an answer.
             ProviderError: The execution provider failed while running, likewise.
         """
-        return _plan_or_fall_back(self._plan, problem, self.action_spec, self.on_failure)
-
-    def _plan(self, problem: PlanningProblem) -> PlanResult:
-        return CandidateSearch(self.model, self.settings, problem, self._pace).run()
+        started = time.perf_counter()
+        try:
+            return CandidateSearch(self.model, self.settings, problem, self._pace).run()
+        except Exception as error:
+            if not self.on_failure:
+                raise
+            failures = [_line("optimizer", error)]
+            for link in self.on_failure:
+                name = "previous" if isinstance(link, str) else "host"
+                logger.warning("plan failed, asking %s: %s", name, failures[-1])
+                try:
+                    answer = _answer(link, problem, self.action_spec, started)
+                except Exception as next_error:
+                    failures.append(_line(name, next_error))
+                    continue
+                seconds = {**answer.wall_time_s, "total": time.perf_counter() - started}
+                told = (*failures, *answer.failures)
+                return replace(answer, planned_by=name, failures=told, wall_time_s=seconds)
+            for line in failures[1:]:
+                error.add_note(f"after that, on_failure failed too: {line}")
+            raise
 
     def close(self) -> None:
         """Free the model; planning afterwards is an error. Closing twice is fine."""
         self.model.close()
 
-    def __enter__(self) -> DDIMOptimizer:
-        """For `with`: closed at its end."""
-        return self
-
     def __exit__(self, *_: object) -> None:
-        """Close."""
+        """Close it."""
         self.close()
 
 
 def _checked_chain(on_failure: Sequence[Fallback]) -> tuple[Fallback, ...]:
     """The chain, or `ConfigError` for a link that is neither `"previous"` nor an optimizer."""
-    for link in [on_failure] if isinstance(on_failure, str) else on_failure:
+    chain = (on_failure,) if isinstance(on_failure, str) else tuple(on_failure)
+    for link in chain:
         if link != "previous" and not callable(getattr(link, "optimize", None)):
             raise ConfigError(
                 f"on_failure holds {link!r}; use 'previous' (the warm start) or an optimizer"
             )
-    return (on_failure,) if isinstance(on_failure, str) else tuple(on_failure)
-
-
-def _plan_or_fall_back(
-    plan: Callable[[PlanningProblem], PlanResult],
-    problem: PlanningProblem,
-    spec: ActionSpec,
-    on_failure: Sequence[Fallback],
-) -> PlanResult:
-    """The plan, or the first answer of the chain; `failures` holds what went wrong before it."""
-    started = time.perf_counter()
-    try:
-        return plan(problem)
-    except Exception as error:
-        if not on_failure:
-            raise
-        failures = [_line("optimizer", error)]
-        for link in on_failure:
-            name = "previous" if isinstance(link, str) else "host"
-            logger.warning("plan failed, asking %s: %s", name, failures[-1])
-            try:
-                return _answer(link, name, problem, spec, failures, started)
-            except Exception as next_error:
-                failures.append(_line(name, next_error))
-        for line in failures[1:]:
-            error.add_note(f"after that, on_failure failed too: {line}")
-        raise
+    return chain
 
 
 def _answer(
-    link: Fallback,
-    name: str,
-    problem: PlanningProblem,
-    spec: ActionSpec,
-    failures: Sequence[str],
-    started: float,
+    link: Fallback, problem: PlanningProblem, spec: ActionSpec, started: float
 ) -> PlanResult:
-    """One link's answer, checked, with what went wrong before it and the time it all took."""
+    """One link's answer, checked as our own plans are: shape, finiteness, constraints."""
     if problem.deadline_s is not None:
         left = problem.deadline_s - (time.perf_counter() - started)
         problem = replace(problem, deadline_s=max(0.0, left))
     answer = _previous(problem, spec) if isinstance(link, str) else link.optimize(problem)
     if not isinstance(answer, PlanResult):
         raise ContextError(f"it returned a {type(answer).__name__}; expected a PlanResult")
-    _check_answer(answer, problem, spec)
-    seconds = {**answer.wall_time_s, "total": time.perf_counter() - started}
-    told = (*failures, *answer.failures)
-    return replace(answer, planned_by=name, failures=told, wall_time_s=seconds)
+    actions, expected = np.asarray(answer.actions), (spec.length, spec.num_channels)
+    if actions.shape[1:] != expected or not np.isfinite(actions).all():
+        raise ContextError(
+            f"it returned actions {actions.shape} with {int(np.sum(~np.isfinite(actions)))} values "
+            f"that are NaN or infinite; expected [B, {expected[0]}, {expected[1]}]"
+        )
+    batch = len(actions)
+    if (wanted := checked_batch(problem, problem.context)) != batch:
+        raise ContextError(f"it returned {batch} plans for {wanted} problems")
+    padded_warm_start(actions, spec, batch)  # raises for a plan out of bounds
+    if not Rules(problem, spec, batch).kept(actions[:, None]).all():
+        raise ConstraintError("its plan does not keep the constraints")
+    return answer
 
 
 def _line(name: str, error: Exception) -> str:
@@ -237,10 +219,8 @@ def _previous(problem: PlanningProblem, spec: ActionSpec) -> PlanResult:
     batch = len(np.atleast_1d(np.asarray(problem.init_action)))
     actions = padded_warm_start(problem.init_action, spec, batch)
     actions = Rules(problem, spec, batch).enforce(actions)
-    cost, evaluations = np.full(batch, np.nan), 0
-    failures: tuple[str, ...] = ()
+    cost, failures = np.full(batch, np.nan), tuple[str, ...]()
     if problem.cost is not None:
-        evaluations = batch
         try:
             cost = checked_cost(problem.cost, actions)[:, 0]
         except VJ2DDIMError as error:
@@ -249,7 +229,7 @@ def _previous(problem: PlanningProblem, spec: ActionSpec) -> PlanResult:
         actions=actions[:, 0],
         cost=cost,
         history=cost[None] if problem.cost is not None else np.zeros((0, batch)),
-        num_cost_evaluations=evaluations,
+        num_cost_evaluations=0 if problem.cost is None else batch,
         num_denoiser_evaluations=0,
         wall_time_s={"total": time.perf_counter() - started},
         provider="none",
@@ -257,21 +237,3 @@ def _previous(problem: PlanningProblem, spec: ActionSpec) -> PlanResult:
         projection_distance=np.zeros(batch),
         failures=failures,
     )
-
-
-def _check_answer(answer: PlanResult, problem: PlanningProblem, spec: ActionSpec) -> None:
-    """Others' plans are checked as ours are: shape, finiteness, constraints."""
-    actions = np.asarray(answer.actions)
-    expected = (spec.length, spec.num_channels)
-    if actions.shape[1:] != expected or not np.isfinite(actions).all():
-        raise ContextError(
-            f"it returned actions {actions.shape} with "
-            f"{int(np.sum(~np.isfinite(actions)))} values that are NaN or infinite; expected "
-            f"[B, {expected[0]}, {expected[1]}]"
-        )
-    batch = len(actions)
-    if (wanted := checked_batch(problem, problem.context)) != batch:
-        raise ContextError(f"it returned {batch} plans for {wanted} problems")
-    padded_warm_start(actions, spec, batch)  # raises for a plan out of bounds
-    if not Rules(problem, spec, batch).kept(actions[:, None]).all():
-        raise ConstraintError("its plan does not keep the constraints")

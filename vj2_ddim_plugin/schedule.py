@@ -4,8 +4,6 @@ The one source of truth for training, export and sampling. The forward process i
 `x_t = sqrt(alphas_cumprod[t]) x_0 + sqrt(1 - alphas_cumprod[t]) epsilon` (Ho et al. 2020, eq. 4).
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,15 +16,9 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 
 __all__ = [
-    "BETA_SCHEDULES",
-    "ORIGINAL_SCHEDULE",
-    "PREDICTION_TYPES",
-    "TIMESTEP_SPACINGS",
-    "NoiseSchedule",
-    "conversion",
-    "signal_and_noise",
-    "target_of",
-]
+    "BETA_SCHEDULES", "ORIGINAL_SCHEDULE", "PREDICTION_TYPES", "TIMESTEP_SPACINGS", "NoiseSchedule",
+    "conversion", "signal_and_noise", "target_of",
+]  # fmt: skip
 
 BETA_SCHEDULES = ("linear", "cosine", "zero_terminal_snr")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
@@ -88,29 +80,21 @@ class NoiseSchedule(Settings):
     @cached_property
     def alphas_cumprod(self) -> FloatArray:
         """`[T]` float64, decreasing: the share of signal variance left at each timestep."""
-        if self.beta_schedule == "cosine":
-            cosine: FloatArray = np.cumprod(1.0 - self._cosine_betas())
-            return cosine
-        betas = np.linspace(self.beta_start, self.beta_end, self.num_train_timesteps)
-        alphas_cumprod: FloatArray = np.cumprod(1.0 - betas)
-        if self.beta_schedule == "linear":
-            return alphas_cumprod
-        root = np.sqrt(alphas_cumprod)
-        rescaled: FloatArray = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-        return rescaled
-
-    def _cosine_betas(self) -> FloatArray:
-        """Betas of the cosine schedule, capped at 0.999 as in the paper."""
-        share = np.arange(self.num_train_timesteps + 1) / self.num_train_timesteps
-        signal = np.cos((share + 0.008) / 1.008 * np.pi / 2) ** 2
-        betas: FloatArray = np.minimum(1.0 - signal[1:] / signal[:-1], 0.999)
-        return betas
+        if self.beta_schedule == "cosine":  # capped at 0.999, as in the paper
+            share = np.arange(self.num_train_timesteps + 1) / self.num_train_timesteps
+            signal = np.cos((share + 0.008) / 1.008 * np.pi / 2) ** 2
+            betas = np.minimum(1.0 - signal[1:] / signal[:-1], 0.999)
+        else:
+            betas = np.linspace(self.beta_start, self.beta_end, self.num_train_timesteps)
+        alphas_cumprod = np.cumprod(1.0 - betas)
+        if self.beta_schedule == "zero_terminal_snr":
+            root = np.sqrt(alphas_cumprod)
+            alphas_cumprod = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+        return np.asarray(alphas_cumprod)
 
     def alpha_cumprod(self, timestep: int) -> float:
         """`alphas_cumprod[timestep]`; timestep -1 is the end of sampling."""
-        if timestep < 0:
-            return self.final_alpha_cumprod
-        return float(self.alphas_cumprod[timestep])
+        return self.final_alpha_cumprod if timestep < 0 else float(self.alphas_cumprod[timestep])
 
     def timesteps(
         self,
@@ -119,19 +103,13 @@ class NoiseSchedule(Settings):
         spacing: str | None = None,
         start_timestep: int | None = None,
     ) -> TimestepPairs:
-        """The `(timestep, prev_timestep)` pairs of one sampling run, in order.
+        """The N `(timestep, prev_timestep)` pairs of one sampling run, descending; the end is -1.
 
-        Consecutive timesteps are paired, so that no stride has to divide T. The last
-        `prev_timestep` is -1.
+        Consecutive timesteps are paired, so that no stride has to divide T.
 
-        Args:
-            num_inference_steps: Steps N.
-            spacing: Overrides `timestep_spacing`.
-            start_timestep: Start here instead of at T-1; the spacing is that of a schedule with
-                `start_timestep + 1` timesteps (`leading` is shifted, to begin at the start).
-
-        Returns:
-            N pairs of descending timesteps.
+        `spacing` overrides `timestep_spacing`. From a `start_timestep` instead of T-1, the spacing
+        is that of a schedule with `start_timestep + 1` timesteps (`leading` is shifted, to begin at
+        the start).
 
         Raises:
             ScheduleError: N is below 1 or above the timesteps there are.
@@ -154,7 +132,7 @@ class NoiseSchedule(Settings):
                 f"{num_inference_steps}"
             )
         visited = _visited(num_inference_steps, available, spacing, start_timestep)
-        descending = [int(timestep) for timestep in visited]
+        descending = visited.astype(int).tolist()
         return list(zip(descending, [*descending[1:], -1], strict=True))
 
 
@@ -174,17 +152,12 @@ def _visited(steps: int, available: int, spacing: str, start: int | None) -> Flo
 ORIGINAL_SCHEDULE = NoiseSchedule("linear", "epsilon", timestep_spacing="linspace")
 """The original script's schedule, which its checkpoints do not record."""
 
-
 Multiples = tuple[Any, Any]
 """How much of the sample, and of the model output, is in something: two numbers, or two arrays."""
 
 
 def signal_and_noise(alpha_cumprod: Any) -> tuple[Any, Any]:  # noqa: ANN401
-    """How much of x0 and of epsilon is in x_t: DDPM eq. 4 (Ho et al. 2020).
-
-    Args:
-        alpha_cumprod: A number, a numpy array or a torch tensor.
-    """
+    """How much of x0 and of epsilon is in x_t: DDPM eq. 4, of a number, an array or a tensor."""
     if isinstance(alpha_cumprod, float):  # stays one: float32 samples must stay float32
         return math.sqrt(alpha_cumprod), math.sqrt(1.0 - alpha_cumprod)
     if hasattr(alpha_cumprod, "sqrt"):
@@ -196,10 +169,6 @@ def conversion(prediction_type: str, alpha_cumprod: Any) -> tuple[Multiples, Mul
     """How to read x0, and how epsilon, off the sample and the model output.
 
     DDIM eq. 9 (Song, Meng & Ermon 2021) for epsilon; Salimans & Ho 2022, appendix D, for v.
-
-    Args:
-        prediction_type: One of `PREDICTION_TYPES`.
-        alpha_cumprod: A number, a numpy array or a torch tensor, broadcastable to the sample.
     """
     signal, noise = signal_and_noise(alpha_cumprod)
     if prediction_type == "epsilon":
@@ -210,14 +179,7 @@ def conversion(prediction_type: str, alpha_cumprod: Any) -> tuple[Multiples, Mul
 
 
 def target_of(prediction_type: str, original: Any, noise: Any, alpha_cumprod: Any) -> Any:  # noqa: ANN401
-    """What a denoiser should return for x0 with this noise: the inverse of `conversion`.
-
-    Args:
-        prediction_type: One of `PREDICTION_TYPES`.
-        original: x0, a numpy array or a torch tensor.
-        noise: epsilon, of the same shape.
-        alpha_cumprod: A number, an array or a tensor, broadcastable to them.
-    """
+    """What a denoiser should return for x0 with this noise: the inverse of `conversion`."""
     if prediction_type == "epsilon":
         return noise
     if prediction_type == "sample":

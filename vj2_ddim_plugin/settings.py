@@ -25,38 +25,24 @@ __all__ = ["Setting", "Settings", "declared", "setting", "with_changes"]
 
 
 class Setting(NamedTuple):
-    """What is declared of one field.
+    """What is declared of one field."""
 
-    Attributes:
-        help: One sentence.
-        low: The lowest value allowed, or None.
-        high: The highest value allowed, or None.
-        above: A bound that the value must exceed, or None.
-        below: A bound that the value must stay under, or None.
-        choices: The values allowed; empty where any is.
-        option: The command line's name where it is another, for example `--json`.
-    """
-
-    help: str
-    low: float | None = None
+    help: str  # one sentence
+    low: float | None = None  # the lowest value allowed
     high: float | None = None
-    above: float | None = None
+    above: float | None = None  # a bound that the value must exceed
     below: float | None = None
-    choices: tuple[str, ...] = ()
-    option: str | None = None
+    choices: tuple[str, ...] = ()  # the values allowed; empty where any is
+    option: str | None = None  # the command line's name where it is another, as `--json`
 
     @property
     def range(self) -> str:
         """The range in words, for example `at least 1`; empty where any value is allowed."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
-        bounds = (
-            ("at least", self.low),
-            ("above", self.above),
-            ("at most", self.high),
-            ("below", self.below),
-        )
-        return " and ".join(f"{word} {bound:g}" for word, bound in bounds if bound is not None)
+        bounds = (self.low, self.above, self.high, self.below)
+        named = zip(("at least", "above", "at most", "below"), bounds, strict=True)
+        return " and ".join(f"{word} {bound:g}" for word, bound in named if bound is not None)
 
     def allows(self, value: Any) -> bool:  # noqa: ANN401
         """Whether a value of the right type is in range: NaN and inf never are, None always."""
@@ -73,20 +59,9 @@ class Setting(NamedTuple):
         )
 
 
-def setting(
-    default: Any = MISSING,  # noqa: ANN401
-    help: str = "",
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: Sequence[str] = (),
-    option: str | None = None,
-) -> Any:  # noqa: ANN401
+def setting(default: Any = MISSING, help: str = "", **rules: Any) -> Any:  # noqa: ANN401
     """A dataclass field with all that is known of it, see `Setting`; no default: must be given."""
-    what = Setting(help, low, high, above, below, tuple(choices), option)
-    return field(default=default, metadata={"setting": what})
+    return field(default=default, metadata={"setting": Setting(help, **rules)})
 
 
 def declared(kind: type[Settings]) -> dict[str, Setting]:
@@ -98,15 +73,9 @@ S = TypeVar("S", bound="Settings")
 
 
 def with_changes(settings: S, changes: Mapping[str, Any], also_known: Sequence[str] = ()) -> S:
-    """The settings with some fields replaced, as a constructor's keywords say.
+    """The settings with some fields replaced; `ConfigError` for a name that is no field.
 
-    Args:
-        settings: Where to begin.
-        changes: New values by the names of fields.
-        also_known: Other names that the caller takes, for the message.
-
-    Raises:
-        ConfigError: A name is no field; the message lists those that are.
+    The message lists the fields, and the other names that the caller takes, `also_known`.
     """
     known = declared(type(settings))
     if unknown := sorted(set(changes) - set(known)):
@@ -176,9 +145,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401
     """Lists and arrays as tuples, the numbers of numpy as Python's; anything else as it is."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    if isinstance(value, list | tuple):
-        return tuple(_plain(each) for each in value)
-    return value
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def _is_a(value: object, hint: Any) -> bool:  # noqa: ANN401

@@ -4,12 +4,10 @@ Both travel inside the checkpoint and the bundle: nothing else knows a length, a
 What is done with a specification is in `vj2_ddim_plugin.gestures`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -161,19 +159,12 @@ class ActionSpec(Settings):
 
 @dataclass(frozen=True)
 class ConditionSpec:
-    """What a model is conditioned on.
+    """What a model is conditioned on."""
 
-    Attributes:
-        kind: `none`, `sketch` or `latents`.
-        inputs: Shape of each named context array without its batch axis; all are float32.
-        num_tokens: S, condition tokens the encoder makes; 0 for an unconditional model.
-        width: W, the width of a token; 0 for an unconditional model.
-    """
-
-    kind: str = "none"
-    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    num_tokens: int = 0
-    width: int = 0
+    kind: str = "none"  # one of `CONDITION_KINDS`
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes without a batch
+    num_tokens: int = 0  # S, condition tokens the encoder makes; 0 for an unconditional model
+    width: int = 0  # W, the width of a token
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with each input's shape and dtype."""
@@ -183,14 +174,9 @@ class ConditionSpec:
         return {**asdict(self), "inputs": inputs}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ConditionSpec:
-        """The inverse of `to_dict`.
-
-        Raises:
-            BundleError: A field is missing or unknown, or an input is not float32.
-        """
-        unknown = set(values) - set(cls.__dataclass_fields__)
-        if unknown:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`; `BundleError` where a field or an input is not as it should."""
+        if unknown := set(values) - set(cls.__dataclass_fields__):
             raise BundleError(f"condition spec has unknown fields {sorted(unknown)}")
         try:
             kind, sizes = values["kind"], [values["num_tokens"], values["width"]]

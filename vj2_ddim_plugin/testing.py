@@ -4,8 +4,6 @@
 so what a sampler makes of it can be checked to rounding. `QuadraticCost` has one known optimum.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,12 +19,8 @@ __all__ = ["GaussianModel", "QuadraticCost"]
 class GaussianModel:
     """A `SamplerModel` whose data are N(mean, std^2), independent in every entry.
 
-    Args:
-        action_spec: What it samples.
-        schedule: The noise schedule.
-        mean: Mean of the diffused array, broadcastable to `[M, C]`.
-        std: Its standard deviation; 0 is a single point.
-        conditional: If True the context `mean` `[B, 1]` is added to the mean.
+    `mean` and `std` (0 is a single point) broadcast to the diffused array `[M, C]`. If it is
+    `conditional`, the context `mean` `[B, 1]` is added to the mean.
     """
 
     provider = "exact"
@@ -41,10 +35,9 @@ class GaussianModel:
     ) -> None:
         self.action_spec, self.schedule = action_spec, schedule
         self.mean, self.std = mean, std
-        inputs = {"mean": (1,)} if conditional else {}
-        self.condition = ConditionSpec(
-            "latents" if conditional else "none", inputs, int(conditional), int(conditional)
-        )
+        self.condition = ConditionSpec()
+        if conditional:
+            self.condition = ConditionSpec("latents", {"mean": (1,)}, 1, 1)
 
     def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
         """The shift of each problem as one token of width 1."""

@@ -20,13 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vj2_ddim_benchmark.half_precision import half_weights, round_weights
+from vj2_ddim_benchmark.model_files import half_weights, read_model, round_weights
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 from vj2_ddim_training import loop
-from vj2_ddim_training.checkpoint import open_saved
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
@@ -43,7 +42,8 @@ STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 6
 NUM_LOOKED_AT = 5000  # examples that decide the latents' statistics, as in the denoiser's training
 BETA = 1.0  # the means learn as fast as those of regression; with 0 they hardly learn at all
 FORMAT = "vj2-ddim amortised planner 1"
-FIELDS = ("config", "action_spec", "condition", "weights", "training", "provenance")  # mappings
+NAMES = ("config", "action_spec", "condition", "weights", "training", "provenance")
+FIELDS: dict[str, type] = {**dict.fromkeys(NAMES, dict), "data_fingerprint": str}
 
 
 @dataclass(frozen=True)
@@ -132,14 +132,7 @@ def save_amortised(
 
 def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
     """Read a model (of any kind if None) on the CPU; `CheckpointError` names file and field."""
-    contents = open_saved(Path(path), "planner's model", "train the model first")
-    found = contents.get("format") if type(contents) is dict else type(contents).__name__
-    if found != FORMAT:
-        raise CheckpointError(f"{path}: found format {found!r}, expected {FORMAT!r}")
-    for name, kinds in {**dict.fromkeys(FIELDS, dict), "data_fingerprint": str}.items():
-        if not isinstance(contents.get(name), kinds):
-            what = f"the field {name!r} is missing or no {kinds.__name__}"
-            raise CheckpointError(f"{path}: {what}; train the model again")
+    contents = read_model(Path(path), FORMAT, FIELDS)
     try:
         config = AmortisedConfig.from_dict(contents["config"])
         condition = ConditionSpec.from_dict(contents["condition"])

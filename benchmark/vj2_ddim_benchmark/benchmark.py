@@ -15,22 +15,14 @@ from vj2_ddim_benchmark.assets.settings import AssetSettings
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.race.folder import RaceFolder
-from vj2_ddim_benchmark.race.gather import MapProblems, gather
-from vj2_ddim_benchmark.race.records import ChainRecord, Record
+from vj2_ddim_benchmark.race import workers
+from vj2_ddim_benchmark.race.folder import RaceFolder, gather
+from vj2_ddim_benchmark.race.records import ChainRecord, R, Record
 from vj2_ddim_benchmark.race.tasks import most_generous, stop_distance_of
-from vj2_ddim_benchmark.race.workers import (
-    Worker,
-    WorkerSettings,
-    import_ray,
-    in_this_process,
-    over_processes,
-    over_ray,
-)
-from vj2_ddim_benchmark.report.animation import animate_record, telling_chain
+from vj2_ddim_benchmark.race.workers import Worker, WorkerSettings
 from vj2_ddim_benchmark.report.page import CHAINS_DIR, print_rows, rebuild_report
-from vj2_ddim_benchmark.report.pictures import draw_pictures
-from vj2_ddim_benchmark.report.summary import Row, summarise_chains, write_summary
+from vj2_ddim_benchmark.report.pictures import animate_record, draw_pictures, telling_chain
+from vj2_ddim_benchmark.report.summary import Row, summarise_chains
 from vj2_ddim_benchmark.studies import STUDIES_DIR, StudySettings
 from vj2_ddim_benchmark.world.layouts import SPLITS
 from vj2_ddim_benchmark.world.problems import chain_problems
@@ -39,20 +31,16 @@ from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["Benchmark", "RaceSettings", "run"]
 
 CHAIN_PLANNERS = (
-    "ddim-16-robust-2",
-    "ddim-16",
-    "ddim-1",
-    "regression",
-    "gradient-descent-adam-10-x16",
+    "ddim-16-robust-2", "ddim-16", "ddim-1", "regression", "gradient-descent-adam-10-x16",
     "gesture-cem-8x16",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,18 +89,13 @@ class RaceSettings(Settings):
     def with_parts(self, assets: Assets) -> RaceSettings:
         """The same, with the trained parts of a folder where none are given."""
         parts = ("world_model", "bundle", "regression", "gaussian")
-        return replace(
-            self, **{name: getattr(self, name) or getattr(assets, name) for name in parts}
-        )
+        found = {name: getattr(self, name) or getattr(assets, name) for name in parts}
+        return replace(self, **found)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A race in a folder, its chains and its studies; each resumes where it was cut short.
-
-    A folder that holds results of other settings raises a ConfigError, and so does a planner that
-    is not tuned or lacks a part.
-    """
+    """A race in a folder, its chains and its studies; each resumes where it was cut short."""
 
     settings: RaceSettings
     out: Path
@@ -123,10 +106,7 @@ class Benchmark:
         progress: Progress | None = None,
         others: Sequence[Planner] = (),
     ) -> list[Row]:
-        """Race planners, and others beside them, draw and report.
-
-        Returns the rows of `summary.json`: all results of the folder, earlier ones too.
-        """
+        """Race planners, and others beside them, draw and report; returns the summary's rows."""
         given = self.settings
         use_threads(given.threads)
         racers = (*planners, *others)
@@ -135,16 +115,7 @@ class Benchmark:
         folder = RaceFolder(self.out)
         folder.claim(self._fixed(), {**self._noted(settings), "world_model_report": report})
         worker = settings.make()  # it also draws the pictures
-        records = gather(
-            folder,
-            [planner.name for planner in racers],
-            given.budgets,
-            given.total_problems,
-            self._executor(settings, worker),
-            progress,
-            kind=Record,
-            workers=given.workers,
-        )
+        records = self._gather(folder, settings, Record, progress, "plan", worker)
         budget = most_generous(given.budgets)
         shown = [record for record in records if record.budget_ms == budget]
         ready = list(worker.planners.values())
@@ -159,47 +130,22 @@ class Benchmark:
             settings = self._worker_settings(planners, (None,), given.total_problems)
             folder = RaceFolder(self.out / STUDIES_DIR / name)
             folder.claim({**self._fixed(), **_own_files(planners)}, self._noted(settings))
-            gather(
-                folder,
-                [planner.name for planner in planners],
-                (None,),
-                num,
-                self._executor(settings),
-                progress,
-                f"study {name}",
-                kind=Record,
-                workers=given.workers,
-            )
+            self._gather(folder, settings, Record, progress, f"study {name}", num=num)
         return rebuild_report(self.out, self.out)
 
     def go_through_chains(
         self, planners: Sequence[Planner], progress: Progress | None = None
     ) -> list[Row]:
-        """Go through chains beside a race that was run, and write its report anew.
-
-        The first planner's longest chain is animated. Returns the rows of the chains' summary.
-        """
+        """Go through chains beside a race, and write its report anew; returns the chains' rows."""
         given, num = self.settings, self.settings.total_chains
         model = WorldModel.load(self._world_model())
         size = model.config.screen_size
-        settings = replace(
-            self._worker_settings(planners, (None,), num),
-            stop_distance=stop_distance_of(model, size=size),
-        )
+        settings = self._worker_settings(planners, (None,), num)
+        settings = replace(settings, stop_distance=stop_distance_of(model, size))
         folder = RaceFolder(self.out / CHAINS_DIR)
         fixed = {"num_chains": num, "stop_distance": settings.stop_distance}
         folder.claim({**self._fixed(), **fixed}, self._noted(settings))
-        records = gather(
-            folder,
-            [planner.name for planner in planners],
-            (None,),
-            num,
-            self._executor(settings),
-            progress,
-            "chain",
-            kind=ChainRecord,
-            workers=given.workers,
-        )
+        records = self._gather(folder, settings, ChainRecord, progress, "chain")
         drawn = chain_problems(num, split=given.split, seed=given.seed, size=size)
         shown = telling_chain(records, planners[0].name)
         animate_record(self.out / "pictures" / "chain.gif", drawn, shown)
@@ -216,30 +162,39 @@ class Benchmark:
     ) -> WorkerSettings:
         given = self.settings
         spec = ActionSpec() if given.bundle is None else read_bundle(given.bundle).action_spec
+        parts = given.latents, given.regression, given.gaussian
+        assets = PlannerAssets(spec, given.bundle, given.threads, given.seed, *parts)
         return WorkerSettings(
             planners=tuple(planners),
             tuned={planner.name: read_tuned(given.tuned, planner) for planner in planners},
             world_model=self._world_model(),
-            assets=PlannerAssets(
-                spec,
-                given.bundle,
-                given.threads,
-                given.seed,
-                given.latents,
-                given.regression,
-                given.gaussian,
-            ),
+            assets=assets,
             num_problems=num,
             split=given.split,
             budgets=budgets,
         )
 
-    def _executor(self, settings: WorkerSettings, worker: Worker | None = None) -> MapProblems:
-        if self.settings.ray is not None:
-            return over_ray(settings, self.settings.ray, self.settings.workers)
-        if self.settings.workers > 1:
-            return over_processes(settings, self.settings.workers)
-        return in_this_process(worker or settings.make())
+    def _gather(
+        self,
+        folder: RaceFolder,
+        settings: WorkerSettings,
+        kind: type[R],
+        progress: Progress | None,
+        phase: str,
+        worker: Worker | None = None,
+        num: int | None = None,
+    ) -> list[R]:
+        """Results of the planners under the budgets on the first `num` problems."""
+        given = self.settings
+        if given.ray is not None:
+            executor = workers.over_ray(settings, given.ray, given.workers)
+        elif given.workers > 1:
+            executor = workers.over_processes(settings, given.workers)
+        else:
+            executor = workers.in_this_process(worker or settings.make())
+        names, num = [planner.name for planner in settings.planners], num or settings.num_problems
+        asked = folder, names, settings.budgets, num, executor, progress, phase
+        return gather(*asked, kind=kind, workers=given.workers)
 
     def _fixed(self) -> dict[str, Any]:
         """What must be the same for the results in one folder to be comparable.
@@ -298,9 +253,11 @@ def run(
     for name in studies.study:
         studies.variants(name)
     if settings.ray is not None:
-        import_ray()
+        workers.import_ray()
     with progress_bars() as progress:
-        settings = settings.with_parts(_assets(out, retrain, progress, settings.threads))
+        if retrain:
+            assets = build_assets(out / "assets", AssetSettings(), progress, settings.threads)
+        settings = settings.with_parts(assets if retrain else shipped_assets())
         small = [_small_sampler(out, settings, progress)] if small_sampler else []
         benchmark = Benchmark(settings, out)
         rows = benchmark.race(planners, progress, small)
@@ -308,18 +265,11 @@ def run(
         if studies.study:
             rows = benchmark.study(studies, progress)
     if json_file is not None:
-        write_summary(json_file, rows)
+        write_json(json_file, rows)
     print_rows(rows)
     if gone:
         print_rows(gone)
     say(f"report, pictures and raw results in {out}")
-
-
-def _assets(out: Path, retrain: bool, progress: Progress, threads: int) -> Assets:
-    """What is shipped, or the same made anew in the run's folder."""
-    if not retrain:
-        return shipped_assets()
-    return build_assets(out / "assets", AssetSettings(), progress, threads)
 
 
 def _small_sampler(out: Path, settings: RaceSettings, progress: Progress) -> Planner:

@@ -20,14 +20,7 @@ from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = [
-    "DEFAULT_PLANNERS",
-    "STUDIES",
-    "STUDIES_DIR",
-    "Study",
-    "StudySettings",
-    "split_name",
-]
+__all__ = ["DEFAULT_PLANNERS", "STUDIES", "STUDIES_DIR", "Study", "StudySettings", "split_name"]
 
 STUDIES_DIR = "studies"
 SEPARATOR = "@"
@@ -51,46 +44,24 @@ class Study:
 
 
 STUDIES: Mapping[str, Study] = {
-    study.name: study
-    for study in (
-        Study(
-            "steps",
-            "Success against denoiser steps",
-            "num_inference_steps",
-            "The same denoiser sampled in fewer or more DDIM steps.",
-            log=True,
-        ),
-        Study(
-            "candidates",
-            "Success against candidates",
-            "candidates",
-            "K samples ranked by the planner's cost; a single one is not ranked.",
-            log=True,
-        ),
-        Study(
-            "goal-noise",
-            "Noise on the goal",
-            "noise std / latents' std",
-            "Gaussian noise on the goal's latents, in units of their own std, the same for all "
-            "planners; what they condition on and the cost both hold it. The final cost is that "
-            "of the true goal.",
-        ),
-        Study(
-            "world-model",
-            "Other world models",
-            "world model",
-            "The planner encodes with and plans through another world model; the final cost is "
-            "that of the race's own (own).",
-        ),
-        Study(
-            "denoisers",
-            "Other denoisers",
-            "denoiser",
-            "Denoisers of other data or another representation, which may have been trained for "
-            "longer or shorter, and the race's own (own).",
-        ),
+    name: Study(name, *words)
+    for name, *words in (
+        ("steps", "Success against denoiser steps", "num_inference_steps",
+         "The same denoiser sampled in fewer or more DDIM steps.", True),
+        ("candidates", "Success against candidates", "candidates",
+         "K samples ranked by the planner's cost; a single one is not ranked.", True),
+        ("goal-noise", "Noise on the goal", "noise std / latents' std",
+         "Gaussian noise on the goal's latents, in units of their own std, the same for all "
+         "planners; what they condition on and the cost both hold it. The final cost is that of "
+         "the true goal."),
+        ("world-model", "Other world models", "world model",
+         "The planner encodes with and plans through another world model; the final cost is that "
+         "of the race's own (own)."),
+        ("denoisers", "Other denoisers", "denoiser",
+         "Denoisers of other data or another representation, which may have been trained for "
+         "longer or shorter, and the race's own (own)."),
     )
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,9 @@ from vj2_ddim_benchmark.planners.description import (
 )
 from vj2_ddim_benchmark.planners.problem import MakeCost, plan
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.race.gather import silent
+from vj2_ddim_benchmark.race.folder import silent
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
-from vj2_ddim_benchmark.world_model.cost import LatentCost
-from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
@@ -75,10 +74,7 @@ class Sweep:
 def sweep(
     search_space: SearchSpace, evaluate: Callable[[TunedSettings], tuple[float, float]]
 ) -> Sweep:
-    """Try every combination; `evaluate` tells its share of problems solved and its mean cost.
-
-    The winner has the highest share; of those, the lowest cost; of those, it came first.
-    """
+    """Try all: the highest share solved wins, then the lowest cost, then the first."""
     empty = [name for name, values in search_space.items() if not values]
     if empty:
         raise ConfigError(f"the search space has no values for {empty[0]!r}; give at least one")
@@ -99,11 +95,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class PlanScore:
-    """The share of problems that a planner solves, and the mean cost of its plans.
-
-    A batch shares its random starts, so that one problem at a time, as in the race, is the fairest
-    to planners that start from random gestures. Batches count on from the seed.
-    """
+    """The share of problems that a planner solves, and the mean cost; a batch shares its starts."""
 
     world_model: Any
     problems: Problems
@@ -117,14 +109,8 @@ class PlanScore:
         actions, costs = [], []
         for batch, first in enumerate(range(0, len(self.problems), self.batch_size)):
             rows = slice(first, first + self.batch_size)
-            result = plan(
-                optimizer,
-                self.world_model,
-                start[rows],
-                goal[rows],
-                seed=self.seed + batch,
-                make_cost=self.make_cost,
-            )
+            asked = {"seed": self.seed + batch, "make_cost": self.make_cost}
+            result = plan(optimizer, self.world_model, start[rows], goal[rows], **asked)
             actions.append(result.actions)
             costs.append(result.cost)
         end = self.problems.start.execute(np.concatenate(actions))
@@ -196,14 +182,8 @@ def tune(
         "date": time.strftime("%Y-%m-%d"),
         **environment(),
     }
-    assets = PlannerAssets(
-        read_bundle(shipped.bundle).action_spec,
-        shipped.bundle,
-        settings.threads,
-        settings.seed,
-        regression=shipped.regression,
-        gaussian=shipped.gaussian,
-    )
+    spec, parts = read_bundle(shipped.bundle).action_spec, (shipped.regression, shipped.gaussian)
+    assets = PlannerAssets(spec, shipped.bundle, settings.threads, settings.seed, None, *parts)
     score = PlanScore(model, problems, settings.seed)
     with progress_bars() as progress:
         sweeps = tune_planners(out, chosen, assets, score, provenance, progress)

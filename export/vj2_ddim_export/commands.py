@@ -1,7 +1,6 @@
 """`vj2-ddim export`."""
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -23,15 +22,8 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:  # fmt: skip
     """Turn a checkpoint into an ONNX bundle, and prove that the two agree."""
-    parity = export_bundle(
-        checkpoint,
-        out,
-        nhead=nhead or None,
-        ranker=ranker,
-        tolerance=tolerance,
-        seed=seed,
-        overwrite=overwrite,
-    )
+    make = partial(export_bundle, ranker=ranker, tolerance=tolerance, seed=seed)
+    parity = make(checkpoint, out, nhead=nhead or None, overwrite=overwrite)
     ranked = "" if parity.ranker_error is None else f", of the ranker {parity.ranker_error:.2e}"
     Console().print(
         f"parity over {parity.num_inference_steps} DDIM steps at batches "

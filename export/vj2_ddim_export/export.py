@@ -1,41 +1,44 @@
-"""Checkpoint to bundle: write the graphs, prove them, and only then put the folder in place."""
+"""Checkpoint to bundle: write the graphs, prove them, and only then put the folder in place.
 
-from __future__ import annotations
+The graphs are one denoising step, the condition encoder, and the ranker if there is one.
+"""
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
 import onnxruntime
 import torch
+from torch import Tensor, nn
 
 import vj2_ddim_plugin
-from vj2_ddim_export.graphs import (
-    OPSET,
-    export_condition,
-    export_denoiser,
-    export_ranker,
-)
 from vj2_ddim_export.parity import Parity, measure_parity
-from vj2_ddim_plugin.bundle import (
-    CONDITION,
-    DENOISER,
-    MANIFEST,
-    RANKER,
-    read_bundle,
-    write_manifest,
-)
+from vj2_ddim_plugin import bundle
+from vj2_ddim_plugin.bundle import CONDITION, DENOISER, MANIFEST, RANKER, graph_specs
+from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_plugin.files import atomic_path, sha256_of
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
 from vj2_ddim_training.data.gesture_files import require_replaceable
-from vj2_ddim_training.diffusion_model import TorchSampler
-from vj2_ddim_training.ranker.network import RankedSampler, TrainedRanker, load_ranker
+from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
+from vj2_ddim_training.ranker.network import (
+    RankedSampler,
+    RankerNetwork,
+    TrainedRanker,
+    load_ranker,
+)
 
 __all__ = ["TOLERANCE", "export_bundle"]
 
 TOLERANCE = 1e-4
 UNMEASURED = {"worst_error": 0.0}
+OPSET = 20
+TRACED_BATCH = 2  # a batch of 1 would be taken for a constant
 
 
 def export_bundle(
@@ -63,8 +66,7 @@ def export_bundle(
         The measured parity, which is also in `bundle.json`.
 
     Raises:
-        CheckpointError: The checkpoint or the ranker cannot be opened, or they do not belong
-            together.
+        CheckpointError: A file cannot be opened, or the two do not belong together.
         ConfigError: `out` holds something that would be lost.
         ParityError: The bundle does not agree with the checkpoint; nothing is written.
     """
@@ -82,20 +84,18 @@ def export_bundle(
             export_ranker(trained.ranker, model, folder / RANKER)
             reference = RankedSampler(model, trained.ranker)
 
-        def write(parity: dict[str, object]) -> None:
-            write_manifest(
-                folder,
-                action_spec=model.action_spec,
-                schedule=model.schedule,
-                condition=model.condition,
-                parity=parity,
-                provenance=provenance,
-            )
-
-        write(dict(UNMEASURED))  # the gate reads the bundle as the plugin does
-        exported = BundleModel(read_bundle(folder), "cpu")
+        write = partial(
+            bundle.write_manifest,
+            folder,
+            action_spec=model.action_spec,
+            schedule=model.schedule,
+            condition=model.condition,
+            provenance=provenance,
+        )
+        write(parity=dict(UNMEASURED))  # the gate reads the bundle as the plugin does
+        exported = BundleModel(bundle.read_bundle(folder), "cpu")
         parity = measure_parity(exported, reference, tolerance, seed)
-        write(parity.to_dict())
+        write(parity=parity.to_dict())
     return parity
 
 
@@ -103,6 +103,7 @@ def _provenance(
     loaded: Checkpoint, checkpoint: Path, trained: TrainedRanker | None, ranker: Path | None
 ) -> dict[str, Any]:
     """Where the weights came from, and what exported them."""
+    versions = {"torch": str(torch.__version__), "onnx": onnx.__version__}
     provenance: dict[str, Any] = {
         **loaded.provenance,
         "checkpoint": checkpoint.name,
@@ -110,12 +111,7 @@ def _provenance(
         "data_fingerprint": loaded.data_fingerprint,
         "architecture": loaded.model.config.to_dict(),
         "exported_by": f"vj2-ddim-plugin {vj2_ddim_plugin.__version__}",
-        "export_versions": {
-            "torch": str(torch.__version__),
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "opset": OPSET,
-        },
+        "export_versions": versions | {"onnxruntime": onnxruntime.__version__, "opset": OPSET},
     }
     if trained is not None and ranker is not None:
         provenance["ranker"] = {
@@ -127,3 +123,90 @@ def _provenance(
             "metrics": dict(trained.metrics),
         }
     return provenance
+
+
+class _Condition(nn.Module):
+    """Context arrays, in the order of their names -> condition and null condition tokens."""
+
+    def __init__(self, model: DiffusionModel) -> None:
+        super().__init__()
+        if model.condition_encoder is None:
+            raise CheckpointError("an unconditional model has no condition encoder to export")
+        self.encoder = model.condition_encoder
+        self.null_tokens = model.null_condition  # its name must differ from the output's
+        self.names = list(model.condition.inputs)
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        tokens: Tensor = self.encoder(**dict(zip(self.names, inputs, strict=True)))
+        return tokens, self.null_tokens.expand_as(tokens)
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Turn off the fused attention path, which cannot be exported, and the exporter's chatter."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    names = ("torch.onnx", "onnxscript", "onnx_ir")
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    try:
+        for logger in levels:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+def _export(
+    module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], path: Path
+) -> None:
+    """Trace at batch 2 with the dynamo exporter; the first axis of everything is `batch`."""
+    batch = torch.export.Dim("batch", min=1)
+    shapes: object = tuple({0: batch} for _ in inputs)
+    if isinstance(module, _Condition):
+        shapes = (shapes,)  # forward takes *inputs
+    with _quiet_exporter():
+        torch.onnx.export(
+            module.eval(), inputs, str(path), input_names=names, output_names=outputs,
+            dynamic_shapes=shapes, opset_version=OPSET,  # type: ignore[arg-type]
+            dynamo=True, external_data=False, verbose=False,
+        )  # fmt: skip
+    graph = onnx.load(path)
+    _forget_where_it_was_made(graph)
+    onnx.save(graph, path)
+
+
+def _forget_where_it_was_made(message: Any) -> None:  # noqa: ANN401
+    """Clear stack traces and other notes, which hold the exporting machine's paths."""
+    for name in ("metadata_props", "doc_string"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in [value] if hasattr(value, "ListFields") else value:
+                _forget_where_it_was_made(inner)
+
+
+def export_denoiser(model: DiffusionModel, path: Path) -> None:
+    """Write `denoiser.onnx`: a sample at a timestep, perhaps under a condition, to its output."""
+    specs = graph_specs(model.action_spec, model.condition)[DENOISER].inputs
+    inputs = {name: torch.randn(TRACED_BATCH, *shape) for name, shape in specs.items()}
+    inputs["timestep"] = torch.tensor([3, 500])
+    _export(model.denoiser, tuple(inputs.values()), list(inputs), ["model_output"], path)
+
+
+def export_condition(model: DiffusionModel, path: Path) -> None:
+    """Write `condition.onnx`: the context -> condition, null_condition, each `[batch, S, W]`."""
+    shapes = model.condition.inputs
+    inputs = tuple(torch.rand(TRACED_BATCH, *shape) for shape in shapes.values())
+    _export(_Condition(model), inputs, list(shapes), ["condition", "null_condition"], path)
+
+
+def export_ranker(ranker: RankerNetwork, model: DiffusionModel, path: Path) -> None:
+    """Write `ranker.onnx`: candidates under a condition to their predicted costs."""
+    inputs = graph_specs(model.action_spec, model.condition)[RANKER].inputs
+    traced = tuple(torch.randn(TRACED_BATCH, *shape) for shape in inputs.values())
+    _export(ranker, traced, list(inputs), ["predicted_cost"], path)

@@ -5,15 +5,14 @@ random inputs, at batches 1, 2 and 3, because tracing likes to freeze a batch. W
 ranker, what it predicts of these samples is compared as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from vj2_ddim_plugin.ddim import Denoiser, ddim_sample
+from vj2_ddim_plugin.ddim import ddim_sample
 from vj2_ddim_plugin.errors import ParityError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.model import SamplerModel, ranker_of
@@ -28,13 +27,8 @@ NUM_INFERENCE_STEPS = 10
 class Parity:
     """The measured agreement.
 
-    Attributes:
-        worst_error: Largest difference of the sampled arrays, over their largest magnitude or 1.
-        tolerance: What was allowed.
-        batches: Batch sizes compared.
-        num_inference_steps: DDIM steps of the loop.
-        seed: Of the inputs.
-        ranker_error: The same of the predicted costs; None without a ranker.
+    `worst_error` is the largest difference of the sampled arrays, over their largest magnitude or
+    1, and `ranker_error` the same of the predicted costs, None without a ranker.
     """
 
     worst_error: float
@@ -54,18 +48,8 @@ def measure_parity(
 ) -> Parity:
     """Compare two models on the whole sampling loop, and their rankers if the reference has one.
 
-    Args:
-        exported: The bundle's model.
-        reference: The checkpoint's model.
-        tolerance: Largest relative error allowed.
-        seed: Of the random inputs.
-
-    Returns:
-        What was measured.
-
-    Raises:
-        ParityError: The bundle fails to run, or its outputs differ in shape, are not finite, or
-            differ by more than the tolerance.
+    A bundle that fails to run, or whose outputs differ in shape, are not finite, or differ by more
+    than the tolerance, is a `ParityError`.
     """
     rng = np.random.default_rng(seed)
     errors: dict[str, list[float]] = {"samples": [], "predicts": []}
@@ -74,10 +58,8 @@ def measure_parity(
         compared["predicts"] = _predict
     for batch in BATCHES:
         noise = rng.standard_normal((batch, *reference.action_spec.diffused_shape), np.float32)
-        context = {
-            name: rng.random((batch, *shape), np.float32)
-            for name, shape in reference.condition.inputs.items()
-        }
+        shapes = reference.condition.inputs.items()
+        context = {name: rng.random((batch, *shape), np.float32) for name, shape in shapes}
         for does, function in compared.items():
             expected = function(reference, noise, context)
             try:
@@ -117,20 +99,14 @@ def _error(
 
 
 def _sample(model: SamplerModel, noise: FloatArray, context: dict[str, FloatArray]) -> FloatArray:
-    encoded = model.encode(context)
-
-    def under(condition: FloatArray | None) -> Denoiser:
-        return lambda sample, timestep: model.denoise(sample, timestep, condition)
-
-    samples = [
-        ddim_sample(under(condition), noise, model.schedule, NUM_INFERENCE_STEPS)
-        for condition in ([None] if encoded is None else encoded)
+    denoisers = [
+        partial(model.denoise, condition=tokens) for tokens in model.encode(context) or [None]
     ]
-    return np.concatenate(samples, axis=0)
+    sample = partial(ddim_sample, schedule=model.schedule, num_inference_steps=NUM_INFERENCE_STEPS)
+    return np.concatenate([sample(denoiser, noise) for denoiser in denoisers], axis=0)
 
 
 def _predict(model: SamplerModel, noise: FloatArray, context: dict[str, FloatArray]) -> FloatArray:
-    """What the ranker says of candidates all over the place."""
     encoded, ranker = model.encode(context), ranker_of(model)
     if encoded is None or ranker is None:
         raise ParityError("it has no ranker")

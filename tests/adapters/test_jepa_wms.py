@@ -41,13 +41,11 @@ class Objective:
     def __init__(self, target_enc):
         self.target_enc = target_enc
 
-    def __call__(self, encodings, actions, keepdims=False):
+    def __call__(self, encodings, actions):
+        target = self.target_enc
         if isinstance(encodings, dict):
-            encodings, target = encodings["visual"], self.target_enc["visual"]
-        else:
-            target = self.target_enc
-        difference = (target - encodings).pow(2).mean(dim=tuple(range(2, encodings.ndim)))
-        return difference if keepdims else difference[-1]
+            encodings, target = encodings["visual"], target["visual"]
+        return (target - encodings).pow(2).mean(dim=tuple(range(2, encodings.ndim)))[-1]
 
 
 def latents(seed, frames=2):
@@ -57,20 +55,15 @@ def latents(seed, frames=2):
 def make_planner(optimizer=None, model=None, goal=None, **changes):
     model = model or Model()
     settings = {"planner_name": "cem", "num_samples": 300, "num_elites": 10, "var_scale": 1.0}
-    planner = JEPAWMsPlanner(
-        optimizer or gaussian_optimizer(SPEC),
-        unroll=model.unroll,
-        action_dim=model.action_dim,
-        **{**settings, **changes},
-    )
+    settings |= {"unroll": model.unroll, "action_dim": model.action_dim}
+    planner = JEPAWMsPlanner(optimizer or gaussian_optimizer(SPEC), **{**settings, **changes})
     planner.set_objective(Objective(latents(2, frames=1) if goal is None else goal))
     return planner
 
 
 def costs_by_hand(candidates, z, goal, steps, limit=np.inf):
-    blocks = (
-        candidates[0].reshape(candidates.shape[1], -1, ACTION_DIM)[:, :steps].clip(-limit, limit)
-    )
+    blocks = candidates[0].reshape(candidates.shape[1], -1, ACTION_DIM)[:, :steps]
+    blocks = blocks.clip(-limit, limit)
     moved = blocks.sum(axis=1, dtype=np.float64) @ WEIGHT.double().numpy()
     last = z[0, -1].flatten().double().numpy() + moved
     return ((last - goal.flatten().double().numpy()) ** 2).mean(axis=1)[None]
@@ -113,19 +106,11 @@ def test_an_objective_without_a_target_leaves_the_goal_out():
 def test_the_result_is_the_hosts_field_for_field():
     # names and order of the host's own result
     assert PlanningResult._fields == (
-        "actions",
-        "losses",
-        "prev_elite_losses_mean",
-        "prev_elite_losses_std",
-        "info",
-        "plan_metrics",
-        "pred_frames_over_iterations",
-        "predicted_best_encs_over_iterations",
+        *("actions", "losses", "prev_elite_losses_mean", "prev_elite_losses_std", "info"),
+        *("plan_metrics", "pred_frames_over_iterations", "predicted_best_encs_over_iterations"),
     )
-    frames = []
 
     def decode(latents):
-        frames.append(latents)
         return np.zeros((len(latents), 4, 4, 3), np.uint8)
 
     planner = make_planner(decode_each_iteration=True, decode_unroll=decode, num_act_stepped=1)

@@ -82,8 +82,8 @@ def make_solver(bundle, model=None, **settings):
 def test_the_cheapest_of_what_was_ranked_is_the_plan(bundle):
     model = Model()
     outputs = make_solver(bundle, model)(make_info())
-    ranked = torch.stack([candidates[0] for candidates in model.candidates])
-    costs = (ranked[..., 0::3] - 0.3).abs().mean(dim=(-1, -2))
+    ranked = torch.cat(model.candidates)
+    costs = Model().get_cost({}, ranked)
     torch.testing.assert_close(torch.tensor(outputs["costs"]), costs.min(1).values)
     best = ranked[torch.arange(BATCH), costs.argmin(1)]
     torch.testing.assert_close(outputs["actions"], best, rtol=0, atol=0)
@@ -117,9 +117,8 @@ def test_what_takes_over_may_use_gradients(bundle):
 @pytest.mark.parametrize("deadline_s", [None, float("inf")])
 def test_callbacks_hear_of_each_round(bundle, deadline_s):
     listener, model = Listener(), Model()
-    solver = make_solver(
-        bundle, model, num_refinements=2, callbacks=[listener], deadline_s=deadline_s
-    )
+    settings = {"num_refinements": 2, "callbacks": [listener], "deadline_s": deadline_s}
+    solver = make_solver(bundle, model, **settings)
     for _ in range(2):
         assert solver(make_info())["callbacks"] == {"listener": [3]}
     assert [step for step, _, _ in listener.heard] == [0, 1, 2]
@@ -149,19 +148,15 @@ def test_an_info_dict_for_no_problem_is_refused(bundle):
         make_solver(bundle)({"pixels": torch.zeros(0, 1, 4)})
 
 
-@pytest.mark.parametrize("info", [{}, {"task": "push", "step": torch.tensor(3.0)}])
-def test_an_info_dict_without_rows_is_for_all_environments(tmp_path, info):
+@pytest.mark.parametrize(
+    ("info", "batch"),
+    [({}, BATCH), ({"task": "push", "step": torch.tensor(3.0)}, BATCH), ({"names": ["left"]}, 1)],
+)
+def test_an_info_dict_without_arrays_is_of_its_list_or_for_all_environments(tmp_path, info, batch):
     """The host's LagrangianSolver and PGDSolver take the number of environments so."""
-    unconditional = make_bundle(tmp_path / "bundle", conditional=False)
-    outputs = make_solver(unconditional)(dict(info))
-    assert outputs["actions"].shape == (BATCH, HORIZON, ACTION_BLOCK * 3)
-    assert len(outputs["costs"]) == BATCH
-
-
-def test_a_list_tells_of_how_many_environments_an_info_dict_without_arrays_is(tmp_path):
-    unconditional = make_bundle(tmp_path / "bundle", conditional=False)
-    outputs = make_solver(unconditional)({"names": ["left"]})
-    assert outputs["actions"].shape[0] == 1
+    outputs = make_solver(make_bundle(tmp_path / "bundle", conditional=False))(dict(info))
+    assert outputs["actions"].shape == (batch, HORIZON, ACTION_BLOCK * 3)
+    assert len(outputs["costs"]) == batch
 
 
 def test_a_callback_that_reads_what_we_do_not_have_is_named(bundle):

@@ -106,10 +106,8 @@ def test_the_plan_is_the_best_of_what_was_proposed(predictor, loss, layer_norm, 
     planner = VJ2GUIPlanner(recorder, loss=loss, layer_norm=layer_norm, seed=1)
     plan = planner.plan(z, goal, predictor)
     assert plan.shape == (BATCH, spec.length, 3)
-    start, target = (normed(z[:, 0]), normed(goal)) if layer_norm else (z[:, 0], goal)
-    expected = costs_by_hand(
-        recorder, np.asarray(start), np.asarray(target), predictor.weight(), loss
-    )
+    start, target = (normed(h) if layer_norm else h.numpy() for h in (z[:, 0], goal))
+    expected = costs_by_hand(recorder, start, target, predictor.weight(), loss)
     np.testing.assert_allclose(recorder.costs, expected, rtol=2e-4)
     assert np.ptp(expected, axis=1).min() > 1e-3  # there was something to choose
     np.testing.assert_array_equal(plan.numpy(), best_of(recorder.candidates, expected))
@@ -120,8 +118,7 @@ def test_the_bundle_is_given_the_last_state_and_the_goal_as_it_was_trained_on_th
     z, goal = latents(states=2)
     for wanted, expected in ((False, (z[:, -1], goal)), (True, (normed(z[:, -1]), normed(goal)))):
         answer = Answer(TOUCH, np.zeros((BATCH, 20, 3)))
-        planner = VJ2GUIPlanner(answer, layer_norm_context=wanted)
-        planner.plan(z, goal[:, None], Flat(states=2))
+        VJ2GUIPlanner(answer, layer_norm_context=wanted).plan(z, goal[:, None], Flat(states=2))
         context = answer.problem.context
         assert set(context) == {"state", "goal"}
         for name, value in zip(("state", "goal"), expected, strict=True):
@@ -129,17 +126,12 @@ def test_the_bundle_is_given_the_last_state_and_the_goal_as_it_was_trained_on_th
             np.testing.assert_allclose(context[name], np.asarray(value), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("recorded", "asked", "normed"),
-    [
-        ({}, None, False),
-        ({"layer_normed": None}, None, False),
-        ({"layer_normed": False}, None, False),
-        ({"layer_normed": True}, None, True),
-        ({"layer_normed": True}, False, False),
-        ({}, True, True),
-    ],
-)
+NORMED, NOT_NORMED, UNSAID = ({"layer_normed": said} for said in (True, False, None))
+RECORDED = [({}, None, False), (UNSAID, None, False), (NOT_NORMED, None, False)]
+RECORDED += [(NORMED, None, True), (NORMED, False, False), ({}, True, True)]
+
+
+@pytest.mark.parametrize(("recorded", "asked", "normed"), RECORDED)
 def test_what_the_bundle_recorded_of_its_latents_need_not_be_typed_again(
     tmp_path, recorded, asked, normed
 ):
@@ -171,10 +163,8 @@ def test_with_more_states_predictions_push_the_oldest_out():
     planner = VJ2GUIPlanner(recorder, layer_norm=False, rows_per_chunk=4)
     planner.plan(z, goal, predictor, past_actions=past)
     for index in range(recorder.candidates.shape[1]):
-        first, second = (
-            torch.tensor(recorder.candidates[:, index]).view(BATCH, 2, NUMBERS).unbind(1)
-        )
-        sent = torch.stack([past.flatten(1), first, second], dim=1)
+        blocks = torch.tensor(recorder.candidates[:, index]).view(BATCH, 2, NUMBERS)
+        sent = torch.cat([past.flatten(2), blocks], dim=1)
         with torch.no_grad():
             middle = predictor(z, sent[:, :2])[:, -1]
             last = predictor(torch.stack([z[:, 1], middle], dim=1), sent[:, 1:])[:, -1]
@@ -184,28 +174,24 @@ def test_with_more_states_predictions_push_the_oldest_out():
 
 def test_no_past_is_no_touch():
     z, goal = latents(states=3)
-    settings = {"layer_norm": False, "seed": 5}
-    silent = VJ2GUIPlanner(gaussian_optimizer(TOUCH), **settings)
-    said = VJ2GUIPlanner(gaussian_optimizer(TOUCH), **settings)
-    one = silent.plan(z, goal, Blended(states=3))
-    two = said.plan(z, goal, Blended(states=3), past_actions=torch.zeros(BATCH, 2, 20, 3))
-    torch.testing.assert_close(one, two, rtol=0, atol=0)
-    assert silent.last_result.cost == pytest.approx(said.last_result.cost)
+    planner = VJ2GUIPlanner(gaussian_optimizer(TOUCH), layer_norm=False, seed=5)
+    silent = planner.plan(z, goal, Blended(states=3))
+    cost = planner.last_result.cost
+    said = planner.plan(z, goal, Blended(states=3), past_actions=torch.zeros(BATCH, 2, 20, 3))
+    torch.testing.assert_close(silent, said, rtol=0, atol=0)
+    assert planner.last_result.cost == pytest.approx(cost)
 
 
-def test_the_previous_plan_is_candidate_zero_and_never_beaten_by_a_worse_one():
-    z, _ = latents()
-    predictor = Flat()
+def test_a_previous_plan_that_reaches_the_goal_is_kept():
+    (z, _), predictor = latents(), Flat()
     previous = torch.tensor(make_gestures(BATCH, seed=3))
-    with torch.no_grad():
-        goal = predictor(z, previous.view(BATCH, 1, -1))
+    goal = predictor(z, previous.view(BATCH, 1, -1)).detach()
     planner = VJ2GUIPlanner(gaussian_optimizer(TOUCH), loss="l2", layer_norm=False)
-    plan = planner.plan(z, goal, predictor, previous=previous)  # which reaches the goal exactly
+    plan = planner.plan(z, goal, predictor, previous=previous)
     torch.testing.assert_close(plan, previous, rtol=0, atol=0)
     assert planner.last_result.cost == pytest.approx([0.0, 0.0], abs=1e-10)
-    without = VJ2GUIPlanner(gaussian_optimizer(TOUCH), loss="l2", layer_norm=False)
-    without.plan(z, goal, predictor)
-    assert (without.last_result.cost > 1e-3).all()
+    planner.plan(z, goal, predictor)
+    assert (planner.last_result.cost > 1e-3).all()
 
 
 def test_a_shorter_horizon_ranks_and_returns_the_beginning():
@@ -219,27 +205,21 @@ def test_a_shorter_horizon_ranks_and_returns_the_beginning():
     np.testing.assert_array_equal(plan.numpy(), best_of(recorder.candidates, expected))
 
 
-def test_half_precision_in_half_precision_out():
+def test_half_precision_in_half_precision_out_and_no_gradient():
     z, goal = latents(dtype=torch.bfloat16)
     planner = VJ2GUIPlanner(gaussian_optimizer(TOUCH))
-    plan = planner.plan(z, goal, Flat().to(torch.bfloat16))
+    plan = planner.plan(z.requires_grad_(), goal, Flat().to(torch.bfloat16))
     assert (plan.dtype, plan.device) == (torch.bfloat16, z.device)
     exact = torch.tensor(planner.last_result.actions)
     torch.testing.assert_close(plan.float(), exact, rtol=2**-8, atol=0)
-
-
-def test_no_gradient_is_kept():
-    z, goal = latents()
-    plan = VJ2GUIPlanner(gaussian_optimizer(TOUCH)).plan(z.requires_grad_(), goal, Flat())
     assert not plan.requires_grad
     plan.mul_(0.5)  # and it is a tensor like any other
     assert z.grad is None
 
 
 def test_timestamps_are_two_milliseconds_apart_and_shift_when_asked():
-    z, goal = latents()
     planner = VJ2GUIPlanner(gaussian_optimizer(TWO_TOUCHES))
-    planner.plan(z, goal, Flat())
+    planner.plan(*latents(), Flat())
     stamps = planner.timestamps(100.0)
     np.testing.assert_allclose(stamps, 100.0 + np.arange(40) / 500)
     assert planner.planning_time_s > 0
@@ -272,18 +252,14 @@ def test_a_predictor_wrapped_for_several_gpus_is_read_through():
         def forward(self, *arguments):
             return self.module(*arguments)
 
-    z, goal = latents()
-    settings = {"seed": 7}
+    planner = VJ2GUIPlanner(gaussian_optimizer(TOUCH), seed=7)
     for kind in (Flat, FiLM):
-        wrapped = VJ2GUIPlanner(gaussian_optimizer(TOUCH), **settings)
-        plain = VJ2GUIPlanner(gaussian_optimizer(TOUCH), **settings)
-        one = wrapped.plan(z, goal, Wrapper(kind()).eval())
-        torch.testing.assert_close(one, plain.plan(z, goal, kind()), rtol=0, atol=0)
+        wrapped = planner.plan(*latents(), Wrapper(kind()).eval())
+        torch.testing.assert_close(wrapped, planner.plan(*latents(), kind()), rtol=0, atol=0)
 
 
 def test_a_predictor_in_training_mode_is_warned_of(caplog):
-    z, goal = latents()
-    VJ2GUIPlanner(gaussian_optimizer(TOUCH)).plan(z, goal, Flat().train())
+    VJ2GUIPlanner(gaussian_optimizer(TOUCH)).plan(*latents(), Flat().train())
     assert "call eval()" in caplog.text
 
 
@@ -329,8 +305,6 @@ def test_sizes_and_settings_that_cannot_work_are_refused():
         VJ2GUIPlanner(optimizer, horizon=2)
     with pytest.raises(ConfigError, match="loss must be one of"):
         VJ2GUIPlanner(optimizer, loss="mse")
-    with pytest.raises(ConfigError, match="rows_per_chunk must be at least 1"):
-        VJ2GUIPlanner(optimizer, rows_per_chunk=0)
     longer = VJ2GUIPlanner(gaussian_optimizer(robot_spec(1, 21, "xyp")))
     with pytest.raises(ActionError, match=r"takes 60 numbers a block, the optimizer makes 63"):
         longer.plan(*latents(), Flat())
@@ -375,18 +349,14 @@ def test_half_precision_does_not_round_out_of_bounds(dtype, bound):
     planner.plan(z, goal, Half(), plan)
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    """A bundle that ONNX Runtime runs, conditioned on a goal of 2 tokens of width 3."""
-    return make_bundle(tmp_path_factory.mktemp("vj2_gui") / "bundle")
-
-
-def test_a_bundle_by_its_folder(bundle):
+def test_a_bundle_by_its_folder(tmp_path):
     weight = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
 
     def predictor(z, actions):
         return z + (actions @ weight).view(z.shape)
 
+    # a bundle that ONNX Runtime runs, conditioned on a goal of 2 tokens of width 3
+    bundle = make_bundle(tmp_path / "bundle")
     settings = {"provider": "cpu", "num_threads": 1, "num_candidates": 6, "num_inference_steps": 3}
     planner = VJ2GUIPlanner(bundle, layer_norm=False, action_form="flat", seed=0, **settings)
     z, goal = torch.zeros(1, 1, 2, 3), torch.ones(1, 2, 3)
@@ -397,10 +367,6 @@ def test_a_bundle_by_its_folder(bundle):
     expected = (last - goal).abs().mean((1, 2)).numpy()
     assert planner.last_result.cost == pytest.approx(expected, rel=1e-5)
     assert not torch.equal(plan, planner.plan(z, -goal, predictor))
-
-
-def test_latents_of_another_width_than_the_bundles(bundle):
-    planner = VJ2GUIPlanner(bundle, provider="cpu", num_threads=1, action_form="flat")
-    z = torch.zeros(1, 1, 4, 6)
+    wider = torch.zeros(1, 1, 4, 6)
     with pytest.raises(ContextError, match="context 'goal' has shape"):
-        planner.plan(z, z, lambda z, actions: z)
+        planner.plan(wider, wider, lambda z, actions: z)

@@ -15,26 +15,17 @@ TOKENS, WIDTH = 2, 3
 WEIGHT = torch.randn(7, TOKENS * WIDTH, generator=torch.Generator().manual_seed(0))
 ARM = robot_spec(horizon=2, channels="abcdefg", bound=1.0)
 HAND = robot_spec(horizon=2, channels="xyzg", bound=1.0)
+GIVEN = ("context_frame", "context_pose", "goal_frame", "world_model")
 # The host's arguments, in its order, with its defaults.
-ARGUMENTS = {
-    "context_frame": inspect.Parameter.empty,
-    "context_pose": inspect.Parameter.empty,
-    "goal_frame": inspect.Parameter.empty,
-    "world_model": inspect.Parameter.empty,
-    "rollout": 1,
-    "cem_steps": 100,
-    "momentum_mean": 0.25,
-    "momentum_std": 0.95,
-    "momentum_mean_gripper": 0.15,
-    "momentum_std_gripper": 0.15,
-    "samples": 100,
-    "topk": 10,
-    "verbose": False,
-    "maxnorm": 0.05,
-    "axis": {},
-    "objective": l1,
-    "close_gripper": None,
-}
+ARGUMENTS = dict.fromkeys(GIVEN, inspect.Parameter.empty)
+ARGUMENTS |= {"rollout": 1, "cem_steps": 100, "momentum_mean": 0.25, "momentum_std": 0.95}
+ARGUMENTS |= {"momentum_mean_gripper": 0.15, "momentum_std_gripper": 0.15, "samples": 100}
+ARGUMENTS |= {"topk": 10, "verbose": False, "maxnorm": 0.05, "axis": {}, "objective": l1}
+ARGUMENTS |= {"close_gripper": None}
+
+
+LIMITS = ({}, {"maxnorm": 0.2, "axis": {1: 0.1, 3: -0.5}})
+LIMITS += ({"axis": {-1: 0.5, -4: 0.02}}, {"close_gripper": 1})
 
 
 class WorldModel:
@@ -94,15 +85,7 @@ def test_the_signature_is_the_hosts():
 
 @pytest.mark.parametrize("spec", [ARM, HAND], ids=["7 channels", "4 channels"])
 @pytest.mark.parametrize("rollout", [1, 2])
-@pytest.mark.parametrize(
-    "limits",
-    [
-        {},
-        {"maxnorm": 0.2, "axis": {1: 0.1, 3: -0.5}},
-        {"axis": {-1: 0.5, -4: 0.02}},
-        {"close_gripper": 1},
-    ],
-)
+@pytest.mark.parametrize("limits", LIMITS, ids=str)
 def test_the_plan_is_the_best_of_what_was_proposed(spec, rollout, limits):
     recorder, (frame, pose, goal) = Recorder(gaussian_optimizer(spec)), scene()
     plan = VJEPA2CEM(recorder)(frame, pose, goal, WorldModel(), rollout=rollout, **limits)
@@ -120,29 +103,14 @@ def test_the_hosts_own_call(pose):
     pictures = torch.randn(2, 1, 1, TOKENS, WIDTH)
     frame, goal = (h.view(1, 1, -1, h.size(-1)).flatten(1, 2) for h in pictures)
     assert frame.shape == (1, TOKENS, WIDTH)
-    mpc_args = {
-        "rollout": 2,
-        "samples": 4,
-        "topk": 10,
-        "cem_steps": 10,
-        "momentum_mean": 0.15,
-        "momentum_std": 0.15,
-        "maxnorm": 0.05,
-        "verbose": True,
-    }
+    mpc_args = {"rollout": 2, "samples": 4, "topk": 10, "cem_steps": 10, "maxnorm": 0.05}
+    mpc_args |= {"momentum_mean": 0.15, "momentum_std": 0.15, "verbose": True}
     model, cem = WorldModel(), VJEPA2CEM(gaussian_optimizer(ARM))
-    action = cem(
-        context_frame=frame,
-        context_pose=pose,
-        goal_frame=goal,
-        world_model=model,
-        close_gripper=None,
-        **mpc_args,
-    )[0]
-    whole = VJEPA2CEM(gaussian_optimizer(ARM))(
-        frame[:, None], pose.view(1, 1, 7), goal[:, None], WorldModel(), **mpc_args
-    )
-    torch.testing.assert_close(action, whole[0], rtol=0, atol=0)
+    seen = dict(zip(GIVEN, (frame, pose, goal, model), strict=True))
+    action = cem(**seen, close_gripper=None, **mpc_args)[0]
+    whole = (frame[:, None], pose.view(1, 1, 7), goal[:, None], WorldModel())
+    again = VJEPA2CEM(gaussian_optimizer(ARM))(*whole, **mpc_args)[0]
+    torch.testing.assert_close(action, again, rtol=0, atol=0)
     assert action.shape == (2, 7)
     assert action[:, :3].abs().max() <= 0.05
     assert max(model.rows) == 4  # `samples` rows at once
@@ -202,11 +170,11 @@ def test_what_does_not_fit_is_named():
     for index in (4, 6, -5):
         with pytest.raises(ConfigError, match=rf"axis has the indices \[{index}\]"):
             cem(frame, pose, goal, model, axis={0: 0.1, index: 0.1})
-    with pytest.raises(ContextError, match="context_pose has shape"):
-        cem(frame, pose[..., :6], goal, model)
-    with pytest.raises(ContextError, match="goal_frame has shape"):
-        cem(frame, pose, goal[:, :, :1], model)
-    with pytest.raises(ContextError, match="context_frame has shape"):
-        cem(frame.repeat(2, 1, 1, 1), pose, goal, model)
-    with pytest.raises(ContextError, match="next frame has shape"):
-        cem(frame, pose, goal, lambda f, a, p: (f[:, -1], p))
+    for name, arguments in {
+        "context_pose": (frame, pose[..., :6], goal, model),
+        "goal_frame": (frame, pose, goal[:, :, :1], model),
+        "context_frame": (frame.repeat(2, 1, 1, 1), pose, goal, model),
+        "the next frame": (frame, pose, goal, lambda f, a, p: (f[:, -1], p)),
+    }.items():
+        with pytest.raises(ContextError, match=f"{name} has shape"):
+            cem(*arguments)

@@ -25,16 +25,10 @@ TWO_TOUCHES = replace(TOUCH, horizon=2)
 
 def robot_spec(horizon=3, action_block=1, channels="xy", bound=2.0):
     """Actions that are no touches, bounded by `bound` on every side."""
-    num = len(channels)
-    return ActionSpec(
-        action_block=action_block,
-        horizon=horizon,
-        channels=tuple(channels),
-        action_low=(-bound,) * num,
-        action_high=(bound,) * num,
-        press_channel=None,
-        representation="raw",
-    )
+    low, high = (-bound,) * len(channels), (bound,) * len(channels)
+    sizes = {"action_block": action_block, "horizon": horizon, "channels": tuple(channels)}
+    free = {"press_channel": None, "representation": "raw"}
+    return ActionSpec(**sizes, action_low=low, action_high=high, **free)
 
 
 def gaussian_optimizer(spec, **settings):
@@ -90,7 +84,8 @@ def best_of(candidates, costs):
 
 
 # Each adapter, with the least of its host that can be planned in: a world in which every action
-# moves the latents. `Rig.plan` takes `broken`: "nan" gives NaN costs, "shape" one number too many.
+# moves the latents. `plan` returns `[B, L, A]` in numpy; it takes `broken`: "nan" gives NaN costs,
+# "shape" one number too many.
 
 ARM = robot_spec(horizon=2, channels="abcdefg", bound=1.0)
 BLOCKS = robot_spec(horizon=4, action_block=2)  # two actions (x, y) packed in one step
@@ -104,13 +99,6 @@ class Rig:
 
     def __init__(self):
         self.rows = []  # of every pass through the world model
-
-    def make(self, optimizer, **settings):
-        raise NotImplementedError
-
-    def plan(self, planner, warm=None, broken=None):
-        """Returns `[B, L, A]` in numpy."""
-        raise NotImplementedError
 
     def scores(self, actions, broken=None):
         """One number a row, `[n]`, from its actions."""
@@ -149,11 +137,9 @@ class StableWorldModelRig(Rig):
         with mock.patch.object(DDIMOptimizer, "from_bundle", return_value=optimizer):
             settings.setdefault("encode", lambda model, info: {"state": info["pixels"][:, -1]})
             solver = StableWorldModelSolver("bundle", self, **settings)
-        solver.configure(
-            action_space=SimpleNamespace(shape=(self.batch, 3)),
-            n_envs=self.batch,
-            config=SimpleNamespace(horizon=2, action_block=20),
-        )
+        space = SimpleNamespace(shape=(self.batch, 3))
+        config = SimpleNamespace(horizon=2, action_block=20)
+        solver.configure(action_space=space, n_envs=self.batch, config=config)
         return solver
 
     def plan(self, planner, warm=None, broken=None):
@@ -219,12 +205,8 @@ class VJEPA2Rig(Rig):
             return self.scores(last, broken)
 
         frame, pose = torch.zeros(1, 1, 7, 1), torch.zeros(1, 1, 7)
-        return planner(
-            *(frame, pose, frame, self.step, 2),
-            samples=self.samples,
-            objective=objective,
-            maxnorm=1.0,
-        ).numpy()
+        settings = {"samples": self.samples, "objective": objective, "maxnorm": 1.0}
+        return planner(frame, pose, frame, self.step, 2, **settings).numpy()
 
     @staticmethod
     def step(frames, actions, poses):

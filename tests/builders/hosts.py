@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from gymnasium.spaces import Box
 
-from vj2_ddim_benchmark.two_room.stable_worldmodel import import_stable_worldmodel
+from vj2_ddim_benchmark.two_room import import_stable_worldmodel
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec

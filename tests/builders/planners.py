@@ -23,7 +23,7 @@ from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGe
 from vj2_ddim_benchmark.planners.retrieval import Memory, RetrievalOptimizer
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 
@@ -82,7 +82,7 @@ def population(name, **settings):
 
 
 def sampler(spec=SPEC, **settings):
-    model = GaussianModel(spec, NoiseSchedule(), std=0.5)
+    model = GaussianModel(spec, ORIGINAL_SCHEDULE, std=0.5)
     return DDIMOptimizer(model, **{"num_candidates": 8, "num_inference_steps": 3, **settings})
 
 

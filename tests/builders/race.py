@@ -13,8 +13,8 @@ from vj2_ddim_benchmark.race.records import ChainRecord, Record
 from vj2_ddim_benchmark.race.workers import WorkerSettings
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.networks import PatchEncoder
 from vj2_ddim_plugin.cli.app import COMMANDS, Command
 from vj2_ddim_plugin.interface import PlanResult
 from vj2_ddim_plugin.spec import ActionSpec
@@ -66,7 +66,7 @@ def write_world_model(path, seed=0):
     pictures = TouchScreen.generate(40, split="train", seed=seed).render()
     torch.manual_seed(seed)
     encoder = PatchEncoder.fit(pictures, patch_size=8, token_dim=32)
-    model = WorldModel.create(WorldModelConfig(width=32, num_layers=1, num_heads=2), encoder)
+    model = WorldModel(WorldModelConfig(width=32, num_layers=1, num_heads=2), encoder)
     torch.nn.init.normal_(model.predictor.write.weight, std=0.1)
     model.eval().save(path)
     return path

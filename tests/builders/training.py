@@ -26,24 +26,33 @@ INPUTS = {"none": {}, "sketch": SKETCH, "latents": LATENTS}
 
 
 def make_gestures(num, length=LENGTH, seed=0, kind="mixed"):
-    return generate_gestures(
-        num,
-        kind=kind,
-        min_duration_share=0.25,
-        max_duration_share=0.5,
-        sequence_length=length,
-        rng=np.random.default_rng(seed),
-    )
+    share = {"min_duration_share": 0.25, "max_duration_share": 0.5}
+    rng = np.random.default_rng(seed)
+    return generate_gestures(num, kind=kind, sequence_length=length, rng=rng, **share)
 
 
 def make_spec(representation="path", length=LENGTH, **changes):
-    settings = {
-        "action_block": length,
-        "min_press_steps": length // 4,
-        "max_press_steps": length // 2,
-        "representation": representation,
-    }
+    steps = {"min_press_steps": length // 4, "max_press_steps": length // 2}
+    settings = {"action_block": length, "representation": representation, **steps}
     return ActionSpec(**{**settings, **changes})
+
+
+def any_press(length=10, min_press_steps=2, **changes):
+    """A spec that allows presses of any length; `bounds` are of the coordinates."""
+    low, high = changes.pop("bounds", ((0, 0), (1, 1)))
+    bounds = {"action_low": (*low, 0), "action_high": (*high, 1), "max_press_steps": None}
+    return ActionSpec(length, min_press_steps=min_press_steps, **bounds, **changes)
+
+
+NO_TOUCH = {"channels": ("u",), "action_low": (-1,), "action_high": (1,), "press_channel": None}
+
+
+def press(start, stop, first, last, length=10):
+    """A sequence that presses from `start` to before `stop`, along a straight line."""
+    actions = np.zeros((length, 3), np.float32)
+    actions[start:stop, :2] = np.linspace(first, last, stop - start)
+    actions[start:stop, 2] = 1.0
+    return actions
 
 
 def make_examples(num=12, condition="sketch", representation="path", seed=0):
@@ -61,9 +70,7 @@ def make_model(
     else:
         spec = make_spec(representation)
     sizes = {"d_model": 16, "num_layers": 1, "nhead": 2, "condition_tokens": 3, "patch_size": 1}
-    config = ModelConfig(
-        **{**sizes, "architecture": architecture, "condition": condition, **size},
-    )
+    config = ModelConfig(**{**sizes, "architecture": architecture, "condition": condition, **size})
     torch.manual_seed(seed)
     model = DiffusionModel(config, spec, schedule, INPUTS[condition])
     with torch.no_grad():
@@ -80,13 +87,8 @@ def write_data(folder, num=12, length=LENGTH, seed=0):
 
 def make_settings(root: Path, architecture="dit", condition=None, **changes):
     """Settings of a run of 2 epochs of 3 steps each in `root`."""
-    training = {
-        "num_epochs": 2,
-        "batch_size": 4,
-        "lr": 1e-3,
-        "num_validation": 4,
-        "wandb_mode": "disabled",
-    }
+    training = {"num_epochs": 2, "batch_size": 4, "lr": 1e-3, "num_validation": 4}
+    training["wandb_mode"] = "disabled"
     training |= {
         name: changes.pop(name) for name in list(changes) if name in vars(TrainingConfig())
     }

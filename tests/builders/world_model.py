@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_benchmark.world_model.predictor import Predictor
+from vj2_ddim_benchmark.world_model.networks import PatchEncoder, Predictor
 
 TINY = WorldModelConfig(
     num_trajectories=12, horizon=2, width=16, num_layers=1, num_heads=2, token_dim=8,
@@ -42,6 +41,6 @@ def random_model(config):
     frames = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     encoder = PatchEncoder.fit(frames, patch_size=config.patch_size, token_dim=config.token_dim)
     torch.manual_seed(0)
-    model = WorldModel.create(config, encoder).eval()
+    model = WorldModel(config, encoder).eval()
     torch.nn.init.normal_(model.predictor.write.weight)
     return model

@@ -8,7 +8,7 @@ from vj2_ddim_plugin.gestures.segments import count_segments
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures, write_gestures
 from vj2_ddim_training.data.gesture_files import read_flat_actions
-from vj2_ddim_training.measures.gestures import find_gestures
+from vj2_ddim_training.gestures import find_gestures
 
 SPEC = ActionSpec()
 

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+from builders.training import any_press
 
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 
 SPEC = ActionSpec()
-SHORT = ActionSpec(action_block=4, min_press_steps=2, max_press_steps=None)
+SHORT = any_press(4)
 
 
 def sequences(num, length=4, seed=0):
@@ -140,13 +141,7 @@ def test_out_of_range_can_be_allowed(tmp_path):
 
 
 def test_released_zeros_are_in_range_whatever_the_bounds(tmp_path):
-    pixels = ActionSpec(
-        action_block=4,
-        min_press_steps=2,
-        max_press_steps=None,
-        action_low=(10, 10, 0),
-        action_high=(90, 90, 1),
-    )
+    pixels = any_press(4, bounds=((10, 10), (90, 90)))
     actions = np.zeros((1, 4, 3), np.float32)
     actions[0, 1:3] = [20, 30, 1]
     save(tmp_path, "a_actions.npy", actions)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from builders.training import any_press, press
 
 from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.errors import DataError
@@ -7,14 +8,7 @@ from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.data.inspect import describe_data, find_faults, plot_description
 
-SPEC = ActionSpec(action_block=10, min_press_steps=1, max_press_steps=None, representation="raw")
-
-
-def press(start, stop, first, last):
-    actions = np.zeros((10, 3), np.float32)
-    actions[start:stop, :2] = np.linspace(first, last, stop - start)
-    actions[start:stop, 2] = 1.0
-    return actions
+SPEC = any_press(min_press_steps=1, representation="raw")
 
 
 def save(folder, name, *actions):
@@ -23,22 +17,13 @@ def save(folder, name, *actions):
 
 def test_good_data_by_hand(tmp_path):
     save(tmp_path, "a_actions.npy", press(0, 4, (0.5, 0.5), (0.5, 0.5)))
-    save(
-        tmp_path,
-        "b_actions.npy",
-        press(2, 8, (0.25, 0.5), (0.75, 0.5)),
-        press(1, 3, (0.1, 0.2), (0.1, 0.9)),
-    )
+    others = press(2, 8, (0.25, 0.5), (0.75, 0.5)), press(1, 3, (0.1, 0.2), (0.1, 0.9))
+    save(tmp_path, "b_actions.npy", *others)
     description = describe_data(tmp_path, SPEC)
     assert (description.num_files, description.num_sequences) == (2, 3)
     assert description.faults == []
-    assert description.gesture_types == {
-        "click": 1,
-        "horizontal": 1,
-        "vertical": 1,
-        "diagonal": 0,
-        "none": 0,
-    }
+    types = {"click": 1, "horizontal": 1, "vertical": 1, "diagonal": 0, "none": 0}
+    assert description.gesture_types == types
     durations = description.durations
     assert (durations["shortest"], durations["median"], durations["longest"]) == (2, 4, 6)
     assert durations["mean"] == 4
@@ -50,16 +35,13 @@ def test_good_data_by_hand(tmp_path):
     assert "actions" not in description.to_dict()
 
 
-def crooked():
-    actions = press(2, 8, (0.2, 0.2), (0.8, 0.8))
-    actions[4, 0] += 0.1
-    return actions
-
-
 def changed(row, column, value):
     actions = press(2, 8, (0.2, 0.2), (0.8, 0.8))
     actions[row, column] = value
     return actions
+
+
+CROOKED = changed(4, 0, press(2, 8, (0.2, 0.2), (0.8, 0.8))[4, 0] + 0.1)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +55,7 @@ def changed(row, column, value):
         (changed(7, 2, 0.9), "a press other than 0 and 1"),
         (changed(4, slice(None), 0.0), "several press segments"),
         (np.zeros((10, 3), np.float32), "a block without a press"),
-        (crooked(), "a path that is not straight"),
+        (CROOKED, "a path that is not straight"),
     ],
 )
 def test_each_trouble_is_found(actions, message):
@@ -97,7 +79,7 @@ def test_repeats_within_and_across_files(tmp_path):
 
 def test_broken_files_are_listed_and_the_others_described(tmp_path):
     good = press(0, 5, (0.1, 0.1), (0.9, 0.3))
-    save(tmp_path, "a_actions.npy", good, crooked()[:4])
+    save(tmp_path, "a_actions.npy", good, CROOKED[:4])
     save(tmp_path, "b_actions.npy", good)
     content = (tmp_path / "b_actions.npy").read_bytes()
     (tmp_path / "b_actions.npy").write_bytes(content[:-8])
@@ -105,12 +87,9 @@ def test_broken_files_are_listed_and_the_others_described(tmp_path):
     save(tmp_path, "d_actions.npy", changed(3, 0, np.nan))
     description = describe_data(tmp_path, SPEC)
     assert (description.num_files, description.num_sequences) == (4, 2)
-    assert [fault[:13] for fault in description.faults] == [
-        f"{name}_actions.npy" for name in "abcd"
-    ]
-    for fault, message in zip(
-        description.faults, ["last 4 rows", "truncated", "(20, 4)", "NaN"], strict=True
-    ):
+    said = {"a": "last 4 rows", "b": "truncated", "c": "(20, 4)", "d": "NaN"}
+    for (name, message), fault in zip(said.items(), description.faults, strict=True):
+        assert fault.startswith(f"{name}_actions.npy")
         assert message in fault
     assert description.valid_share == 0.5
 
@@ -134,11 +113,9 @@ def test_no_warnings_for_nothing_but_nan(tmp_path):
 
 
 def test_every_block_of_a_longer_horizon_is_checked():
-    spec = ActionSpec(
-        action_block=10, horizon=2, min_press_steps=1, max_press_steps=None, representation="raw"
-    )
+    spec = any_press(min_press_steps=1, horizon=2, representation="raw")
     good = press(0, 5, (0.1, 0.1), (0.9, 0.3))
-    actions = np.stack([np.concatenate([good, good]), np.concatenate([good, crooked()])])
+    actions = np.stack([np.concatenate([good, good]), np.concatenate([good, CROOKED])])
     (fault,) = find_faults(actions, spec)
     assert "1 of 2 sequences have a path that is not straight" in fault
 

@@ -57,7 +57,7 @@ def test_every_format_gives_the_same_transitions(tmp_path, arrays, write, flatte
     embeddings, actions = arrays
     write(tmp_path, embeddings, actions.reshape(NUM, STEPS - 1, 15) if flattened else actions)
     data = open_trajectories(tmp_path, SPEC)
-    assert len(data) == data.num_transitions == NUM * (STEPS - 1)
+    assert len(data) == NUM * (STEPS - 1)
     assert data.embedding_shape == (TOKENS, WIDTH)
     order = np.random.default_rng(1).permutation(len(data))
     z_t, z_next, chosen = data.gather(order)

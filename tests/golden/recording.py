@@ -212,8 +212,7 @@ from vj2_ddim_benchmark.world.policies import mixed_policy  # noqa: E402
 from vj2_ddim_benchmark.world.problems import one_gesture_problems  # noqa: E402
 from vj2_ddim_benchmark.world.screen import TouchScreen  # noqa: E402
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig  # noqa: E402
-from vj2_ddim_benchmark.world_model.cost import LatentCost  # noqa: E402
-from vj2_ddim_benchmark.world_model.model import WorldModel  # noqa: E402
+from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel  # noqa: E402
 from vj2_ddim_benchmark.world_model.train import train_world_model  # noqa: E402
 from vj2_ddim_plugin import (  # noqa: E402
     ActionSpec,

@@ -19,6 +19,8 @@ from golden.recording import (
     plan_through_vj2_gui,
 )
 
+from vj2_ddim_plugin import gestures as gesture_rules
+
 LENGTH, BATCH = 250, 3
 SEED = 11
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -260,16 +262,16 @@ def test_action_spec(golden, representation, bent):
     actions = gestures(length)
     rng = np.random.default_rng(3)
     wild = (actions + 0.2 * rng.normal(size=actions.shape)).astype(np.float32)
-    encoded = spec.encode(actions)
+    encoded = gesture_rules.encode(actions, spec)
     noisy = (encoded + 0.3 * rng.normal(size=encoded.shape)).astype(np.float32)
-    low, high = spec.diffused_bounds
+    low, high = gesture_rules.diffused_bounds(spec)
     found = {
         "encoded": encoded,
-        "decoded": spec.decode(encoded),
-        "decoded_noise": spec.decode(noisy),
-        "projected": spec.project(wild),
-        "projected_decoded_noise": spec.project(spec.decode(noisy)),
-        "valid": spec.is_valid(np.concatenate([actions, wild])),
+        "decoded": gesture_rules.decode(encoded, spec),
+        "decoded_noise": gesture_rules.decode(noisy, spec),
+        "projected": gesture_rules.project(wild, spec),
+        "projected_decoded_noise": gesture_rules.project(gesture_rules.decode(noisy, spec), spec),
+        "valid": gesture_rules.is_valid(np.concatenate([actions, wild]), spec),
         "low": np.asarray(low),
         "high": np.asarray(high),
         "shape": spec.diffused_shape,

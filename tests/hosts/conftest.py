@@ -18,7 +18,7 @@ THEIR_WARNINGS = (
 if INSTALLED:
     from builders.hosts import QuadraticModel, box, make_bundle, plan_config
 
-    from vj2_ddim_benchmark.two_room.stable_worldmodel import import_stable_worldmodel
+    from vj2_ddim_benchmark.two_room import import_stable_worldmodel
     from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
 
     import_stable_worldmodel()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from stable_worldmodel import World
 
-from vj2_ddim_benchmark.two_room import lewm
+from vj2_ddim_benchmark.two_room import ENVIRONMENT, lewm
 from vj2_ddim_benchmark.two_room.compare import best_settings, markdown_table, row_of, verdict
 from vj2_ddim_benchmark.two_room.episodes import (
     Episodes,
@@ -19,6 +19,7 @@ from vj2_ddim_benchmark.two_room.episodes import (
     load_episodes,
 )
 from vj2_ddim_benchmark.two_room.evaluation import (
+    PUBLISHED,
     EvaluationSettings,
     OneByOne,
     choose_problems,
@@ -27,8 +28,6 @@ from vj2_ddim_benchmark.two_room.evaluation import (
 )
 from vj2_ddim_benchmark.two_room.lewm import LeWMConfig, LeWMTraining, WorldModel
 from vj2_ddim_benchmark.two_room.prepare import DENOISER_TRAINING, Preparation, prepare
-from vj2_ddim_benchmark.two_room.solvers import PUBLISHED
-from vj2_ddim_benchmark.two_room.stable_worldmodel import ENVIRONMENT
 from vj2_ddim_plugin.bundle import read_bundle
 
 SPEED, WALL = 5.0, 112.0

@@ -9,11 +9,10 @@ import torch
 from builders.hosts import LATENT
 from stable_worldmodel.solver import CEMSolver
 
-from vj2_ddim_benchmark.two_room import evaluation
+from vj2_ddim_benchmark.two_room import ENVIRONMENT, evaluation, import_stable_worldmodel
 from vj2_ddim_benchmark.two_room.episodes import Recording, collect_episodes
 from vj2_ddim_benchmark.two_room.evaluation import EvaluationSettings, choose_problems
 from vj2_ddim_benchmark.two_room.lewm import LeWMConfig, WorldModel, build_lewm
-from vj2_ddim_benchmark.two_room.stable_worldmodel import ENVIRONMENT, import_stable_worldmodel
 from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
 
 NUM_ENVS = 3

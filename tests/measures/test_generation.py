@@ -2,31 +2,25 @@ import math
 
 import numpy as np
 import pytest
+from builders.training import any_press, press
 from scipy.spatial.distance import cdist
 
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.gestures import project
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.measures.generation import (
+from vj2_ddim_training.measures import (
     coverage_and_density,
     generation_measures,
     memorisation_ratio,
 )
 
 SPEC = ActionSpec()
-SMALL = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=None)
+SMALL = any_press()
 
 
 def gestures(num, seed, **settings):
     return generate_gestures(num, rng=np.random.default_rng(seed), **settings)
-
-
-def press(start, stop, first, last):
-    actions = np.zeros((10, 3), np.float32)
-    actions[start:stop, :2] = np.linspace(first, last, stop - start)
-    actions[start:stop, 2] = 1.0
-    return actions
 
 
 def test_coverage_and_density_by_hand():

@@ -1,18 +1,17 @@
+import builders.training
 import numpy as np
 import pytest
+from builders.training import any_press
 
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.measures.gestures import find_gestures, gesture_type
+from vj2_ddim_training.gestures import find_gestures, gesture_type
 
-SPEC = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=None)
+SPEC = any_press()
 
 
 def press(first, last, start=2, stop=6):
-    actions = np.zeros((10, 3), np.float32)
-    actions[start:stop, :2] = np.linspace(first, last, stop - start)
-    actions[start:stop, 2] = 1.0
-    return actions
+    return builders.training.press(start, stop, first, last)
 
 
 @pytest.mark.parametrize(
@@ -52,19 +51,13 @@ def test_two_segments_count_from_the_first_step_to_the_last():
 
 
 def test_every_block_of_a_longer_horizon_is_a_gesture():
-    spec = ActionSpec(action_block=10, horizon=2, min_press_steps=2, max_press_steps=None)
+    spec = any_press(horizon=2)
     actions = np.concatenate([press((0, 0), (1, 0)), press((0, 0), (0, 1))])[None]
     assert gesture_type(actions, spec).tolist() == ["horizontal", "vertical"]
 
 
 def test_distances_are_shares_of_the_bounds():
-    pixels = ActionSpec(
-        action_block=10,
-        min_press_steps=2,
-        max_press_steps=None,
-        action_low=(0, 0, 0),
-        action_high=(1000, 2000, 1),
-    )
+    pixels = any_press(bounds=((0, 0), (1000, 2000)))
     actions = np.stack([press((500, 500), (540, 500)), press((500, 500), (500, 700))])
     assert gesture_type(actions, pixels).tolist() == ["click", "vertical"]
 

@@ -3,7 +3,7 @@ import pytest
 
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.measures.recreation import gaussianity
+from vj2_ddim_training.measures import gaussianity
 
 HELD = ActionSpec(action_block=2, min_press_steps=1, max_press_steps=None, representation="held")
 PATH = ActionSpec()

@@ -3,28 +3,24 @@ import math
 import numpy as np
 import pytest
 import torch
+from builders.training import NO_TOUCH, any_press
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.measures.recreation import recreation_measures
+from vj2_ddim_training.measures import recreation_measures
 
-SPEC = ActionSpec(action_block=4, min_press_steps=1, max_press_steps=None, representation="held")
+SPEC = any_press(4, min_press_steps=1, representation="held")
 FULL = ActionSpec()
 
+UP = [0, 0, 0]
 ORIGINAL = np.array(
-    [
-        [[0, 0, 0], [0.2, 0.4, 1], [0.4, 0.4, 1], [0, 0, 0]],
-        [[0.5, 0.5, 1], [0.5, 0.5, 1], [0, 0, 0], [0, 0, 0]],
-    ]
+    [[UP, [0.2, 0.4, 1], [0.4, 0.4, 1], UP], [[0.5, 0.5, 1], [0.5, 0.5, 1], UP, UP]]
 )
 RECREATED = np.array(
-    [
-        [[0, 0, 0], [0.2, 0.4, 1], [0.4, 0.6, 1], [0.4, 0.6, 1]],
-        [[0, 0, 0], [0.5, 0.55, 1], [0, 0, 0], [0, 0, 0.4]],
-    ]
+    [[UP, [0.2, 0.4, 1], *[[0.4, 0.6, 1]] * 2], [UP, [0.5, 0.55, 1], UP, [0, 0, 0.4]]]
 )
 
 
@@ -143,37 +139,15 @@ def test_without_any_press():
 
 
 def test_actions_that_are_not_touches_have_fewer_measures():
-    spec = ActionSpec(
-        action_block=4,
-        channels=("u",),
-        action_low=(-1,),
-        action_high=(1,),
-        press_channel=None,
-        representation="raw",
-    )
+    spec = ActionSpec(4, representation="raw", **NO_TOUCH)
     original = np.array([[[1.0], [-1.0], [1.0], [-1.0]]])
-    assert recreation_measures(original, original / 2, spec) == pytest.approx(
-        {
-            "mse": 0.25,
-            "mae": 0.5,
-            "coord_mse": 0.25,
-            "mean_snr_db": 10 * math.log10(4),
-            "variance_ratio_u": 0.25,
-            "smoothness_ratio_u": 0.25,
-        },
-        rel=1e-6,
-    )
+    expected = {"mse": 0.25, "mae": 0.5, "coord_mse": 0.25, "mean_snr_db": 10 * math.log10(4)}
+    expected |= {"variance_ratio_u": 0.25, "smoothness_ratio_u": 0.25}
+    assert recreation_measures(original, original / 2, spec) == pytest.approx(expected, rel=1e-6)
 
 
 def test_one_step_has_no_variation():
-    spec = ActionSpec(
-        action_block=1,
-        channels=("u",),
-        action_low=(-1,),
-        action_high=(1,),
-        press_channel=None,
-        representation="raw",
-    )
+    spec = ActionSpec(1, representation="raw", **NO_TOUCH)
     measures = recreation_measures(np.ones((2, 1, 1)), np.zeros((2, 1, 1)), spec)
     assert set(measures) == {"mse", "mae", "coord_mse", "mean_snr_db"}
 

@@ -1,19 +1,13 @@
 import numpy as np
 import pytest
+from builders.training import any_press, press
 
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.measures.gestures import sketch_of, sketch_size
+from vj2_ddim_training.gestures import sketch_of, sketch_size
 
-SPEC = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=None)
-
-
-def press(start, stop, first, last, length=10):
-    actions = np.zeros((length, 3), np.float32)
-    actions[start:stop, :2] = np.linspace(first, last, stop - start)
-    actions[start:stop, 2] = 1.0
-    return actions
+SPEC = any_press()
 
 
 def test_hand_computed():
@@ -30,13 +24,7 @@ def test_one_step_is_its_own_start_and_end():
 
 
 def test_coordinates_are_scaled_from_their_bounds():
-    pixels = ActionSpec(
-        action_block=10,
-        min_press_steps=2,
-        max_press_steps=None,
-        action_low=(-100, 0, 0),
-        action_high=(100, 50, 1),
-    )
+    pixels = any_press(bounds=((-100, 0), (100, 50)))
     sketch = sketch_of(press(2, 5, (0, 10), (100, 50))[None], pixels)
     np.testing.assert_allclose(sketch[0], [0.5, 0.2, 1, 1, 0.2, 0.5], atol=1e-7)
 
@@ -47,7 +35,7 @@ def test_coordinates_out_of_bounds_stay_in_the_unit_interval():
 
 
 def test_horizon_concatenates_blocks():
-    spec = ActionSpec(action_block=10, horizon=2, min_press_steps=2, max_press_steps=None)
+    spec = any_press(horizon=2)
     first, second = press(0, 2, (0, 0), (1, 1)), press(4, 8, (1, 0), (0, 1))
     sketch = sketch_of(np.concatenate([first, second])[None], spec)
     assert sketch.shape == (1, sketch_size(spec)) == (1, 12)

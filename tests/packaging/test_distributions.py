@@ -125,14 +125,9 @@ def run(folder, *words, status=0):
     """The command of that environment, run where no checkout is."""
     python = folder / "bin" / "python"
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [python, "-c", "from vj2_ddim_plugin.cli import main; main()", *map(str, words)],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=clean,
-        timeout=60,
-    )
+    command = [python, "-c", "from vj2_ddim_plugin.cli import main; main()", *map(str, words)]
+    settings = {"capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run(command, cwd=folder, env=clean, **settings)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr
 

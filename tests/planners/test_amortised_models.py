@@ -33,7 +33,7 @@ from vj2_ddim_benchmark.amortised import (
     train_amortised,
 )
 from vj2_ddim_benchmark.assets.settings import AssetSettings
-from vj2_ddim_benchmark.half_precision import round_weights
+from vj2_ddim_benchmark.model_files import round_weights
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.gestures import decode
 from vj2_ddim_plugin.spec import ActionSpec

@@ -11,9 +11,8 @@ from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGe
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.cost import LatentCost
-from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
-from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
+from vj2_ddim_benchmark.world_model.networks import PatchEncoder
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
 from vj2_ddim_plugin.testing import QuadraticCost
@@ -84,7 +83,7 @@ def test_the_torch_side_is_the_cost_and_has_a_gradient():
     pictures = screens.render()
     encoder = PatchEncoder.fit(pictures, patch_size=8, token_dim=32)
     torch.manual_seed(0)
-    model = WorldModel.create(WorldModelConfig(), encoder).eval()
+    model = WorldModel(WorldModelConfig(), encoder).eval()
     torch.nn.init.normal_(model.predictor.write.weight)
     problem = planning_problem(model, pictures[:2], pictures[2:4])
     assert isinstance(problem.cost, LatentCost)

@@ -8,13 +8,12 @@ import pytest
 from builders import race as builders
 from builders.race import answer, latents_of, worker_settings, write_world_model
 
-from vj2_ddim_benchmark.race.folder import RaceFolder
-from vj2_ddim_benchmark.race.gather import gather
-from vj2_ddim_benchmark.race.ready import ReadyPlanner
+from vj2_ddim_benchmark.race.folder import RaceFolder, gather
 from vj2_ddim_benchmark.race.records import ChainRecord, read_records
 from vj2_ddim_benchmark.race.tasks import (
     ChainRace,
     Race,
+    ReadyPlanner,
     picture_distance,
     problem_seed,
     stop_distance_of,

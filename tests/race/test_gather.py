@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 from builders.race import Seeing, answer, latents_of
 
-from vj2_ddim_benchmark.race.folder import RaceFolder
-from vj2_ddim_benchmark.race.gather import gather, todo_list
-from vj2_ddim_benchmark.race.ready import ReadyPlanner
+from vj2_ddim_benchmark.race.folder import RaceFolder, gather, todo_list
 from vj2_ddim_benchmark.race.records import Record, read_records
-from vj2_ddim_benchmark.race.tasks import Race, most_generous, problem_seed
+from vj2_ddim_benchmark.race.tasks import Race, ReadyPlanner, most_generous, problem_seed
 from vj2_ddim_benchmark.race.workers import Worker, in_this_process
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_plugin.interface import PlanningProblem

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets
-from vj2_ddim_benchmark.race import ready
-from vj2_ddim_benchmark.race.ready import NoisyGoal, make_ready, noisy_goal
+from vj2_ddim_benchmark.race import tasks
+from vj2_ddim_benchmark.race.tasks import NoisyGoal, make_ready, noisy_goal
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.spec import ActionSpec
@@ -39,7 +39,7 @@ def test_each_planner_gets_the_assets_and_its_own_settings():
 
 def test_a_twin_is_built_alike_and_only_the_planner_is_timed(monkeypatch):
     clock = SimpleNamespace(now=10.0)
-    monkeypatch.setattr(ready, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(tasks, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def make(assets, settings):
         clock.now += 0.25 if settings["project"] else 100.0

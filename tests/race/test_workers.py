@@ -9,8 +9,7 @@ import pytest
 from builders.race import Dying, worker_settings, write_world_model
 
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.race.folder import RaceFolder
-from vj2_ddim_benchmark.race.gather import gather, todo_list
+from vj2_ddim_benchmark.race.folder import RaceFolder, gather, todo_list
 from vj2_ddim_benchmark.race.records import Record, read_records
 from vj2_ddim_benchmark.race.workers import import_ray, in_this_process, over_processes, over_ray
 from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError

@@ -9,7 +9,7 @@ from builders.race import CHAINS as RECORDS
 from PIL import Image
 
 from vj2_ddim_benchmark.race.records import from_stroke, to_stroke
-from vj2_ddim_benchmark.report.animation import animate_chain, animate_record, telling_chain
+from vj2_ddim_benchmark.report.pictures import animate_chain, animate_record, telling_chain
 from vj2_ddim_benchmark.world.problems import chain_problems
 from vj2_ddim_benchmark.world.touch import drag
 from vj2_ddim_plugin.errors import DataError

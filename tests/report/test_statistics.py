@@ -1,4 +1,4 @@
-"""Intervals, paired tests and percentiles against hand-computed values."""
+"""Intervals and paired tests against hand-computed values."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vj2_ddim_benchmark.report.summary import mcnemar, percentile, wilson_interval
+from vj2_ddim_benchmark.report.summary import mcnemar, wilson_interval
 from vj2_ddim_plugin.errors import DataError
 
 Z = 1.959963984540054
@@ -74,10 +74,3 @@ def test_mcnemar_needs_pairs_of_booleans():
         mcnemar([True], [True, False])
     with pytest.raises(DataError):
         mcnemar([0.5], [True])
-
-
-def test_percentiles():
-    assert percentile([4.0, 1.0, 3.0, 2.0], 50) == 2.5
-    assert percentile(range(101), 95) == 95.0
-    with pytest.raises(DataError):
-        percentile([], 50)

@@ -6,20 +6,20 @@ from dataclasses import replace
 import pytest
 from builders.race import CHAIN, CHAINS, PLAN, RECORDS, cells_of
 
-from vj2_ddim_benchmark.report.summary import summarise, summarise_chains, write_summary
+from vj2_ddim_benchmark.report.summary import summarise, summarise_chains
 from vj2_ddim_benchmark.report.tables import (
     against_table,
-    all_pairs,
     budget_table,
     chain_table,
     evaluation_table,
     kind_table,
     matrix_table,
-    pairs_against,
+    pairs_of,
     study_table,
 )
 from vj2_ddim_benchmark.studies import STUDIES
 from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.files import write_json
 
 KEYS = {
     "planner", "task", "budget_ms", "success", "success_low", "success_high", "p50_ms", "p95_ms",
@@ -98,7 +98,7 @@ def test_what_was_late_fails_but_not_at_any_time():
 def test_late_plans_lose_their_pairs():
     late = [replace(PLAN, problem=i, budget_ms=10.0, wall_ms=30.0) for i in range(3)]
     ours = [replace(record, planner="ours", wall_ms=9.0) for record in late]
-    (pair,) = pairs_against([*ours, *late], "ours")
+    (pair,) = pairs_of([*ours, *late], "ours")
     assert (pair.test.only_first, pair.test.only_second) == (3, 0)
 
 
@@ -143,17 +143,17 @@ def test_one_table_shows_success_in_time_and_one_at_equal_evaluations():
 
 def test_the_summary_is_a_list_in_json(tmp_path):
     rows = summarise(RECORDS)
-    write_summary(tmp_path / "summary.json", rows)
+    write_json(tmp_path / "summary.json", rows)
     assert json.loads((tmp_path / "summary.json").read_text()) == rows
 
 
 def test_pairs_are_made_by_problem():
     """ddim alone solves 0, 2 and 3, gd alone solves 1: exact p = 2 * (1 + 4) / 16."""
     wanted = [("gd", "4", "3", "1", "0.62", "0.38")]
-    assert cells_of(against_table(pairs_against(RECORDS, "ddim"))) == wanted
+    assert cells_of(against_table(pairs_of(RECORDS, "ddim"))) == wanted
     shuffled = [RECORDS[i] for i in (7, 2, 0, 5, 3, 6, 1, 4)]
-    assert cells_of(against_table(pairs_against(shuffled, "ddim"))) == wanted
-    assert pairs_against(RECORDS[:4], "ddim") == []
+    assert cells_of(against_table(pairs_of(shuffled, "ddim"))) == wanted
+    assert pairs_of(RECORDS[:4], "ddim") == []
 
 
 def test_the_matrix_shows_every_pair_from_both_sides_and_marks_the_sure_ones():
@@ -162,14 +162,14 @@ def test_the_matrix_shows_every_pair_from_both_sides_and_marks_the_sure_ones():
         for name in ("good", "bad")
         for problem in range(12)
     ]
-    table, marks = matrix_table(all_pairs(wins))
+    table, marks = matrix_table(pairs_of(wins))
     assert list(table.columns) == ["", "1.", "2."]
     assert cells_of(table) == [
         ("1. good", "·", "12 : 0 (p 0.0005)"),
         ("2. bad", "0 : 12 (p 0.0005)", "·"),
     ]
     assert marks == {(0, 2): "ahead", (1, 1): "behind"}
-    assert matrix_table(all_pairs(RECORDS))[1] == {}
+    assert matrix_table(pairs_of(RECORDS))[1] == {}
 
 
 def test_nothing_planned_has_no_time():

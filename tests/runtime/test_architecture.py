@@ -94,10 +94,7 @@ def test_the_checks_can_fail(guard):
     }
     assert {f"{PACKAGE}.spec", f"{PACKAGE}.gestures"} == set(circle_in(circle))
     assert upward(circle) == [(f"{PACKAGE}.spec", f"{PACKAGE}.gestures")]
-    manifest = {
-        f"{PACKAGE}.bundle": f"{guard}from {PACKAGE} import model",
-        f"{PACKAGE}.model": "",
-    }
+    manifest = {f"{PACKAGE}.bundle": f"{guard}from {PACKAGE} import model", f"{PACKAGE}.model": ""}
     assert circle_in(manifest) is None
     assert upward(manifest) == [(f"{PACKAGE}.bundle", f"{PACKAGE}.model")]
 

@@ -237,26 +237,18 @@ def test_sampling_converges_to_the_known_map_with_first_order(beta_schedule):
     assert errors[-1] < 0.02
 
 
-def test_the_samples_have_the_mean_and_std_of_the_data():
-    schedule, noise = make_schedule(), normal(shape=(4000, 6, 2))
-    final = ddim_sample(make_denoiser(schedule, 0.4, 0.3), noise, schedule, 200)
-    assert final.mean() == pytest.approx(0.4, abs=0.01)
-    assert final.std() == pytest.approx(0.3, abs=0.01)
-
-
-def test_ancestral_samples_have_the_mean_and_std_of_the_data():
-    schedule, rng = make_schedule(), np.random.default_rng(1)
-    shape = (1000, 6, 2)
+@pytest.mark.parametrize(
+    ("mean", "std", "rows", "steps", "eta", "tolerance"),
+    [(0.4, 0.3, 4000, 200, 0.0, 0.01), (-0.2, 0.5, 1000, 400, 1.0, 0.02)],
+)
+def test_the_samples_have_the_mean_and_std_of_the_data(mean, std, rows, steps, eta, tolerance):
+    schedule, rng, shape = make_schedule(), np.random.default_rng(1), (rows, 6, 2)
+    denoiser, noise = make_denoiser(schedule, mean, std), normal(shape=shape)
     final = ddim_sample(
-        make_denoiser(schedule, -0.2, 0.5),
-        normal(shape=shape),
-        schedule,
-        400,
-        eta=1.0,
-        draw_noise=lambda: rng.standard_normal(shape),
+        denoiser, noise, schedule, steps, eta=eta, draw_noise=lambda: rng.standard_normal(shape)
     )
-    assert final.mean() == pytest.approx(-0.2, abs=0.02)
-    assert final.std() == pytest.approx(0.5, abs=0.02)
+    assert final.mean() == pytest.approx(mean, abs=tolerance)
+    assert final.std() == pytest.approx(std, abs=tolerance)
 
 
 def test_the_prediction_types_agree_to_rounding():
@@ -337,12 +329,7 @@ def test_the_noise_is_drawn_once_a_step_and_only_if_it_is_needed():
 def round_trip_error(schedule, steps, iterations=0, spacing=None):
     denoiser, original = make_denoiser(schedule), 0.4 + 0.3 * normal(6)
     noise = ddim_invert(
-        denoiser,
-        original,
-        schedule,
-        steps,
-        spacing=spacing,
-        num_fixed_point_iterations=iterations,
+        denoiser, original, schedule, steps, spacing=spacing, num_fixed_point_iterations=iterations
     )
     return np.abs(ddim_sample(denoiser, noise, schedule, steps, spacing=spacing) - original).max()
 

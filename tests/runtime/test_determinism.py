@@ -13,10 +13,7 @@ from vj2_ddim_plugin.testing import GaussianModel
 
 SPEC = ActionSpec(action_block=12, min_press_steps=2, max_press_steps=6)
 MEANS = np.linspace(-0.4, 0.4, 5, dtype=np.float32)[:, None]
-SETTINGS = {
-    "plain": {},
-    "everything on": {"eta": 1.0, "num_refinements": 2, "guidance_scale": 1.5},
-}
+SETTINGS = {"plain": {}, "everything on": {"eta": 1.0, "num_refinements": 2, "guidance_scale": 1.5}}
 
 
 def make_optimizer(**settings):

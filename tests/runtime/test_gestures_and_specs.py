@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ActionError
-from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
+from vj2_ddim_plugin.gestures import REPRESENTATIONS
 from vj2_ddim_plugin.spec import REPRESENTATIONS as representations
 from vj2_ddim_plugin.spec import ActionSpec
 

@@ -15,12 +15,13 @@ print(len(names), *sorted(sys.modules))
 PLAN = """
 import numpy as np
 from vj2_ddim_plugin import ActionSpec, DDIMOptimizer, NoiseSchedule, PlanningProblem
+from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
 spec = ActionSpec(action_block=20, min_press_steps=5, max_press_steps=10)
 model = GaussianModel(spec, NoiseSchedule())
 cost = QuadraticCost(np.full((20, 3), 0.5))
 result = DDIMOptimizer(model, num_refinements=1).optimize(PlanningProblem(cost=cost))
-assert spec.is_valid(result.actions).all()
+assert is_valid(result.actions, spec).all()
 """
 
 

@@ -78,7 +78,7 @@ def test_only_the_best_are_remembered_and_what_is_known_goes_with_them():
     pool.keep_best(2)
     assert pool.actions[..., 0, 0].tolist() == [[2, 3], [5, 7]]
     assert pool.cost.tolist() == [[1.0, 2.0], [0.0, 8.0]]
-    assert pool.moved.tolist() == [[0.2, 0.3], [0.5, 0.7]]
+    assert pool.all.moved.tolist() == [[0.2, 0.3], [0.5, 0.7]]
     assert pool.num_unranked == 0
     pool.add(candidates([[10], [11]]))
     pool.rank(np.array([[0.5], [0.5]]))

@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 import pytest
 from builders.bundles import describe, edit, make_bundle, save_graph, tensor
+from builders.checkpoints import save
 from builders.training import make_model, make_spec, vj2_ddim
 from onnx import TensorProto, helper
-from test_export import save
 
 from vj2_ddim_export import export as export_module
 from vj2_ddim_export.export import export_bundle

@@ -4,15 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from builders.runtime import (
-    MEANS,
-    Asked,
-    Ranked,
-    all_candidates,
-    liked,
-    make_optimizer,
-    problem,
-)
+from builders.runtime import MEANS, Asked, Ranked, all_candidates, liked, make_optimizer, problem
 
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace

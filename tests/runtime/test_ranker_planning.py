@@ -76,12 +76,7 @@ def test_the_warm_start_is_ranked_besides_and_the_plan_never_worse_than_it():
     np.testing.assert_array_equal(result.actions, warm)
 
 
-@given(
-    st.integers(1, 8),
-    st.integers(0, 3),
-    st.booleans(),
-    st.integers(0, 2**31),
-)
+@given(st.integers(1, 8), st.integers(0, 3), st.booleans(), st.integers(0, 2**31))
 @settings(max_examples=30, deadline=None)
 def test_counts_and_bounds_hold_for_any_settings(count, rounds, warm, seed):
     init_action = np.full((3, 6, 2), 0.3, np.float32) if warm else None
@@ -148,7 +143,7 @@ def test_promising_ones_by_hand():
     assert pool.first_in_question == 1
     pool.keep_promising(np.array([[2.0, 3.0, 0.0], [3.0, 1.0, 2.0]]), 2)
     assert pool.actions[..., 0, 0].tolist() == [[9, 1, 2], [9, 5, 6]]
-    assert pool.moved.tolist() == [[0.9, 0.1, 0.2], [0.9, 0.5, 0.6]]
+    assert pool.all.moved.tolist() == [[0.9, 0.1, 0.2], [0.9, 0.5, 0.6]]
     pool.rank(np.array([[5.0, 4.0, 3.0], [0.0, 1.0, 2.0]]))
     pool.add(candidates([[7, 8], [7, 8]]))
     assert pool.first_in_question == 3

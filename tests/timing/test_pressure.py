@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from builders.bundles import make_bundle
+from builders.race import benchmark
 
 from vj2_ddim_benchmark.timing import pressure
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
-from vj2_ddim_plugin.cli import main
 from vj2_ddim_plugin.gestures import is_valid
 
 RECORDED = Path(__file__).parents[2] / "benchmark" / "results" / "pressure.json"
@@ -93,9 +93,7 @@ def test_a_plan_that_differs_between_threads_is_seen(optimizer):
 def test_the_command_writes_what_it_shows(tmp_path, optimizer, capsys):
     target = tmp_path / "figures.json"
     arguments = ["--num-plans", "10", "--memory-plans", "20", "--load", "0"]
-    with pytest.raises(SystemExit) as ended:
-        main(["pressure", str(tmp_path / "bundle"), *arguments, "--json", str(target)])
-    assert not ended.value.code
+    assert benchmark("pressure", tmp_path / "bundle", *arguments, "--json", target) == 0
     figures, recorded = (json.loads(path.read_text()) for path in (target, RECORDED))
     assert figures.keys() == recorded.keys()
     for measure in ("overhead", "concurrency", "memory"):

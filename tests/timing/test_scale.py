@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders.bundles import make_bundle
-from builders.training import vj2_ddim
+from builders.race import benchmark
 
 from vj2_ddim_benchmark.timing import scale
 from vj2_ddim_benchmark.timing.scale import ScaleSettings, measure_scale, whole_plans
@@ -203,7 +203,7 @@ def test_everything_is_timed_as_often_as_asked_and_written(tmp_path, bundle):
     often = ["--turns", 2, "--num-plans", 3, "--num-candidates", 4, "--rows-per-chunk", 2]
     given = ["--bundle", bundle, "--num-inference-steps", 2, "--json", path]
     try:
-        assert vj2_ddim("scale", *size, *often, *given) == 0
+        assert benchmark("scale", *size, *often, *given) == 0
     finally:
         torch.set_num_threads(before)
     measured = json.loads(path.read_text())

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from builders.training import LENGTH, make_gestures, make_spec, write_data
+from builders.training import LENGTH, NO_TOUCH, any_press, make_gestures, make_spec, write_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,13 +14,7 @@ from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.examples import GestureExamples, infer_action_spec, open_examples
 
-TEMPLATE = ActionSpec(
-    action_block=LENGTH,
-    min_press_steps=0,
-    max_press_steps=None,
-    path_knots=None,
-    representation="raw",
-)
+TEMPLATE = any_press(LENGTH, 0, path_knots=None, representation="raw")
 
 
 def gesture(points, start=4):
@@ -84,15 +78,10 @@ def test_a_named_representation_is_kept_where_it_holds(representation):
     assert spec.path_knots == 2  # so that projection can straighten what was sampled
 
 
-@pytest.mark.parametrize(
-    ("representation", "gestures"),
-    [
-        ("path", [CURVE]),
-        ("path", [STRAIGHT, TWICE]),
-        ("path", [STRAIGHT, NEVER]),
-        ("held", [STRAIGHT, TWICE]),
-    ],
-)
+CANNOT = [("path", [CURVE]), ("path", [STRAIGHT, TWICE]), ("path", [STRAIGHT, NEVER])]
+
+
+@pytest.mark.parametrize(("representation", "gestures"), [*CANNOT, ("held", [STRAIGHT, TWICE])])
 def test_a_named_representation_that_cannot_hold_is_an_error(representation, gestures):
     with pytest.raises(ActionError, match=f"'{representation}' cannot hold these.*representation"):
         infer_action_spec(np.stack(gestures), representation, TEMPLATE)
@@ -114,10 +103,7 @@ def test_unknown_representation():
 
 
 def test_actions_without_a_press_channel_stay_raw():
-    template = ActionSpec(
-        action_block=2, channels=("a",), action_low=(-1,), action_high=(1,), press_channel=None,
-        representation="raw",
-    )  # fmt: skip
+    template = ActionSpec(2, representation="raw", **NO_TOUCH)
     spec = infer_action_spec(np.zeros((3, 2, 1), np.float32), "auto", template)
     assert (spec.representation, spec.path_knots) == ("raw", None)
 
@@ -198,7 +184,7 @@ class TestOpenExamples:
             np.testing.assert_array_equal(goal, embeddings[i, t + 1])
             np.testing.assert_array_equal(batch.actions[row], actions[i, t])
             np.testing.assert_allclose(
-                batch.original[row], make_spec().encode(actions[i, t]), atol=1e-6
+                batch.original[row], encode(actions[i, t], make_spec()), atol=1e-6
             )
         held_out = open_examples(tmp_path / "t", make_spec(), "latents", "validation")
         assert len(held_out) == 3

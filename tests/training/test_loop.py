@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,9 @@ from builders.training import make_examples, make_model, make_settings, write_da
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.diffusion_model import diffusion_loss
-from vj2_ddim_training.run import train_run
+from vj2_ddim_training.diffusion_model import PLAIN, diffusion_loss
+from vj2_ddim_training.run import Trainer, train_run
 from vj2_ddim_training.run_folder import RunFolder
-from vj2_ddim_training.trainer import Trainer
 
 
 class NoValidation:
@@ -59,7 +59,8 @@ def test_training_lowers_the_loss_far_below_the_start(tmp_path):
         inputs = {name: torch.from_numpy(array) for name, array in batch.inputs.items()}
         generator = torch.Generator().manual_seed(0)
         original = torch.from_numpy(batch.original)
-        return float(diffusion_loss(model.eval(), original, inputs, generator, 0.0, 8).detach())
+        config = replace(PLAIN, noises_per_example=8)
+        return float(diffusion_loss(model.eval(), original, inputs, generator, config).detach())
 
     start = loss(trainer.model)
     trained = trainer.run().model
@@ -158,7 +159,7 @@ def test_noise_and_dropout_are_not_drawn_from_one_stream(tmp_path, monkeypatch):
         seeds.append((generator.initial_seed(), torch.initial_seed()))
         return diffusion_loss(model, original, inputs, generator, *rest)
 
-    monkeypatch.setattr("vj2_ddim_training.trainer.diffusion_loss", record)
+    monkeypatch.setattr("vj2_ddim_training.run.diffusion_loss", record)
     make_trainer(tmp_path).run()
     assert len(set(seeds)) == len(seeds) == 6
     assert all(noise != dropout for noise, dropout in seeds)
@@ -203,29 +204,17 @@ def test_losses_logged_are_the_epochs_mean(tmp_path):
     np.testing.assert_allclose(found, [np.mean(losses[:3]), np.mean(losses[3:])], atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("num_epochs", 0),
-        ("batch_size", 0),
-        ("evaluate_every", 0),
-        ("picture_every", -1),
-        ("num_validation", 0),
-        ("noises_per_example", 0),
-        ("seed", -1),
-        ("lr", -1.0),
-        ("lr", float("nan")),
-        ("weight_decay", -0.1),
-        ("clip_norm", 0.0),
-        ("ema_decay", 1.5),
-        ("condition_dropout", -0.1),
-        ("warmup_share", 2.0),
-        ("num_threads", -1),
-    ],
-)
-def test_settings_out_of_range_are_refused_by_name(name, value):
-    with pytest.raises(ConfigError, match=name):
-        TrainingConfig(**{name: value})
+AT_LEAST_ONE = ("num_epochs", "batch_size", "evaluate_every", "picture_every", "num_threads")
+AT_LEAST_ONE += ("num_validation", "noises_per_example")
+BAD_NUMBERS = {"clip_norm": 0.0, "ema_decay": 1.5, "condition_dropout": -0.1, "warmup_share": 2.0}
+BAD_NUMBERS |= {"lr": -1.0, "weight_decay": -0.1, "seed": -1}
+
+
+def test_settings_out_of_range_are_refused_by_name():
+    bad = [*BAD_NUMBERS.items(), ("lr", float("nan")), *((name, 0) for name in AT_LEAST_ONE)]
+    for name, value in bad:
+        with pytest.raises(ConfigError, match=name):
+            TrainingConfig(**{name: value})
 
 
 def test_a_device_that_is_not_there_is_an_error_and_costs_no_earlier_run(tmp_path):

@@ -1,5 +1,7 @@
 """The diffusion loss against its definition and its closed form on Gaussian data."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from vj2_ddim_plugin.ddim import to_x0_and_epsilon
 from vj2_ddim_plugin.schedule import NoiseSchedule, target_of
 from vj2_ddim_plugin.spec import ConditionSpec
 from vj2_ddim_training.config import ModelConfig
-from vj2_ddim_training.diffusion_model import diffusion_loss
+from vj2_ddim_training.diffusion_model import PLAIN, diffusion_loss
 
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 
@@ -124,7 +126,7 @@ def test_several_noises_for_an_example_encode_its_condition_once():
     tokens = torch.arange(3.0)[:, None, None].expand(3, 2, 4)
     model = Recorder(NoiseSchedule(), tokens=tokens)
     original = torch.arange(3.0)[:, None, None].expand(3, 4, 2) * 100
-    diffusion_loss(model, original, {}, generator(), noises_per_example=4)
+    diffusion_loss(model, original, {}, generator(), replace(PLAIN, noises_per_example=4))
     assert model.num_encoded == 1
     assert model.sample.shape == (12, 4, 2)
     rows = model.tokens_seen[:, 0, 0].tolist()
@@ -137,7 +139,9 @@ def test_several_noises_for_an_example_encode_its_condition_once():
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
 def test_condition_dropout_hides_that_share(share):
     model = Recorder(NoiseSchedule(), tokens=torch.ones(5000, 1, 1))
-    diffusion_loss(model, torch.zeros(5000, 1, 1), {}, generator(), condition_dropout=share)
+    diffusion_loss(
+        model, torch.zeros(5000, 1, 1), {}, generator(), replace(PLAIN, condition_dropout=share)
+    )
     hidden = float((model.tokens_seen == -1.0).float().mean())
     assert abs(hidden - share) <= 5 * np.sqrt(share * (1 - share) / 5000)
 
@@ -147,9 +151,11 @@ def test_all_randomness_is_the_generators():
     inputs = {"sketch": torch.rand(4, 6, generator=generator(5))}
     original = torch.randn(4, *model.action_spec.diffused_shape, generator=generator(6))
 
+    config = replace(PLAIN, condition_dropout=0.5, noises_per_example=2)
+
     def loss(seed):
         state = torch.get_rng_state()
-        value = float(diffusion_loss(model, original, inputs, generator(seed), 0.5, 2).detach())
+        value = float(diffusion_loss(model, original, inputs, generator(seed), config).detach())
         assert torch.equal(torch.get_rng_state(), state)  # the global one is not touched
         torch.manual_seed(int(torch.randint(1000, ())))
         return value
@@ -167,7 +173,7 @@ def test_auxiliary_loss_is_the_weighted_error_of_the_guess(noises):
     def loss(weight):
         model = Recorder(NoiseSchedule(), tokens=tokens)
         settings = {"noises_per_example": noises, "auxiliary_weight": weight}
-        return float(diffusion_loss(model, original, {}, generator(), **settings))
+        return float(diffusion_loss(model, original, {}, generator(), replace(PLAIN, **settings)))
 
     assert loss(2.0) - loss(0.0) == pytest.approx(2.0 * 0.5**2, rel=1e-4)
 
@@ -178,10 +184,10 @@ def test_auxiliary_loss_reaches_a_real_latent_model_and_no_other():
         model = make_model(condition)
         inputs = {name: torch.rand(3, *shape) for name, shape in model.condition.inputs.items()}
         original = torch.zeros(3, *model.action_spec.diffused_shape)
-        losses = [
-            float(diffusion_loss(model, original, inputs, generator(), auxiliary_weight=w).detach())
+        without, with_it = (
+            diffusion_loss(model, original, inputs, generator(), replace(PLAIN, auxiliary_weight=w))
             for w in (0.0, 1.0)
-        ]
-        added[condition] = losses[1] - losses[0]
+        )
+        added[condition] = float((with_it - without).detach())
     assert added["latents"] > 1e-4
     assert added["sketch"] == 0.0

@@ -14,6 +14,7 @@ from builders.training import make_settings, write_data
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.checkpoint import load_checkpoint, save_checkpoint
+from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.loop import hold_interrupts
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.run_folder import RunFolder, Tracker
@@ -133,7 +134,7 @@ def test_killed_between_the_metrics_and_the_checkpoint(settings, uninterrupted, 
             raise CheckpointError("no space left")
         save_checkpoint(checkpoint, path)
 
-    monkeypatch.setattr("vj2_ddim_training.trainer.save_checkpoint", fail_at_second)
+    monkeypatch.setattr("vj2_ddim_training.run.save_checkpoint", fail_at_second)
     with pytest.raises(CheckpointError, match="no space"):
         train_run(settings)
     with open(settings.save_dir / "metrics.jsonl", "a") as stream:
@@ -273,7 +274,8 @@ def test_resume_and_overwrite_together_destroy_nothing(tmp_path):
 
 
 def test_forget_after_without_metrics(tmp_path):
-    Tracker(RunFolder(tmp_path), {}, "p", "disabled", resume=True).forget_after(3)
+    config = TrainingConfig(wandb_mode="disabled")
+    Tracker(RunFolder(tmp_path), {}, config, resume=True).forget_after(3)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -76,7 +76,9 @@ def test_the_lock_of_a_killed_process_is_free(folder):
     assert not (folder.folder / "run.lock").exists()
 
 
-@pytest.mark.parametrize("content", ["", "not a number", str(os.getpid())])
+@pytest.mark.parametrize(
+    "content", ["", "not a number", str(os.getpid())], ids=["empty", "no number", "own"]
+)
 def test_a_lock_file_that_nobody_holds_blocks_nobody(folder, content):
     """A copied folder, or a process of another container with this one's number."""
     folder.folder.mkdir()

@@ -7,10 +7,12 @@ import pytest
 from builders.training import make_settings, write_data
 from matplotlib.figure import Figure
 
+from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.run_folder import RunFolder, Tracker
 
 PICTURES = ("noise", "sequences")
+DISABLED = TrainingConfig(wandb_mode="disabled")
 
 
 def lines_of(path):
@@ -53,19 +55,19 @@ def test_the_run_folder_holds_what_it_should_and_no_wandb_when_disabled(run):
 
 def test_a_new_tracker_forgets_unless_resumed(tmp_path):
     folder = RunFolder(tmp_path)
-    Tracker(folder, {}, "p", "disabled").log(1, 3, {"loss": 0.5, "generate": {"10": {"tv": 0.1}}})
-    Tracker(folder, {}, "p", "disabled", resume=True).log(2, 6, {"loss": 0.25})
+    Tracker(folder, {}, DISABLED).log(1, 3, {"loss": 0.5, "generate": {"10": {"tv": 0.1}}})
+    Tracker(folder, {}, DISABLED, resume=True).log(2, 6, {"loss": 0.25})
     assert lines_of(folder.metrics) == [
         {"epoch": 1, "step": 3, "loss": 0.5, "generate": {"10": {"tv": 0.1}}},
         {"epoch": 2, "step": 6, "loss": 0.25},
     ]
-    Tracker(folder, {}, "p", "disabled").log(1, 3, {})
+    Tracker(folder, {}, DISABLED).log(1, 3, {})
     assert len(lines_of(folder.metrics)) == 1
 
 
 def test_forget_after_keeps_earlier_epochs_byte_for_byte(tmp_path):
     folder = RunFolder(tmp_path)
-    tracker = Tracker(folder, {}, "p", "disabled")
+    tracker = Tracker(folder, {}, DISABLED)
     for epoch in (1, 2, 3):
         tracker.log(epoch, epoch, {"loss": 1 / 3})
     kept = folder.metrics.read_text().splitlines(keepends=True)[:2]
@@ -77,7 +79,7 @@ def test_metrics_are_strict_json_even_when_a_number_is_not_finite(tmp_path):
     """`NaN` is no JSON: other tools would refuse the whole file."""
     folder = RunFolder(tmp_path)
     numbers = {"loss": float("nan"), "generate": {"10": {"density": float("inf")}}}
-    Tracker(folder, {}, "p", "disabled").log(1, 3, numbers)
+    Tracker(folder, {}, DISABLED).log(1, 3, numbers)
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -93,7 +95,8 @@ def test_weights_and_biases_offline_writes_numbers_and_pictures(tmp_path, monkey
         monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"wandb|pydantic")
-        tracker = Tracker(RunFolder(tmp_path), {"lr": 0.1}, "a-project", "offline")
+        project = TrainingConfig(wandb_project="a-project")
+        tracker = Tracker(RunFolder(tmp_path), {"lr": 0.1}, project)
         figure = Figure(figsize=(1, 1))
         figure.subplots().plot([0, 1])
         tracker.picture("noise", 1, 3, figure)

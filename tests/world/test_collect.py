@@ -6,15 +6,11 @@ import pytest
 from builders.world import VALID
 
 from vj2_ddim_benchmark.world import collect
-from vj2_ddim_benchmark.world.collect import (
-    Transitions,
-    collect_transitions,
-    load_transitions,
-    save_transitions,
-)
+from vj2_ddim_benchmark.world.collect import Transitions, collect_transitions, load_transitions
 from vj2_ddim_benchmark.world.policies import mixed_policy
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.gestures import is_valid
 
 
 def test_trajectories_are_what_the_screens_did(monkeypatch):
@@ -35,7 +31,7 @@ def test_trajectories_are_what_the_screens_did(monkeypatch):
     np.testing.assert_array_equal(data.frames[:, 3], after.render())
     again = collect_transitions(40, horizon=3, split="train", seed=3)
     np.testing.assert_array_equal(again.actions, data.actions)
-    assert VALID.is_valid(data.actions.reshape(-1, 250, 3)).all()
+    assert is_valid(data.actions.reshape(-1, 250, 3), VALID).all()
 
 
 def test_no_kind_of_widget_is_much_rarer_than_another():
@@ -64,16 +60,15 @@ def test_progress_adds_up_and_settings_are_checked():
         collect_transitions(5, horizon=4, split="test", seed=0, size=32, progress=progress)
     assert sum(done) == 20
     assert told == [("collect", sum(done[: step + 1]), 20) for step in range(len(done))]
-    for name, change in (
-        ("scripted_share", {"scripted_share": 1.5}),
-        ("horizon", {"horizon": 0}),
-        ("num_trajectories", {"num_trajectories": 0}),
-        ("seed", {"seed": -1}),
-    ):
+    asked = {"num_trajectories": 5, "horizon": 4, "split": "test", "seed": 0}
+    for name, value in {
+        "scripted_share": 1.5,
+        "horizon": 0,
+        "num_trajectories": 0,
+        "seed": -1,
+    }.items():
         with pytest.raises(ConfigError, match=name):
-            collect_transitions(
-                **{"num_trajectories": 5, "horizon": 4, "split": "test", "seed": 0} | change
-            )
+            collect_transitions(**asked | {name: value})
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +78,7 @@ def data():
 
 def test_a_file_gives_back_what_was_saved(tmp_path, data):
     path = tmp_path / "data.h5"
-    save_transitions(path, data, {"seed": 0, "split": "validation"})
+    collect.save_transitions(path, data, {"seed": 0, "split": "validation"})
     loaded = load_transitions(path)
     for name in ("frames", "actions", "states"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(data, name))
@@ -94,11 +89,13 @@ def test_a_file_gives_back_what_was_saved(tmp_path, data):
     assert [entry.name for entry in tmp_path.iterdir()] == ["data.h5"]
 
 
-def test_broken_files_are_named(tmp_path, data):
+def test_broken_files_are_named_and_arrays_that_do_not_belong_together_refused(tmp_path, data):
     path = tmp_path / "data.h5"
     with pytest.raises(DataError, match=r"data\.h5: no such file"):
         load_transitions(path)
-    save_transitions(path, data)
+    with pytest.raises(DataError, match="frames of shape"):
+        Transitions(data.frames, data.actions[:, 1:], data.states)
+    collect.save_transitions(path, data)
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:100], b"", b"not HDF5 at all"):
         path.write_bytes(content)
@@ -118,7 +115,7 @@ def test_broken_files_are_named(tmp_path, data):
 )
 def test_files_of_something_else_are_named(tmp_path, data, removed, added, message):
     path = tmp_path / "data.h5"
-    save_transitions(path, data)
+    collect.save_transitions(path, data)
     with h5py.File(path, "a") as file:
         del (file.attrs if removed == "format" else file)[removed]
         if isinstance(added, str):
@@ -127,8 +124,3 @@ def test_files_of_something_else_are_named(tmp_path, data, removed, added, messa
             file.create_dataset(removed, data=added)
     with pytest.raises(DataError, match=message):
         load_transitions(path)
-
-
-def test_arrays_that_do_not_belong_together_are_refused(data):
-    with pytest.raises(DataError, match="frames of shape"):
-        Transitions(data.frames, data.actions[:, 1:], data.states)

@@ -6,24 +6,15 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-from vj2_ddim_benchmark.world import (
-    TouchScreen,
-    TouchScreenEnv,
-    draw_gesture,
-    one_gesture_problems,
-)
+from vj2_ddim_benchmark.world import TouchScreen, TouchScreenEnv, draw_gesture, one_gesture_problems
 from vj2_ddim_benchmark.world.pictures import PRESS, RELEASE
 from vj2_ddim_benchmark.world.policies import random_policy, touch_slots
 from vj2_ddim_benchmark.world.touch import drag, tap
 from vj2_ddim_plugin.errors import ActionError, ConfigError, DataError
 
 
-def test_the_checker_finds_nothing_wrong():
-    env = gymnasium.make("TouchScreen-v0", render_mode="rgb_array")
-    check_env(env.unwrapped)
-
-
-def test_a_seed_names_the_episode():
+def test_the_checker_finds_nothing_wrong_and_a_seed_names_the_episode():
+    check_env(gymnasium.make("TouchScreen-v0", render_mode="rgb_array").unwrapped)
     env = gymnasium.make("TouchScreen-v0", split="test")
     first, info = env.reset(seed=5)
     second, _ = env.reset()
@@ -53,17 +44,15 @@ def test_bad_requests_are_refused():
     env = gymnasium.make("TouchScreen-v0").unwrapped
     screens = TouchScreen.generate(2, split="train", seed=0)
     large = TouchScreen.generate(1, split="train", seed=0, size=128)
-    for options, message in (
-        ({"scren": screens, "goal_state": screens.state[0]}, "'scren'"),
-        ({"screen": screens, "goal_state": screens.state[0]}, "found 2 of size 64"),
-        ({"screen": large, "goal_state": large.state[0]}, "found 1 of size 128"),
-    ):
+    for name, screen, message in (
+        ("scren", screens, "'scren'"), ("screen", screens, "found 2 of size 64"),
+        ("screen", large, "found 1 of size 128"),
+    ):  # fmt: skip
         with pytest.raises(ConfigError, match=message):
-            env.reset(options=options)
-    with pytest.raises(ConfigError, match="render_mode"):
-        TouchScreenEnv(render_mode="human")
-    with pytest.raises(ConfigError, match="'dev'"):
-        TouchScreenEnv(split="dev")
+            env.reset(options={name: screen, "goal_state": screen.state[0]})
+    for wrong, message in (({"render_mode": "human"}, "render_mode"), ({"split": "dev"}, "'dev'")):
+        with pytest.raises(ConfigError, match=message):
+            TouchScreenEnv(**wrong)
     env.reset(seed=0)
     with pytest.raises(ActionError, match="250"):
         env.step(np.zeros((3, 250)))
@@ -80,7 +69,6 @@ def gestures(singles, rng):
 
 
 def begun_anew(single):
-    """What the step after an episode's end returns."""
     frame, info = single.reset()
     return frame, 0.0, False, False, info
 
@@ -120,7 +108,7 @@ def test_many_at_once_are_single_environments_step_by_step(mode):
     many.close()
 
 
-def test_a_drag_is_drawn_from_press_to_release():
+def test_gestures_are_drawn_from_press_to_release():
     frame = np.full((64, 64, 3), 90, np.uint8)
     picture = draw_gesture(frame, drag(0.25, 0.5, 0.75, 0.25, 10, 40)[0])
     assert picture.shape == (320, 320, 3)
@@ -129,9 +117,7 @@ def test_a_drag_is_drawn_from_press_to_release():
     assert (picture[120, 160] == 255).all()
     assert (picture[300] == 90).all()
     assert (frame == 90).all()
-
-
-def test_a_tap_is_a_dot_in_a_ring_even_in_a_corner_and_no_press_is_nothing():
+    # A tap is a dot in a ring, even in a corner, and no press is nothing.
     frame = np.zeros((100, 50, 3), np.uint8)
     picture = draw_gesture(frame, tap(0.5, 0.5, 0, 10)[0])
     assert picture.shape == (700, 350, 3)

@@ -156,3 +156,7 @@ def test_taps_and_long_presses_leave_a_gap_between_them():
     np.testing.assert_array_equal(gestures.tapped, steps <= 120)
     np.testing.assert_array_equal(gestures.long_pressed, steps >= 150)
     assert not gestures.flung.any()
+    early, late = stroke(60, 60, 200, 90, first=0), stroke(60, 60, 200, 90, first=209)
+    one, other = (read_gestures(block, 1) for block in (early, late))  # wherever it is in the block
+    for name in ("start", "end", "dragged"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))

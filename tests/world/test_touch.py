@@ -75,20 +75,18 @@ def test_touches(case):
     assert after(hand_made(*begin), stroke(*gesture, steps=steps)) == expected
 
 
-def test_slop_is_measured_over_the_whole_path():
-    there_and_back = tap(125 / 256, 115 / 256, 30, 20)
-    there_and_back[0, 40, 0] += 16 / 256
-    assert after(hand_made(), there_and_back) == (0, 0, 0)
-
-
-def test_the_first_press_counts_and_the_block_end_lifts_the_finger():
+def test_the_first_press_counts_as_a_whole_and_the_block_end_lifts_the_finger():
     first, second = tap(125 / 256, 115 / 256, 10, 20), tap(58 / 256, 78 / 256, 100, 20)
     assert after(hand_made(), first + second) == (1, 0, 0)
     assert after(hand_made(), tap(125 / 256, 115 / 256, 230, 20)) == (1, 0, 0)
     assert after(hand_made(), np.zeros((1, 250, 3))) == (0, 0, 0)
+    first[0, 20, 0] += 16 / 256  # slop is measured over the whole path
+    assert after(hand_made(), first) == (0, 0, 0)
+    with pytest.raises(ActionError, match="num_steps 30"):
+        tap(0.5, 0.5, 221, 30)
 
 
-def test_untrusted_actions_are_clipped_and_nan_is_no_press():
+def test_untrusted_actions_are_clipped_nan_is_no_press_and_other_shapes_are_refused():
     wild = tap(125 / 256, 115 / 256, 10, 20)
     wild[0, :10] = (np.nan, np.inf, 0.5)  # 0.5 is not down
     wild[0, 30:] = (9.0, -9.0, -np.inf)
@@ -99,21 +97,12 @@ def test_untrusted_actions_are_clipped_and_nan_is_no_press():
         assert after(hand_made(), broken) == (0, 0, 0)
     gestures = read_gestures(tap(7.0, -3.0, 0, 9), 1)
     assert gestures.start.tolist() == [[256.0, 0.0]]
+    for other in (np.zeros((2, 250, 3)), np.zeros((1, 249, 3)), np.zeros(3), [["a"]], None):
+        with pytest.raises(ActionError, match=r"\(1, 250, 3\)"):
+            hand_made().execute(other)
 
 
-@pytest.mark.parametrize(
-    "actions", [np.zeros((2, 250, 3)), np.zeros((1, 249, 3)), np.zeros(3), [["a"]], None]
-)
-def test_wrong_shapes_are_refused(actions):
-    with pytest.raises(ActionError, match=r"\(1, 250, 3\)"):
-        hand_made().execute(actions)
-
-
-@given(
-    points=st.lists(st.floats(-0.5, 1.5), min_size=4, max_size=4),
-    first=st.integers(0, 175),
-    count=st.integers(1, 75),
-)
+@given(st.tuples(*[st.floats(-0.5, 1.5)] * 4), st.integers(0, 175), st.integers(1, 75))
 @settings(max_examples=60, deadline=None)
 def test_a_drag_is_read_as_it_was_made(points, first, count):
     x0, y0, x1, y1 = points
@@ -130,8 +119,3 @@ def test_a_drag_is_read_as_it_was_made(points, first, count):
     assert gestures.dragged[0] == (strayed > 15)
     assert not action[0, :first, :].any()
     assert not action[0, first + count :, :].any()
-
-
-def test_gestures_that_do_not_fit_a_block_are_refused():
-    with pytest.raises(ActionError, match="num_steps 30"):
-        tap(0.5, 0.5, 221, 30)

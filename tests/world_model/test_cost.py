@@ -7,7 +7,7 @@ import pytest
 import torch
 from builders.world_model import TOY, random_model
 
-from vj2_ddim_benchmark.world_model.cost import LatentCost
+from vj2_ddim_benchmark.world_model.model import LatentCost
 from vj2_ddim_plugin.errors import ActionError, ContextError
 
 
@@ -49,7 +49,7 @@ def test_plans_of_two_blocks_are_rolled_out(problem):
     np.testing.assert_allclose(cost[:, 0], expected, rtol=1e-4)
 
 
-def test_torch_cost_agrees_and_has_gradients(problem):
+def test_torch_cost_agrees_and_has_gradients_and_other_shapes_are_refused(problem):
     state, goal, candidates = problem
     cost = LatentCost(tiny_model(), state, goal)
     actions = torch.tensor(candidates, requires_grad=True)
@@ -57,6 +57,12 @@ def test_torch_cost_agrees_and_has_gradients(problem):
     np.testing.assert_allclose(values.detach().numpy(), cost(candidates), rtol=1e-5)
     values.sum().backward()
     assert (actions.grad.abs().amax(dim=(0, 1, 2)) > 0).all()
+    with pytest.raises(ContextError, match="state and goal"):
+        LatentCost(tiny_model(), state, goal[:2])
+    with pytest.raises(ContextError, match="candidates"):
+        cost(candidates[:2])
+    with pytest.raises(ActionError, match="multiple of 20"):
+        cost(candidates[:, :, :19])
 
 
 def test_the_goal_that_is_predicted_costs_nothing(problem):
@@ -68,14 +74,3 @@ def test_the_goal_that_is_predicted_costs_nothing(problem):
     cost = LatentCost(model, state, goal)(candidates)
     assert (cost.argmin(axis=1) == 2).all()
     np.testing.assert_allclose(cost[:, 2], 0, atol=1e-9)
-
-
-def test_shapes_that_do_not_fit_are_refused(problem):
-    state, goal, candidates = problem
-    with pytest.raises(ContextError, match="state and goal"):
-        LatentCost(tiny_model(), state, goal[:2])
-    cost = LatentCost(tiny_model(), state, goal)
-    with pytest.raises(ContextError, match="candidates"):
-        cost(candidates[:2])
-    with pytest.raises(ActionError, match="multiple of 20"):
-        cost(candidates[:, :, :19])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
+from vj2_ddim_benchmark.world_model.networks import PatchEncoder
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
 
@@ -18,20 +18,16 @@ def frames():
     return np.ascontiguousarray(grid.reshape(40, 8, 8, 3))
 
 
-def test_without_noise_floor_the_training_tokens_are_white(frames):
-    encoder = PatchEncoder.fit(frames, patch_size=2, token_dim=12, noise_floor=0.0)
-    tokens = encoder.encode(frames).reshape(-1, 12).astype(np.float64)
-    np.testing.assert_allclose(tokens.mean(axis=0), 0, atol=1e-4)
-    np.testing.assert_allclose(np.cov(tokens.T, bias=True), np.eye(12), atol=1e-3)
-
-
-def test_the_noise_floor_shrinks_each_variance_as_its_formula_says(frames):
-    encoder = PatchEncoder.fit(frames, patch_size=2, token_dim=5, noise_floor=0.1)
-    tokens = encoder.encode(frames).reshape(-1, 5).astype(np.float64)
+@pytest.mark.parametrize(("token_dim", "noise_floor"), [(12, 0.0), (5, 0.1)])
+def test_tokens_are_white_but_for_the_noise_floor(frames, token_dim, noise_floor):
+    how = {"token_dim": token_dim, "noise_floor": noise_floor}
+    tokens = PatchEncoder.fit(frames, patch_size=2, **how).encode(frames).reshape(-1, token_dim)
     patches = frames.reshape(40, 4, 2, 4, 2, 3).transpose(0, 1, 3, 2, 4, 5).reshape(-1, 12) / 255
     variances = np.linalg.eigvalsh(np.cov(patches.T, bias=True))[::-1]
-    expected = variances[:5] / (variances[:5] + 0.1 * variances[0])
-    np.testing.assert_allclose(np.cov(tokens.T, bias=True), np.diag(expected), atol=1e-3)
+    expected = variances[:token_dim] / (variances[:token_dim] + noise_floor * variances[0])
+    np.testing.assert_allclose(tokens.mean(axis=0, dtype=float), 0, atol=1e-4)
+    covariance = np.cov(tokens.T.astype(float), bias=True)
+    np.testing.assert_allclose(covariance, np.diag(expected), atol=1e-3)
 
 
 def test_a_token_sees_its_own_patch_only_row_by_row(frames):
@@ -51,33 +47,20 @@ def test_numpy_and_torch_paths_agree_and_keep_leading_axes(frames):
     np.testing.assert_allclose(latents, encoder(torch.from_numpy(pairs)).numpy(), atol=1e-6)
 
 
-def test_layer_norm_makes_each_token_standard(frames):
-    encoder = PatchEncoder.fit(frames, patch_size=2, token_dim=12, layer_norm=True)
-    tokens = encoder.encode(frames)
+def test_layer_norm_makes_each_token_standard_and_constant_frames_give_finite_ones(frames):
+    tokens = PatchEncoder.fit(frames, patch_size=2, token_dim=12, layer_norm=True).encode(frames)
     np.testing.assert_allclose(tokens.mean(axis=-1), 0, atol=1e-5)
     np.testing.assert_allclose(tokens.std(axis=-1), 1, atol=1e-2)
-
-
-def test_constant_frames_give_finite_tokens():
     frames = np.full((3, 8, 8, 3), 77, np.uint8)
     assert np.isfinite(PatchEncoder.fit(frames, patch_size=2, token_dim=4).encode(frames)).all()
 
 
-@pytest.mark.parametrize(
-    "frames",
-    [
-        np.zeros((2, 8, 8, 3)),
-        np.zeros((2, 8, 8), np.uint8),
-        np.zeros((0, 8, 8, 3), np.uint8),
-        np.zeros((2, 9, 8, 3), np.uint8),
-    ],
-)
-def test_frames_that_do_not_fit_are_refused(frames):
+def test_frames_and_token_dims_that_do_not_fit_are_refused(frames):
+    for shape in ((2, 8, 8), (0, 8, 8, 3), (2, 9, 8, 3)):
+        with pytest.raises(DataError, match="frames"):
+            PatchEncoder.fit(np.zeros(shape, np.uint8), patch_size=2, token_dim=4)
     with pytest.raises(DataError, match="frames"):
-        PatchEncoder.fit(frames, patch_size=2, token_dim=4)
-
-
-@pytest.mark.parametrize("token_dim", [0, 13])
-def test_token_dim_out_of_range_is_refused(frames, token_dim):
-    with pytest.raises(ConfigError, match="token_dim"):
-        PatchEncoder.fit(frames, patch_size=2, token_dim=token_dim)
+        PatchEncoder.fit(np.zeros((2, 8, 8, 3)), patch_size=2, token_dim=4)
+    for token_dim in (0, 13):
+        with pytest.raises(ConfigError, match="token_dim"):
+            PatchEncoder.fit(frames, patch_size=2, token_dim=token_dim)

@@ -6,8 +6,12 @@ import torch
 from builders.world_model import toy_predictor
 from scipy.ndimage import map_coordinates
 
-from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
-from vj2_ddim_benchmark.world_model.predictor import Glimpse, press_knots, sample_windows
+from vj2_ddim_benchmark.world_model.networks import (
+    Glimpse,
+    PatchEncoder,
+    press_knots,
+    sample_windows,
+)
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 
 
@@ -26,13 +30,19 @@ def predictor():
     return made.eval()
 
 
-def test_knots_of_a_tap_are_where_it_was_whenever_it_was():
+def test_knots_of_a_tap_are_where_it_was_whenever_it_was_and_without_one_finite():
     early = gesture((0.3, 0.8), (0.3, 0.8), 0, 5)
     late = gesture((0.3, 0.8), (0.3, 0.8), 31, 9)
     positions, steps = press_knots(torch.stack([early, late]), 5)
     expected = torch.tensor([0.3, 0.8]).expand(2, 5, 2)
     torch.testing.assert_close(positions, expected, atol=2e-3, rtol=0)
     assert steps.tolist() == [5, 9]
+    actions = torch.zeros(2, 40, 3, requires_grad=True)
+    positions, steps = press_knots(actions, 4)
+    (positions.sum() + steps.sum()).backward()
+    assert steps.tolist() == [0, 0]
+    assert torch.isfinite(positions).all()
+    assert torch.isfinite(actions.grad).all()
 
 
 def test_knots_of_a_line_are_even_and_in_order():
@@ -44,31 +54,17 @@ def test_knots_of_a_line_are_even_and_in_order():
     assert 0.8 < x[4] < 0.9
 
 
-def test_knots_without_a_press_are_finite_and_have_finite_gradients():
-    actions = torch.zeros(2, 40, 3, requires_grad=True)
-    positions, steps = press_knots(actions, 4)
-    (positions.sum() + steps.sum()).backward()
-    assert steps.tolist() == [0, 0]
-    assert torch.isfinite(positions).all()
-    assert torch.isfinite(actions.grad).all()
-
-
 def test_an_untrained_predictor_predicts_no_change():
     fresh = toy_predictor(token_dim=6, action_block=40, width=8)
     z = torch.randn(2, 1, 4, 6)
     torch.testing.assert_close(fresh(z, torch.rand(2, 1, 40, 3)), z)
 
 
-def test_flat_and_structured_actions_give_the_same_latents(predictor):
-    z, actions = torch.randn(3, 2, 16, 6), torch.rand(3, 2, 40, 3)
-    predicted = predictor(z, actions)
-    assert predicted.shape == z.shape
-    torch.testing.assert_close(predictor(z, actions.reshape(3, 2, 120)), predicted)
-
-
-def test_several_steps_are_each_step_alone(predictor):
+def test_several_steps_are_each_step_alone_whatever_the_shape_of_actions(predictor):
     z, actions = torch.randn(3, 4, 16, 6), torch.rand(3, 4, 40, 3)
     together = predictor(z, actions)
+    assert together.shape == z.shape
+    torch.testing.assert_close(predictor(z, actions.reshape(3, 4, 120)), together)
     for step in range(4):
         alone = predictor(z[:, step : step + 1], actions[:, step : step + 1])
         torch.testing.assert_close(alone, together[:, step : step + 1], atol=1e-5, rtol=1e-5)
@@ -100,19 +96,13 @@ def test_a_faint_touch_approaches_no_touch(predictor):
     torch.testing.assert_close(predictor(z, faint), untouched, atol=1e-2, rtol=0)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 16, 5), (2, 1, 9, 6), (2, 16, 6)])
-def test_latents_of_another_shape_are_refused(predictor, shape):
-    with pytest.raises(ContextError, match=r"\[B, T, 16, 6\]"):
-        predictor(torch.zeros(shape), torch.zeros(2, 1, 40, 3))
-
-
-@pytest.mark.parametrize("shape", [(2, 1, 41, 3), (2, 1, 119), (1, 1, 40, 3), (2, 2, 40, 3)])
-def test_actions_of_another_shape_are_refused(predictor, shape):
-    with pytest.raises(ActionError, match="actions"):
-        predictor(torch.zeros(2, 1, 16, 6), torch.zeros(shape))
-
-
-def test_sizes_that_cannot_work_are_refused():
+def test_shapes_and_sizes_that_cannot_work_are_refused(predictor):
+    for shape in ((2, 1, 16, 5), (2, 1, 9, 6), (2, 16, 6)):
+        with pytest.raises(ContextError, match=r"\[B, T, 16, 6\]"):
+            predictor(torch.zeros(shape), torch.zeros(2, 1, 40, 3))
+    for shape in ((2, 1, 41, 3), (2, 1, 119), (1, 1, 40, 3), (2, 2, 40, 3)):
+        with pytest.raises(ActionError, match="actions"):
+            predictor(torch.zeros(2, 1, 16, 6), torch.zeros(shape))
     with pytest.raises(ConfigError, match="patch_size"):  # so that the tokens are a square
         toy_predictor(screen_size=15)
     with pytest.raises(ConfigError, match="num_heads"):
@@ -152,12 +142,9 @@ def test_what_is_under_the_finger_counts_and_not_where_the_finger_is():
     one_patch_right = here + torch.tensor([0.25, 0.0], dtype=torch.float64)
     torch.testing.assert_close(glimpse(screen, here), glimpse(screen, one_patch_right))
 
-    touched = screen.clone()
-    touched[0, 2 * 4 + 1] += 1  # the patch under the finger: every token hears of it
-    changes = (glimpse(touched, here) - glimpse(screen, here)).abs().amax(dim=-1)[0]
-    assert (changes > 1e-6).all()
-
-    elsewhere = screen.clone()
-    elsewhere[0, 3] += 1  # the upper right corner, out of the window: only that token does
-    changes = (glimpse(elsewhere, here) - glimpse(screen, here)).abs().amax(dim=-1)[0]
-    assert (changes > 1e-6).nonzero().flatten().tolist() == [3]
+    # All tokens hear of the patch under the finger, and of the upper right corner only its own.
+    for token, hearing in ((2 * 4 + 1, list(range(16))), (3, [3])):
+        touched = screen.clone()
+        touched[0, token] += 1
+        changes = (glimpse(touched, here) - glimpse(screen, here)).abs().amax(dim=-1)[0]
+        assert (changes > 1e-6).nonzero().flatten().tolist() == hearing

@@ -83,14 +83,10 @@ def test_the_loss_counts_the_tokens_that_change_as_one():
     # smooth L1 with beta 0.5: an error of 1 costs 0.75
     missed = prediction_loss(before, before, after, 2.0)
     assert missed.item() == pytest.approx(0.75 * 2 / 4 + 2 * 0.75)
-    half_missed = after.clone()
-    half_missed[0, 1] = 0
-    assert prediction_loss(half_missed, before, after, 2.0).item() == pytest.approx(
-        0.75 / 4 + 2 * 0.75 / 2
-    )
-    invented = after.clone()
-    invented[0, 3] = 1
-    assert prediction_loss(invented, before, after, 2.0).item() == pytest.approx(0.75 / 4)
+    for token, value, expected in ((1, 0, 0.75 / 4 + 2 * 0.75 / 2), (3, 1, 0.75 / 4)):
+        other = after.clone()  # half of the change missed, and another token's invented
+        other[0, token] = value
+        assert prediction_loss(other, before, after, 2.0).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -101,20 +97,15 @@ def test_fewer_transitions_than_a_batch_are_refused(num, changing, share, messag
     latents, actions = touched_cells(num, np.random.default_rng(0))
     if not changing:
         latents[:, 1] = latents[:, 0]
+    config = replace(TOY, unchanged_share=share)
     with pytest.raises(DataError, match=message):
-        train_predictor(
-            toy_predictor(), latents, actions, replace(TOY, unchanged_share=share), silent
-        )
+        train_predictor(toy_predictor(), latents, actions, config, silent)
 
 
-def test_every_phase_reports_progress_to_its_end(trained):
-    _, _, seen = trained
+def test_every_phase_reports_progress_and_a_checkpoint_comes_back_exactly(trained):
+    model, path, seen = trained
     last = {phase: (done, total) for phase, done, total in seen}
     assert last == {"collect": (24, 24), "train": (3, 3), "report": (3, 3)}
-
-
-def test_a_checkpoint_opens_safely_and_comes_back_exactly(trained):
-    model, path, _ = trained
     assert list(path.parent.iterdir()) == [path]  # nothing is left of its training
     assert isinstance(torch.load(path, weights_only=True), dict)
     loaded = WorldModel.load(path)
@@ -136,9 +127,9 @@ def test_adversarial_actions_go_where_the_prediction_is_worse_and_no_farther():
         torch.nn.init.normal_(weight, std=0.3)
     latents, actions = touched_cells(64, np.random.default_rng(1))
     before, after, touch, radius = latents[:, 0], latents[:, 1], actions[:, 0], 0.02
-    moved = adversarial_actions(
-        predictor, before, touch, after, radius, 1.0, torch.Generator().manual_seed(0)
-    )
+    config = replace(TOY, adversarial_radius=radius)
+    generator = torch.Generator().manual_seed(0)
+    moved = adversarial_actions(predictor, before, touch, after, config, generator)
     shift = moved - touch
     assert shift.abs().amax() <= radius + 1e-6
     assert torch.equal(moved[..., 2], touch[..., 2])
@@ -188,7 +179,7 @@ def test_the_same_seed_trains_the_same_model_and_leaves_the_global_generator(tmp
     assert again.report == trained[0].report
 
 
-def test_the_report_covers_every_kind_of_widget(trained):
+def test_the_report_covers_every_kind_and_embedding_keeps_trajectories_and_actions(trained):
     measures = trained[0].report["measures"]
     asked = one_gesture_problems(TINY.num_report_problems, split="validation", seed=TINY.seed + 1)
     assert set(measures) == {"overall", *asked.kind.tolist()}
@@ -196,9 +187,6 @@ def test_the_report_covers_every_kind_of_widget(trained):
         assert 1 <= values["next_state_rank"] <= 101
         assert 0 <= values["reference_below_random"] <= 1
         assert 0 <= values["best_of_64_succeeds"] <= 1
-
-
-def test_embedding_keeps_trajectories_and_actions(trained):
     transitions = collect_transitions(3, horizon=2, split="validation", seed=4)
     embeddings, actions = embed_transitions(trained[0], transitions)
     assert embeddings.shape == (3, 3, 64, 8)
@@ -207,23 +195,19 @@ def test_embedding_keeps_trajectories_and_actions(trained):
     np.testing.assert_allclose(embeddings[1, 2], alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("field", ["config", "encoder", "predictor", "report", "provenance"])
-def test_a_missing_field_is_named(trained, tmp_path, field):
+@pytest.mark.parametrize(
+    ("field", "key"),
+    [
+        *((field, None) for field in ("config", "encoder", "predictor", "report", "provenance")),
+        *(("config", "width"), ("encoder", "mean"), ("predictor", "position")),
+    ],
+)
+def test_a_missing_field_setting_array_or_weight_is_named(trained, tmp_path, field, key):
     contents = torch.load(trained[1], weights_only=True)
-    del contents[field]
+    del (contents if key is None else contents[field])[key or field]
     torch.save(contents, tmp_path / "broken.pt")
-    with pytest.raises(CheckpointError, match=rf"broken\.pt.*'{field}'"):
+    with pytest.raises(CheckpointError, match=rf"broken\.pt.*{key or repr(field)}"):
         WorldModel.load(tmp_path / "broken.pt")
-
-
-def test_a_missing_weight_array_or_setting_is_named(trained, tmp_path):
-    path = tmp_path / "broken.pt"
-    for field, key in [("config", "width"), ("encoder", "mean"), ("predictor", "position")]:
-        contents = torch.load(trained[1], weights_only=True)
-        del contents[field][key]
-        torch.save(contents, path)
-        with pytest.raises(CheckpointError, match=rf"broken\.pt.*{key}"):
-            WorldModel.load(path)
 
 
 @pytest.mark.parametrize(
@@ -246,10 +230,8 @@ def test_files_of_another_kind_are_refused(trained, tmp_path, content, message):
         WorldModel.load(path)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"width": 0}, {"learning_rate": -1.0}, {"cost_kind": "cosine"}, {"patch_size": 7}],
-)
-def test_settings_that_cannot_work_are_refused(change):
-    with pytest.raises(ConfigError, match=next(iter(change))):
-        replace(TINY, **change)
+def test_settings_that_cannot_work_are_refused():
+    wrong = {"width": 0, "learning_rate": -1.0, "cost_kind": "cosine", "patch_size": 7}
+    for name, value in wrong.items():
+        with pytest.raises(ConfigError, match=name):
+            replace(TINY, **{name: value})

@@ -4,8 +4,6 @@
 one raises, because defaults filled in silently are how evaluators measure the wrong model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,40 +21,21 @@ from vj2_ddim_training.loop import save_atomically
 __all__ = ["Checkpoint", "load_checkpoint", "open_saved", "save_checkpoint"]
 
 FORMAT = "vj2-ddim-checkpoint-1"
-FIELDS = (
-    "format",
-    "model",
-    "action_spec",
-    "schedule",
-    "input_shapes",
-    "weights",
-    "ema_weights",
-    "training",
-    "data_fingerprint",
-    "metrics",
-    "provenance",
-)
+HISTORY = ("training", "data_fingerprint", "metrics", "provenance")
+MODEL = ("model", "action_spec", "schedule", "input_shapes", "weights", "ema_weights")
+FIELDS = ("format", *MODEL, *HISTORY)
 
 
 @dataclass
 class Checkpoint:
-    """A trained model and its history.
+    """A trained model and its history."""
 
-    Attributes:
-        model: With the EMA weights where there are some; these are what is used.
-        weights: The weights as trained, without averaging.
-        training: The training settings and, for resuming, the state of the optimizer.
-        data_fingerprint: Names the training data.
-        metrics: The last validation.
-        provenance: Versions, and how it was made.
-    """
-
-    model: DiffusionModel
-    weights: Mapping[str, Any]
-    training: dict[str, Any] = field(default_factory=dict)
-    data_fingerprint: str = ""
-    metrics: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    model: DiffusionModel  # with the averaged weights where there are some: what is used
+    weights: Mapping[str, Any]  # as trained, without averaging
+    training: dict[str, Any] = field(default_factory=dict)  # settings; for resuming, the state
+    data_fingerprint: str = ""  # names the training data
+    metrics: dict[str, Any] = field(default_factory=dict)  # of the last validation
+    provenance: dict[str, Any] = field(default_factory=dict)  # versions, and how it was made
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
@@ -70,10 +49,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         "input_shapes": {name: list(shape) for name, shape in model.condition.inputs.items()},
         "weights": dict(checkpoint.weights),
         "ema_weights": model.state_dict(),
-        "training": checkpoint.training,
-        "data_fingerprint": checkpoint.data_fingerprint,
-        "metrics": checkpoint.metrics,
-        "provenance": checkpoint.provenance,
+        **{name: getattr(checkpoint, name) for name in HISTORY},
     }
     save_atomically(content, path)
 
@@ -100,8 +76,7 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
             f"{path}: is neither a checkpoint of this project (format {FORMAT!r}) nor of the "
             f"original script (key 'model_state_dict')"
         )
-    missing = [name for name in FIELDS if name not in content]
-    if missing:
+    if missing := [name for name in FIELDS if name not in content]:
         raise CheckpointError(f"{path}: lacks the fields {missing}. Train again")
     try:
         model = DiffusionModel(
@@ -113,14 +88,7 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
         model.load_state_dict(content["ema_weights"])
     except (VJ2DDIMError, RuntimeError, TypeError, KeyError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: its fields do not fit one another: {error}") from error
-    return Checkpoint(
-        model.eval(),
-        content["weights"],
-        content["training"],
-        content["data_fingerprint"],
-        content["metrics"],
-        content["provenance"],
-    )
+    return Checkpoint(model.eval(), content["weights"], *(content[name] for name in HISTORY))
 
 
 def open_saved(path: Path, what: str, hint: str) -> Any:  # noqa: ANN401
@@ -156,14 +124,7 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
         ) from error
     if channels != 3:
         raise CheckpointError(f"{path}: has {channels} action channels; expected 3 (x, y, press)")
-    config = ModelConfig(
-        architecture="minimal",
-        d_model=d_model,
-        num_layers=num_layers,
-        nhead=nhead,
-        patch_size=1,
-        dim_feedforward=dim_feedforward,
-    )
+    config = ModelConfig("minimal", d_model, num_layers, nhead, 1, dim_feedforward)
     usual = ActionSpec()  # the data's press lengths, which the script does not record either
     try:
         spec = ActionSpec(
@@ -178,6 +139,5 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
     except (RuntimeError, VJ2DDIMError) as error:
         raise CheckpointError(f"{path}: {error}") from error
     history = {name: content.get(name) for name in ("epoch", "loss")}
-    return Checkpoint(
-        model.eval(), weights, history, "unknown", {}, {"made_by": "the original script"}
-    )
+    made_by = {"made_by": "the original script"}
+    return Checkpoint(model.eval(), weights, history, "unknown", {}, made_by)

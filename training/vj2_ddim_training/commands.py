@@ -1,11 +1,9 @@
 """`vj2-ddim train`, `vj2-ddim train-ranker` and `vj2-ddim evaluate`."""
 
-from __future__ import annotations
-
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import entry_points
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +19,7 @@ from vj2_ddim_plugin.settings import declared
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
 from vj2_ddim_training.data.gesture_files import read_flat_actions
-from vj2_ddim_training.evaluation import EvaluationSettings, Results
+from vj2_ddim_training.evaluation import EvaluationSettings
 from vj2_ddim_training.evaluation import evaluate as evaluate_model
 from vj2_ddim_training.examples import open_examples
 from vj2_ddim_training.loop import choose_device
@@ -34,6 +32,7 @@ __all__ = ["evaluate", "find_by_name", "train", "train_ranker"]
 
 JUDGES, COSTS = "vj2_ddim_training.judges", "vj2_ddim_training.costs"  # groups of entry points
 BY_NAME = "NAME or MODULE:FUNCTION, with =ARGUMENT after it where it takes one"
+ELSE = "Without it, the share of held-out problems whose cheapest candidate is picked"
 COLUMNS = {  # heading: measure
     "SNR dB": "mean_snr_db",
     "mse": "mse",
@@ -73,9 +72,7 @@ def train(
     settings = RunSettings(**whole, model=model, training=training, schedule=schedule)
     measure = None if judge is None else find_by_name(JUDGES, judge, "judge")
     with progress_bars() as progress:
-        checkpoint = train_run(
-            settings, lambda done, total, line: progress("training", done, total, line), measure
-        )
+        checkpoint = train_run(settings, partial(progress, "training"), measure)
     _print_results({key: of for key, of in checkpoint.metrics.items() if isinstance(of, dict)})
     parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
     say(
@@ -91,22 +88,14 @@ def train_ranker(
     config: RankerConfig,
     cost: Annotated[str, typer.Option(help=f"The planner's cost: {BY_NAME}.")],
     judge: Annotated[
-        str | None,
-        typer.Option(
-            help=f"What measures success and chooses the epoch: {BY_NAME}. Without it, the share "
-            f"of held-out problems whose cheapest candidate is picked."
-        ),
+        str | None, typer.Option(help=f"Measures success, chooses the epoch: {BY_NAME}. {ELSE}.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The file; ranker.pt beside the checkpoint unless told.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="ranker.pt beside it unless told.")] = None,
     longest_goal: Annotated[
-        int | None, typer.Option(help="As in the model's training unless told.", min=1)
+        int | None, typer.Option(help="As the model's if not told.", min=1)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    num_threads: Annotated[
-        int | None, typer.Option(help="Torch's threads; its own choice unless told.", min=1)
-    ] = None,
+    num_threads: Annotated[int | None, typer.Option(help="Torch's threads.", min=1)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a ranker.")] = False,
 ) -> None:
     """Train a ranker for a checkpoint; stopped halfway, the same command goes on."""
@@ -117,23 +106,14 @@ def train_ranker(
         torch.set_num_threads(num_threads)
     loaded = load_checkpoint(checkpoint)
     model = loaded.model.to(choose_device(device))
-    if longest_goal is None:
-        longest_goal = loaded.training.get("config", {}).get("longest_goal", 1)
-    examples = open_examples(
-        data, model.action_spec, model.config.condition, longest_goal=longest_goal
-    )
+    goal = longest_goal or loaded.training.get("config", {}).get("longest_goal", 1)
+    examples = open_examples(data, model.action_spec, model.config.condition, longest_goal=goal)
     resume_file = file.with_name(f"{file.name}.resume")
+    success = None if judge is None else find_by_name(JUDGES, judge, "judge")
+    of = find_by_name(COSTS, cost, "cost")
+    best = partial(ranker_training.train_ranker, keep="best", success=success)
     with progress_bars() as progress:
-        trained = ranker_training.train_ranker(
-            model,
-            examples,
-            find_by_name(COSTS, cost, "cost"),
-            config,
-            progress,
-            keep="best",
-            success=None if judge is None else find_by_name(JUDGES, judge, "judge"),
-            resume_file=resume_file,
-        )
+        trained = best(model, examples, of, config, progress, resume_file=resume_file)
     save_ranker(trained, file)
     for left in (resume_file, ranker_training.candidates_file(resume_file)):
         left.unlink(missing_ok=True)
@@ -147,15 +127,12 @@ def evaluate(
     data: Annotated[Path, typer.Argument(help="Held-out data, as the model was trained on.")],
     settings: EvaluationSettings,
     steps: Annotated[list[int], typer.Option(help="Denoiser steps N; may be repeated.")] = [10],
-    train_data: Annotated[
-        Path | None, typer.Option(help="Its training gestures, to measure memorisation.")
-    ] = None,
+    train_data: Annotated[Path | None, typer.Option(help="To measure memorisation.")] = None,
     split: Annotated[str, typer.Option(help="Of a folder with a manifest.")] = "validation",
     nhead: Annotated[int, typer.Option(help="Head count of an original checkpoint.")] = 0,
     num_threads: Annotated[int, typer.Option(help="Torch's threads; 0 leaves its choice.")] = 0,
     json_file: Annotated[
-        Path | None,
-        typer.Option("--json", help="Also write {protocol: {num_inference_steps: {measure: x}}}."),
+        Path | None, typer.Option("--json", help="Write all measures here.")
     ] = None,
 ) -> None:
     """Measure recreation and generation, by protocol, for several numbers of denoiser steps."""
@@ -168,44 +145,35 @@ def evaluate(
     seen = None
     if train_data is not None:
         seen = read_flat_actions(train_data, model.action_spec).actions
-    results = evaluate_model(
-        model,
-        held_out,
-        steps,
-        settings,
-        training=seen,
-        report=lambda line: say(f"measuring {line}", style="dim"),
-    )
+
+    def report(line: str) -> None:
+        say(f"measuring {line}", style="dim")
+
+    results = evaluate_model(model, held_out, steps, settings, training=seen, report=report)
     _print_results(results)
     if json_file is not None:
-        _write_json(results, json_file)
+        try:
+            with atomic_path(json_file) as temporary:
+                temporary.write_text(strict_json(results, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"{json_file}: cannot be written ({error})") from error
 
 
 def find_by_name(group: str, text: str, option: str) -> Callable[..., Any]:
-    """What a word on the command line stands for.
+    """What a word on the command line stands for: `NAME` or `MODULE:FUNCTION`, and `=ARGUMENT`.
 
-    Args:
-        group: Of entry points; a distribution gives its own a name there.
-        text: `NAME` or `MODULE:FUNCTION`, and perhaps `=ARGUMENT`. The function named is called
-            with the argument, or with the empty text, and returns what is asked for.
-        option: For the message.
-
-    Raises:
-        ConfigError: There is no such name, module or function.
+    The name is of an entry point of the group. The function named is called with the argument, or
+    with the empty text, and returns what is asked for.
     """
     name, _, argument = text.partition("=")
     known = {point.name: point for point in entry_points(group=group)}
+    if name not in known and ":" not in name:
+        raise ConfigError(
+            f"{option} {name!r} is unknown; use MODULE:FUNCTION, or one of those installed: "
+            f"{', '.join(sorted(known)) or 'none'}"
+        )
     try:
-        if name in known:
-            make = known[name].load()
-        elif ":" in name:
-            module, _, attribute = name.partition(":")
-            make = getattr(importlib.import_module(module), attribute)
-        else:
-            raise ConfigError(
-                f"{option} {name!r} is unknown; use MODULE:FUNCTION, or one of those installed: "
-                f"{', '.join(sorted(known)) or 'none'}"
-            )
+        make = known.get(name, EntryPoint(name, name, group)).load()
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"{option} {name!r} cannot be loaded: {error}") from error
     found: Callable[..., Any] = make(argument)
@@ -220,11 +188,3 @@ def _print_results(results: Mapping[str, Any]) -> None:
         for steps, of in by_steps.items()
     ]
     print_table(rows, ("protocol", "N", *COLUMNS), numbers=True)
-
-
-def _write_json(results: Results, path: Path) -> None:
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(strict_json(results, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error})") from error

@@ -1,38 +1,18 @@
-"""Condition encoders: what the denoiser is told, turned into tokens once a plan.
-
-State and goal latents as a condition.
-
-Each patch becomes one token that sees its state, its goal and their difference, so that start can
-be told from goal, and *where* it lies: a learned embedding, and on a square grid its coordinates as
-well, from which a place can be read off linearly. A few layers mix the patches, then learned
-queries gather what the denoiser needs, so that its cost does not grow with the patches. Attention
-starts out as an average, in which the few patches that matter are lost, and takes many times longer
-to find them. So half of the queries start out looking where goal and state differ (their attention
-is weighted by the squared difference), and a maximum over the patches is added to what all gather.
-
-Where a touch must land matters to a fraction of a patch, and a weighted sum of embeddings tells
-that badly. So on a square grid each query also *points*: it gathers the patches' centres, moved by
-an offset each patch predicts, under its own attention (the spatial softmax of Levine et al. 2016,
-"End-to-End Training of Deep Visuomotor Policies", section 4.2, with offsets).
-"""
-
-from __future__ import annotations
+"""Condition encoders: what the denoiser is told, turned into tokens once a plan."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_training.denoisers.dit import (
-    Attention,
-    FeedForward,
-    TransformerLayer,
-    fourier_features,
-)
+from vj2_ddim_training.denoisers import dit
+from vj2_ddim_training.denoisers.dit import fourier_features
 
 __all__ = ["LatentEncoder", "SketchEncoder"]
 
+Shapes = Mapping[str, tuple[int, ...]]
 SKETCH_FREQUENCIES = 7
 GRID_FREQUENCIES = 4
 LEAST_CHANGE = 1e-3  # squared difference, in variances of the latents, that counts as none
@@ -40,14 +20,9 @@ REACH = 0.125  # scale of a patch's offset to its centre, in screens
 
 
 class SketchEncoder(nn.Module):
-    """`sketch` `[B, n]` in [0, 1] to tokens `[B, n, width]`.
+    """`sketch` `[B, n]` in [0, 1] to tokens `[B, n, width]`."""
 
-    Args:
-        input_shapes: `{"sketch": (n,)}`.
-        width: Token width.
-    """
-
-    def __init__(self, input_shapes: dict[str, tuple[int, ...]], width: int) -> None:
+    def __init__(self, input_shapes: Shapes, width: int) -> None:
         super().__init__()
         (size,) = input_shapes["sketch"]
         self.num_tokens = size
@@ -72,7 +47,7 @@ def _centres(num_patches: int) -> Tensor:
     return torch.stack([x.flatten(), y.flatten()], dim=-1)
 
 
-class _Reader(Attention):
+class _Reader(dit.Attention):
     """What each query gathers from the patches: their content, and the place it points to."""
 
     centres: Tensor
@@ -93,23 +68,25 @@ class _Reader(Attention):
             return gathered
         offsets = self.offset(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         points = self.centres + 2.0 * REACH * offsets  # [B, heads, N, 2]
-        pointed = (attention @ points).transpose(1, 2).flatten(2)
-        gathered = gathered + self.place(pointed)
-        return gathered
+        place: Tensor = self.place((attention @ points).transpose(1, 2).flatten(2))
+        return gathered + place
 
 
 class LatentEncoder(nn.Module):
     """`state` and `goal` latents `[B, N, D]` to tokens `[B, num_tokens, width]`.
 
-    Args:
-        input_shapes: `{"state": (N, D), "goal": (N, D)}`.
-        width: Token width.
-        num_layers: Layers that mix the patches.
-        nhead: Attention heads.
-        num_tokens: Tokens to gather.
+    Each patch becomes one token that sees its state, its goal and their difference, so that start
+    can be told from goal, and *where* it lies: a learned embedding, and on a square grid its
+    coordinates as well. A few layers mix the patches, then learned queries gather what the denoiser
+    needs, so that its cost does not grow with the patches. Attention starts out as an average, in
+    which the few patches that matter are lost; so half of the queries start out looking where goal
+    and state differ (their attention is weighted by the squared difference), and a maximum over the
+    patches is added to what all gather.
 
-    Raises:
-        ConfigError: State and goal differ in shape.
+    Where a touch must land matters to a fraction of a patch, and a weighted sum of embeddings tells
+    that badly. So on a square grid each query also *points*: it gathers the patches' centres, moved
+    by an offset each patch predicts, under its own attention (the spatial softmax of Levine et al.
+    2016, "End-to-End Training of Deep Visuomotor Policies", section 4.2, with offsets).
     """
 
     grid: Tensor
@@ -118,7 +95,7 @@ class LatentEncoder(nn.Module):
 
     def __init__(
         self,
-        input_shapes: dict[str, tuple[int, ...]],
+        input_shapes: Shapes,
         width: int,
         num_layers: int = 2,
         nhead: int = 4,
@@ -139,14 +116,14 @@ class LatentEncoder(nn.Module):
         self.register_buffer("latent_std", torch.ones(latent_width))
         self.embed = nn.Linear(3 * latent_width + 1 + self.grid.shape[-1], width)
         self.position = nn.Parameter(0.02 * torch.randn(1, num_patches, width))
-        self.layers = nn.ModuleList(TransformerLayer(width, nhead) for _ in range(num_layers))
+        self.layers = nn.ModuleList(dit.TransformerLayer(width, nhead) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
         self.queries = nn.Parameter(torch.randn(1, num_tokens, width))
         self.focus = nn.Parameter((torch.arange(num_tokens) % 2 == 0).float()[:, None])
         self.reader = _Reader(width, nhead, centres)
         self.pool = nn.Linear(width, width)
         self.norm_gathered = nn.LayerNorm(width)
-        self.refine = FeedForward(width, ratio=2)
+        self.refine = dit.FeedForward(width, ratio=2)
 
     def set_statistics(self, latents: Tensor) -> None:
         """Take mean and standard deviation from `[n, N, D]` training latents; they are saved."""

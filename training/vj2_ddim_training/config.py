@@ -1,8 +1,7 @@
 """Every setting of a model, of its training, and of a ranker: each declared once, here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
+from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.settings import Settings, setting
@@ -11,26 +10,22 @@ __all__ = ["ARCHITECTURES", "CONDITIONS", "ModelConfig", "RankerConfig", "Traini
 
 ARCHITECTURES = ("dit", "minimal")
 CONDITIONS = ("none", "sketch", "latents")
+MODES = ("offline", "online", "disabled")
+SHARE: Any = {"low": 0.0, "high": 1.0}
 
 
 @dataclass(frozen=True)
 class ModelConfig(Settings):
     """What is built. All of it is stored in the checkpoint."""
 
-    architecture: str = setting(
-        "dit", "The denoiser; minimal is the original script's.", choices=ARCHITECTURES
-    )
+    architecture: str = setting("dit", "Minimal is the original script's.", choices=ARCHITECTURES)
     d_model: int = setting(128, "Width of the denoiser.", low=1)
     num_layers: int = setting(4, "Layers of the denoiser.", low=1)
     nhead: int = setting(4, "Attention heads; must divide the width.", low=1)
-    patch_size: int = setting(
-        0, "Rows of the diffused array in one token (dit); 0 fits the representation.", low=0
-    )
+    patch_size: int = setting(0, "Diffused rows in a token; 0 fits the representation.", low=0)
     dim_feedforward: int = setting(256, "Width of the feed-forward layers (minimal).", low=1)
     condition: str = setting(
-        "auto",
-        "What the denoiser is told; auto is sketch for dit and none for minimal.",
-        choices=("auto", *CONDITIONS),
+        "auto", "Auto is sketch for dit and none for minimal.", choices=("auto", *CONDITIONS)
     )
     condition_layers: int = setting(2, "Layers that mix the patches of latents.", low=0)
     condition_tokens: int = setting(16, "Tokens that latents are gathered into.", low=1)
@@ -52,37 +47,20 @@ class TrainingConfig(Settings):
     """How a denoiser is trained. All of it is stored in the checkpoint."""
 
     num_epochs: int = setting(50, "Passes over the training data, or over a share of it.", low=1)
-    epoch_share: float = setting(
-        1.0, "Share of the data in an epoch, drawn anew for each.", above=0.0, high=1.0
-    )
+    epoch_share: float = setting(1.0, "Share of the data in an epoch.", above=0.0, high=1.0)
     batch_size: int = setting(32, "Examples in one step.", low=1)
-    lr: float = setting(
-        1e-4, "Peak learning rate: linear warm-up, then cosine decay to 0.", low=0.0
-    )
-    num_cycles: int = setting(
-        1, "Times that course is run, each from half the peak of the one before.", low=1
-    )
-    warmup_share: float = setting(
-        0.02, "Share of a cycle's steps that is warm-up.", low=0.0, high=1.0
-    )
+    lr: float = setting(1e-4, "Peak learning rate: warm-up, then cosine decay to 0.", low=0.0)
+    num_cycles: int = setting(1, "Times that course is run, each from half the peak.", low=1)
+    warmup_share: float = setting(0.02, "Share of a cycle's steps that is warm-up.", **SHARE)
     weight_decay: float = setting(1e-4, "AdamW's weight decay.", low=0.0)
     clip_norm: float = setting(1.0, "Largest norm of the gradient.", above=0.0)
-    ema_decay: float = setting(
-        0.999, "Decay of the averaged weights, reached after a warm-up.", low=0.0, high=1.0
-    )
+    ema_decay: float = setting(0.999, "Decay of the averaged weights, after a warm-up.", **SHARE)
     condition_dropout: float = setting(
-        0.2,
-        "Share of examples trained without their condition, so that guidance works.",
-        low=0.0,
-        high=1.0,
+        0.2, "Share of examples trained without their condition, so that guidance works.", **SHARE
     )
-    noises_per_example: int = setting(
-        1, "Timesteps and noises drawn for each example of a step.", low=1
-    )
+    noises_per_example: int = setting(1, "Timesteps and noises drawn for each example.", low=1)
     longest_goal: int = setting(
-        1,
-        "How many later states of a trajectory serve as goals for each; more than 1 for chains.",
-        low=1,
+        1, "How many later states serve as goals for each; more than 1 for chains.", low=1
     )
     auxiliary_weight: float = setting(
         0.5, "Weight of regressing the actions from the condition tokens (latents).", low=0.0
@@ -94,31 +72,19 @@ class TrainingConfig(Settings):
     device: str = setting("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
     num_threads: int | None = setting(None, "Torch's threads; its own choice unless told.", low=1)
     wandb_project: str = setting("vj2-ddim", "Weights & Biases project.")
-    wandb_mode: str = setting(
-        "offline",
-        "Weights & Biases.",
-        choices=("offline", "online", "disabled"),
-        option="--wandb",
-    )
+    wandb_mode: str = setting("offline", "Weights & Biases.", choices=MODES, option="--wandb")
 
 
 @dataclass(frozen=True)
 class RankerConfig(Settings):
-    """A ranker's size, the candidates it learns from, and how it is trained.
-
-    All of it is stored in `ranker.pt`.
-    """
+    """A ranker's size, its candidates and its training. All of it is stored in `ranker.pt`."""
 
     width: int = setting(64, "Width of its layers; nhead must divide it.", low=1)
     num_layers: int = setting(2, "Layers that look at the condition.", low=1)
     nhead: int = setting(4, "Attention heads.", low=1)
     num_queries: int = setting(4, "Tokens that one candidate is turned into.", low=1)
-    num_problems: int = setting(
-        8000, "Examples whose (state, goal) it learns from; all where there are fewer.", low=2
-    )
-    num_sampled: int = setting(
-        10, "Candidates a problem that the model samples, as a planner's are.", low=0
-    )
+    num_problems: int = setting(8000, "Examples whose (state, goal) it learns from.", low=2)
+    num_sampled: int = setting(10, "Candidates a problem that the model samples.", low=0)
     num_perturbed: int = setting(
         3, "Candidates a problem that are the true action, changed a little or a lot.", low=0
     )
@@ -136,9 +102,7 @@ class RankerConfig(Settings):
     batch_size: int = setting(64, "Problems a step.", low=1)
     lr: float = setting(1e-3, "Peak learning rate: warm-up, then cosine decay to 0.", above=0.0)
     weight_decay: float = setting(1e-2, "AdamW's weight decay.", low=0.0)
-    held_out_share: float = setting(
-        0.05, "Share of the problems that are only measured.", low=0.0, below=1.0
-    )
+    held_out_share: float = setting(0.05, "Problems that are only measured.", low=0.0, below=1.0)
     seed: int = setting(0, "Of the weights, the candidates and the order.", low=0)
 
     def check(self) -> None:

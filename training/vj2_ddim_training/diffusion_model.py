@@ -1,7 +1,5 @@
 """`DiffusionModel`: a denoiser, its condition encoder, what they were made for, and their loss."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,26 +12,21 @@ from vj2_ddim_plugin.model import EncodedContext
 from vj2_ddim_plugin.schedule import NoiseSchedule, signal_and_noise, target_of
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 from vj2_ddim_training.condition_encoders import LatentEncoder, SketchEncoder
-from vj2_ddim_training.config import ModelConfig
+from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 
 __all__ = ["DiffusionModel", "TorchSampler", "diffusion_loss"]
 
 Shapes = Mapping[str, tuple[int, ...]]
+PLAIN = TrainingConfig(condition_dropout=0.0, auxiliary_weight=0.0)
 
 
 class DiffusionModel(nn.Module):
-    """Everything that has weights.
+    """Everything that has weights; sizes that do not fit one another are a `ConfigError`.
 
-    Args:
-        config: What to build.
-        action_spec: What it samples.
-        schedule: How that is noised.
-        input_shapes: Shape of each condition input without its batch axis; empty if unconditional.
-
-    Raises:
-        ConfigError: Sizes that do not fit one another.
+    `input_shapes` are those of the condition inputs without their batch axis, none if there are no
+    such inputs.
     """
 
     def __init__(
@@ -47,29 +40,24 @@ class DiffusionModel(nn.Module):
         self.config, self.action_spec, self.schedule = config, action_spec, schedule
         shapes = dict(input_shapes or {})
         rows, channels = action_spec.diffused_shape
+        sizes = config.d_model, config.num_layers, config.nhead
         self.denoiser: nn.Module
         self.condition_encoder: nn.Module | None = None
         if config.architecture == "minimal":
-            self.denoiser = MinimalDenoiser(
-                rows, channels, config.d_model, config.num_layers, config.nhead,
-                config.dim_feedforward,
-            )  # fmt: skip
+            self.denoiser = MinimalDenoiser(rows, channels, *sizes, config.dim_feedforward)
         else:
-            self.denoiser = DiTDenoiser(
-                rows, channels, config.d_model, config.num_layers, config.nhead,
-                config.patch_size or 1, conditional=config.condition != "none",
-            )  # fmt: skip
+            conditional = config.condition != "none"
+            self.denoiser = DiTDenoiser(rows, channels, *sizes, config.patch_size or 1, conditional)
         num_tokens = 0
         if config.condition == "sketch":
             encoder = SketchEncoder(shapes, config.d_model)
             self.condition_encoder, num_tokens = encoder, encoder.num_tokens
         elif config.condition == "latents":
-            self.condition_encoder = LatentEncoder(
-                shapes, config.d_model, config.condition_layers, config.nhead,
-                config.condition_tokens,
-            )  # fmt: skip
             num_tokens = config.condition_tokens
-        if config.condition == "latents":  # trains the tokens; the plugin never sees it
+            self.condition_encoder = LatentEncoder(
+                shapes, config.d_model, config.condition_layers, config.nhead, num_tokens
+            )
+            # trains the tokens; the plugin never sees it
             self.auxiliary_head = nn.Linear(config.d_model, rows * channels)
         if num_tokens:
             self.null_condition = nn.Parameter(0.02 * torch.randn(1, num_tokens, config.d_model))
@@ -102,26 +90,18 @@ class DiffusionModel(nn.Module):
 
 
 class TorchSampler:
-    """A `DiffusionModel` as the plugin's `SamplerModel`: the same numpy sampler, torch underneath.
+    """A `DiffusionModel`, in evaluation mode, as the plugin's `SamplerModel`."""
 
-    Args:
-        model: The model; it is put into evaluation mode.
-        conditional: False samples with the null condition, whatever the context.
-    """
-
-    def __init__(self, model: DiffusionModel, conditional: bool = True) -> None:
+    def __init__(self, model: DiffusionModel) -> None:
         self.model = model.eval()
         self.action_spec, self.schedule = model.action_spec, model.schedule
         self.condition = model.condition
-        self.conditional = conditional
         self.device = next(model.parameters()).device
         self.provider = f"torch-{self.device.type}"
 
     @torch.inference_mode()
     def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
         """Run the condition encoder; None for an unconditional model."""
-        if self.model.condition_encoder is None:
-            return None
         tokens = self.model.encode(
             {name: torch.as_tensor(array, device=self.device) for name, array in context.items()}
         )
@@ -136,7 +116,7 @@ class TorchSampler:
     ) -> FloatArray:
         """Run the denoiser once; without `condition` a conditional model gets its null one."""
         tokens: Tensor | None = None
-        if condition is not None and self.conditional:
+        if condition is not None:
             tokens = torch.as_tensor(condition, device=self.device)
         elif self.model.condition_encoder is not None:
             tokens = self.model.null_condition.expand(len(sample), -1, -1)
@@ -154,31 +134,21 @@ def diffusion_loss(
     original: Tensor,
     inputs: Mapping[str, Tensor],
     generator: torch.Generator,
-    condition_dropout: float = 0.0,
-    noises_per_example: int = 1,
-    auxiliary_weight: float = 0.0,
+    config: TrainingConfig = PLAIN,
 ) -> Tensor:
-    """Mean squared error at uniformly drawn timesteps.
+    """Mean squared error at uniformly drawn timesteps, of x_0 `[B, M, C]`, normalized.
 
-    Args:
-        model: The model.
-        original: x_0 `[B, M, C]`, normalized.
-        inputs: Condition inputs, `[B, ...]` each.
-        generator: A CPU generator; all randomness comes from it.
-        condition_dropout: Share of rows whose condition is hidden.
-        noises_per_example: Timesteps and noises drawn for each example; its condition is encoded
-            once for all of them, which is what makes latents cheap to train on.
-        auxiliary_weight: For latents, the weight of a second loss: x_0 regressed from the first
-            condition token, so that the encoder learns early where on the screen to look.
-
-    Returns:
-        A scalar.
+    All randomness comes from `generator`, one of the CPU. An example's condition is encoded once
+    for all of its noises, which is what makes latents cheap to train on. For them there is a second
+    loss: x_0 regressed from the first condition token, so that the encoder learns early where on
+    the screen to look.
     """
+    noises_per_example, auxiliary_weight = config.noises_per_example, config.auxiliary_weight
     original = original.repeat_interleave(noises_per_example, dim=0)
     rows, device = len(original), original.device
     timesteps = torch.randint(model.schedule.num_train_timesteps, (rows,), generator=generator)
     noise = torch.randn(original.shape, generator=generator).to(device)
-    hidden = (torch.rand(rows, generator=generator) < condition_dropout).to(device)
+    hidden = (torch.rand(rows, generator=generator) < config.condition_dropout).to(device)
     alphas = torch.as_tensor(model.schedule.alphas_cumprod, dtype=torch.float32)
     alpha = alphas[timesteps][:, None, None].to(device)
     signal, spread = signal_and_noise(alpha)
@@ -190,7 +160,5 @@ def diffusion_loss(
             auxiliary = functional.mse_loss(model.guess(condition), original[::noises_per_example])
         condition = condition.repeat_interleave(noises_per_example, dim=0)
     output = model(noisy, timesteps.to(device), model.hide(condition, hidden))
-    loss = functional.mse_loss(
-        output, target_of(model.schedule.prediction_type, original, noise, alpha)
-    )
-    return loss + auxiliary_weight * auxiliary
+    target = target_of(model.schedule.prediction_type, original, noise, alpha)
+    return functional.mse_loss(output, target) + auxiliary_weight * auxiliary

@@ -5,10 +5,9 @@ f * T. `inversion`: DDIM inversion to x_T and back. `generate`: from pure noise 
 distribution. All of it samples with the plugin's own numpy sampler, torch underneath.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -18,8 +17,7 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
-from vj2_ddim_training.measures.generation import generation_measures
-from vj2_ddim_training.measures.recreation import gaussianity, recreation_measures
+from vj2_ddim_training.measures import gaussianity, generation_measures, recreation_measures
 
 __all__ = ["EvaluationSettings", "Results", "evaluate", "recreate_from"]
 
@@ -60,42 +58,38 @@ def evaluate(
         report: Called with the name of what comes next.
 
     Returns:
-        `{protocol: {str(N): {measure: value}}}`; see `recreation_measures` and
-        `generation_measures` for the measures.
-
-    Raises:
-        ConfigError: N is out of the schedule's range.
+        `{protocol: {str(N): {measure: value}}}`, see `recreation_measures` and
+        `generation_measures`.
     """
     settings = settings or EvaluationSettings()
+    spec, seed, clip = model.action_spec, settings.seed, settings.clip
     count = min(settings.num_sequences or len(held_out), len(held_out))
     batch = held_out.batch(np.arange(count))
+    seen = batch.actions if training is None else training
     results: Results = {}
-    for num_inference_steps in steps:
+    for num_steps in steps:
         measured: dict[str, Measures] = {}
-        report(f"N = {num_inference_steps}")
+        report(f"N = {num_steps}")
         if model.condition_encoder is not None:
-            measured["conditional"] = _conditional(model, settings, batch, num_inference_steps)
+            noise = _noise(batch.original.shape, seed)
+            told = _sample(model, batch, noise, num_steps, clip)
+            measured["conditional"] = _compare(model, batch, told)
         for share in NOISE_SHARES:
-            recreated = recreate_from(
-                model, batch, share, num_inference_steps, settings.seed, settings.clip
-            )
+            recreated = recreate_from(model, batch, share, num_steps, seed, clip)
             measured[f"denoise@{share}"] = _compare(model, batch, recreated)
-        measured |= _inversion(model, batch, num_inference_steps)
-        measured["generate"] = _generate(
-            model, settings, batch.actions, training, num_inference_steps
+        measured |= _inversion(model, batch, num_steps)
+        noise = _noise((settings.num_generated, *spec.diffused_shape), seed + 1)
+        decoded = decode(_sample(model, None, noise, num_steps, clip), spec)
+        measured["generate"] = generation_measures(
+            decoded, project(decoded, spec), batch.actions, seen, spec
         )
         for protocol, measures in measured.items():
-            results.setdefault(protocol, {})[str(num_inference_steps)] = measures
+            results.setdefault(protocol, {})[str(num_steps)] = measures
     return results
 
 
 def recreate_from(
-    model: DiffusionModel,
-    batch: Batch,
-    share: float,
-    num_inference_steps: int,
-    seed: int,
-    clip: bool = True,
+    model: DiffusionModel, batch: Batch, share: float, num_steps: int, seed: int, clip: bool = True
 ) -> FloatArray:
     """Noise the data to `share` of the schedule and denoise it, as the diffused array.
 
@@ -105,23 +99,21 @@ def recreate_from(
     start = int(share * model.schedule.num_train_timesteps)
     noise = _noise(batch.original.shape, seed)
     noisy = add_noise(batch.original, noise, start, model.schedule)
-    return _sample(model, batch, noisy, min(num_inference_steps, start + 1), clip, start)
+    return _sample(model, batch, noisy, min(num_steps, start + 1), clip, start)
 
 
 def _sample(
     model: DiffusionModel,
     batch: Batch | None,
     noise: FloatArray,
-    num_inference_steps: int,
+    num_steps: int,
     clip: bool,
     start_timestep: int | None = None,
 ) -> FloatArray:
     """DDIM under the batch's condition, or under none."""
     correct = clip_to(diffused_bounds(model.action_spec)) if clip else None
-    return ddim_sample(
-        _denoiser(model, batch), noise, model.schedule, num_inference_steps,
-        start_timestep=start_timestep, correct=correct,
-    )  # fmt: skip
+    sample = partial(ddim_sample, start_timestep=start_timestep, correct=correct)
+    return sample(_denoiser(model, batch), noise, model.schedule, num_steps)
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> FloatArray:
@@ -149,16 +141,7 @@ def _compare(model: DiffusionModel, batch: Batch, diffused: FloatArray) -> Measu
     return measures
 
 
-def _conditional(
-    model: DiffusionModel, settings: EvaluationSettings, batch: Batch, num_inference_steps: int
-) -> Measures:
-    noise = _noise(batch.original.shape, settings.seed)
-    return _compare(model, batch, _sample(model, batch, noise, num_inference_steps, settings.clip))
-
-
-def _inversion(
-    model: DiffusionModel, batch: Batch, num_inference_steps: int
-) -> dict[str, Measures]:
+def _inversion(model: DiffusionModel, batch: Batch, num_steps: int) -> dict[str, Measures]:
     """Inversion as it is usually done, and with fixed-point iterations; without the condition.
 
     Under a condition that determines the gesture, x_T would carry nothing.
@@ -167,31 +150,11 @@ def _inversion(
         return {}  # zero terminal SNR: x_T forgets the data, see ddim_invert
     denoiser = _denoiser(model, None)
     measured: dict[str, Measures] = {}
-    for name, iterations in (("inversion", FIXED_POINT_ITERATIONS), ("inversion-euler", 0)):
-        noise = ddim_invert(
-            denoiser,
-            batch.original,
-            model.schedule,
-            num_inference_steps,
-            num_fixed_point_iterations=iterations,
-        )
-        back = ddim_sample(denoiser, noise, model.schedule, num_inference_steps)
+    for name, times in (("inversion", FIXED_POINT_ITERATIONS), ("inversion-euler", 0)):
+        to_noise = partial(ddim_invert, num_fixed_point_iterations=times)
+        noise = to_noise(denoiser, batch.original, model.schedule, num_steps)
+        back = ddim_sample(denoiser, noise, model.schedule, num_steps)
         found = gaussianity(noise, model.action_spec)
         scalars = {key: float(value) for key, value in found.items() if not isinstance(value, list)}
         measured[name] = {**_compare(model, batch, back), **scalars}
     return measured
-
-
-def _generate(
-    model: DiffusionModel,
-    settings: EvaluationSettings,
-    reference: FloatArray,
-    training: FloatArray | None,
-    num_inference_steps: int,
-) -> Measures:
-    spec = model.action_spec
-    shape = (settings.num_generated, *spec.diffused_shape)
-    noise = _noise(shape, settings.seed + 1)
-    decoded = decode(_sample(model, None, noise, num_inference_steps, settings.clip), spec)
-    seen = reference if training is None else training
-    return generation_measures(decoded, project(decoded, spec), reference, seen, spec)

@@ -1,9 +1,9 @@
 """Training examples: the diffused array and its condition, from any of the data formats."""
 
-from __future__ import annotations
-
 import logging
 import math
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -17,10 +17,9 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
-from vj2_ddim_training.measures.gestures import sketch_of
+from vj2_ddim_training.gestures import sketch_of
 
-__all__ = ["Batch", "Examples", "GestureExamples", "TransitionExamples", "infer_action_spec"]
-__all__ += ["open_examples"]
+__all__ = ["Batch", "Examples", "GestureExamples", "infer_action_spec", "open_examples"]
 
 IndexArray = NDArray[np.int64]
 KNOT_CHOICES = (2, 3, 5, 9)
@@ -38,27 +37,18 @@ class Batch(NamedTuple):
 
 
 class Examples(Protocol):
-    """A data set that can be asked for any rows.
-
-    Attributes:
-        action_spec: What the actions are.
-        input_shapes: Shape of each condition input without its batch axis.
-        data_fingerprint: Names the data.
-        layer_normed: Whether the latents were layer-normed; None where nobody recorded it.
-    """
+    """A data set that can be asked for any rows."""
 
     action_spec: ActionSpec
-    input_shapes: dict[str, tuple[int, ...]]
+    input_shapes: dict[str, tuple[int, ...]]  # of each condition input without its batch axis
     data_fingerprint: str
-    layer_normed: bool | None
+    layer_normed: bool | None  # whether the latents were; None where nobody recorded it
 
     def __len__(self) -> int:
         """Number of examples."""
-        ...
 
     def batch(self, indices: IndexArray) -> Batch:
         """The examples at these indices."""
-        ...
 
 
 class GestureExamples:
@@ -118,33 +108,19 @@ class TransitionExamples:
 
 
 def infer_action_spec(actions: FloatArray, representation: str, template: ActionSpec) -> ActionSpec:
-    """The spec that these actions keep: their press lengths, path knots and representation.
+    """The template with what actions `[n, L, A]` keep: press lengths, knots and representation.
 
-    Args:
-        actions: `[n, L, A]` in the planner's units.
-        representation: `raw`, `held`, `path`, or `auto` for the best one that inverts exactly:
-            `path` for straight and piecewise linear gestures, else `held`, else `raw`.
-        template: Everything else.
-
-    Returns:
-        The template with what was found.
-
-    Raises:
-        ActionError: The named representation cannot hold these actions.
+    `auto` is the best representation that inverts exactly: `path` for straight and piecewise linear
+    gestures, else `held`, else `raw`. One that cannot hold these actions is an `ActionError`.
     """
-    settings = template.to_dict()
-
-    def with_settings(**changes: object) -> ActionSpec:
-        return ActionSpec.from_dict({**settings, **changes})
-
     if template.press_channel is None:
-        return with_settings(representation="raw", path_knots=None)
+        return replace(template, representation="raw", path_knots=None)
     blocks = actions.reshape(-1, template.action_block, template.num_channels)
     down = pressed(blocks, template)
     start, stop = longest_segment(down)
     lengths = stop - start
-    settings["min_press_steps"] = int(lengths.min())
-    settings["max_press_steps"] = max(int(lengths.max()), 1)
+    shortest, longest = int(lengths.min()), max(int(lengths.max()), 1)
+    with_settings = partial(replace, template, min_press_steps=shortest, max_press_steps=longest)
     segments = count_segments(down)
     for knots in KNOT_CHOICES if (segments == 1).all() else ():
         if lengths.min() < knots:
@@ -167,15 +143,14 @@ def infer_action_spec(actions: FloatArray, representation: str, template: Action
             "representation 'held' cannot hold these actions exactly: a block has several presses, "
             "or values other than 0 where the finger is up. Use representation 'auto' or 'raw'"
         )
-    chosen = "held" if inverts else "raw"
-    return with_settings(
-        representation=chosen if representation == "auto" else representation, path_knots=None
-    )
+    if representation == "auto":
+        representation = "held" if inverts else "raw"
+    return with_settings(representation=representation, path_knots=None)
 
 
 def open_examples(
     folder: Path | str,
-    action_spec: ActionSpec,
+    spec: ActionSpec,
     condition: str,
     split: str = "train",
     longest_goal: int = 1,
@@ -184,24 +159,21 @@ def open_examples(
 
     Args:
         folder: Flat `*_actions.npy` files for `none` and `sketch`; trajectories for `latents`.
-        action_spec: What the actions are.
+        spec: What the actions are.
         condition: `none`, `sketch` or `latents`.
         split: Which split of a folder with a manifest.
         longest_goal: How many later states serve as goals for each, for `latents`.
-
-    Returns:
-        The examples.
 
     Raises:
         DataError: The folder cannot be read; the message names the file.
     """
     if condition == "latents":
-        trajectories = open_trajectories(folder, action_spec, split, longest_goal=longest_goal)
-        return TransitionExamples(trajectories, action_spec)
-    flat = read_flat_actions(folder, action_spec)
+        trajectories = open_trajectories(folder, spec, split, longest_goal=longest_goal)
+        return TransitionExamples(trajectories, spec)
+    flat = read_flat_actions(folder, spec)
     for fault in flat.faults:
         logger.warning("%s: %s", folder, fault)
     try:
-        return GestureExamples(flat.actions, action_spec, condition, flat.data_fingerprint)
+        return GestureExamples(flat.actions, spec, condition, flat.data_fingerprint)
     except ActionError as error:
         raise DataError(f"{folder}: {error}") from error

@@ -1,11 +1,8 @@
-"""The one training loop, and what goes with it: the rate of learning, the average, the device.
+"""The one training loop: a `Task` says what is learned, `TrainingLoop` does the rest.
 
-A `Task` says what is learned; `TrainingLoop` does the rest alike for every network here: AdamW's
-steps, clipped gradients, the learning rate over time, the moving average of the weights, the losses
-of the epoch, Ctrl-C, and a state from which a run goes on as if it had never stopped, bit for bit.
+AdamW's steps, clipped gradients, the learning rate over time, the moving average of the weights,
+Ctrl-C, and a state from which a run goes on as if it had never stopped, bit for bit.
 """
-
-from __future__ import annotations
 
 import math
 import signal
@@ -13,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,11 +21,11 @@ from torch.optim.swa_utils import AveragedModel
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.files import atomic_path
 
-__all__ = ["Progress", "StatelessTask", "Task", "TrainingLoop", "choose_device"]
-__all__ += ["hold_interrupts", "moving_average", "run_resumably", "save_atomically"]
-__all__ += ["warmup_cosine"]
+__all__ = ["Progress", "StatelessTask", "Task", "TrainingLoop", "choose_device", "moving_average"]
+__all__ += ["hold_interrupts", "run_resumably", "save_atomically", "warmup_cosine"]
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last step
+OnEpoch = Callable[["TrainingLoop"], None]
 
 
 class Task(Protocol):
@@ -38,29 +34,23 @@ class Task(Protocol):
     @property
     def model(self) -> nn.Module:
         """Trained in place."""
-        ...
 
     @property
     def total_steps(self) -> int:
         """Steps in all, a whole number of epochs."""
-        ...
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps of one epoch."""
-        ...
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step; it draws from (seed, step) alone, or from state that is saved."""
-        ...
 
     def state_dict(self) -> dict[str, Any]:
         """What `loss` needs besides the step, for example the state of a generator."""
-        ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        ...
 
 
 class StatelessTask:
@@ -75,16 +65,7 @@ class StatelessTask:
 
 
 class TrainingLoop:
-    """Takes a task's steps, epoch by epoch.
-
-    Args:
-        task: What is learned.
-        optimizer: Over `task.model`'s parameters.
-        learning_rate: Stepped after every step.
-        clip_norm: Largest norm of the gradient.
-        ema_decay: Decay of the weights' moving average; None keeps none.
-        progress: Called after every step.
-    """
+    """Takes a task's steps, epoch by epoch; without an `ema_decay` no average is kept."""
 
     def __init__(
         self,
@@ -101,9 +82,8 @@ class TrainingLoop:
         self.progress: Progress = progress or (lambda done, total, line: None)
         self.average: AveragedModel | None = None
         if ema_decay is not None:
-            self.average = AveragedModel(
-                task.model, avg_fn=moving_average(ema_decay), use_buffers=True
-            )
+            mean = moving_average(ema_decay)
+            self.average = AveragedModel(task.model, avg_fn=mean, use_buffers=True)
         self.step = self.epoch = 0  # whole ones done; an epoch is done when `on_epoch` is
         self.losses: list[float] = []  # of the current epoch
         self.epoch_losses: list[float] = []  # the mean of each epoch before it
@@ -118,17 +98,11 @@ class TrainingLoop:
         """Whether all epochs are done."""
         return self.epoch * self.task.steps_per_epoch >= self.task.total_steps
 
-    def run(
-        self,
-        until: int | None = None,
-        on_epoch: Callable[[TrainingLoop], None] | None = None,
-    ) -> None:
-        """Train on from where the loop stands.
+    def run(self, until: int | None = None, on_epoch: OnEpoch | None = None) -> None:
+        """Train on from where the loop stands, to the end or `until` a step.
 
-        Args:
-            until: The step to stop after; None trains to the end.
-            on_epoch: Called when an epoch's steps are taken, before it counts as done: interrupted
-                there, it is called again when the run goes on.
+        `on_epoch` is called when an epoch's steps are taken, before it counts as done: interrupted
+        there, it is called again when the run goes on.
         """
         stop = self.task.total_steps if until is None else min(until, self.task.total_steps)
         while not self.done:
@@ -159,11 +133,8 @@ class TrainingLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """All that going on needs, as values that `torch.load(weights_only=True)` opens."""
-        state = {
-            "step": self.step,
-            "epoch": self.epoch,
-            "losses": self.losses,
-            "epoch_losses": self.epoch_losses,
+        names = ("step", "epoch", "losses", "epoch_losses")
+        state = {name: getattr(self, name) for name in names} | {
             "optimizer": self.optimizer.state_dict(),
             "learning_rate": self.learning_rate.state_dict(),
             "task": self.task.state_dict(),
@@ -175,11 +146,7 @@ class TrainingLoop:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`; `epoch_losses` and `task` may be missing in old files.
-
-        Raises:
-            KeyError: Something else is missing.
-        """
+        """The inverse of `state_dict`; `epoch_losses` and `task` may be missing in old files."""
         self.task.model.load_state_dict(state["model"])
         if self.average is not None:
             self.average.module.load_state_dict(state["average"])
@@ -196,19 +163,13 @@ def run_resumably(
     loop: TrainingLoop,
     file: Path | None,
     settings: Mapping[str, Any],
-    on_epoch: Callable[[TrainingLoop], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> None:
     """Train to the end; what stopped halfway goes on when the same call is made again.
 
-    Args:
-        loop: A fresh one.
-        file: Keeps the state after every epoch and on Ctrl-C; taken up where it is there. Whoever
-            calls deletes it once the result is written. None keeps nothing.
-        settings: What must be the same for a run to go on, as plain values.
-        on_epoch: See `TrainingLoop.run`.
-
-    Raises:
-        CheckpointError: The file cannot be written or opened, or is of a run with other settings.
+    The file keeps the state after every epoch and on Ctrl-C, and is taken up where it is there;
+    None keeps nothing. Whoever calls deletes it once the result is written. A file that is broken,
+    or of a run with other `settings` (plain values), is a `CheckpointError`.
     """
     if file is None:
         loop.run(on_epoch=on_epoch)
@@ -219,6 +180,11 @@ def run_resumably(
     def save() -> None:
         save_atomically({"settings": dict(settings), "state": loop.state_dict()}, file)
 
+    run_and_save(loop, save, on_epoch)
+
+
+def run_and_save(loop: TrainingLoop, save: Callable[[], None], on_epoch: OnEpoch | None) -> None:
+    """Train to the end; `save` after every epoch, and on Ctrl-C."""
     try:
         while not loop.done:
             loop.run((loop.epoch + 1) * loop.task.steps_per_epoch, on_epoch)
@@ -231,12 +197,7 @@ def run_resumably(
 def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> None:
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
-        there = saved["settings"]
-        different = {
-            name: (there.get(name), settings.get(name))
-            for name in {**there, **settings}
-            if there.get(name) != settings.get(name)
-        }
+        different = differences(saved["settings"], settings)
         if not different:
             loop.load_state_dict(saved["state"])
     except Exception as error:  # pickle, zip, and torch errors of many kinds
@@ -248,6 +209,12 @@ def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> Non
             f"{file}: is of a run with other settings (there, here): {different}. Use the same "
             f"ones, or delete it to begin anew"
         )
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What is not the same in two mappings of settings, and its value in each."""
+    pairs = {name: (there.get(name), here.get(name)) for name in {**there, **here}}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
@@ -269,20 +236,14 @@ def warmup_cosine(
 
     With several cycles that course is run again, each time from half the peak of the time before
     (warm restarts, Loshchilov & Hutter 2017, "SGDR", eq. 5, with a decaying peak), so that a run of
-    one cycle more begins as the shorter one ended.
-
-    Args:
-        total_steps: Steps in all.
-        warmup_share: Share of each cycle that is warm-up, at least one step.
-        num_cycles: Times the course is run.
+    one cycle more begins as the shorter one ended. The warm-up of each takes at least one step.
     """
     length = math.ceil(total_steps / num_cycles)
     warmup = max(1, round(warmup_share * length))
 
     def share(step: int) -> float:
         cycle = min(step // length, num_cycles - 1)
-        peak = 0.5**cycle
-        step -= cycle * length
+        peak, step = 0.5**cycle, step - cycle * length
         if step < warmup:
             return peak * (step + 1) / warmup
         cosine = math.cos(math.pi * (step - warmup) / max(1, length - warmup))
@@ -329,13 +290,8 @@ def hold_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held = False
-
-    def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal held
-        held = True
-
-    handler = signal.signal(signal.SIGINT, hold)
+    held: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
     try:
         yield
     finally:

@@ -1,55 +1,67 @@
-"""One whole run: data, model, trainer, tracker, put together from settings."""
+"""One whole training run of a denoiser: data, model, trainer and tracker, put together.
 
-from __future__ import annotations
+Every step seeds its own randomness from (seed, step) and every epoch its order from (seed, epoch),
+so that a run resumed at any step is the run that was not interrupted, to the last bit.
+"""
 
+import math
+import platform
 from dataclasses import MISSING, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+import vj2_ddim_plugin
+from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import REPRESENTATIONS, ActionSpec
-from vj2_ddim_training.checkpoint import Checkpoint
+from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import open_trajectories
-from vj2_ddim_training.diffusion_model import DiffusionModel
+from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
 from vj2_ddim_training.examples import Examples, infer_action_spec, open_examples
-from vj2_ddim_training.loop import Progress, choose_device
+from vj2_ddim_training.loop import (
+    Progress,
+    StatelessTask,
+    TrainingLoop,
+    choose_device,
+    differences,
+    run_and_save,
+    warmup_cosine,
+)
 from vj2_ddim_training.run_folder import RunFolder, Tracker
-from vj2_ddim_training.trainer import Trainer
-from vj2_ddim_training.validation import SuccessMeasure, Validation
+from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, Validation
 
-__all__ = ["DataSettings", "RunSettings", "train_run"]
+__all__ = ["DataSettings", "DenoiserTask", "RunSettings", "Trainer", "train_run"]
 
 NUM_LOOKED_AT = 5000  # examples that decide the representation and the latents' statistics
+RESUMED = ("step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
+FREE = {"device", "num_threads", "wandb_mode", "wandb_project"}  # may differ when resuming
 
 
 @dataclass(frozen=True)
 class DataSettings(Settings):
     """What a run learns from, and the folder it goes to."""
 
-    data_dir: Path = setting(
-        MISSING,
-        "Training data: a folder of *_actions.npy files, or of trajectories for latents.",
-    )
-    val_data_dir: Path = setting(
-        MISSING, "Validation data, in the same format; for trajectories the same folder will do."
-    )
+    data_dir: Path = setting(MISSING, "A folder of *_actions.npy files; trajectories for latents.")
+    val_data_dir: Path = setting(MISSING, "Validation data; trajectories: the same folder will do.")
     save_dir: Path = setting(Path("checkpoints"), "The run's folder.")
     representation: str = setting(
         "auto",
-        "What is diffused; auto is the best that inverts exactly, and raw for minimal.",
+        "Auto is the best that inverts, raw for minimal.",
         choices=("auto", *REPRESENTATIONS),
     )
     sequence_length: int = setting(250, "Actions in one sequence.", low=1)
     channels: tuple[str, ...] = setting(
-        ("x", "y", "press"),
-        "Names of an action's channels; without one named press, actions are not touches.",
+        ("x", "y", "press"), "An action's channels; without one named press, it is no touch."
     )
     action_low: tuple[float, ...] = setting((0.0, 0.0, 0.0), "Lower bound of each channel.")
     action_high: tuple[float, ...] = setting((1.0, 1.0, 1.0), "Upper bound of each channel.")
@@ -76,15 +88,9 @@ class RunSettings(DataSettings):
 
 
 def train_run(
-    settings: RunSettings,
-    progress: Progress | None = None,
-    judge: SuccessMeasure | None = None,
+    settings: RunSettings, progress: Progress | None = None, judge: SuccessMeasure | None = None
 ) -> Checkpoint:
     """Train, validate, track and save.
-
-    ```python
-    train_run(RunSettings(data_dir=Path("gestures"), val_data_dir=Path("held_out")))
-    ```
 
     Args:
         settings: The run.
@@ -110,9 +116,7 @@ def train_run(
     folder = RunFolder(settings.save_dir)
     with folder.claim(resume=settings.resume, overwrite=settings.overwrite):
         everything = {**model.config.to_dict(), **config.to_dict(), **model.schedule.to_dict()}
-        tracker = Tracker(
-            folder, everything, config.wandb_project, config.wandb_mode, settings.resume
-        )
+        tracker = Tracker(folder, everything, config, settings.resume)
         validation = Validation(held_out, actions, tracker, config, judge)
         trainer = Trainer(model, config, train_set, validation, folder, progress)
         try:
@@ -153,8 +157,10 @@ def _look_at_actions(settings: RunSettings) -> tuple[FloatArray, ActionSpec]:
 def _new_model(settings: RunSettings, spec: ActionSpec, train_set: Examples) -> DiffusionModel:
     """The untrained model, with the latents' statistics."""
     config = settings.model
-    if not config.patch_size:
-        config = replace(config, patch_size=_patch_size(spec))
+    if not config.patch_size:  # a token for each knot of a path, or for each 10 steps or so
+        wanted = spec.num_channels - 1 if spec.representation == "path" else 10
+        size = max(n for n in range(1, wanted + 1) if spec.diffused_shape[0] % n == 0)
+        config = replace(config, patch_size=size)
     torch.manual_seed(settings.training.seed)
     model = DiffusionModel(config, spec, settings.noise_schedule, train_set.input_shapes)
     if isinstance(model.condition_encoder, LatentEncoder):
@@ -163,8 +169,145 @@ def _new_model(settings: RunSettings, spec: ActionSpec, train_set: Examples) -> 
     return model
 
 
-def _patch_size(spec: ActionSpec) -> int:
-    """A token for each knot of a path, or for each 10 steps or so of a sequence."""
-    rows, _ = spec.diffused_shape
-    wanted = spec.num_channels - 1 if spec.representation == "path" else 10
-    return max(size for size in range(1, wanted + 1) if rows % size == 0)
+class DenoiserTask(StatelessTask):
+    """The diffusion loss of batches of the examples."""
+
+    def __init__(self, model: DiffusionModel, config: TrainingConfig, examples: Examples) -> None:
+        self.model, self.config, self.examples = model, config, examples
+        self.epoch_length = math.ceil(config.epoch_share * len(examples))
+        self.steps_per_epoch = math.ceil(self.epoch_length / config.batch_size)
+        self.total_steps = config.num_epochs * self.steps_per_epoch
+        self._order = (-1, np.empty(0, np.int64))  # an epoch, and its order
+
+    def loss(self, step: int) -> Tensor:
+        """The loss of one step."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self.config.seed, epoch))
+            self._order = epoch, rng.permutation(len(self.examples))[: self.epoch_length]
+        rows = self._order[1][index * self.config.batch_size :][: self.config.batch_size]
+        noise, dropout = np.random.SeedSequence((self.config.seed, step)).generate_state(2)
+        torch.manual_seed(int(dropout))
+        generator = torch.Generator().manual_seed(int(noise))
+        batch, device = self.examples.batch(rows), next(self.model.parameters()).device
+        move = partial(torch.as_tensor, dtype=torch.float32, device=device)
+        original = move(batch.original)
+        inputs = {name: move(array) for name, array in batch.inputs.items()}
+        return diffusion_loss(self.model, original, inputs, generator, self.config)
+
+
+class Trainer:
+    """One training run of a denoiser."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        config: TrainingConfig,
+        train_set: Examples,
+        validation: Validation,
+        folder: RunFolder,
+        progress: Progress | None = None,
+    ) -> None:
+        self.config, self.train_set = config, train_set
+        self.validation, self.folder = validation, folder
+        self.model = model.to(choose_device(config.device))
+        task = DenoiserTask(model, config, train_set)
+        adam = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
+        share = warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
+        rate = torch.optim.lr_scheduler.LambdaLR(adam, share)
+        clip, decay = config.clip_norm, config.ema_decay
+        self.loop = TrainingLoop(
+            task, adam, rate, clip_norm=clip, ema_decay=decay, progress=progress
+        )
+        self.metrics: dict[str, Any] = {}
+        self.best_success = -math.inf
+
+    @property
+    def averaged(self) -> DiffusionModel:
+        """The model of averaged weights, which is what is used."""
+        averaged: DiffusionModel = self.loop.model  # type: ignore[assignment]
+        return averaged
+
+    def run(self) -> Checkpoint:
+        """Train to the end; on Ctrl-C, leave a checkpoint of the last whole step and re-raise."""
+
+        def save() -> None:
+            save_checkpoint(self.checkpoint(), self.folder.checkpoint)
+
+        run_and_save(self.loop, save, self._validate)
+        return self.checkpoint()
+
+    def _validate(self, loop: TrainingLoop) -> None:
+        epoch, last = loop.epoch + 1, loop.step >= loop.task.total_steps
+        numbers = {"loss": float(np.mean(loop.losses)), "lr": loop.learning_rate.get_last_lr()[0]}
+        if last or epoch % self.config.evaluate_every == 0:
+            self.metrics = self.validation.measure(self.averaged, epoch, loop.step, last)
+            numbers |= self.metrics
+            self._keep_best()
+        self.validation.tracker.log(epoch, loop.step, numbers)
+
+    def _keep_best(self) -> None:
+        success = self.metrics.get(SUCCESS)
+        if success is not None and success >= self.best_success:
+            self.best_success = success
+            save_checkpoint(self.checkpoint(), self.folder.best)
+
+    def checkpoint(self) -> Checkpoint:
+        """The run as it stands."""
+        state = self.loop.state_dict()
+        weights = state.pop("model")
+        del state["average"]  # the checkpoint's own model
+        provenance: dict[str, Any] = {
+            "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+            "made_by": "vj2-ddim train",
+        }
+        if self.train_set.layer_normed is not None:
+            provenance["layer_normed"] = self.train_set.layer_normed
+        return Checkpoint(
+            self.averaged,
+            weights,
+            {"config": self.config.to_dict(), **state},
+            self.train_set.data_fingerprint,
+            self.metrics,
+            provenance,
+        )
+
+    def resume(self) -> None:
+        """Take up the folder's checkpoint."""
+        saved = load_checkpoint(self.folder.checkpoint)
+        if missing := [name for name in RESUMED if name not in saved.training]:
+            raise CheckpointError(
+                f"{self.folder.checkpoint} cannot be resumed, its training state lacks {missing}. "
+                f"Train anew with overwrite"
+            )
+        self._require_same_run(saved)
+        self.loop.load_state_dict(
+            {**saved.training, "model": saved.weights, "average": saved.model.state_dict()}
+        )
+        self.metrics = saved.metrics
+        if self.folder.best.exists():
+            self.best_success = load_checkpoint(self.folder.best).metrics[SUCCESS]
+        self.validation.tracker.forget_after(self.loop.epoch)
+
+    def _require_same_run(self, saved: Checkpoint) -> None:
+        here = _settings_of(self.model, self.config.to_dict(), self.train_set.data_fingerprint)
+        # today's defaults for settings that there were not when it was saved
+        training = {**TrainingConfig().to_dict(), **saved.training.get("config", {})}
+        there = _settings_of(saved.model, training, saved.data_fingerprint)
+        different = differences(
+            *({key: run.get(key) for key in here if key not in FREE} for run in (there, here))
+        )
+        if different:
+            raise CheckpointError(
+                f"{self.folder.checkpoint} cannot be resumed, these settings differ (there, here): "
+                f"{different}. Use the same ones, or overwrite"
+            )
+
+
+def _settings_of(model: DiffusionModel, training: dict[str, Any], data: str) -> dict[str, Any]:
+    """All that must be the same for a run to go on."""
+    schedule, spec = model.schedule.to_dict(), model.action_spec.to_dict()
+    what = {"data": data, "schedule": schedule, "action_spec": spec}
+    return {**model.config.to_dict(), **training, **what}

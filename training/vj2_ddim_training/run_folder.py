@@ -10,8 +10,6 @@ RUN/
 ```
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -26,6 +24,7 @@ from matplotlib.figure import Figure
 from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_training.config import TrainingConfig
 
 __all__ = ["RunFolder", "Tracker", "strict_json"]
 
@@ -35,10 +34,8 @@ class RunFolder:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.checkpoint = self.folder / "checkpoint.pt"
-        self.best = self.folder / "best.pt"
-        self.metrics = self.folder / "metrics.jsonl"
-        self.pictures = self.folder / "pictures"
+        self.checkpoint, self.best = self.folder / "checkpoint.pt", self.folder / "best.pt"
+        self.metrics, self.pictures = self.folder / "metrics.jsonl", self.folder / "pictures"
         self._lock = self.folder / "run.lock"
 
     @contextmanager
@@ -59,14 +56,11 @@ class RunFolder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(
-                f"{self.folder} cannot hold a run ({error}); give another save_dir"
-            ) from error
+            message = f"{self.folder} cannot hold a run ({error}); give another save_dir"
+            raise ConfigError(message) from error
         with self._locked():
-            if overwrite:
-                self.checkpoint.unlink(missing_ok=True)
-                self.best.unlink(missing_ok=True)
-                self.metrics.unlink(missing_ok=True)
+            for path in (self.checkpoint, self.best, self.metrics) if overwrite else ():
+                path.unlink(missing_ok=True)
             yield
 
     @contextmanager
@@ -96,23 +90,22 @@ class Tracker:
     def __init__(
         self,
         folder: RunFolder,
-        config: Mapping[str, Any],
-        project: str,
-        mode: str,
+        settings: Mapping[str, Any],
+        training: TrainingConfig,
         resume: bool = False,
     ) -> None:
         self._folder = folder
         if not resume:
             folder.metrics.unlink(missing_ok=True)
         self._wandb: Any = None
-        if mode != "disabled":
+        if training.wandb_mode != "disabled":
             import wandb
 
             self._wandb = wandb.init(
-                project=project,
-                config=dict(config),
+                project=training.wandb_project,
+                config=dict(settings),
                 dir=str(folder.folder),
-                mode=mode,  # type: ignore[arg-type]
+                mode=training.wandb_mode,  # type: ignore[arg-type]
                 settings=wandb.Settings(silent=True),
             )
 
@@ -159,11 +152,8 @@ def _epoch_of(line: str) -> float:
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{name}/")
-        else:
-            flat[name] = value
+        inner = isinstance(value, Mapping)
+        flat |= _flatten(value, f"{prefix}{key}/") if inner else {f"{prefix}{key}": value}
     return flat
 
 

@@ -1,6 +1,7 @@
-"""What happens after an epoch: the validation loss, the measures, now and then pictures."""
+"""What happens after an epoch: the validation loss, the measures, now and then pictures.
 
-from __future__ import annotations
+The pictures touch nothing global: no pyplot, no backend.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,18 +9,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 
+from vj2_ddim_plugin.cli.pictures import draw_channels, num_samples
 from vj2_ddim_plugin.ddim import add_noise, to_x0_and_epsilon
 from vj2_ddim_plugin.gestures import decode, project
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler, diffusion_loss
 from vj2_ddim_training.evaluation import SHOWN_SHARE, EvaluationSettings, evaluate, recreate_from
 from vj2_ddim_training.examples import Batch, Examples
-from vj2_ddim_training.plots import plot_noise, plot_sequences
 from vj2_ddim_training.run_folder import Tracker
 
-__all__ = ["SUCCESS", "SuccessMeasure", "Validation"]
+__all__ = ["SUCCESS", "SuccessMeasure", "Validation", "plot_noise", "plot_sequences"]
 
 SUCCESS = "success"
 SuccessMeasure = Callable[..., Mapping[str, float]]
@@ -48,13 +51,9 @@ class Validation:
         num, seed = self.config.num_validation, self.config.seed
         batch = self.held_out.batch(np.arange(min(num, len(self.held_out))))
         numbers: dict[str, Any] = {"validation_loss": self._loss(model, batch)}
-        numbers |= evaluate(
-            model,
-            self.held_out,
-            [NUM_INFERENCE_STEPS],
-            EvaluationSettings(num_sequences=num, num_generated=num, seed=seed),
-            training=self.training,
-        )
+        settings = EvaluationSettings(num_sequences=num, num_generated=num, seed=seed)
+        steps = [NUM_INFERENCE_STEPS]
+        numbers |= evaluate(model, self.held_out, steps, settings, training=self.training)
         if self.judge is not None:
             numbers |= self.judge(model)
         if last or epoch % self.config.picture_every == 0:
@@ -64,11 +63,8 @@ class Validation:
     @torch.inference_mode()
     def _loss(self, model: DiffusionModel, batch: Batch) -> float:
         device = next(model.parameters()).device
-        inputs = {
-            name: torch.as_tensor(np.asarray(array), device=device)
-            for name, array in batch.inputs.items()
-        }
-        original = torch.as_tensor(np.asarray(batch.original), device=device)
+        inputs = {name: torch.as_tensor(of, device=device) for name, of in batch.inputs.items()}
+        original = torch.as_tensor(batch.original, device=device)
         generator = torch.Generator().manual_seed(self.config.seed)
         return float(diffusion_loss(model, original, inputs, generator))
 
@@ -76,19 +72,12 @@ class Validation:
         """Original / noisy / recreated sequences, and true / predicted noise."""
         count = min(NUM_SHOWN, len(self.held_out))
         batch = self.held_out.batch(np.arange(count))
-        schedule, spec = model.schedule, model.action_spec
+        schedule, spec, seed = model.schedule, model.action_spec, self.config.seed
         timestep = int(SHOWN_SHARE * schedule.num_train_timesteps)
-        noise = np.random.default_rng(self.config.seed).standard_normal(
-            batch.original.shape, np.float32
-        )
+        noise = np.random.default_rng(seed).standard_normal(batch.original.shape, np.float32)
         noisy = add_noise(batch.original, noise, timestep, schedule)
-        recreated = project(
-            decode(
-                recreate_from(model, batch, SHOWN_SHARE, NUM_INFERENCE_STEPS, self.config.seed),
-                spec,
-            ),
-            spec,
-        )
+        diffused = recreate_from(model, batch, SHOWN_SHARE, NUM_INFERENCE_STEPS, seed)
+        recreated = project(decode(diffused, spec), spec)
         sampler = TorchSampler(model)
         encoded = sampler.encode(batch.inputs)
         output = sampler.denoise(noisy, timestep, None if encoded is None else encoded.condition)
@@ -96,3 +85,37 @@ class Validation:
         sequences = plot_sequences(batch.actions, noisy, recreated, spec, count)
         self.tracker.picture("sequences", epoch, step, sequences)
         self.tracker.picture("noise", epoch, step, plot_noise(noise, predicted, count))
+
+
+def plot_sequences(
+    original: FloatArray, noisy: FloatArray, recreated: FloatArray, spec: ActionSpec, most: int = 2
+) -> Figure:
+    """Original, noisy and recreated sequences side by side, one sample a row."""
+    num = num_samples(most, original, noisy, recreated)
+    figure = Figure(figsize=(13, 2.8 * num), layout="constrained")
+    columns = {"original": original, "noisy": noisy, "recreated": recreated}
+    for row, axes in enumerate(figure.subplots(num, 3, squeeze=False)):
+        for axis, (title, actions) in zip(axes, columns.items(), strict=True):
+            axis.set_title(f"{title}, sample {row}")
+            if actions.shape[1:] == (spec.length, spec.num_channels):
+                draw_channels(axis, actions[row], spec)
+            else:  # a diffused array, in its own units
+                axis.plot(actions[row], "o-", markersize=3, linewidth=0.8)
+                axis.set_xlabel("row of the diffused array")
+    return figure
+
+
+def plot_noise(true: FloatArray, predicted: FloatArray, most: int = 2) -> Figure:
+    """Heat maps of true noise, predicted noise and their difference, one sample a row."""
+    num = num_samples(most, true, predicted)
+    figure = Figure(figsize=(13, 2.2 * num), layout="constrained")
+    axes = figure.subplots(num, 3, squeeze=False)
+    columns = {"true noise": true, "predicted noise": predicted, "difference": predicted - true}
+    look: Any = {"aspect": "auto", "cmap": "RdBu", "vmin": -3, "vmax": 3}
+    for row in range(num):
+        for axis, (title, noise) in zip(axes[row], columns.items(), strict=True):
+            image = axis.imshow(noise[row].T, interpolation="nearest", **look)
+            axis.set(title=f"{title}, sample {row}", xlabel="row", ylabel="channel")
+            axis.set_yticks(range(noise.shape[2]))
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    return figure

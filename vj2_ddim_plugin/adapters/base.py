@@ -32,18 +32,7 @@ from vj2_ddim_plugin.spec import ActionSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "HostPlanner",
-    "RowCost",
-    "check_fit",
-    "check_shape",
-    "checked_costs",
-    "checked_init_action",
-    "checked_plan",
-    "inputs_of",
-    "spec_of",
-    "wanted_context",
-]
+__all__ = ["HostPlanner", "RowCost", "check_fit", "check_shape", "host_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +82,7 @@ class HostPlanner:
         self.optimizer, self.action_spec = optimizer, spec_of(optimizer)
         self.deadline_s, self.seed, self.rows_per_chunk = deadline_s, seed, rows_per_chunk
         self.last_result: PlanResult | None = None
+        self._begun = 0.0
 
     @property
     def deadline_s(self) -> float | None:
@@ -101,14 +91,10 @@ class HostPlanner:
 
     @deadline_s.setter
     def deadline_s(self, seconds: float | None) -> None:
-        if seconds is not None:
-            is_number = isinstance(seconds, int | float | np.number)
-            if not is_number or isinstance(seconds, bool) or math.isnan(seconds):
-                raise ConfigError(
-                    f"deadline_s must be a number of seconds, or None; found {seconds!r}"
-                )
-            seconds = float(seconds)
-        self._deadline_s = seconds
+        numeric = isinstance(seconds, int | float | np.number) and not isinstance(seconds, bool)
+        if seconds is not None and (not numeric or math.isnan(seconds)):
+            raise ConfigError(f"deadline_s must be a number of seconds, or None; found {seconds!r}")
+        self._deadline_s = None if seconds is None else float(seconds)
 
     @property
     def provenance(self) -> Mapping[str, Any]:
@@ -117,21 +103,9 @@ class HostPlanner:
         found: Mapping[str, Any] = getattr(bundle, "provenance", {})
         return found
 
-    def _leave_unused(self, unused: Mapping[str, Any]) -> None:
-        """Say which settings of the planner that this one replaces mean nothing here."""
-        meant = sorted(set(unused) & _own_settings())
-        if meant:
-            raise ConfigError(
-                f"{meant} would mean nothing to {type(self).__name__} here: they are settings of "
-                f"the bundle's optimizer. Put them in settings={{...}}"
-            )
-        if unused:
-            logger.warning("%s does not use %s", type(self).__name__, ", ".join(sorted(unused)))
-
-    def _begin(self) -> float:
-        """Forget the last call, and say when this one began."""
-        self.last_result = None
-        return time.perf_counter()
+    def _begin(self) -> None:
+        """Forget the last call; the deadline counts from here."""
+        self.last_result, self._begun = None, time.perf_counter()
 
     def _plan(
         self,
@@ -139,12 +113,11 @@ class HostPlanner:
         cost: CostFn | None,
         init_action: FloatArray | None,
         batch: int,
-        begun: float | None = None,
     ) -> FloatArray:
-        """From checked arrays to a checked plan `[B, L, A]`; the deadline counts from `begun`."""
+        """From checked arrays to a checked plan `[B, L, A]`."""
         deadline = self.deadline_s
-        if deadline is not None and begun is not None:
-            deadline = max(0.0, deadline - (time.perf_counter() - begun))
+        if deadline is not None:
+            deadline = max(0.0, deadline - (time.perf_counter() - self._begun))
         result = self.optimizer.optimize(
             PlanningProblem(context, cost, init_action, deadline, self.seed, batch)
         )
@@ -159,22 +132,20 @@ class HostPlanner:
         *,
         like: Tensor,
         length: int,
-        begun: float,
         init_action: Tensor | None = None,
         rows_per_chunk: int | None = None,
     ) -> Tensor:
         """From a host's latents `[B, ...]` and warm start `[B, l, A]` to a plan `[B, length, A]`.
 
-        Candidates and plan end at `length`, which is at most L, and have the device and dtype of
-        `like`; `begun` is of `_begin`.
+        Candidates and plan end at `length`, which is at most L, and are of the device and dtype of
+        `like`.
         """
-        batch = len(next(iter(context.values())))
-        warm_start = None
+        batch, warm_start = len(next(iter(context.values()))), None
         if init_action is not None:
             warm_start = checked_init_action(init_action, self.action_spec, batch)
         arrays = wanted_context(self.optimizer, context, self.host)
         array_cost = self._array_cost(cost, like, length, rows_per_chunk or self.rows_per_chunk)
-        actions = self._plan(arrays, array_cost, warm_start, batch, begun)
+        actions = self._plan(arrays, array_cost, warm_start, batch)
         return self._as_tensor(actions[:, :length], like)
 
     def _as_tensor(self, actions: FloatArray, like: Tensor) -> Tensor:
@@ -204,14 +175,12 @@ class HostPlanner:
         @torch.inference_mode()
         def array_cost(candidates: FloatArray) -> FloatArray:
             batch, count = candidates.shape[:2]
-            flat = self._as_tensor(candidates[:, :, :length], like)
+            flat = self._as_tensor(candidates[:, :, :length], like).flatten(0, 1)
             numbers = torch.arange(batch, device=like.device).repeat_interleave(count)
-            chunks = zip(
-                torch.split(numbers, chunk), torch.split(flat.flatten(0, 1), chunk), strict=True
-            )
+            parts = (torch.split(values, chunk) for values in (numbers, flat))
             costs = [
                 checked_costs(cost(rows, actions), len(rows), self.host).float().cpu()
-                for rows, actions in chunks
+                for rows, actions in zip(*parts, strict=True)
             ]
             values: FloatArray = torch.cat(costs).reshape(batch, count).numpy()
             return values
@@ -228,10 +197,19 @@ class HostPlanner:
         return blocks.reshape(len(blocks), -1, self.action_spec.num_channels)
 
 
-def _own_settings() -> set[str]:
-    """Every setting of a `HostPlanner` and of the optimizer that it loads from a bundle."""
-    own = {"deadline_s", "seed", "rows_per_chunk", "session", "on_failure"}
-    return own | {*declared(SearchSettings), *declared(SessionSettings)}
+def host_settings(planner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `HostPlanner`; of others, an optimizer's are a `ConfigError`, the rest is logged."""
+    own = {name: given[name] for name in ("deadline_s", "seed", "rows_per_chunk") if name in given}
+    optimizers = {"session", "on_failure", *declared(SearchSettings), *declared(SessionSettings)}
+    unused = sorted(set(given) - set(own))
+    if lost := [name for name in unused if name in optimizers]:
+        raise ConfigError(
+            f"{lost} would mean nothing to {planner} here: they are settings of the bundle's "
+            f"optimizer. Put them in settings={{...}}"
+        )
+    if unused:
+        logger.warning("%s does not use %s", planner, ", ".join(unused))
+    return own
 
 
 def spec_of(optimizer: ActionOptimizer) -> ActionSpec:
@@ -258,8 +236,7 @@ def wanted_context(
     """The tensors `[B, ...]` that an optimizer is conditioned on, as arrays; or else all."""
     inputs = inputs_of(optimizer)
     names = sorted(given if inputs is None else inputs)
-    missing = sorted(set(names) - set(given))
-    if missing:
+    if missing := sorted(set(names) - set(given)):
         raise ContextError(
             f"this optimizer is conditioned on {missing}, which {host} does not have; it gives "
             f"{sorted(given)}. Train on latents (state and goal) instead"
@@ -268,10 +245,7 @@ def wanted_context(
 
 
 def check_fit(spec: ActionSpec, *, horizon: int | None, action_dim: int, host: str) -> None:
-    """Raise `ActionError` unless a host's plans `[horizon, action_dim]` begin what `spec` makes.
-
-    One action of the host packs `action_block` of the optimizer's; a horizon may be settled later.
-    """
+    """Raise `ActionError` unless a host's plans `[horizon, action_dim]` begin what `spec` makes."""
     width = spec.action_block * spec.num_channels
     if action_dim != width:
         raise ActionError(
@@ -307,6 +281,8 @@ def checked_init_action(actions: Tensor, spec: ActionSpec, batch: int) -> FloatA
 
     What leaves the bounds by no more than its dtype rounds by is put on them.
     """
+    import torch
+
     if actions.ndim == 3 and actions.shape[1] == 0:
         return None
     length, channels = spec.length, spec.num_channels
@@ -317,24 +293,15 @@ def checked_init_action(actions: Tensor, spec: ActionSpec, batch: int) -> FloatA
         )
     if actions.shape[1] > length:
         raise ContextError(f"the warm start is {actions.shape[1]} actions long, a plan {length}")
-    array = _rounded_back(actions, spec)
-    fault = _fault(array, spec)
-    if fault:
+    array: FloatArray = actions.detach().float().cpu().numpy()
+    if actions.is_floating_point():
+        low, high = spec.low_array, spec.high_array
+        slack = torch.finfo(actions.dtype).eps * np.maximum(np.abs(low), np.abs(high))
+        clipped = np.clip(array, low, high).astype(np.float32)
+        array = np.where(np.abs(array - clipped) <= slack, clipped, array)
+    if fault := _fault(array, spec):
         raise ContextError(f"the warm start {fault}. Clip it, or pass None")
     return array
-
-
-def _rounded_back(actions: Tensor, spec: ActionSpec) -> FloatArray:
-    """`[B, l, A]` as float32, with what left the bounds by rounding put back on them."""
-    import torch
-
-    array: FloatArray = actions.detach().float().cpu().numpy()
-    if not actions.is_floating_point():
-        return array
-    low, high = spec.low_array, spec.high_array
-    slack = torch.finfo(actions.dtype).eps * np.maximum(np.abs(low), np.abs(high))
-    clipped = np.clip(array, low, high).astype(np.float32)
-    return np.where(np.abs(array - clipped) <= slack, clipped, array)
 
 
 def checked_plan(actions: FloatArray, spec: ActionSpec, batch: int, host: str) -> FloatArray:
@@ -342,22 +309,22 @@ def checked_plan(actions: FloatArray, spec: ActionSpec, batch: int, host: str) -
     expected = (batch, spec.length, spec.num_channels)
     if actions.shape != expected:
         raise ActionError(f"the plan for {host} has shape {actions.shape}; expected {expected}")
-    fault = _fault(actions, spec)
-    if fault:
+    if fault := _fault(actions, spec):
         raise ActionError(f"the plan for {host} {fault}. Check the optimizer; leave projection on")
     return actions
 
 
 def _fault(actions: FloatArray, spec: ActionSpec) -> str:
     """What is wrong with the values of `[B, l, A]`, or nothing."""
-    if not np.isfinite(actions).all():
-        return f"has {int(np.sum(~np.isfinite(actions)))} values that are NaN or infinite"
+    if bad := int(np.sum(~np.isfinite(actions))):
+        return f"has {bad} values that are NaN or infinite"
     outside = outside_bounds(actions, spec)
-    for channel in np.flatnonzero(outside.any(axis=(0, 1))):
-        low, high = spec.action_low[channel], spec.action_high[channel]
-        values = actions[..., channel][outside[..., channel]]
-        return (
-            f"leaves the bounds of channel {spec.channels[channel]!r}: {values.min():g} to "
-            f"{values.max():g}, allowed are {low:g} to {high:g}"
-        )
-    return ""
+    if not outside.any():
+        return ""
+    channel = int(outside.any(axis=(0, 1)).argmax())
+    low, high = spec.action_low[channel], spec.action_high[channel]
+    values = actions[..., channel][outside[..., channel]]
+    return (
+        f"leaves the bounds of channel {spec.channels[channel]!r}: {values.min():g} to "
+        f"{values.max():g}, allowed are {low:g} to {high:g}"
+    )

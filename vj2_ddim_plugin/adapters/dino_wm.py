@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit
-from vj2_ddim_plugin.adapters.registry import Adapter
+from vj2_ddim_plugin.adapters import Adapter
+from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit, host_settings
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer
 
@@ -46,12 +46,9 @@ class DINOWMPlanner(HostPlanner):
         wandb_run: Logs the best cost after each round, or None.
         logging_prefix: Of what is logged; the MPC planner sets it.
         log_filename: Kept for the host.
-        deadline_s: Seconds one plan may take, encoding included, or None.
-        seed: Of each plan's randomness; None leaves the optimizer's own.
-        rows_per_chunk: Candidates in one rollout of the world model.
         settings: Of `DDIMOptimizer.from_bundle`, for example `num_candidates`.
-        **unused: Settings of the planner that this one replaces, so that they may stay; they are
-            logged.
+        **others: `deadline_s`, `seed` and `rows_per_chunk` of `HostPlanner`. Settings of the
+            planner that this one replaces may stay; they are logged.
 
     Raises:
         ActionError: The optimizer makes actions of another width.
@@ -73,24 +70,15 @@ class DINOWMPlanner(HostPlanner):
         wandb_run: Any = None,  # noqa: ANN401
         logging_prefix: str = "plan_0",
         log_filename: str | None = None,
-        deadline_s: float | None = None,
-        seed: int | None = None,
-        rows_per_chunk: int = 64,
         settings: Mapping[str, Any] | None = None,
-        **unused: Any,  # noqa: ANN401
+        **others: Any,  # noqa: ANN401
     ) -> None:
-        own: dict[str, Any] = {
-            "deadline_s": deadline_s,
-            "seed": seed,
-            "rows_per_chunk": rows_per_chunk,
-        }
-        super().__init__(optimizer, **own, **dict(settings or {}))
+        super().__init__(optimizer, **host_settings(type(self).__name__, others), **settings or {})
         self.wm, self.action_dim, self.objective_fn = wm, action_dim, objective_fn
         self.preprocessor, self.evaluator, self.wandb_run = preprocessor, evaluator, wandb_run
         self.logging_prefix, self.log_filename = logging_prefix, log_filename
         self.horizon = self.action_spec.horizon if horizon is None else horizon
         check_fit(self.action_spec, horizon=None, action_dim=action_dim, host=self.host)
-        self._leave_unused(unused)
 
     def plan(
         self, obs_0: Mapping[str, Any], obs_g: Mapping[str, Any], actions: Tensor | None = None
@@ -113,7 +101,8 @@ class DINOWMPlanner(HostPlanner):
         """
         import torch
 
-        begun, spec = self._begin(), self.action_spec
+        self._begin()
+        spec = self.action_spec
         check_fit(spec, horizon=self.horizon, action_dim=self.action_dim, host=self.host)
         device = next(self.wm.parameters()).device
         with torch.inference_mode():
@@ -129,14 +118,18 @@ class DINOWMPlanner(HostPlanner):
             cost,
             like=torch.empty(0, device=device),
             length=self.horizon * spec.action_block,
-            begun=begun,
-            init_action=None if actions is None else self._warm_start(actions),
+            init_action=self._warm_start(actions),
         )
-        self._log()
+        if self.wandb_run is not None and self.last_result is not None:
+            name = f"{self.logging_prefix}/loss"
+            for step, best in enumerate(self.last_result.history, start=1):
+                self.wandb_run.log({name: float(best.mean()), "step": step})
         return self._in_blocks(planned), np.full(len(planned), np.inf)
 
-    def _warm_start(self, actions: Tensor) -> Tensor:
+    def _warm_start(self, actions: Tensor | None) -> Tensor | None:
         """`[B, t, action_dim]` as the optimizer's actions."""
+        if actions is None:
+            return None
         if actions.ndim != 3 or actions.shape[2] != self.action_dim:
             raise ContextError(
                 f"the warm start has shape {list(actions.shape)}; expected [B, t, action_dim] with "
@@ -147,12 +140,6 @@ class DINOWMPlanner(HostPlanner):
     def _tensors(self, obs: Mapping[str, Any], device: Any) -> dict[str, Tensor]:  # noqa: ANN401
         transformed = self.preprocessor.transform_obs(obs)
         return {name: values.to(device) for name, values in transformed.items()}
-
-    def _log(self) -> None:
-        if self.wandb_run is None or self.last_result is None:
-            return
-        for step, best in enumerate(self.last_result.history, start=1):
-            self.wandb_run.log({f"{self.logging_prefix}/loss": float(best.mean()), "step": step})
 
 
 def _at(values: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:

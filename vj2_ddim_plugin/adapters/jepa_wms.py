@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit
-from vj2_ddim_plugin.adapters.registry import Adapter
+from vj2_ddim_plugin.adapters import Adapter
+from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit, host_settings
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray
 
@@ -40,10 +40,10 @@ class PlanningResult(NamedTuple):
     losses: Tensor  # [it, 1], best cost after each round
     prev_elite_losses_mean: Tensor  # the same: there are no elites
     prev_elite_losses_std: Tensor  # zeros
-    info: dict[str, Any] | None = None  # not used by the host, nor is the next
-    plan_metrics: dict[str, Any] | None = None
-    pred_frames_over_iterations: list[Any] | None = None  # the plan's, decoded, if asked for
-    predicted_best_encs_over_iterations: list[Any] | None = None  # the plan's latents
+    info: dict[str, Any] | None  # not used by the host, nor is the next
+    plan_metrics: dict[str, Any] | None
+    pred_frames_over_iterations: list[Any] | None  # the plan's, decoded, if asked for
+    predicted_best_encs_over_iterations: list[Any]  # the plan's latents
 
 
 class JEPAWMsPlanner(HostPlanner):
@@ -64,12 +64,9 @@ class JEPAWMsPlanner(HostPlanner):
         decode_unroll: Decodes latents to frames.
         warm_start: Whether what was not executed of the last plan is candidate 0 of the next;
             `set_objective` forgets it.
-        deadline_s: Seconds one plan may take, or None.
-        seed: Of each plan's randomness; None leaves the optimizer's own.
-        rows_per_chunk: Candidates in one unroll of the world model.
         settings: Of `DDIMOptimizer.from_bundle`, for example `num_candidates`.
-        **unused: Settings of the planner that this one replaces, so that they may stay; they are
-            logged.
+        **others: `deadline_s`, `seed` and `rows_per_chunk` of `HostPlanner`. Settings of the
+            planner that this one replaces may stay; they are logged.
 
     Raises:
         ActionError: The sizes do not fit the optimizer's `ActionSpec`.
@@ -92,20 +89,12 @@ class JEPAWMsPlanner(HostPlanner):
         decode_each_iteration: bool = False,
         decode_unroll: Callable[[Any], Any] | None = None,
         warm_start: bool = False,
-        deadline_s: float | None = None,
-        seed: int | None = None,
-        rows_per_chunk: int = 64,
         settings: Mapping[str, Any] | None = None,
-        **unused: Any,  # noqa: ANN401
+        **others: Any,  # noqa: ANN401
     ) -> None:
         import torch
 
-        own: dict[str, Any] = {
-            "deadline_s": deadline_s,
-            "seed": seed,
-            "rows_per_chunk": rows_per_chunk,
-        }
-        super().__init__(optimizer, **own, **dict(settings or {}))
+        super().__init__(optimizer, **host_settings(type(self).__name__, others), **settings or {})
         self.unroll, self.action_dim, self.warm_start = unroll, action_dim, warm_start
         self.horizon = self.action_spec.horizon if horizon is None else horizon
         check_fit(self.action_spec, horizon=self.horizon, action_dim=action_dim, host=self.host)
@@ -116,7 +105,6 @@ class JEPAWMsPlanner(HostPlanner):
             self.limit[list(dims)] = size
         self.objective: Callable[[Any, Tensor], Tensor] | None = None
         self._rest: Tensor | None = None
-        self._leave_unused(unused)
 
     def set_objective(self, objective: Callable[[Any, Tensor], Tensor]) -> None:
         """Set what to minimise, `(latents, actions [T, n, A]) -> [n]`; a new goal begins."""
@@ -139,7 +127,7 @@ class JEPAWMsPlanner(HostPlanner):
         """
         import torch
 
-        begun = self._begin()
+        self._begin()
         objective = self.objective
         if objective is None:
             raise ConfigError("jepa-wms has set no objective; call set_objective before plan")
@@ -156,7 +144,6 @@ class JEPAWMsPlanner(HostPlanner):
             cost,
             like=torch.empty(0, device=_visual(z_init).device),
             length=steps * self.action_spec.action_block,
-            begun=begun,
             init_action=self._rest,
         )
         stepped = min(self.num_act_stepped or steps, steps)
@@ -177,28 +164,19 @@ class JEPAWMsPlanner(HostPlanner):
             decode = self.decode_unroll if self.decode_each_iteration else None
             frames = None if decode is None else [decode(latents)]
         losses = torch.as_tensor(self._losses())[:, None]
-        return PlanningResult(
-            actions=chosen[:stepped, 0],
-            losses=losses,
-            prev_elite_losses_mean=losses.clone(),
-            prev_elite_losses_std=torch.zeros_like(losses),
-            pred_frames_over_iterations=frames,
-            predicted_best_encs_over_iterations=[latents],
-        )
+        none, actions = torch.zeros_like(losses), chosen[:stepped, 0]
+        return PlanningResult(actions, losses, losses.clone(), none, None, None, frames, [latents])
 
     def _losses(self) -> FloatArray:
         """Best cost after each round, in as many rows as the host expects; the last is final."""
-        result = self.last_result
-        history = result.history[:, 0] if result is not None else np.zeros(0)
-        final = result.cost[:1] if result is not None else np.zeros(0)
+        if (result := self.last_result) is None:
+            return np.zeros(0, np.float32)
+        history = result.history[:, 0]
         rows = len(history) if self.iterations is None else self.iterations
-        padded = np.concatenate([history[: max(0, rows - 1)], np.repeat(final, rows)])
+        padded = np.concatenate([history[: max(0, rows - 1)], np.repeat(result.cost[:1], rows)])
         return padded[:rows].astype(np.float32)
 
 
-def _visual(latents: Any) -> Tensor:  # noqa: ANN401
+def _visual(latents: Any) -> Any:  # noqa: ANN401
     """The visual latents `[B, tau, ..., D]`, alone or among others."""
-    import torch
-
-    visual: Tensor = latents if isinstance(latents, torch.Tensor) else latents["visual"]
-    return visual
+    return latents["visual"] if isinstance(latents, Mapping) else latents

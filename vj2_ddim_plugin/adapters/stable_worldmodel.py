@@ -6,32 +6,29 @@ solver:
   bundle: path/to/bundle
 ```
 
-**Units.** The host plans in normalized actions, those that its policy's `process["action"]` turns
-into the environment's. So does this solver: the bundle must have been trained on actions
-normalized by that same scaler, and its bounds are the environment's bounds, normalized.
+**Units.** As the host, it plans in actions normalized by its policy's `process["action"]`: the
+bundle must have been trained on these, and its bounds are the environment's, normalized.
 
-**Shapes.** B problems, N candidates, H world-model steps of `action_block` actions with A channels
-each: the host's `(B, H, D)` has D = action_block * A, the bundle's `[B, L, A]` has L = H *
-action_block. Both lie in memory alike.
+**Shapes.** B problems, N candidates, H world-model steps of `action_block` actions with A channels:
+the host's `(B, H, D)` has D = action_block * A, the bundle's `[B, L, A]` L = H * action_block.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from vj2_ddim_plugin.adapters import Adapter
 from vj2_ddim_plugin.adapters.base import (
     HostPlanner,
     checked_init_action,
     inputs_of,
     wanted_context,
 )
-from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ConfigError, ContextError, CostError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
@@ -107,7 +104,7 @@ class StableWorldModelSolver(HostPlanner):
         self.ranked, self.batch_size, self.device = ranked, batch_size, device
         self.encode = encode or encode_last_frames
         self.callbacks = list(callbacks or ())
-        self._configuration: tuple[int, int, Any] | None = None
+        self._configuration: dict[str, int] = {}
 
     def configure(self, *, action_space: Any, n_envs: int, config: Any) -> None:  # noqa: ANN401
         """Take the environments and the host's `PlanConfig`.
@@ -134,29 +131,28 @@ class StableWorldModelSolver(HostPlanner):
                 f"the horizon to {spec.length / config.action_block:g}, or train with "
                 f"--sequence-length {length}"
             )
-        self._configuration = n_envs, width, config
-
-    @property
-    def _configured(self) -> tuple[int, int, Any]:
-        if self._configuration is None:
-            raise ConfigError("call configure(action_space=..., n_envs=..., config=...) first")
-        return self._configuration
+        block, horizon = int(config.action_block), int(config.horizon)
+        self._configuration = {"n_envs": n_envs, "horizon": horizon, "action_dim": width * block}
 
     @property
     def action_dim(self) -> int:
         """D, the numbers of one world-model step."""
-        _, width, config = self._configured
-        return int(width * config.action_block)
+        return self._configured("action_dim")
 
     @property
     def n_envs(self) -> int:
         """Environments that were configured."""
-        return self._configured[0]
+        return self._configured("n_envs")
 
     @property
     def horizon(self) -> int:
         """H, the world-model steps of a plan."""
-        return int(self._configured[2].horizon)
+        return self._configured("horizon")
+
+    def _configured(self, name: str) -> int:
+        if not self._configuration:
+            raise ConfigError("call configure(action_space=..., n_envs=..., config=...) first")
+        return self._configuration[name]
 
     def __call__(self, info_dict: Info, init_action: Tensor | None = None) -> dict[str, Any]:
         """The same as `solve`; the host's policy calls the object."""
@@ -192,11 +188,9 @@ class StableWorldModelSolver(HostPlanner):
         for callback in self.callbacks:
             callback.reset()
             callback.start_batch()
-        in_slices = self.deadline_s is not None and math.isfinite(self.deadline_s)
-        cost = InfoCost(
-            self.model, info, self.device, self.horizon, self.batch_size, self.callbacks, in_slices
-        )
+        cost = InfoCost(self, info)
         start = self._warm_start(init_action, batch)
+        self._begin()
         actions = self._plan(context, cost if self.ranked else None, start, batch)
         cost.finish()
         blocks = torch.tensor(actions).reshape(batch, self.horizon, self.action_dim)
@@ -207,13 +201,9 @@ class StableWorldModelSolver(HostPlanner):
         if (result := self.last_result) is None:
             return {}
         costs = np.asarray(result.cost, float).tolist()
-        outputs: dict[str, Any] = {
-            "costs": costs,
-            "cost": costs,
-            "planned_by": result.planned_by,
-            "failures": result.failures,
-            "stopped_because": result.stopped_because,
-        }
+        outputs: dict[str, Any] = {"costs": costs, "cost": costs}
+        for name in ("planned_by", "failures", "stopped_because"):
+            outputs[name] = getattr(result, name)
         for callback in self.callbacks:
             callback.end_solve()
             outputs.setdefault("callbacks", {})[callback.output_key] = callback.history
@@ -239,10 +229,8 @@ def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: AN
     """
     import torch
 
-    encoder = next(
-        (part for part in (model, getattr(model, "model", None)) if hasattr(part, "encode")), None
-    )
-    if encoder is None:
+    encoder: Any = model if hasattr(model, "encode") else getattr(model, "model", None)
+    if not hasattr(encoder, "encode"):
         raise ConfigError(
             f"{type(model).__name__} has no method 'encode', so its latents are not known; pass "
             f"encode=, a function (model, info_dict) -> {{'state': [B, N, D], 'goal': [B, N, D]}}"
@@ -256,17 +244,17 @@ def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: AN
 
 
 def batch_of(info: Info, num_envs: int) -> int:
-    """B, of the first tensor or array in an info dict, or else of the first list.
-
-    An info dict that has neither says nothing of its own: it is for all `num_envs` environments.
-    """
+    """B, of the first tensor or array in an info dict, or of the first list; or else `num_envs`."""
     arrays = [len(value) for value in info.values() if _has_rows(value)]
     lists = [len(value) for value in info.values() if isinstance(value, list)]
     batch = [*arrays, *lists, num_envs][0]
     if batch < 1:
+        found = {
+            name: str(tuple(value.shape)) if hasattr(value, "shape") else type(value).__name__
+            for name, value in info.items()
+        }
         raise ContextError(
-            f"the info dict needs tensors or arrays (B, T, ...) with B at least 1; found "
-            f"{ {name: _described(value) for name, value in info.items()} }"
+            f"the info dict needs tensors or arrays (B, T, ...) with B at least 1; found {found}"
         )
     return batch
 
@@ -275,11 +263,7 @@ def _has_rows(value: Any) -> bool:  # noqa: ANN401
     """Whether a value is a tensor or an array with one entry a problem."""
     import torch
 
-    return bool((torch.is_tensor(value) or isinstance(value, np.ndarray)) and value.ndim)
-
-
-def _described(value: Any) -> str:  # noqa: ANN401
-    return str(tuple(value.shape)) if hasattr(value, "shape") else type(value).__name__
+    return isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 0
 
 
 def placed(info: Info, model: Any, device: str) -> dict[str, Any]:  # noqa: ANN401
@@ -297,38 +281,30 @@ def placed(info: Info, model: Any, device: str) -> dict[str, Any]:  # noqa: ANN4
     return {key: place(value) for key, value in info.items()}
 
 
-@dataclass
 class InfoCost:
-    """The host's cost model as a `CostFn`, for the problems of one info dict.
+    """The cost model of a solver as a `CostFn`, for the problems of one info dict.
 
-    A call of the model is about `batch_size` problems. `in_slices` says that a call may be about a
-    part of a round, as under a deadline: nothing says which, so the callbacks then hear of all of
-    them at once, in `finish`.
+    Under a deadline a call may be about a part of a round, and nothing says which: the callbacks
+    then hear of all that was ranked at once, in `finish`.
     """
 
-    model: Any
-    info: Info
-    device: str
-    horizon: int
-    batch_size: int
-    callbacks: Sequence[Any]
-    in_slices: bool = False
-    num_rounds: int = 0
-    _ranked: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    def __init__(self, solver: StableWorldModelSolver, info: Info) -> None:
+        self.solver, self.info, self.num_rounds = solver, info, 0
+        self.in_slices = solver.deadline_s is not None and math.isfinite(solver.deadline_s)
+        self._ranked: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, candidates: FloatArray, /) -> FloatArray:
         """`[B, N, L, A]` to `[B, N]`; `CostError` where the model returns something else."""
         import torch
 
-        batch, count = candidates.shape[:2]
-        shaped = torch.from_numpy(candidates.reshape(batch, count, self.horizon, -1))
-        blocks = placed({"candidates": shaped}, self.model, self.device)["candidates"]
+        solver, (batch, count) = self.solver, candidates.shape[:2]
+        shaped = torch.from_numpy(candidates.reshape(batch, count, solver.horizon, -1))
+        blocks = placed({"candidates": shaped}, solver.model, solver.device)["candidates"]
         with torch.inference_mode():
-            starts = range(0, batch, self.batch_size)
-            costs = torch.cat(
-                [self._of_some(start, blocks[start : start + self.batch_size]) for start in starts]
-            )
-        if self.callbacks:
+            starts = range(0, batch, solver.batch_size)
+            parts = zip(starts, blocks.split(solver.batch_size), strict=True)
+            costs = torch.cat([self._of_some(start, part) for start, part in parts])
+        if solver.callbacks:
             self._ranked.append((blocks, costs))
         if not self.in_slices:
             self.finish()
@@ -343,7 +319,7 @@ class InfoCost:
         with torch.inference_mode():
             blocks, costs = (torch.cat(parts, dim=1) for parts in zip(*self._ranked, strict=True))
             self._ranked.clear()
-            for callback in self.callbacks:
+            for callback in self.solver.callbacks:
                 try:
                     callback(step=self.num_rounds, candidates=blocks, costs=costs)
                 except KeyError as error:
@@ -367,11 +343,11 @@ class InfoCost:
             elif isinstance(rows, np.ndarray) and rows.ndim:
                 rows = np.repeat(rows[:, None], count, axis=1)
             expanded[key] = rows
-        costs = self.model.get_cost(expanded, blocks)
+        costs = self.solver.model.get_cost(expanded, blocks)
         if not torch.is_tensor(costs) or tuple(costs.shape) != (size, count):
             found = tuple(getattr(costs, "shape", ())) or type(costs).__name__
             raise CostError(
-                f"{type(self.model).__name__}.get_cost returned {found} for candidates "
+                f"{type(self.solver.model).__name__}.get_cost returned {found} for candidates "
                 f"{tuple(blocks.shape)}; expected a tensor ({size}, {count})"
             )
         return costs

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vj2_ddim_plugin.adapters import Adapter
 from vj2_ddim_plugin.adapters.base import HostPlanner, RowCost, check_fit, check_shape
-from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.spec import ActionSpec
@@ -36,6 +36,7 @@ LOSSES = ("l1", "l2")
 ACTION_FORMS = ("auto", "flat", "steps")
 ACTION_HZ = 500.0
 
+Predictor: TypeAlias = "Callable[[Tensor, Tensor], Any]"
 Former: TypeAlias = "Callable[[Tensor], Tensor]"
 """Blocks `[n, T, 250, 3]` to what a predictor takes."""
 
@@ -98,7 +99,7 @@ class VJ2GUIPlanner(HostPlanner):
         self,
         z_context: Tensor,
         z_goal: Tensor,
-        predictor: Callable[[Tensor, Tensor], Any],
+        predictor: Predictor,
         previous: Tensor | None = None,
         *,
         past_actions: Tensor | None = None,
@@ -122,49 +123,43 @@ class VJ2GUIPlanner(HostPlanner):
             ActionError: The predictor takes blocks of another size, or the plan is no plan.
             ConfigError: `action_form` is `auto` and the predictor does not say what it takes.
         """
-        begun = self._begin()
+        self._begin()
         z_goal, past = self._checked(z_context, z_goal, past_actions)
         context = {"state": z_context[:, -1], "goal": z_goal}
         actions = self._optimize(
-            {name: self._normed(z, self.layer_norm_context) for name, z in context.items()},
+            {name: _normed(z, self.layer_norm_context) for name, z in context.items()},
             self._cost(z_context, z_goal, past, predictor),
             like=z_context,
             length=self.horizon * self.action_spec.action_block,
-            begun=begun,
             init_action=previous,
         )
-        self.planning_time_s = time.perf_counter() - begun
+        self.planning_time_s = time.perf_counter() - self._begun
         return actions
 
     def timestamps(self, start_s: float, *, adjust: bool = False) -> NDArray[np.float64]:
-        """When to send each action of the last plan.
+        """When to send each action of the last plan, `[horizon * 250]`.
 
         Args:
-            start_s: When its first state was seen.
+            start_s: When its first state was seen, seconds.
             adjust: Whether to shift all by the time planning took (`ADJUST_PLANNER_TIMESTAMPS`).
-
-        Returns:
-            `[horizon * 250]`, seconds on the clock of `start_s`.
         """
         steps = np.arange(self.horizon * self.action_spec.action_block) / self.action_hz
         return start_s + steps + (self.planning_time_s if adjust else 0.0)
 
     def _cost(
-        self,
-        z_context: Tensor,
-        z_goal: Tensor,
-        past: Tensor,
-        predictor: Callable[[Tensor, Tensor], Any],
+        self, z_context: Tensor, z_goal: Tensor, past: Tensor, predictor: Predictor
     ) -> RowCost:
         """The distance of the last predicted state to the goal."""
+        import torch
+
         spec, form = self.action_spec, action_former(predictor, self.action_form, self.action_spec)
         if getattr(predictor, "training", False):
             logger.warning("the predictor is in training mode, its costs are noisy; call eval()")
-        states, goal = (self._normed(z, self.layer_norm) for z in (z_context, z_goal))
+        states, goal = (_normed(z, self.layer_norm) for z in (z_context, z_goal))
 
         def cost(rows: Tensor, actions: Tensor) -> Tensor:
             blocks = actions.reshape(len(rows), -1, spec.action_block, spec.num_channels)
-            last = rollout(predictor, form, states[rows], past[rows], blocks)
+            last = rollout(predictor, form, states[rows], torch.cat([past[rows], blocks], dim=1))
             difference = last.float() - goal[rows].float()
             size = difference.abs() if self.loss == "l1" else difference.square()
             return size.mean(dim=(-2, -1))
@@ -176,9 +171,8 @@ class VJ2GUIPlanner(HostPlanner):
     ) -> tuple[Tensor, Tensor]:
         """The goal as `[B, N, D]`, and the blocks between the states, `[B, T - 1, 250, 3]`."""
         if z_context.ndim != 4 or 0 in z_context.shape:
-            raise ContextError(
-                f"z_context has shape {list(z_context.shape)}; expected [B, T, N, D]"
-            )
+            found = list(z_context.shape)
+            raise ContextError(f"z_context has shape {found}; expected [B, T, N, D]")
         batch, num_states, num_tokens, width = z_context.shape
         if z_goal.ndim == 4:
             check_shape("z_goal", z_goal.shape, (batch, 1, num_tokens, width), "[B, 1, N, D]")
@@ -190,30 +184,22 @@ class VJ2GUIPlanner(HostPlanner):
         check_shape("past_actions", past.shape, expected, "[B, T - 1, block, A]")
         return z_goal.to(z_context), past.to(z_context)
 
-    @staticmethod
-    def _normed(z: Tensor, wanted: bool) -> Tensor:
-        from torch.nn.functional import layer_norm
 
-        return layer_norm(z, z.shape[-1:]) if wanted else z
+def _normed(z: Tensor, wanted: bool) -> Tensor:
+    from torch.nn.functional import layer_norm
+
+    return layer_norm(z, z.shape[-1:]) if wanted else z
 
 
-def rollout(
-    predictor: Callable[[Tensor, Tensor], Any],
-    form: Former,
-    states: Tensor,
-    past: Tensor,
-    blocks: Tensor,
-) -> Tensor:
-    """The state that n candidates lead to, each step seeing the last T states and their blocks.
+def rollout(predictor: Predictor, form: Former, states: Tensor, sent: Tensor) -> Tensor:
+    """The state `[n, N, D]` that n candidates lead to, each step seeing the last T states.
 
-    `past` `[n, T - 1, 250, 3]` are the blocks between the states `[n, T, N, D]`, `blocks`
-    `[n, horizon, 250, 3]` the candidates; the result is `[n, N, D]`.
+    `sent` are the T - 1 blocks `[250, 3]` between the states `[n, T, N, D]`, then the candidates'.
     """
     import torch
 
     window = states.shape[1]
-    sent = torch.cat([past, blocks], dim=1)
-    for step in range(blocks.shape[1]):
+    for step in range(sent.shape[1] - window + 1):
         predicted = predictor(states, form(sent[:, step : step + window]))
         predicted = predicted[0] if isinstance(predicted, tuple) else predicted
         check_shape("the predictor's output", predicted.shape, states.shape, "[n, T, N, D]")
@@ -224,10 +210,10 @@ def rollout(
 def action_former(predictor: object, form: str, spec: ActionSpec) -> Former:
     """How to hand blocks `[n, T, 250, 3]` to a predictor; see `VJ2GUIPlanner`."""
     module = getattr(predictor, "module", predictor)  # as wrapped for several GPUs
-    own: Former | None = getattr(module, "actions_formatter", None)
-    if form == "auto" and own is not None:
-        return own
     if form == "auto":
+        own: Former | None = getattr(module, "actions_formatter", None)
+        if own is not None:
+            return own
         linear = getattr(module, "action_encoder", None)
         wanted = getattr(module, "action_embed_dim", getattr(linear, "in_features", None))
         width = spec.action_block * spec.num_channels

@@ -7,19 +7,18 @@ Plans in the robot's units: metres and radians of change a step, gripper from -0
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from vj2_ddim_plugin.adapters import Adapter
 from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit, check_shape
-from vj2_ddim_plugin.adapters.registry import Adapter
 from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ADAPTER", "VJEPA2CEM", "HostLimits", "l1", "last_frame"]
+__all__ = ["ADAPTER", "VJEPA2CEM", "l1"]
 
 ADAPTER = Adapter(
     host="V-JEPA 2",
@@ -32,7 +31,7 @@ ADAPTER = Adapter(
 WorldModel: TypeAlias = "Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
 
 POSE_DIM = 7
-NUM_SAMPLED = 4  # values that the host samples a step: x, y, z, gripper
+NUM_SAMPLED = 4  # what the host samples a step: x, y, z, gripper
 GRIPPER_LIMIT = 0.75  # largest gripper command the host samples
 GRIPPER_DEADBAND = 0.25  # smaller ones become 0
 
@@ -81,7 +80,7 @@ class VJEPA2CEM(HostPlanner):
         """Drop the warm start: a new goal begins."""
         self._rest = None
 
-    def __call__(
+    def __call__(  # noqa: D417
         self,
         context_frame: Tensor,
         context_pose: Tensor,
@@ -101,7 +100,7 @@ class VJEPA2CEM(HostPlanner):
         objective: Callable[[Tensor, Tensor], Tensor] = l1,
         close_gripper: int | None = None,
     ) -> Tensor:
-        """Plan; the arguments of cross-entropy itself (steps, momenta, topk) are not used.
+        """Plan; what says how cross-entropy works (steps, momenta, topk, verbose) is not used.
 
         Args:
             context_frame: Latents `[1, HW, D]`, as the host encodes them, or `[1, 1, HW, D]`, of
@@ -111,15 +110,8 @@ class VJEPA2CEM(HostPlanner):
             world_model: `(frames [n, t, HW, D], actions [n, t, 7], poses [n, t, 7])` to the next
                 frame `[n, 1, HW, D]` and pose `[n, 1, 7]`.
             rollout: Steps to plan.
-            cem_steps: Not used.
-            momentum_mean: Not used.
-            momentum_std: Not used.
-            momentum_mean_gripper: Not used.
-            momentum_std_gripper: Not used.
             samples: Candidates in one pass through the world model; how many there are in all is
                 the optimizer's setting.
-            topk: Not used.
-            verbose: Not used.
             maxnorm: Largest size of x, y and z.
             axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper; negative
                 ones count from the end.
@@ -134,75 +126,58 @@ class VJEPA2CEM(HostPlanner):
             ConfigError: `axis` has an index that the host's four values do not.
             ContextError: A tensor, or what the world model returns, is of the wrong shape or NaN.
         """
-        begun = self._begin()
+        self._begin()
         spec = self.action_spec
         check_fit(spec, horizon=rollout, action_dim=spec.num_channels, host=self.host)
-        context_frame, goal_frame = _with_time(context_frame, 4), _with_time(goal_frame, 4)
-        context_pose = _with_time(context_pose, 3)
+        context_frame, goal_frame, context_pose = (
+            given[:, None] if given.ndim == ndim else given
+            for given, ndim in ((context_frame, 3), (goal_frame, 3), (context_pose, 2))
+        )
         check_shape("context_frame", context_frame.shape[:2], (1, 1), "[1, 1] at its beginning")
         check_shape("goal_frame", goal_frame.shape, context_frame.shape, "[1, 1, HW, D]")
         check_shape("context_pose", context_pose.shape, (1, 1, POSE_DIM), "[1, 1, 7]")
-
-        limits = HostLimits(maxnorm, axis, close_gripper)
-
-        def cost(rows: Tensor, candidates: Tensor) -> Tensor:
-            actions = limits(candidates)
-            last = last_frame(world_model, context_frame, context_pose, actions)
-            goal = goal_frame.repeat(len(rows), 1, 1, 1)
-            return objective(last.flatten(1), goal.flatten(1))
-
-        planned = self._optimize(
-            {"state": context_frame[:, -1], "goal": goal_frame[:, -1]},
-            cost,
-            like=context_frame.new_empty(0).float(),
-            length=rollout,
-            begun=begun,
-            init_action=self._rest,
-            rows_per_chunk=samples,
-        )
-        self._rest = planned[:, 1:] if self.warm_start and rollout > 1 else None
-        return limits(planned)
-
-
-@dataclass(frozen=True)
-class HostLimits:
-    """What the host's own samples keep to; the fields are arguments of its `cem`."""
-
-    maxnorm: float
-    axis: Mapping[int, float]
-    close_gripper: int | None
-
-    def __post_init__(self) -> None:
-        """Refuse an index that the host's four values do not have."""
-        unknown = [index for index in self.axis if index not in range(-NUM_SAMPLED, NUM_SAMPLED)]
+        unknown = [index for index in axis if index not in range(-NUM_SAMPLED, NUM_SAMPLED)]
         if unknown:
             raise ConfigError(
                 f"axis has the indices {unknown}; V-JEPA 2 has 0, 1, 2 for x, y, z and 3 for the "
                 f"gripper"
             )
 
-    def __call__(self, actions: Tensor) -> Tensor:
-        """`[n, l, 4 or 7]` as the host would have sampled it, `[n, l, 7]`."""
-        import torch
+        def cost(rows: Tensor, candidates: Tensor) -> Tensor:
+            actions = limited(candidates, maxnorm, axis, close_gripper)
+            last = last_frame(world_model, context_frame, context_pose, actions)
+            return objective(last.flatten(1), goal_frame.flatten(1).repeat(len(rows), 1))
 
-        position, rotation = actions[..., :3], actions[..., 3:-1]
-        if rotation.shape[-1] == 0:
-            rotation = torch.zeros_like(position)
-        gripper = actions[..., -1:].clamp(-GRIPPER_LIMIT, GRIPPER_LIMIT)
-        gripper = torch.where(gripper.abs() < GRIPPER_DEADBAND, 0.0, gripper)
-        position = position.clamp(-self.maxnorm, self.maxnorm)
-        full = torch.cat([position, rotation, gripper], dim=-1)
-        for index, value in self.axis.items():
-            sampled = index % NUM_SAMPLED
-            full[..., sampled if sampled < 3 else -1] = value
-        if self.close_gripper is not None:
-            full[:, self.close_gripper :, -1] = 1.0
-        return full
+        planned = self._optimize(
+            {"state": context_frame[:, -1], "goal": goal_frame[:, -1]},
+            cost,
+            like=context_frame.new_empty(0).float(),
+            length=rollout,
+            init_action=self._rest,
+            rows_per_chunk=samples,
+        )
+        self._rest = planned[:, 1:] if self.warm_start and rollout > 1 else None
+        return limited(planned, maxnorm, axis, close_gripper)
 
 
-def _with_time(tensor: Tensor, ndim: int) -> Tensor:
-    """The host's `[1, ...]` as `[1, 1, ...]` of `ndim` axes; others are left for the checks."""
-    return tensor[:, None] if tensor.ndim == ndim - 1 else tensor
+def limited(
+    actions: Tensor, maxnorm: float, axis: Mapping[int, float], close_gripper: int | None
+) -> Tensor:
+    """`[n, l, 4 or 7]` as the host would have sampled it, `[n, l, 7]`; see its arguments."""
+    import torch
+
+    position, rotation = actions[..., :3], actions[..., 3:-1]
+    if rotation.shape[-1] == 0:
+        rotation = torch.zeros_like(position)
+    gripper = actions[..., -1:].clamp(-GRIPPER_LIMIT, GRIPPER_LIMIT)
+    gripper = torch.where(gripper.abs() < GRIPPER_DEADBAND, 0.0, gripper)
+    full = torch.cat([position.clamp(-maxnorm, maxnorm), rotation, gripper], dim=-1)
+    for index, value in axis.items():
+        sampled = index % NUM_SAMPLED
+        full[..., sampled if sampled < 3 else -1] = value
+    if close_gripper is not None:
+        full[:, close_gripper:, -1] = 1.0
+    return full
 
 
 def last_frame(

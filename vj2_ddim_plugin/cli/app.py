@@ -14,7 +14,7 @@ import importlib
 import io
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -124,10 +124,8 @@ def build_app() -> typer.Typer:
     """The Typer app of `vj2-ddim`."""
     import typer
 
-    app = lazy_app(
-        find_commands(),
-        help="Train, export, run and benchmark a DDIM optimizer for latent world-model planners.",
-    )
+    words = "Train, export, run and benchmark a DDIM optimizer for latent world-model planners."
+    app = lazy_app(find_commands(), help=words)
 
     @app.callback(invoke_without_command=True)
     def version(
@@ -147,10 +145,15 @@ def main(arguments: list[str] | None = None) -> None:
 
     Options may be spelled with dashes or underscores, as the original script's are.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
-    _accept_any_encoding()
+    words = [
+        re.sub("^--[^=]+", lambda option: option[0].replace("_", "-"), word)
+        for word in (sys.argv[1:] if arguments is None else arguments)
+    ]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")  # where an encoding lacks a character
     try:
-        build_app()(args=[_with_dashes(word) for word in arguments], prog_name="vj2-ddim")
+        build_app()(args=words, prog_name="vj2-ddim")
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
@@ -163,26 +166,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _accept_any_encoding() -> None:
-    """Write characters that the output's encoding lacks as escapes, instead of failing."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")
-
-
-def _with_dashes(word: str) -> str:
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
-
-
 def _leaves(command: Any) -> Iterator[Any]:  # noqa: ANN401
     """The commands that run something, of a command that may be a group of others."""
-    inner: Iterable[Any] = getattr(command, "commands", {}).values()
-    if not inner:
+    if not (inner := getattr(command, "commands", {})):
         yield command
-    for each in inner:
+    for each in inner.values():
         yield from _leaves(each)
 
 
@@ -190,18 +178,14 @@ def _speaking_options(command: Any) -> Callable[[Any], Any]:  # noqa: ANN401
     """A command's `invoke`, whose errors name its options instead of Python's names."""
     invoke: Callable[[Any], Any] = command.invoke
     options = [each for each in command.params if each.param_type_name == "option"]
+    flags = {each.name: each.opts[0] for each in options}
+    off = {each.name: each.secondary_opts[0] for each in options if each.secondary_opts}
 
     def translated(ctx: Any) -> Any:  # noqa: ANN401
         try:
             return invoke(ctx)
         except VJ2DDIMError as error:
-            error.args = (
-                in_options(
-                    str(error),
-                    {each.name: each.opts[0] for each in options},
-                    {each.name: each.secondary_opts[0] for each in options if each.secondary_opts},
-                ),
-            )
+            error.args = (in_options(str(error), flags, off),)
             raise
 
     return translated
@@ -218,13 +202,12 @@ _IS_A_SETTING = re.compile(r"\s+(must\b|is unknown\b|['\"(\[]|-?\.?\d|(is|was|of
 
 
 def in_options(message: str, flags: Mapping[str, str], off: Mapping[str, str] = {}) -> str:
-    """A message of the library in the words of a command.
+    """A message of the library in the words of a command, its options by Python's name.
 
     `name='value'` becomes `--name value`, for any name where the value is quoted, for an option of
-    the command where it is not. The name of an option stands alone where it cannot be a plain word:
-    with an underscore in it, or at the message's beginning and followed by what is said of a
-    setting. What is quoted, and what is part of a path, stays. `flags` are the command's options
-    by Python's name, `off` those that say false.
+    the command where it is not. A name alone is one where it cannot be a plain word: with an
+    underscore in it, or at the beginning and followed by what is said of a setting. What is quoted,
+    and what is part of a path, stays. `off` are the options that say false.
     """
 
     def spoken(match: re.Match[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Literal, Protocol
 
 from rich.box import HEAVY_HEAD, SIMPLE_HEAD
 from rich.console import Console
@@ -42,29 +42,18 @@ def print_table(
     numbers: bool = False,
     lines: bool = False,
 ) -> None:
-    """Print a table with whole values.
+    """Print a table with whole values; None is an empty cell, `lines` part the rows.
 
-    Args:
-        rows: One sequence of values a row; None is an empty cell.
-        headings: Of the columns; none where the rows speak for themselves.
-        title: Above it.
-        numbers: Whether all columns but the first hold numbers: aligned to the right, not folded,
-            whatever the width of the terminal.
-        lines: Whether a line parts the rows.
+    Of `numbers`, in all columns but the first: to the right, not folded whatever the terminal.
     """
     texts = [[Text("" if cell is None else str(cell)) for cell in row] for row in rows]
-    table = Table(
-        show_header=bool(headings),
-        show_lines=lines,
-        box=SIMPLE_HEAD if numbers else HEAVY_HEAD,
-        padding=(0, 1, 0, 0) if numbers else (0, 1),
-    )
-    for number in range(max([len(headings), *(len(row) for row in texts)])):
-        heading = headings[number] if number < len(headings) else ""
-        right = numbers and number > 0
-        table.add_column(
-            Text(heading), justify="right" if right else "left", overflow="fold", no_wrap=numbers
-        )
+    table = Table(show_header=bool(headings), show_lines=lines, box=HEAVY_HEAD)
+    if numbers:
+        table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)
+    width = max([len(headings), *map(len, texts)])
+    for number, heading in enumerate([*headings, *[""] * (width - len(headings))]):
+        side: Literal["left", "right"] = "right" if numbers and number > 0 else "left"
+        table.add_column(Text(heading), justify=side, overflow="fold", no_wrap=numbers)
     for row in texts:
         table.add_row(*row)
     console = Console()

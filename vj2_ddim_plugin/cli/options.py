@@ -1,21 +1,14 @@
 """Options of a command, made from the settings that it takes.
 
-```python
 @options
 def train(model: ModelConfig, training: TrainingConfig, resume: bool = False) -> None: ...
-```
-
-Each parameter whose type is a `Settings` class becomes one option for each of its fields, with the
-default, the range and the help that are declared there; the function is called with the settings
-put together. A field that several classes share is one option, given to each. A sequence is one
-option with commas between, a mapping one that may be repeated, `--option KEY=VALUE`.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from types import NoneType, UnionType
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -23,7 +16,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.settings import Setting, Settings, declared
+from vj2_ddim_plugin.settings import Settings, declared
 
 __all__ = ["options"]
 
@@ -31,42 +24,42 @@ __all__ = ["options"]
 def options(command: Callable[..., None]) -> Callable[..., None]:
     """A command for Typer, in place of one that takes whole settings.
 
-    A parameter of its own that has the name of a field stands in place of the field's option. Two
-    classes that share a field must agree on its default.
+    Each parameter whose type is a `Settings` class becomes one option for each of its fields, with
+    the default, the range and the help that are declared there; the function is called with the
+    settings put together. A sequence is one option with commas between, a mapping one that may be
+    repeated, `--option KEY=VALUE`.
+
+    A field that several classes share, with one default, is one option, given to each. A parameter
+    of the command's own that has the name of a field stands in place of the field's option.
     """
     hints = get_type_hints(command, include_extras=True)
     given = inspect.signature(command).parameters
-    groups = {name: hints[name] for name in given if _is_settings(hints[name])}
+    kinds = {name: hints[name] for name in given if isinstance(hints[name], type)}
+    groups = {name: kind for name, kind in kinds.items() if issubclass(kind, Settings)}
     expanded: dict[str, inspect.Parameter] = {}
     for name, parameter in given.items():
         if name not in groups:
             expanded[name] = parameter.replace(annotation=hints[name])
             continue
         for key, option in _options_of(groups[name]).items():
-            shared = expanded.get(key, option)
-            if key not in given and shared.default != option.default:
+            if key in given:
+                continue
+            shared = expanded.setdefault(key, option)
+            if shared.default != option.default:
                 raise TypeError(f"{key} has two defaults, {shared.default!r}, {option.default!r}")
-            if key not in given:
-                expanded[key] = shared
 
     @functools.wraps(command)
     def run(**values: Any) -> None:  # noqa: ANN401
         values = {each.name: each.default for each in expanded.values()} | values
-        settings = {name: _settings_from(kind, values) for name, kind in groups.items()}
-        command(**settings, **{name: values[name] for name in given if name not in groups})
+        own = {name: values[name] for name in given if name not in groups}
+        command(**own, **{name: _settings_from(kind, values) for name, kind in groups.items()})
 
-    ordered = sorted(
-        expanded.values(), key=lambda each: each.default is not inspect.Parameter.empty
-    )
+    ordered = sorted(expanded.values(), key=lambda each: each.default is not each.empty)
     keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in ordered]
     run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in ordered}
     del run.__wrapped__  # Typer would look through it
     return run
-
-
-def _is_settings(hint: Any) -> bool:  # noqa: ANN401
-    return isinstance(hint, type) and issubclass(hint, Settings)
 
 
 def _options_of(kind: type[Settings]) -> dict[str, inspect.Parameter]:
@@ -82,7 +75,9 @@ def _options_of(kind: type[Settings]) -> dict[str, inspect.Parameter]:
             hint = list[str] | None
             pairs = default.items() if isinstance(default, Mapping) else ()
             default = [f"{key}={value}" for key, value in pairs] or None
-        option = typer.Option(_flag(each.name, rule, hint), help=_help(rule))
+        flag = rule.option or "--" + each.name.replace("_", "-")
+        flag = f"{flag}/--no-{flag[2:]}" if hint is bool else flag
+        option = typer.Option(flag, help=f"{rule.help} ({rule.range})" if rule.range else rule.help)
         made[each.name] = inspect.Parameter(
             each.name,
             inspect.Parameter.KEYWORD_ONLY,
@@ -90,15 +85,6 @@ def _options_of(kind: type[Settings]) -> dict[str, inspect.Parameter]:
             annotation=Annotated[hint, option],
         )
     return made
-
-
-def _flag(name: str, rule: Setting, hint: Any) -> str:  # noqa: ANN401
-    flag = rule.option or "--" + name.replace("_", "-")
-    return f"{flag}/--no-{flag[2:]}" if hint is bool else flag
-
-
-def _help(rule: Setting) -> str:
-    return f"{rule.help} ({rule.range})" if rule.range else rule.help
 
 
 def _bare(hint: Any) -> Any:  # noqa: ANN401
@@ -114,35 +100,23 @@ def _origin(hint: Any) -> Any:  # noqa: ANN401
 
 def _settings_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     hints = get_type_hints(kind)
-    return kind(
-        **{
-            each.name: _value(each.name, values[each.name], hints[each.name])
-            for each in fields(kind)
-        }
-    )
+    names = [each.name for each in fields(kind)]
+    return kind(**{name: _value(name, values[name], hints[name]) for name in names})
 
 
 def _value(name: str, given: Any, hint: Any) -> Any:  # noqa: ANN401
     """What a field holds, from what its option was given."""
-    if _origin(hint) is tuple and isinstance(given, str):
-        return _sequence(name, given, get_args(_bare(hint))[0])
     if _origin(hint) in (Mapping, dict) and isinstance(given, list):
-        return _mapping(name, given)
-    return given
-
-
-def _sequence(name: str, text: str, kind: Callable[[str], Any]) -> tuple[Any, ...]:
+        pairs = [entry.partition("=") for entry in given]
+        for key, equals, value in pairs:
+            if not key or not equals:
+                raise ConfigError(f"{name} must be KEY=VALUE; found {key + equals + value!r}")
+        return {key: value for key, _, value in pairs}
+    if _origin(hint) is not tuple or not isinstance(given, str):
+        return given
+    kind = get_args(_bare(hint))[0]
     try:
-        return tuple(kind(word.strip()) for word in text.split(",") if text.strip())
+        return tuple(kind(word.strip()) for word in given.split(",") if given.strip())
     except ValueError as error:
-        raise ConfigError(
-            f"{name} must be {'numbers' if kind in (int, float) else 'words'} with commas between; "
-            f"found {text!r}"
-        ) from error
-
-
-def _mapping(name: str, entries: Sequence[str]) -> dict[str, str]:
-    for entry in entries:
-        if not entry.partition("=")[0] or "=" not in entry:
-            raise ConfigError(f"{name} must be KEY=VALUE; found {entry!r}")
-    return {key: value for key, _, value in (entry.partition("=") for entry in entries)}
+        words = "numbers" if kind in (int, float) else "words"
+        raise ConfigError(f"{name} must be {words} with commas between; found {given!r}") from error

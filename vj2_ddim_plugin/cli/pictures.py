@@ -16,8 +16,6 @@ from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["draw_channels", "draw_paths", "num_samples", "plot_plan", "save_figure"]
 
-PRESS_COLOR = "0.85"
-
 
 def plot_plan(actions: FloatArray, spec: ActionSpec, max_samples: int = 4) -> Figure:
     """Plans `[n, L, A]` over time, one a row, and touches also as paths on the screen."""
@@ -38,13 +36,13 @@ def plot_plan(actions: FloatArray, spec: ActionSpec, max_samples: int = 4) -> Fi
 
 def num_samples(max_samples: int, *arrays: FloatArray) -> int:
     """How many rows to draw of arrays `[n, ...]`; raises `ActionError` where that is none."""
-    num = min([max_samples, *(len(array) for array in arrays)])
-    if num < 1:
+    lengths = [len(array) for array in arrays]
+    if min(max_samples, *lengths) < 1:
         raise ActionError(
             f"nothing to draw: max_samples is {max_samples} and the arrays have "
-            f"{', '.join(str(len(array)) for array in arrays)} samples"
+            f"{', '.join(map(str, lengths))} samples"
         )
-    return num
+    return min(max_samples, *lengths)
 
 
 def draw_channels(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
@@ -53,15 +51,8 @@ def draw_channels(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
     for index, name in enumerate(spec.channels):
         axis.plot(seconds, actions[:, index], label=name, linewidth=1.2)
     if spec.press_channel is not None:
-        axis.fill_between(
-            seconds,
-            0,
-            1,
-            where=pressed(actions, spec),
-            transform=axis.get_xaxis_transform(),
-            color=PRESS_COLOR,
-            linewidth=0,
-        )
+        down, of_axis = pressed(actions, spec), axis.get_xaxis_transform()
+        axis.fill_between(seconds, 0, 1, where=down, transform=of_axis, color="0.85", linewidth=0)
     axis.set_xlabel("seconds")
     axis.legend(loc="upper right", fontsize="small")
 

@@ -1,7 +1,5 @@
 """What the plans of a problem must keep: bounds, fixed entries, what was sent, no-touch areas."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -36,13 +34,10 @@ class Rules:
         asked = problem.constraints or PlanConstraints()
         self._spec, self._project = _narrowed(spec, asked), project
         self._rectangles = _rectangles(asked, self._spec)
-        self.num_frozen = 0
         self._frozen = np.zeros((batch, 0, spec.num_channels), np.float32)
-        if problem.frozen_action is not None:
-            self._frozen = checked_actions(
-                "frozen_action", problem.frozen_action, spec, spec.length - 1
-            )
-            self.num_frozen = self._frozen.shape[1]
+        if (frozen := problem.frozen_action) is not None:
+            self._frozen = checked_actions("frozen_action", frozen, spec, spec.length - 1)
+        self.num_frozen = self._frozen.shape[1]
         self._fixed = _fixed(asked, self._spec, batch, self._frozen)
         # of the problem, not of one row: a plan must not depend on what its batch mates have fixed
         self.part_is_known = problem.frozen_action is not None or asked.fixed is not None
@@ -184,17 +179,14 @@ def _fixed(asked: PlanConstraints, spec: ActionSpec, batch: int, frozen: FloatAr
             f"fixed has shape {fixed.shape}; expected {shape} or {(batch, *shape)} (NaN is free)"
         )
     fixed = fixed.reshape(-1, *shape)
-    outside = outside_bounds(fixed, spec, released_is_zero=True)
-    if outside.any():
-        row, step, channel = np.argwhere(outside)[0]
+    for row, step, channel in np.argwhere(outside_bounds(fixed, spec, released_is_zero=True)):
         raise ConstraintError(
             f"fixed holds {fixed[row, step, channel]:g} for {spec.channels[channel]} at step "
             f"{step}, outside the bounds {spec.action_low[channel]:g} to "
             f"{spec.action_high[channel]:g}; NaN leaves an entry free"
         )
     sent = frozen.shape[1]
-    given = ~np.isnan(fixed[:, :sent])
-    if (given & (fixed[:, :sent] != frozen)).any():
+    if (~np.isnan(fixed[:, :sent]) & (fixed[:, :sent] != frozen)).any():
         raise ConstraintError(
             f"fixed contradicts frozen_action within the {sent} actions that were already sent; "
             f"leave them NaN in fixed"

@@ -1,18 +1,14 @@
 """Gestures moved as little as possible, so that they keep what is asked of them.
 
-What was already sent, entries that are fixed, and rectangles that the finger may not touch or cross
-while it is down. All work on one block a row, `[n, T, A]`, in the planner's units. Rectangles are
-`[R, 4]`: `x_low, y_low, x_high, y_high`, edges included; x and y are the first two channels but the
-press.
+All work on one block a row, `[n, T, A]`, in the planner's units. Rectangles that the finger may not
+touch or cross while it is down are `[R, 4]`: `x_low, y_low, x_high, y_high`, edges included; x and
+y are the first two channels but the press.
 """
-
-from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.gestures import outside_bounds, pressed, release
-from vj2_ddim_plugin.gestures.representations import held_blocks
+from vj2_ddim_plugin.gestures import held_blocks, outside_bounds, pressed, release
 from vj2_ddim_plugin.gestures.segments import IntArray, longest_segment
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
@@ -81,10 +77,10 @@ def _fading_offset(
 def meet_fixed(blocks: FloatArray, fixed: FloatArray, spec: ActionSpec) -> FloatArray:
     """Gestures into which the given entries of `fixed` fit; it is NaN where nothing is given.
 
-    The press covers the steps that are given as pressed (or have a given coordinate), keeps out of
-    those given as released, and stays of a valid length. The path is moved onto the coordinates
-    that are given, by offsets that are linear in time between them. A row where one gesture cannot
-    do all of this is left as it was. The given entries themselves are not written yet.
+    The press covers the steps given as pressed (or with a given coordinate), keeps out of those
+    given as released, and stays of a valid length. The path is moved onto the given coordinates, by
+    offsets that are linear in time between them. A row where one gesture cannot do all of this is
+    left as it was. The given entries themselves are not written yet.
     """
     met = blocks.copy()
     held = held_blocks(blocks, spec)
@@ -193,28 +189,18 @@ def clear_shift(
     axes = spec.coordinate_indices[:2]
     bounds, slack = (spec.low_array[axes], spec.high_array[axes]), spec.bound_slack[axes]
     gap = MARGIN * (bounds[1] - bounds[0])
-    tries = [
-        np.concatenate(
-            [
-                np.zeros((len(low), 1)),
-                bounds[0][axis] - low[:, axis, None],
-                bounds[1][axis] - high[:, axis, None],
-                rectangles[:, axis] - gap[axis] - high[:, axis, None],
-                rectangles[:, axis + 2] + gap[axis] - low[:, axis, None],
-            ],
-            axis=1,
-        )
-        for axis in (0, 1)
-    ]
-    beside, allowed = [], []
-    for axis, moves in enumerate(tries):
-        new_low, new_high = low[:, axis, None] + moves, high[:, axis, None] + moves
-        apart = (new_high[..., None] < rectangles[:, axis]) | (
-            new_low[..., None] > rectangles[:, axis + 2]
-        )
+    tries, beside, allowed = [], [], []
+    for axis in (0, 1):
+        first, last = low[:, axis, None], high[:, axis, None]
+        lower, upper = rectangles[:, axis], rectangles[:, axis + 2]
+        least, most = bounds[0][axis], bounds[1][axis]
+        ends = [lower - gap[axis] - last, upper + gap[axis] - first]
+        moves = np.concatenate([np.zeros_like(first), least - first, most - last, *ends], axis=1)
+        first, last = first + moves, last + moves
+        apart = (last[..., None] < lower) | (first[..., None] > upper)
+        tries.append(moves)
         beside.append(apart.astype(np.float32))
-        least, most = bounds[0][axis] - slack[axis], bounds[1][axis] + slack[axis]
-        allowed.append((new_low >= least) & (new_high <= most))
+        allowed.append((first >= least - slack[axis]) & (last <= most + slack[axis]))
     # how many rectangles a box meets, that is, is beside in neither direction, for each pair
     met = (1.0 - beside[0]) @ (1.0 - beside[1]).transpose(0, 2, 1)
     possible = (met == 0.0) & allowed[0][:, :, None] & allowed[1][:, None, :]

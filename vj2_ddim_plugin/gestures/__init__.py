@@ -4,19 +4,25 @@ Every function takes actions `[..., L, A]` (flattened leading axes are fine) and
 A valid gesture stays in bounds, has a binary press, is zero where the finger is up, has at most one
 press segment of a length in range, and follows a path that is piecewise linear between the spec's
 knots; each block of a sequence is one gesture. An array of the wrong shape is an `ActionError`.
+
+Three invertible views of a block may be diffused:
+
+- `raw`, `[T, A]`: the actions as they are. They jump to 0 where the finger is up; a denoiser blurs
+  that edge, and a jitter of a few pixels turns a tap into a drag.
+- `held`, `[T, A]`: coordinates held where the finger is up. Inverts one press segment, or none.
+- `path`, `[K * C + 2, 1]`: the first of K knots of the path, the displacements from knot to knot
+  (of a tap they are 0), then press and release time. Inverts one press segment whose path is
+  piecewise linear between K even knots. Every sample decodes to one smooth gesture, and the data
+  fill the diffused space, so that DDIM inversion is well posed.
 """
 
-from __future__ import annotations
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ActionError
-from vj2_ddim_plugin.gestures.representations import (
-    REPRESENTATIONS,
-    held_blocks,
-    normalization_of,
-)
 from vj2_ddim_plugin.gestures.segments import (
     IntArray,
     count_segments,
@@ -30,20 +36,138 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
-    "PATH_TOLERANCE",
-    "decode",
-    "decode_checked",
-    "diffused_bounds",
-    "encode",
-    "is_valid",
-    "outside_bounds",
-    "pressed",
-    "project",
-    "release",
-]
+    "PATH_TOLERANCE", "REPRESENTATIONS", "Normalization", "Representation", "decode",
+    "decode_checked", "diffused_bounds", "encode", "held_blocks", "is_valid", "normalization_of",
+    "outside_bounds", "pressed", "project", "release",
+]  # fmt: skip
 
 PATH_TOLERANCE = 1e-4
 """How far, as a share of the bounds, a valid path may leave its knots."""
+
+Sure = NDArray[np.bool_]  # `[n]`, whether a block is surely a valid gesture; False is unknown
+
+
+class Representation:
+    """An invertible map between blocks `[n, T, A]` and what is diffused of them; this one is `raw`.
+
+    Another one is added here and in `vj2_ddim_plugin.spec`, which knows the shapes.
+    """
+
+    def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest value of a diffused block, each broadcastable to its shape."""
+        return spec.low_array, spec.high_array
+
+    def scale(self, spec: ActionSpec) -> FloatArray:
+        """What is one unit of the sampler, in the planner's units, broadcastable likewise."""
+        return (spec.high_array - spec.low_array) / 2
+
+    def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
+        """`[n, T, A]` actions to `[n, rows, channels]`."""
+        return blocks
+
+    def decode(self, diffused: FloatArray, spec: ActionSpec) -> tuple[FloatArray, Sure]:
+        """The inverse of `encode` on valid gestures, and which of them surely are valid."""
+        return diffused, np.zeros(len(diffused), bool)
+
+
+def held_blocks(blocks: FloatArray, spec: ActionSpec) -> FloatArray:
+    """Blocks `[n, T, A]` whose coordinates keep their first pressed value before the press.
+
+    After it they keep their last one; where nothing is pressed, they stay as they are.
+    """
+    start, stop = longest_segment(pressed(blocks, spec))
+    steps = np.arange(spec.action_block)
+    source = np.clip(steps, start[:, None], np.maximum(stop - 1, start)[:, None])
+    source = np.where((stop > start)[:, None], source, steps)
+    held = np.take_along_axis(blocks, source[:, :, None], axis=1)
+    held[..., spec.press_index] = blocks[..., spec.press_index]
+    return held
+
+
+class _Held(Representation):
+    """Decoding makes the press binary again, and zeroes coordinates where the finger is up."""
+
+    def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
+        return held_blocks(blocks, spec)
+
+    def decode(self, diffused: FloatArray, spec: ActionSpec) -> tuple[FloatArray, Sure]:
+        return release(diffused, spec), np.zeros(len(diffused), bool)
+
+
+class _Path(Representation):
+    """`x0, y0, dx1, dy1, ..., press time, release time`, the times as shares of the block.
+
+    One unit of the sampler is half of a coordinate's range, or half a block.
+    """
+
+    def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
+        axes = spec.coordinate_indices
+        low, high = spec.low_array[axes], spec.high_array[axes]
+        span = np.tile(high - low, spec.required_path_knots - 1)
+        rows = np.concatenate([low, -span, [0.0, 0.0]]), np.concatenate([high, span, [1.0, 1.0]])
+        return rows[0][:, None], rows[1][:, None]
+
+    def scale(self, spec: ActionSpec) -> FloatArray:
+        half = (spec.high_array - spec.low_array)[spec.coordinate_indices] / 2
+        return np.concatenate([np.tile(half, spec.required_path_knots), [0.5, 0.5]])[:, None]
+
+    def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
+        down = pressed(blocks, spec)
+        counts = count_segments(down)
+        if len(bad := np.flatnonzero(counts != 1)):
+            raise ActionError(
+                f"representation 'path' needs exactly one press segment a block; block {bad[0]} "
+                f"has {counts[bad[0]]} ({len(bad)} of {len(counts)} blocks differ). Use "
+                f"representation 'raw' or 'held', or drop these blocks"
+            )
+        start, stop = longest_segment(down)
+        coordinates = blocks[..., spec.coordinate_indices]
+        knots = fit_knots(coordinates, start, stop, spec.required_path_knots)
+        steps = np.diff(knots, axis=1, prepend=0.0).reshape(len(blocks), -1)
+        times = np.stack([start, stop], axis=1) / spec.action_block
+        return np.concatenate([steps, times], axis=1)[..., None]
+
+    def decode(self, diffused: FloatArray, spec: ActionSpec) -> tuple[FloatArray, Sure]:
+        # the times are rounded, the press at least one step long; valid: a valid length, and knots
+        # in bounds, between which the lines are in bounds too
+        flat, length = diffused[..., 0], spec.action_block
+        start = np.clip(np.rint(flat[:, -2] * length), 0, length - 1).astype(np.int64)
+        stop = np.clip(np.rint(flat[:, -1] * length), start + 1, length).astype(np.int64)
+        steps = flat[:, :-2].reshape(len(flat), spec.required_path_knots, -1)
+        knots = np.cumsum(steps, axis=1)
+        blocks = np.zeros((len(diffused), length, spec.num_channels), diffused.dtype)
+        blocks[..., spec.coordinate_indices] = interpolate_knots(knots, start, stop, length)
+        clock = np.arange(length)
+        blocks[..., spec.press_index] = (clock >= start[:, None]) & (clock < stop[:, None])
+        axes = spec.coordinate_indices
+        inside = (knots >= spec.low_array[axes]) & (knots <= spec.high_array[axes])
+        fits = (stop - start >= spec.min_press_steps) & (stop - start <= spec.longest_press)
+        return blocks, np.asarray(inside.all(axis=(1, 2)) & fits)
+
+
+REPRESENTATIONS = {"raw": Representation(), "held": _Held(), "path": _Path()}
+
+
+class Normalization(NamedTuple):
+    """From the planner's units to the sampler's, in which what is diffused is about 1 around 0."""
+
+    centre: FloatArray  # what becomes 0, in the planner's units, broadcastable to `[M, C]`
+    scale: FloatArray  # what becomes 1
+    bounds: tuple[FloatArray, FloatArray]  # lowest and highest valid value, in the sampler's
+
+
+@lru_cache(maxsize=64)
+def normalization_of(spec: ActionSpec) -> Normalization:
+    """That of a spec; one that is not `normalized` stays in the planner's units."""
+    representation = REPRESENTATIONS[spec.representation]
+    low, high = representation.bounds(spec)
+    scale = representation.scale(spec)
+    if low.ndim > 1:  # one value a row: the same in every block
+        low, high, scale = (np.tile(part, (spec.horizon, 1)) for part in (low, high, scale))
+    if not spec.normalized:
+        return Normalization(np.zeros_like(scale), np.ones_like(scale), (low, high))
+    reach = (high - low) / 2 / scale
+    return Normalization((low + high) / 2, scale, (-reach, reach))
 
 
 def diffused_bounds(spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
@@ -54,15 +178,8 @@ def diffused_bounds(spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
 def encode(actions: FloatArray, spec: ActionSpec) -> FloatArray:
     """Actions `[..., L, A]` in the planner's units to the diffused array `[..., M, C]`.
 
-    Args:
-        actions: Gestures.
-        spec: Says the representation and the normalization.
-
-    Returns:
-        `[..., M, C]` of the actions' dtype, in the sampler's units.
-
-    Raises:
-        ActionError: The representation cannot hold these gestures.
+    It is of the actions' dtype, in the sampler's units. `ActionError` where the representation
+    cannot hold these gestures.
     """
     blocks, lead = _blocks(actions, spec)
     units = normalization_of(spec)
@@ -103,14 +220,8 @@ def outside_bounds(
     A value may exceed a bound by `BOUND_TOLERANCE` times the channel's larger bound. NaN does not
     leave them: whether numbers are finite is another question.
 
-    Args:
-        actions: In the planner's units.
-        spec: The bounds, and which channel says whether the finger is down.
-        released_is_zero: Whether 0 is the only value beyond the bounds that a finger may have while
-            it is up; by default any is, because nothing is done with it.
-
-    Returns:
-        `[..., A]`.
+    Where the finger is up any value may leave them, because nothing is done with it; or, with
+    `released_is_zero`, only 0 may.
     """
     slack = spec.bound_slack
     outside = (actions < spec.low_array - slack) | (actions > spec.high_array + slack)

@@ -4,8 +4,6 @@ A *press segment* is a run of steps with the finger down. Every function but the
 *block* a row (`[n, T, ...]`) and is vectorised over rows.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 
@@ -16,13 +14,8 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
-    "count_segments",
-    "fit_knots",
-    "interpolate_knots",
-    "longest_segment",
-    "pressed",
-    "release",
-]
+    "count_segments", "fit_knots", "interpolate_knots", "longest_segment", "pressed", "release",
+]  # fmt: skip
 
 IntArray = NDArray[np.integer[Any]]
 

@@ -5,8 +5,6 @@ starts, so it is taken only by name. The GPU options follow ONNX Runtime's docum
 not measured on a GPU.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,15 +80,12 @@ class SessionSettings(Settings):
             return [PROVIDERS["cpu"]]
         limit, options = self.memory_limit_bytes, dict(self.provider_options or {})
         cuda: dict[str, Any] = {"use_tf32": str(int(self.allow_tf32))}
-        if limit is not None:
-            cuda["gpu_mem_limit"] = str(limit)
-        if name == "cuda":
-            if self.cuda_graph:
-                cuda["enable_cuda_graph"] = "1"
-            return [(PROVIDERS["cuda"], {**cuda, **options}), PROVIDERS["cpu"]]
         tensorrt: dict[str, Any] = {"trt_cuda_graph_enable": "1"} if self.cuda_graph else {}
         if limit is not None:
-            tensorrt["trt_max_workspace_size"] = str(limit)
+            cuda["gpu_mem_limit"] = tensorrt["trt_max_workspace_size"] = str(limit)
+        if name == "cuda":
+            graph = {"enable_cuda_graph": "1"} if self.cuda_graph else {}
+            return [(PROVIDERS["cuda"], {**cuda, **graph, **options}), PROVIDERS["cpu"]]
         if self.device_id:
             cuda["device_id"] = str(self.device_id)  # it runs what TensorRT leaves
         return [

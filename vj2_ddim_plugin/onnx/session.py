@@ -1,11 +1,8 @@
 """One graph on the provider that really runs.
 
-ONNX Runtime lists CUDA as available on machines without a GPU, says so in several lines on the
-terminal and falls back to the CPU in silence. So the driver is asked before and the session
-afterwards; a provider asked for by name and not running is an error. On a GPU, inputs and outputs
-stay at fixed addresses (IOBinding): nothing is allocated while it runs, an input that did not
-change is copied once, and a CUDA graph, which replays recorded addresses, is possible. The GPU code
-was tested as far as a CPU allows, and not measured.
+ONNX Runtime lists CUDA as available on machines without a GPU and falls back to the CPU in silence.
+So the driver is asked before and the session afterwards; a provider asked for by name and not
+running is an error. The GPU code was tested as far as a CPU allows, and not measured.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import AbstractContextManager, redirect_stdout
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -28,9 +25,10 @@ from numpy.typing import NDArray
 from vj2_ddim_plugin.errors import BundleError, ProviderError
 from vj2_ddim_plugin.onnx import PROVIDERS, SessionSettings
 
-__all__ = ["BoundRuns", "OnnxGraph", "available_providers", "why_not"]
+__all__ = ["BoundRuns", "Feeds", "IndependentRows", "OnnxGraph", "available_providers", "why_not"]
 
 Array = NDArray[Any]
+Feeds = dict[str, Array]
 
 DTYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 LIBRARIES = Path(onnxruntime.__file__).parent / "capi"
@@ -38,6 +36,8 @@ DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_DEVICE = 100
 MAX_SHAPES = 8
 NO_GRAPH = -1
+BLOCK_ROWS = 64
+MULTIPLES = (1, 2, 4, 8)
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def _driver_problem() -> str:
 
 
 def _library_problem(provider: str) -> str:
-    """The library that the provider's own library needs and that is not there."""
+    """What keeps the provider's own library from loading."""
     for library in sorted(LIBRARIES.glob(f"libonnxruntime_providers_{provider}.so*")):
         try:
             _load_dependencies(str(library))
@@ -100,7 +100,6 @@ def _library_problem(provider: str) -> str:
 def _load_dependencies(library: str) -> None:
     """Raise `OSError` naming the first dependency that is missing.
 
-    ONNX Runtime finds what NVIDIA's wheels brought, but says on the terminal what it does not find.
     The provider's library finds its host through a symbol of ONNX Runtime's. It must not be
     initialised before that host exists, and is not: until ONNX Runtime itself has loaded it, the
     symbol is undefined, so that loading stops there, after all dependencies were found.
@@ -115,18 +114,15 @@ def _load_dependencies(library: str) -> None:
             raise
 
 
-class OnnxGraph:
+class OnnxGraph(AbstractContextManager["OnnxGraph"]):
     """One ONNX graph, ready to run; a context manager that closes it.
 
     Threads may share it. It can be pickled into another process, with the graph inside, and goes on
     working after a fork, where the session is made anew (a forked process that used CUDA before
     cannot: spawn it). Nothing is printed.
 
-    Args:
-        source: The `.onnx` file, or its bytes. Weights beside it are refused, since only this file
-            was hashed.
-        settings: How to run it, or the name of a provider.
-        constant: Inputs whose arrays are never changed in place, see `BoundRuns`.
+    `source` is the `.onnx` file, or its bytes; weights beside it are refused, since only this file
+    was hashed. `settings` may be the name of a provider; for `constant` see `BoundRuns`.
 
     Raises:
         BundleError: ONNX Runtime cannot load the file.
@@ -140,9 +136,7 @@ class OnnxGraph:
         settings: SessionSettings | str = "auto",
         constant: Sequence[str] = (),
     ) -> None:
-        self.settings = (
-            settings if isinstance(settings, SessionSettings) else SessionSettings(settings)
-        )
+        self.settings = SessionSettings(settings) if isinstance(settings, str) else settings
         if isinstance(source, bytes):
             self._name, self._graph = "a graph in memory", source
         else:
@@ -152,11 +146,7 @@ class OnnxGraph:
         self._open()
 
     def run(self, feeds: dict[str, Array]) -> list[Array]:
-        """Run once: arrays by input name in, arrays in output order out.
-
-        Raises:
-            ProviderError: The run failed, whatever ONNX Runtime's reason; or the graph was closed.
-        """
+        """Run once: arrays by input name in, arrays in output order out; or a `ProviderError`."""
         run = self._run if self._forks == _Process.forks else None  # read in this order
         if run is None:
             run = self._reopen()
@@ -174,11 +164,7 @@ class OnnxGraph:
             self._abandon_if_forked()
             self._closed, self._run = True, None
 
-    def __enter__(self) -> OnnxGraph:
-        """The graph itself."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
 
@@ -259,8 +245,7 @@ class OnnxGraph:
         options.log_severity_level = 4
         # Spinning threads of two runtimes on few cores slow each other down many times over.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self.settings.num_threads is not None:
-            options.intra_op_num_threads = self.settings.num_threads
+        options.intra_op_num_threads = self.settings.num_threads or 0  # 0 is its own choice
         requested = self.settings.requested(provider)
         return onnxruntime.InferenceSession(  # its own way to fall back prints
             self._graph, options, providers=requested, enable_fallback=0
@@ -285,10 +270,11 @@ class _Bound(NamedTuple):
 
 
 class BoundRuns:
-    """A session whose buffers are allocated once for each combination of input shapes.
+    """A session whose buffers are allocated once for each combination of input shapes (IOBinding).
 
-    One run at a time: the buffers are shared, and CUDA graphs must not be replayed concurrently.
-    Inputs that are `constant` are never changed in place: another array is needed for another copy.
+    A CUDA graph, which replays recorded addresses, is then possible. One run at a time, because the
+    buffers are shared. Inputs that are `constant` are never changed in place, and copied once:
+    another array is needed for another copy.
     """
 
     def __init__(
@@ -336,3 +322,79 @@ class BoundRuns:
         bound = _Bound(binding, inputs, outputs, {}, self._run_options(self._graphs_recorded))
         self._bound[key] = bound
         return bound
+
+
+class IndependentRows:
+    """A graph whose rows do not depend on the rows beside them, to the last bit.
+
+    ONNX Runtime's CPU kernels round differently at the edges of their work: a single row, what is
+    left over after whole vectors of elements, the end of each thread's share. A batch filled up to
+    a multiple of few rows, and cut into blocks too small to be shared, has no such edges. How few,
+    depends on graph and processor, so it is found out once. GPU kernels are chosen by the batch's
+    size in ways that no filling up cures: there rows agree to rounding only.
+    """
+
+    def __init__(
+        self, graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int
+    ) -> None:
+        self.graph, self.multiple = graph, 0  # 0: batches as they are
+        self._last: dict[str, tuple[Array, Array]] = {}
+        if graph.provider == PROVIDERS["cpu"]:
+            self.multiple = self._safe_multiple(shapes, num_timesteps)
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        """Arrays `[B, ...]` by input name in, arrays `[B, ...]` in output order out."""
+        rows = len(next(iter(feeds.values())))
+        if not self.multiple:
+            return self.graph.run(feeds)
+        if rows <= BLOCK_ROWS:
+            return self._block(feeds, rows)
+        starts = range(0, rows, BLOCK_ROWS)
+        blocks = [
+            self._block({name: array[start:stop] for name, array in feeds.items()}, stop - start)
+            for start, stop in zip(starts, [*starts[1:], rows], strict=True)
+        ]
+        return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+
+    def _block(self, feeds: Feeds, rows: int) -> list[Array]:
+        spare = -rows % self.multiple
+        if not spare:
+            return self.graph.run(feeds)
+        filled = {name: self._filled(name, array, rows, spare) for name, array in feeds.items()}
+        return [output[:rows] for output in self.graph.run(filled)]
+
+    def _filled(self, name: str, array: Array, rows: int, spare: int) -> Array:
+        """The array with its last row repeated; one that is constant is filled up once."""
+        given, filled = self._last.get(name, (None, array))
+        if given is not array:
+            filled = array.take(_index(rows, spare), axis=0)
+            if name in self.graph.constant:
+                self._last[name] = array, filled
+        return filled
+
+    def _safe_multiple(self, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int) -> int:
+        """The smallest batch whose rows come out as they do in a whole block."""
+        rng = np.random.default_rng(0)
+        feeds: Feeds = {
+            name: rng.integers(num_timesteps, size=BLOCK_ROWS)
+            if name == "timestep"
+            else rng.standard_normal((BLOCK_ROWS, *shape), np.float32)
+            for name, shape in shapes.items()
+        }
+        whole = self.graph.run(feeds)
+
+        def agrees(part: slice) -> bool:
+            alone = self.graph.run({name: array[part] for name, array in feeds.items()})
+            both = zip(alone, whole, strict=True)
+            return all(found.tobytes() == rows[part].tobytes() for found, rows in both)
+
+        for multiple in MULTIPLES:
+            if all(agrees(slice(at, at + multiple)) for at in range(0, BLOCK_ROWS, multiple)):
+                return multiple
+        return 2 * MULTIPLES[-1]
+
+
+@lru_cache(maxsize=256)
+def _index(rows: int, spare: int) -> NDArray[np.intp]:
+    """Rows of a batch, and the last one again."""
+    return np.minimum(np.arange(rows + spare), rows - 1)

@@ -1,7 +1,5 @@
 """One planning call: how it searches, candidates and their ranking, deadlines and failures."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 

@@ -1,7 +1,5 @@
 """Checks at the planner's seam: hosts pass NaN, wrong shapes and wrong widths without a word."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 
@@ -14,25 +12,15 @@ from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = [
-    "checked_actions",
-    "checked_batch",
-    "checked_context",
-    "checked_cost",
-    "checked_deadline",
-    "checked_output",
-    "checked_seed",
-    "cost_of",
-    "outside_bounds",
-    "padded_warm_start",
+    "checked_actions", "checked_batch", "checked_context", "checked_cost", "checked_deadline",
+    "checked_output", "checked_seed", "cost_of", "outside_bounds", "padded_warm_start",
     "require_finite_cost",
-]
+]  # fmt: skip
 
 
 def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[str, FloatArray]:
     """The context arrays that the model needs, as float32, checked."""
-    missing = set(condition.inputs) - set(problem.context)
-    unknown = set(problem.context) - set(condition.inputs)
-    if missing or unknown:
+    if set(condition.inputs) != set(problem.context):
         raise ContextError(
             f"context has {sorted(problem.context)}, this model needs {sorted(condition.inputs)}"
         )
@@ -44,8 +32,7 @@ def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[
                 f"context {name!r} has shape {array.shape}; expected [B, "
                 f"{', '.join(map(str, shape))}]"
             )
-        if not np.isfinite(array).all():
-            bad = int(np.sum(~np.isfinite(array)))
+        if bad := int(np.sum(~np.isfinite(array))):
             raise ContextError(
                 f"context {name!r} has {bad} values that are NaN or infinite; a plan from it would "
                 f"be meaningless. Check the encoder"
@@ -140,10 +127,9 @@ def checked_cost(cost: CostFn, candidates: FloatArray) -> FloatArray:
 
 def require_finite_cost(best: FloatArray) -> None:
     """Raise `CostError` where the best cost of a problem, `[B]`, is not finite."""
-    hopeless = np.flatnonzero(~np.isfinite(best))
-    if len(hopeless):
+    for row in np.flatnonzero(~np.isfinite(best)):
         raise CostError(
-            f"cost is NaN or infinite for every candidate of problem {hopeless[0]}; nothing can be "
+            f"cost is NaN or infinite for every candidate of problem {row}; nothing can be "
             f"ranked. Check the world model"
         )
 

@@ -72,8 +72,8 @@ class Pace:
     def expected(self, name: str, rows: int) -> float:
         """Seconds that `rows` rows should take; 0 for an operation never seen.
 
-        Between two numbers of rows that were seen it is interpolated, outside of them in proportion
-        to the nearest: too much for more rows, too little for fewer, which are soon measured.
+        Interpolated between two numbers of rows that were seen, in proportion to the nearest
+        outside of them: too much for more rows, too little for fewer, which are soon measured.
         """
         with self._lock:
             seen = self._seen[name]
@@ -82,10 +82,10 @@ class Pace:
             if not seen:
                 return 0.0
             known = sorted(seen)
-            place = bisect_left(known, rows)
-            if place in (0, len(known)):
-                nearest = known[min(place, len(known) - 1)]
+            if not known[0] < rows < known[-1]:
+                nearest = known[0] if rows < known[0] else known[-1]
                 return seen[nearest].expected * rows / nearest
+            place = bisect_left(known, rows)
             low, high = known[place - 1], known[place]
             share = (rows - low) / (high - low)
             return (1.0 - share) * seen[low].expected + share * seen[high].expected

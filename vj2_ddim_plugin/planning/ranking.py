@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,11 +23,11 @@ __all__ = ["Candidates", "Pool", "Ranking", "predicted_cost"]
 
 
 class Candidates(NamedTuple):
-    """Actions `[B, K, L, A]`, how far each was moved, and whether it keeps the constraints."""
+    """Candidates of B problems, K each."""
 
-    actions: FloatArray
-    moved: FloatArray
-    kept: NDArray[np.bool_]
+    actions: FloatArray  # `[B, K, L, A]`
+    moved: FloatArray  # `[B, K]`, how far projection and constraints moved each
+    kept: NDArray[np.bool_]  # `[B, K]`, whether it keeps the constraints; else never the plan
 
     @classmethod
     def changed(
@@ -40,16 +41,14 @@ class Candidates(NamedTuple):
     def taken(self, columns: NDArray[np.intp]) -> Candidates:
         """Only those of `[B, n]`, in this order."""
         rows = np.arange(len(columns))[:, None]
-        return Candidates(
-            self.actions[rows, columns], self.moved[rows, columns], self.kept[rows, columns]
-        )
+        return Candidates._make(part[rows, columns] for part in self)
 
 
 class Pool:
     """Candidates `[B, K', L, A]`, of which the first are ranked."""
 
     def __init__(self, warm_start: Candidates) -> None:
-        self._all = warm_start  # none or one a problem
+        self.all = warm_start  # none or one a problem
         self._num_given = int(warm_start.actions.shape[1])
         # `[B, ranked]`, infinite where one may not be the plan
         self.cost: FloatArray = np.zeros((len(warm_start.actions), 0))
@@ -59,17 +58,12 @@ class Pool:
     @property
     def actions(self) -> FloatArray:
         """`[B, K', L, A]`."""
-        return self._all.actions
-
-    @property
-    def moved(self) -> FloatArray:
-        """`[B, K']`, how far projection and constraints moved each."""
-        return self._all.moved
+        return self.all.actions
 
     @property
     def kept(self) -> NDArray[np.bool_]:
-        """`[B, K']`, whether it keeps the constraints; one that does not is never the plan."""
-        return self._all.kept
+        """`[B, K']`."""
+        return self.all.kept
 
     @property
     def num_ranked(self) -> int:
@@ -85,8 +79,8 @@ class Pool:
         """Append K more candidates a problem, those that keep the constraints first."""
         if not candidates.kept.all():
             candidates = candidates.taken(np.argsort(~candidates.kept, axis=1, kind="stable"))
-        both = zip(self._all, candidates, strict=True)
-        self._all = Candidates(*(np.concatenate(pair, axis=1) for pair in both))
+        both = zip(self.all, candidates, strict=True)
+        self.all = Candidates(*(np.concatenate(pair, axis=1) for pair in both))
 
     def rank(self, cost: FloatArray) -> None:
         """Append the cost `[B, n]` of the next n candidates."""
@@ -97,7 +91,7 @@ class Pool:
         """Forget all but the cheapest `count` candidates a problem, and those without a cost."""
         order = np.argsort(self.cost, axis=1, kind="stable")[:, :count]
         self.cost = np.take_along_axis(self.cost, order, axis=1)
-        self._all = self._all.taken(order)
+        self.all = self.all.taken(order)
 
     @property
     def first_in_question(self) -> int:
@@ -116,7 +110,7 @@ class Pool:
             allowed = np.where(self.kept[:, first:], predicted, np.inf)
             order = first + np.argsort(allowed, axis=1, kind="stable")
         known = np.broadcast_to(np.arange(first), (len(order), first))
-        self._all = self._all.taken(np.concatenate([known, order[:, :count]], axis=1))
+        self.all = self.all.taken(np.concatenate([known, order[:, :count]], axis=1))
 
     def best_cost(self) -> FloatArray:
         """`[B]`, the lowest cost so far."""
@@ -125,7 +119,7 @@ class Pool:
     def elites(self, count: int) -> FloatArray:
         """The best quarter, `[B, count, L, A]`, each repeated as often as needed."""
         order = np.argsort(self.cost, axis=1, kind="stable")[:, : max(1, count // 4)]
-        return self._all.taken(order[:, np.arange(count) % order.shape[1]]).actions
+        return self.all.taken(order[:, np.arange(count) % order.shape[1]]).actions
 
     def has_plans(self) -> bool:
         """Whether every problem has a candidate that may be its plan."""
@@ -193,11 +187,6 @@ class Ranking:
 
     Where the problem has no cost, the ranker's prediction stands in for it: it chooses the plan,
     but is never reported as the plan's cost.
-
-    Attributes:
-        history: The best cost `[B]` after each round; empty without a cost.
-        num_cost_evaluations: Candidates whose cost was asked for, over all problems.
-        seconds: By phase: `cost`, and `rank` where there is a ranker.
     """
 
     def __init__(
@@ -212,7 +201,7 @@ class Ranking:
         self._cost, self._pool, self._clock = cost, pool, clock
         self._batch, self._num_ranked = len(pool.actions), settings.num_ranked
         self._predict: Callable[[FloatArray], FloatArray] | None = None
-        self.history: list[FloatArray] = []
+        self.history: list[FloatArray] = []  # the best cost `[B]` after each round
         self.num_cost_evaluations, self.seconds = 0, {"cost": 0.0}
         ranker, spec = ranker_of(model), model.action_spec
         if self._num_ranked is not None and ranker is not None and condition is not None:
@@ -268,23 +257,18 @@ class Ranking:
             moved = np.concatenate(worst, axis=1)
             pool.worst = np.maximum(pool.cost[:, : moved.shape[1]], moved)
 
-    def choice(self) -> NDArray[np.intp]:
-        """`[B]`, the plan of each problem, see `Pool.choice`."""
-        return self._pool.choice(ranking=self._cost is not None or self._pool.num_ranked > 0)
-
-    def cost_of_choice(self, choice: NDArray[np.intp]) -> FloatArray:
-        """`[B]`, the planner's cost of the chosen candidates; NaN where it was not asked."""
+    def choice(self) -> tuple[NDArray[np.intp], FloatArray]:
+        """`[B]`, the plan of each problem, see `Pool.choice`, and `[B]`, its own cost."""
+        best = self._pool.choice(ranking=self._cost is not None or self._pool.num_ranked > 0)
         if self._cost is None:
-            return np.full(self._batch, np.nan)
-        return self._pool.cost_of_choice(choice)
+            return best, np.full(self._batch, np.nan)
+        return best, self._pool.cost_of_choice(best)
 
     def _pick(self) -> None:
         """Leave only those to the cost that the ranker picks; the first, if it has no time."""
-        first = self._pool.first_in_question
-        if self._predict is None or self._num_ranked is None:
-            return
-        if self._pool.actions.shape[1] - first > self._num_ranked:
-            self._pool.keep_promising(self._predicted(first), self._num_ranked)
+        first, num = self._pool.first_in_question, self._num_ranked
+        if self._predict and num is not None and self._pool.actions.shape[1] - first > num:
+            self._pool.keep_promising(self._predicted(first), num)
 
     def _predicted(self, first: int) -> FloatArray | None:
         """The predicted cost `[B, n]` of the candidates from `first` on, if there is time."""
@@ -308,7 +292,7 @@ class Ranking:
         """The cost `[B, n]` of actions `[B, n, L, A]`, counted and timed."""
         asked = actions.shape[0] * actions.shape[1]
         self.num_cost_evaluations += asked
-        return self._timed("cost", asked, lambda candidates: cost_of(cost, candidates), actions)
+        return self._timed("cost", asked, partial(cost_of, cost), actions)
 
     def _timed(
         self, phase: str, rows: int, function: Callable[[FloatArray], FloatArray], given: FloatArray

@@ -1,36 +1,18 @@
 """One planning call: draw candidates, rank them, refine the best, and keep the accounts."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 import numpy as np
 
+from vj2_ddim_plugin import ddim
 from vj2_ddim_plugin.constraints import Rules
-from vj2_ddim_plugin.ddim import (
-    Denoiser,
-    Step,
-    add_noise,
-    classifier_free_guidance,
-    clip_to,
-    ddim_steps,
-    inpainting_steps,
-)
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.gestures import decode_checked, diffused_bounds, encode, pressed, project
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.model import SamplerModel
-from vj2_ddim_plugin.planning import SearchSettings
-from vj2_ddim_plugin.planning.checks import (
-    checked_batch,
-    checked_context,
-    checked_deadline,
-    checked_output,
-    checked_seed,
-    padded_warm_start,
-)
+from vj2_ddim_plugin.planning import SearchSettings, checks
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.planning.ranking import Candidates, Pool, Ranking
 from vj2_ddim_plugin.schedule import TimestepPairs
@@ -48,24 +30,24 @@ class CandidateSearch:
     def __init__(
         self, model: SamplerModel, settings: SearchSettings, problem: PlanningProblem, pace: Pace
     ) -> None:
-        self._clock = Deadline(checked_deadline(problem), pace)
+        self._clock = Deadline(checks.checked_deadline(problem), pace)
         self._model, self._settings, self._problem = model, settings, problem
         self._spec = model.action_spec
-        self._rng = np.random.default_rng(checked_seed(problem, settings.seed))
+        self._rng = np.random.default_rng(checks.checked_seed(problem, settings.seed))
         self._seconds = dict.fromkeys(("condition", "denoise", "project"), 0.0)
         self._denoiser_evaluations = 0
         if settings.num_refinements is None and not self._clock.is_set:
             raise ContextError("num_refinements None needs a deadline_s to refine until; set one")
-        context = checked_context(problem, model.condition)
-        self._batch = checked_batch(problem, context)
+        context = checks.checked_context(problem, model.condition)
+        self._batch = checks.checked_batch(problem, context)
         self._rules = Rules(problem, self._spec, self._batch, project=settings.project)
         self._operations = (
             "inpaint" if self._rules.part_is_known else "denoise",
             "constrain" if self._rules.active else "project",
         )
         low, high = diffused_bounds(self._spec)
-        self._clip = clip_to((low.astype(np.float32), high.astype(np.float32)))
-        warm_start = padded_warm_start(problem.init_action, self._spec, self._batch)
+        self._clip = ddim.clip_to((low.astype(np.float32), high.astype(np.float32)))
+        warm_start = checks.padded_warm_start(problem.init_action, self._spec, self._batch)
         self._warm_start = self._rules.enforce(warm_start)
         kept = self._rules.kept(self._warm_start)
         self._pool = Pool(Candidates.changed(warm_start, self._warm_start, kept))
@@ -76,9 +58,8 @@ class CandidateSearch:
     def run(self) -> PlanResult:
         """Sample, refine as often as asked and possible, and choose."""
         self._sample()
-        limit = self._settings.num_refinements
-        rounds = 0
-        while self._ranking.exists and (limit is None or rounds < limit) and self._refine():
+        limit, rounds = self._settings.num_refinements, 0
+        while self._ranking.exists and rounds != limit and self._refine():
             rounds += 1
         if self._settings.num_robust:
             self._ranking.check_robustness(self._copies, self._settings.num_robust)
@@ -96,8 +77,7 @@ class CandidateSearch:
             ranked=self._problem.cost is not None,
             num_ranked=settings.num_ranked,
         )
-        share = settings.warm_start_share if self._warm_start.shape[1] else 0.0
-        near = int(share * self._count)
+        near = int(settings.warm_start_share * self._count) if self._warm_start.shape[1] else 0
         pairs = settings.pairs(self._model.schedule, self._steps)
         temperature = np.float32(settings.temperature)
         self._denoise_into_pool(temperature * self._draw(self._count - near), pairs)
@@ -128,18 +108,19 @@ class CandidateSearch:
 
     def _result(self) -> PlanResult:
         """The best of the pool, one a row."""
-        rows, ranking = np.arange(self._batch), self._ranking
-        best, seconds = ranking.choice(), {**self._seconds, **ranking.seconds}
+        ranking = self._ranking
+        (best, cost), seconds = ranking.choice(), {**self._seconds, **ranking.seconds}
+        chosen = self._pool.all.taken(best[:, None])
         return PlanResult(
-            actions=np.ascontiguousarray(self._pool.actions[rows, best]),
-            cost=ranking.cost_of_choice(best),
+            actions=np.ascontiguousarray(chosen.actions[:, 0]),
+            cost=cost,
             history=np.array(ranking.history).reshape(-1, self._batch),
             num_cost_evaluations=ranking.num_cost_evaluations,
             num_denoiser_evaluations=self._denoiser_evaluations,
             wall_time_s={**seconds, "total": time.perf_counter() - self._clock.started},
             provider=self._model.provider,
             stopped_because="deadline" if self._clock.mattered else "finished",
-            projection_distance=self._pool.moved[rows, best],
+            projection_distance=chosen.moved[:, 0],
         )
 
     def _timed(self, phase: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -158,7 +139,7 @@ class CandidateSearch:
         schedule, settings = self._model.schedule, self._settings
         original = encode(project(actions, self._spec), self._spec)
         noise = self._draw(actions.shape[1])
-        noisy = add_noise(original, noise, settings.middle(schedule), schedule)
+        noisy = ddim.add_noise(original, noise, settings.middle(schedule), schedule)
         self._denoise_into_pool(noisy, settings.middle_pairs(schedule, self._steps))
 
     def _denoise_into_pool(self, noisy: FloatArray, pairs: TimestepPairs) -> None:
@@ -176,14 +157,16 @@ class CandidateSearch:
         self._pool.add(self._timed("project", self._to_candidates, diffused))
         self._clock.record(after, rows, time.perf_counter() - begun)
 
-    def _steps_from(self, sample: FloatArray, count: int, pairs: TimestepPairs) -> Iterator[Step]:
+    def _steps_from(
+        self, sample: FloatArray, count: int, pairs: TimestepPairs
+    ) -> Iterator[ddim.Step]:
         """DDIM from a sample; by inpainting where part of the plan is known."""
+        known = self._rules.part_is_known
 
         def with_known_part(original: FloatArray) -> FloatArray:
             return self._timed("project", self._with_known_part, original)
 
-        known = self._rules.part_is_known
-        return (inpainting_steps if known else ddim_steps)(
+        return ddim.ddim_steps(
             self._denoiser(count),
             sample,
             pairs,
@@ -191,27 +174,28 @@ class CandidateSearch:
             eta=self._settings.eta,
             correct=with_known_part if known else self._clip,
             draw_noise=lambda: self._draw(count).reshape(sample.shape),
+            num_resamples=ddim.NUM_RESAMPLES if known else 1,
         )
 
-    def _denoiser(self, count: int) -> Denoiser:
+    def _denoiser(self, count: int) -> ddim.Denoiser:
         """The guided denoiser for `count` candidates a problem, counted and timed."""
 
-        def with_tokens(tokens: FloatArray | None) -> Denoiser:
+        def with_tokens(tokens: FloatArray | None) -> ddim.Denoiser:
             repeated = tokens if tokens is None or count == 1 else np.repeat(tokens, count, axis=0)
 
             def denoiser(sample: FloatArray, timestep: int) -> FloatArray:
-                begun = time.perf_counter()
-                output = self._model.denoise(sample, timestep, repeated)
-                self._seconds["denoise"] += time.perf_counter() - begun
+                output = self._timed("denoise", self._model.denoise, sample, timestep, repeated)
                 self._denoiser_evaluations += len(sample)
-                return checked_output(output, sample)
+                return checks.checked_output(output, sample)
 
             return denoiser
 
         if self._encoded is None:
             return with_tokens(None)
         conditional, unconditional = map(with_tokens, self._encoded)
-        return classifier_free_guidance(conditional, unconditional, self._settings.guidance_scale)
+        return ddim.classifier_free_guidance(
+            conditional, unconditional, self._settings.guidance_scale
+        )
 
     def _with_known_part(self, diffused: FloatArray) -> FloatArray:
         """Predicted x0 `[rows, M, C]` with the part of the plan that is known put into it."""
@@ -242,19 +226,16 @@ class CandidateSearch:
 def moved_copies(actions: FloatArray, spec: ActionSpec, radius: float) -> FloatArray:
     """Every plan moved as a whole along each channel, back and forth, and kept in bounds.
 
-    A learned model is not exact about edges. Of two plans that it likes alike, the one that it
-    still likes when it is moved is the safer: the minimum of the worst cost in a neighbourhood
-    (Bertsimas, Nohadani & Teo 2010, "Robust Optimization for Unconstrained Simulation-Based
-    Problems", eq. 2), with the corners of a cross for the neighbourhood. Where there is a press
-    channel it stays, and only what is pressed is moved.
+    A learned model is not exact about edges: of two plans that it likes alike, the one it still
+    likes when it is moved is the safer. The minimum of the worst cost in a neighbourhood is that of
+    Bertsimas, Nohadani & Teo 2010, "Robust Optimization for Unconstrained Simulation-Based
+    Problems", eq. 2. A press stays, and only what is pressed is moved.
     """
-    names = [name for name in spec.channels if name != spec.press_channel]
+    axes = spec.coordinate_indices
     low, high = spec.low_array, spec.high_array
-    shifts = np.zeros((2 * len(names), spec.num_channels), actions.dtype)
-    for index, name in enumerate(names):
-        channel = spec.channels.index(name)
-        shifts[2 * index : 2 * index + 2, channel] = radius * (high - low)[channel]
-        shifts[2 * index + 1] *= -1.0
+    shifts = np.zeros((2 * len(axes), spec.num_channels), actions.dtype)
+    shifts[np.arange(len(shifts)), np.repeat(axes, 2)] = np.repeat(radius * (high - low)[axes], 2)
+    shifts[1::2] *= -1.0
     copies = actions[..., None, :, :]
     moved = np.clip(copies + shifts[:, None, :], low, high).astype(actions.dtype)
     if spec.press_channel is None:

@@ -15,7 +15,6 @@ FOLDER/
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,46 +28,18 @@ COMMAND = "vj2-ddim benchmark assets build --threads 1 --out OUT"
 """What makes the shipped parts anew."""
 
 
-@dataclass(frozen=True)
 class Assets:
     """Paths in one folder."""
 
-    folder: Path
-
-    @property
-    def world_model(self) -> Path:
-        """The world model's file."""
-        return self.folder / "world_model.pt"
-
-    @property
-    def bundle(self) -> Path:
-        """The exported denoiser's folder."""
-        return self.folder / "bundle"
-
-    @property
-    def regression(self) -> Path:
-        """The amortised regression's file."""
-        return self.folder / "regression.pt"
-
-    @property
-    def gaussian(self) -> Path:
-        """The amortised Gaussian's file."""
-        return self.folder / "gaussian.pt"
-
-    @property
-    def latents(self) -> Path:
-        """The denoiser's data."""
-        return self.folder / "latents"
-
-    @property
-    def denoiser(self) -> Path:
-        """The denoiser's training run."""
-        return self.folder / "denoiser"
-
-    @property
-    def provenance(self) -> Path:
-        """What made them and what they measured."""
-        return self.folder / "provenance.json"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.world_model = folder / "world_model.pt"
+        self.bundle = folder / "bundle"
+        self.regression = folder / "regression.pt"
+        self.gaussian = folder / "gaussian.pt"
+        self.latents = folder / "latents"
+        self.denoiser = folder / "denoiser"
+        self.provenance = folder / "provenance.json"
 
     def complete(self) -> bool:
         """Whether everything a benchmark needs is there."""

@@ -18,8 +18,7 @@ from vj2_ddim_benchmark.assets import COMMAND, Assets, shipped_assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
 from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of
 from vj2_ddim_benchmark.environment import environment
-from vj2_ddim_benchmark.race.folder import RaceFolder
-from vj2_ddim_benchmark.race.gather import silent
+from vj2_ddim_benchmark.race.folder import RaceFolder, silent
 from vj2_ddim_benchmark.world.collect import collect_transitions
 from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.train import train_world_model
@@ -31,7 +30,6 @@ from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.checkpoint import load_checkpoint
-from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.data.trajectories import open_trajectories, write_trajectories_h5
 from vj2_ddim_training.examples import Examples, open_examples
 from vj2_ddim_training.ranker.network import save_ranker
@@ -55,10 +53,7 @@ def build_assets(
     threads: int | None = None,
     world_model: Path | None = None,
 ) -> Assets:
-    """Collect, train, and export whatever is not there yet.
-
-    A world model that is given is trained already. Torch chooses its threads where none are given.
-    """
+    """Collect, train, and export whatever is not there yet; a world model given is trained."""
     told = progress or silent
     assets = Assets(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,12 +66,16 @@ def build_assets(
     if not assets.latents.exists():
         _write_latents(WorldModel.load(world_model), settings, assets.latents, told)
     if not assets.bundle.exists():
-        _train_denoiser(assets, WorldModel.load(world_model), settings, told)
-        ranker = _train_ranker(assets, WorldModel.load(world_model), settings, told)
+        model = WorldModel.load(world_model)
+        _train_denoiser(assets, model, settings, told)
+        ranker = _train_ranker(assets, model, settings, told)
         export_bundle(assets.denoiser / "best.pt", assets.bundle, ranker=ranker)
     if settings.amortised is not None:
         amortised = replace(settings.amortised, num_threads=threads)
-        _train_amortised(assets, settings, amortised, told)
+        for kind, path in (("regression", assets.regression), ("gaussian", assets.gaussian)):
+            if not path.exists():
+                examples = _examples(assets, settings)
+                train_amortised(kind, examples, settings.model, amortised, path, told)
     if assets.complete() and not assets.provenance.exists():
         _write_provenance(assets, asked)
     return assets
@@ -100,24 +99,19 @@ def build_variant(
 def collect_latents(
     world_model: WorldModel, settings: AssetSettings, split: str, progress: Progress | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """The denoiser's data of `train` or `validation`: latents `[n, T, N, D]`, actions.
-
-    Actions are `[n, T-1, 250, 3]`; the encoder of the world model makes the latents.
-    """
+    """Latents `[n, T, N, D]` and actions `[n, T-1, 250, 3]` of `train` or `validation`."""
     config, collected = world_model.config, 0
-    counts = {
-        "train": settings.num_trajectories,
-        "validation": settings.num_validation_trajectories,
-    }
+    counts = (settings.num_trajectories, settings.num_validation_trajectories)
+    num = dict(zip(("train", "validation"), counts, strict=True))[split]
 
     def told(added: int) -> None:
         nonlocal collected
         collected += added
         if progress is not None:
-            progress("collect for the denoiser", collected, counts[split] * config.horizon)
+            progress("collect for the denoiser", collected, num * config.horizon)
 
     transitions = collect_transitions(
-        counts[split],
+        num,
         horizon=config.horizon,
         split=split,
         seed=settings.seed,
@@ -159,9 +153,6 @@ def _train_denoiser(
     assets: Assets, world_model: WorldModel, settings: AssetSettings, progress: Progress
 ) -> None:
     """Train the denoiser, or go on where an earlier run stopped; success chooses `best.pt`."""
-    schedule = NoiseSchedule(
-        beta_schedule="cosine", prediction_type="v_prediction", timestep_spacing="trailing"
-    )
     train_run(
         RunSettings(
             data_dir=assets.latents,
@@ -169,7 +160,7 @@ def _train_denoiser(
             save_dir=assets.denoiser,
             model=settings.model,
             training=settings.training,
-            schedule=schedule,
+            schedule=NoiseSchedule(),
             representation=settings.representation,
             resume=(assets.denoiser / "checkpoint.pt").exists(),
         ),
@@ -192,16 +183,6 @@ def _train_ranker(
     return path
 
 
-def _train_amortised(
-    assets: Assets, settings: AssetSettings, training: TrainingConfig, progress: Progress
-) -> None:
-    """Train the regression and the Gaussian on what the denoiser was trained on."""
-    for kind, path in (("regression", assets.regression), ("gaussian", assets.gaussian)):
-        if not path.exists():
-            examples = _examples(assets, settings)
-            train_amortised(kind, examples, settings.model, training, path, progress)
-
-
 def _examples(assets: Assets, settings: AssetSettings) -> Examples:
     """The denoiser's training examples."""
     spec = load_checkpoint(assets.denoiser / "best.pt").model.action_spec
@@ -210,11 +191,7 @@ def _examples(assets: Assets, settings: AssetSettings) -> Examples:
 
 
 def _write_provenance(assets: Assets, settings: AssetSettings) -> None:
-    """What the parts were made with, what they measured, and what tells whether they are the same.
-
-    `validation_data` is of the states and actions of every transition the denoiser was validated
-    on.
-    """
+    """What the parts were made with, what they measured, and whether they are the same."""
     spec = read_bundle(assets.bundle).action_spec
     data = open_trajectories(assets.latents, spec, "validation")
     latents, _, actions = data.gather(np.arange(len(data)))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_plugin.gestures.representations import REPRESENTATIONS
+from vj2_ddim_plugin.gestures import REPRESENTATIONS
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
 
@@ -51,14 +51,8 @@ class AssetSettings(Settings):
     def small(cls) -> AssetSettings:
         """A small denoiser in minutes, for the demonstration."""
         training = replace(TRAINING, num_epochs=5, num_cycles=1, epoch_share=1.0, longest_goal=1)
-        return cls(
-            world_model=WorldModelConfig.quick(),
-            num_trajectories=4000,
-            num_validation_trajectories=50,
-            training=training,
-            ranker=None,
-            amortised=None,
-        )
+        world_model, sizes = WorldModelConfig.quick(), (4000, 50)
+        return cls(world_model, *sizes, training=training, ranker=None, amortised=None)
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON holds them."""
@@ -94,11 +88,5 @@ class VariantSettings(Settings):
             num_cycles=1,
             evaluate_every=math.ceil(num_epochs / NUM_VALIDATIONS),
         )
-        return replace(
-            full,
-            num_trajectories=num_trajectories,
-            representation=self.representation,
-            training=training,
-            ranker=None,
-            amortised=None,
-        )
+        alone = replace(full, training=training, ranker=None, amortised=None)
+        return replace(alone, num_trajectories=num_trajectories, representation=self.representation)

@@ -1,9 +1,7 @@
 """What `vj2-ddim train` and `vj2-ddim train-ranker` ask the touch screen while they train.
 
-Success on validation screens chooses the checkpoint. One sample is the plan, or the one of 16 that
-the ranker chooses, and no world model is asked: what they themselves have learned. All problems of
-one call start from the same noise, and some noise is luckier than other: so the problems are spread
-over several calls.
+One sample is the plan, or the one of 16 that the ranker chooses, and no world model is asked. All
+problems of one call start from the same noise, some luckier than other: so there are several calls.
 """
 
 from __future__ import annotations
@@ -17,8 +15,7 @@ import numpy as np
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS
-from vj2_ddim_benchmark.world_model.cost import LatentCost
-from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
@@ -43,11 +40,7 @@ def world_model_cost(world_model: str = "") -> RankerCost:
 
 
 def success_of(world_model: WorldModel, num_problems: int = 300, seed: int = 7) -> SuccessMeasure:
-    """Measures the share of goals reached, on problems of the validation split.
-
-    `success` is of all, `success_multimodal` and `success_KIND` of parts. Only the world model's
-    encoder is used. The measure takes a denoiser, and a ranker where one is trained.
-    """
+    """Measures the share of validation goals reached: of all, of multimodal ones, of each kind."""
     problems = one_gesture_problems(
         num_problems, split="validation", seed=seed, size=world_model.config.screen_size
     )
@@ -65,8 +58,8 @@ def success_of(world_model: WorldModel, num_problems: int = 300, seed: int = 7) 
         for noise in range(min(NUM_NOISES, num_problems)):
             part = slice(noise, None, NUM_NOISES)
             context = {"state": state[part], "goal": goal[part]}
-            plans = optimizer.optimize(PlanningProblem(context, seed=seed + noise))
-            actions[part] = plans.actions
+            problem = PlanningProblem(context, seed=seed + noise)
+            actions[part] = optimizer.optimize(problem).actions
         reached = problems.start.execute(actions).matches(problems.goal.state)
         several = np.isin(problems.kind, MULTIMODAL_KINDS)
         shares = {SUCCESS: reached, f"{SUCCESS}_multimodal": reached[several]}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vj2_ddim_benchmark.planners.random_gestures import draw_sequences
 from vj2_ddim_benchmark.planners.ranking import onto_valid, required_cost
-from vj2_ddim_benchmark.world_model.cost import LatentCost
+from vj2_ddim_benchmark.world_model.model import LatentCost
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult

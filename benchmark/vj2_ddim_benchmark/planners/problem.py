@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.world_model.cost import LatentCost
+from vj2_ddim_benchmark.world_model.model import LatentCost
 from vj2_ddim_plugin import interface
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem

@@ -1,26 +1,24 @@
-"""The folder of a race: what it was made with, its results, and the times of first plans.
+"""The folder of a race, and how it is filled: the one process that writes a run's results.
 
-```
-RUN/
-├── run.json         settings that all results share, and what is noted beside them
-├── results.jsonl    a line a plan
-└── cold.json        by planner, how long building it took, and its first plan
-```
+Planners take turns on every problem, under one budget after the other, and who comes first rotates,
+so that noise of the machine hits all alike. A problem is solved by all of them in one process.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vj2_ddim_benchmark.race.records import PlanKey, Record, read_records
+from vj2_ddim_benchmark.race.records import PlanKey, R, Record, RecordLog, read_records
+from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import write_json
 
-__all__ = ["Cold", "RaceFolder", "RaceResults"]
+__all__ = ["Cold", "MapProblems", "RaceFolder", "RaceResults", "Solved", "Todo", "gather", "silent",
+           "todo_list"]  # fmt: skip
 
 Cold = Mapping[str, Mapping[str, float]]
 """By planner: `build_ms`, and `first_plan_ms` of a fresh optimizer."""
@@ -37,33 +35,17 @@ class RaceResults:
     setup: dict[str, Any]
 
 
-@dataclass(frozen=True)
 class RaceFolder:
     """The folder of one race, or of its chains, or of one of its studies."""
 
-    path: Path
-
-    @property
-    def results(self) -> Path:
-        """The raw results."""
-        return self.path / "results.jsonl"
-
-    @property
-    def setup(self) -> Path:
-        """Settings and environment."""
-        return self.path / "run.json"
-
-    @property
-    def cold(self) -> Path:
-        """Times of first plans."""
-        return self.path / "cold.json"
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.setup = path / "run.json"  # what all results share, and what is noted beside it
+        self.results = path / "results.jsonl"  # a line a plan
+        self.cold = path / "cold.json"  # by planner, how long building took, and its first plan
 
     def claim(self, fixed: Mapping[str, Any], noted: Mapping[str, Any]) -> None:
-        """Write the settings, or check that those that are there are the same.
-
-        `fixed` are those that must be the same for results to be comparable; `noted` is everything
-        else worth knowing, of the latest run.
-        """
+        """Write what must stay the same, or check that it is; `noted` is of the latest run."""
         plain = json.loads(json.dumps(dict(fixed)))
         if self.setup.exists():
             try:
@@ -83,17 +65,20 @@ class RaceFolder:
         write_json(self.setup, {"fixed": plain, "noted": dict(noted)})
 
     def read(self) -> RaceResults:
-        """Everything, with a closer eye than a run that resumes has.
-
-        Raises a DataError that names the file and the line: a line is damaged, cut short or there
-        twice, or another file is broken.
-        """
+        """Everything; a DataError names the file and the line that is damaged or there twice."""
         records = read_records(self.results, Record) if self.results.exists() else []
         if not records:
             raise DataError(
                 f"{self.results} is missing or empty; give the folder of a run with results"
             )
-        self._refuse_repetitions(records)
+        lines: dict[PlanKey, int] = {}
+        for line, record in enumerate(records, start=1):
+            if lines.setdefault(record.key, line) != line:  # it would count twice
+                raise DataError(
+                    f"{self.results}, line {line}: {record.planner} solves problem "
+                    f"{record.problem} a second time under the same budget (first in line "
+                    f"{lines[record.key]}); keep one run a folder"
+                )
         return RaceResults(records, self.read_cold(), self._read_setup())
 
     def read_cold(self) -> Cold:
@@ -108,18 +93,6 @@ class RaceFolder:
                     f"found {times!r}; remove the file to report without them"
                 )
         return cold
-
-    def _refuse_repetitions(self, records: list[Record]) -> None:
-        """A plan that is there twice would count twice."""
-        lines: dict[PlanKey, int] = {}
-        for line, record in enumerate(records, start=1):
-            if record.key in lines:
-                raise DataError(
-                    f"{self.results}, line {line}: {record.planner} solves problem "
-                    f"{record.problem} a second time under the same budget (first in line "
-                    f"{lines[record.key]}); keep one run a folder"
-                )
-            lines[record.key] = line
 
     def _read_setup(self) -> dict[str, Any]:
         setup = _read_mapping(self.setup)
@@ -148,3 +121,82 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path}: must hold a JSON object; found {type(value).__name__}")
     return value
+
+
+def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
+    """A `Progress` that nobody looks at."""
+
+
+@dataclass(frozen=True)
+class Todo:
+    """One problem, and whose turn it is under which budget, in order."""
+
+    problem: int
+    turns: tuple[tuple[str, float | None], ...]
+
+
+@dataclass(frozen=True)
+class Solved:
+    """Some results of one problem, and the times of first plans made in that process."""
+
+    records: tuple[Any, ...]
+    cold: Cold
+
+
+MapProblems = Callable[[Sequence[Todo]], Iterator[Solved]]
+"""Solves problems and yields results in their order; see `workers.py`."""
+
+
+def gather(
+    folder: RaceFolder,
+    planners: Sequence[str],
+    budgets: Sequence[float | None],
+    num_problems: int,
+    map_problems: MapProblems,
+    progress: Progress | None = None,
+    phase: str = "plan",
+    *,
+    kind: type[R],
+    workers: int = 1,
+) -> list[R]:
+    """Race on the first problems; returns the records that were in the folder, and those made."""
+    report = progress or silent
+    with RecordLog(folder.results, kind) as log:
+        todos = todo_list(planners, budgets, num_problems, {record.key for record in log.records})
+        total, count = sum(len(todo.turns) for todo in todos), 0
+        cold = folder.read_cold()
+        for solved in map_problems(todos):
+            if not solved.cold.keys() <= cold.keys():
+                cold = {**solved.cold, **cold}
+                write_json(folder.cold, cold)
+            for record in solved.records:
+                log.append(replace(record, workers=workers))
+                count += 1
+                report(phase, count, total)
+        return [
+            record
+            for record in log.records
+            if record.planner in planners and record.budget_ms in budgets
+            if record.problem < num_problems
+        ]
+
+
+def todo_list(
+    planners: Sequence[str],
+    budgets: Sequence[float | None],
+    num_problems: int,
+    done: Collection[PlanKey] = (),
+) -> list[Todo]:
+    """The problems that are not solved by all planners under all budgets, and by whom not."""
+    todos = []
+    for problem in range(num_problems):
+        first = problem % len(planners)
+        turns = tuple(
+            (planner, budget)
+            for budget in budgets
+            for planner in (*planners[first:], *planners[:first])
+            if (planner, problem, budget) not in done
+        )
+        if turns:
+            todos.append(Todo(problem, turns))
+    return todos

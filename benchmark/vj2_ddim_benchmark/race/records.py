@@ -15,17 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, PAGE, drag, gesture_path
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
-__all__ = [
-    "TOLERANCE_MS",
-    "TOLERANCE_SHARE",
-    "ChainRecord",
-    "PlanKey",
-    "Record",
-    "RecordLog",
-    "from_stroke",
-    "read_records",
-    "to_stroke",
-]
+__all__ = ["TOLERANCE_MS", "TOLERANCE_SHARE", "ChainRecord", "PlanKey", "Record", "RecordLog",
+           "from_stroke", "read_records", "to_stroke"]  # fmt: skip
 
 TOLERANCE_MS, TOLERANCE_SHARE = 2.0, 0.1
 """A plan is late if it is later than its budget by more than the larger of these."""
@@ -36,8 +27,36 @@ PlanKey = tuple[str, int, float | None]
 NEWLINE = b"\n"
 
 
+class Outcome:
+    """What the results of both tasks have in common."""
+
+    planner: str
+    problem: int
+    budget_ms: float | None
+    success: bool
+    wall_ms: Any
+
+    @property
+    def key(self) -> PlanKey:
+        """What this is the result of."""
+        return self.planner, self.problem, self.budget_ms
+
+    @property
+    def late(self) -> bool:
+        """Whether any plan came after its budget and the tolerance for the clock's noise."""
+        if self.budget_ms is None:
+            return False
+        limit_ms = self.budget_ms + max(TOLERANCE_MS, TOLERANCE_SHARE * self.budget_ms)
+        return bool(np.max(self.wall_ms, initial=0.0) > limit_ms)
+
+    @property
+    def solved(self) -> bool:
+        """Whether it counts: a success without a late plan."""
+        return self.success and not self.late
+
+
 @dataclass(frozen=True)
-class Record:
+class Record(Outcome):
     """One plan of a one-gesture problem and what came of it."""
 
     planner: str
@@ -55,24 +74,9 @@ class Record:
     provider: str  # what ran
     workers: int = 1  # how many problems were solved at once, which makes plans slower
 
-    @property
-    def key(self) -> PlanKey:
-        """What this is the result of."""
-        return self.planner, self.problem, self.budget_ms
-
-    @property
-    def late(self) -> bool:
-        """Whether the plan came after its budget and the tolerance for the clock's noise."""
-        return _is_late(self.wall_ms, self.budget_ms)
-
-    @property
-    def solved(self) -> bool:
-        """Whether it counts: a success that was not late."""
-        return self.success and not self.late
-
 
 @dataclass(frozen=True)
-class ChainRecord:
+class ChainRecord(Outcome):
     """One chain and what came of it, with all that is needed to draw it again."""
 
     planner: str
@@ -91,35 +95,16 @@ class ChainRecord:
     workers: int = 1
 
     @property
-    def key(self) -> PlanKey:
-        """What this is the result of."""
-        return self.planner, self.problem, self.budget_ms
-
-    @property
     def num_gestures(self) -> int:
         """How many gestures were executed."""
         return len(self.strokes)
-
-    @property
-    def late(self) -> bool:
-        """Whether any plan came after its budget and the tolerance for the clock's noise."""
-        return any(_is_late(wall_ms, self.budget_ms) for wall_ms in self.wall_ms)
-
-    @property
-    def solved(self) -> bool:
-        """Whether it counts: a success without a late plan."""
-        return self.success and not self.late
 
 
 R = TypeVar("R", Record, ChainRecord)
 
 
 class RecordLog(Generic[R]):
-    """A file that is open for more records, and locked; a context manager.
-
-    `records` are those that were there, then those appended. A last line that a crash cut short is
-    removed. Raises a ConfigError where another run is writing the file.
-    """
+    """A locked file that is open for more records, without a last line that a crash cut short."""
 
     def __init__(self, path: Path, kind: type[R]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +131,7 @@ class RecordLog(Generic[R]):
         self.records.append(record)
 
     def __enter__(self) -> RecordLog[R]:
-        """Return the log."""
+        """The log."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -210,12 +195,6 @@ def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
         return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
     allowed = get_args(hint) or (hint,)
     return type(value) in allowed or (type(value) is int and float in allowed)
-
-
-def _is_late(wall_ms: float, budget_ms: float | None) -> bool:
-    if budget_ms is None:
-        return False
-    return wall_ms > budget_ms + max(TOLERANCE_MS, TOLERANCE_SHARE * budget_ms)
 
 
 def to_stroke(action: ArrayLike) -> list[float]:

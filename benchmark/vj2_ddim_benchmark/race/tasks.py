@@ -1,45 +1,96 @@
 """The two tasks, a goal of one gesture and a chain of gestures, under one rule for all planners.
 
-A planner sees two pictures. It never sees the screen's state; success is judged after its clock has
-stopped. On a chain the host sees the picture of the screen and that of the final goal, and nothing
-else: it stops when their latents are close enough or its gestures have run out. Only then is the
-true state asked for, so that a planner cannot be saved by a judge who looks on: who stops wrongly,
-or goes on and spoils what was right, has failed.
-
-Before a race each planner makes its first plan, timed apart, and one more under each budget to warm
-up, on problems of another split. Who plans when is decided in `gather.py`.
+A planner sees two pictures, never the screen's state. On a chain the host sees the screen's and the
+final goal's, and stops when their latents are close or its gestures have run out. Only then is the
+true state asked for, so that no planner is saved by a judge who looks on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.planners.problem import Frames, MakeCost, plan, planning_problem
-from vj2_ddim_benchmark.race.ready import ReadyPlanner
 from vj2_ddim_benchmark.race.records import ChainRecord, Record, to_stroke
 from vj2_ddim_benchmark.world.problems import Chains, Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world_model.cost import LatentCost, latent_distance
-from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanResult
+from vj2_ddim_benchmark.world_model.model import LatentCost, latent_distance
+from vj2_ddim_plugin.errors import ContextError
+from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanningProblem, PlanResult
 
-__all__ = [
-    "SPARE_GESTURES",
-    "ChainRace",
-    "Race",
-    "most_generous",
-    "picture_distance",
-    "problem_seed",
-    "stop_distance_of",
-]
+__all__ = ["SPARE_GESTURES", "ChainRace", "NoisyGoal", "Race", "ReadyPlanner", "make_ready",
+           "most_generous", "noisy_goal", "picture_distance", "problem_seed",
+           "stop_distance_of"]  # fmt: skip
 
+NOISE_STREAM = 1  # apart from the planner's own randomness, which has the same seed
 SPARE_GESTURES = 2  # beyond the chain's length
 STOP_PAIRS = 600  # pairs of screens that one gesture tells apart
 STOP_SHARE = 0.5  # of the smallest distance among them
+
+
+@dataclass(frozen=True)
+class ReadyPlanner:
+    """What a description was built into."""
+
+    name: str
+    optimizer: ActionOptimizer
+    with_cost: bool = True  # whether it is given the cost
+    unprojected: ActionOptimizer | None = None  # a twin that does not project its plans
+    build_ms: float = 0.0
+    world_model: Any = None  # what it encodes with and plans through; None for the race's
+
+
+def make_ready(
+    planner: Planner,
+    assets: PlannerAssets,
+    settings: TunedSettings,
+    world_models: Mapping[Any, Any],
+    make_cost: MakeCost,
+) -> ReadyPlanner:
+    """Build a planner; `world_models` are those of the files, under None the race's own."""
+    begun = time.perf_counter()
+    optimizer = planner.build(assets, settings)
+    build_ms = 1e3 * (time.perf_counter() - begun)
+    twin = planner.build_unprojected(assets, settings)
+    if planner.goal_noise:
+        model = world_models[planner.world_model]
+        optimizer = NoisyGoal(optimizer, planner.goal_noise, model, make_cost)
+        twin = None if twin is None else NoisyGoal(twin, planner.goal_noise, model, make_cost)
+    own = None if planner.world_model is None else world_models[planner.world_model]
+    return ReadyPlanner(planner.name, optimizer, planner.with_cost, twin, build_ms, own)
+
+
+def noisy_goal(goal: FloatArray, std: float, seed: int) -> FloatArray:
+    """Gaussian noise on latents `[1, N, D]`, in units of their std, the same for every planner."""
+    noise = np.random.default_rng([seed, NOISE_STREAM]).standard_normal(goal.shape)
+    noisy: FloatArray = (goal + std * goal.std() * noise).astype(goal.dtype)
+    return noisy
+
+
+@dataclass(frozen=True)
+class NoisyGoal:
+    """An `ActionOptimizer` whose context and cost both hold the noisy goal."""
+
+    optimizer: ActionOptimizer
+    std: float
+    world_model: Any  # what the cost is made from
+    make_cost: MakeCost
+
+    def optimize(self, problem: PlanningProblem) -> PlanResult:
+        """Plan for the noisy goal; a problem without a seed raises a ContextError."""
+        if problem.seed is None:
+            raise ContextError("noise on the goal needs the problem's seed; found None")
+        state, goal = problem.context["state"], problem.context["goal"]
+        seen = noisy_goal(goal, self.std, problem.seed)
+        cost = None if problem.cost is None else self.make_cost(self.world_model, state, seen)
+        context = {**problem.context, "goal": seen}
+        return self.optimizer.optimize(replace(problem, context=context, cost=cost))
 
 
 @dataclass(frozen=True)
@@ -57,10 +108,15 @@ class Race:
         return start.select(problem).render(), goal.select(problem).render()
 
     def plan(
-        self, planner: ReadyPlanner, problem: int, budget_ms: float | None = None
+        self,
+        planner: ReadyPlanner,
+        problem: int,
+        budget_ms: float | None = None,
+        twin: ActionOptimizer | None = None,
     ) -> PlanResult:
-        """One plan; the same every time if it has no deadline, since the problem has its seed."""
-        return self._plan(planner, planner.optimizer, problem, budget_ms)
+        """One plan of a planner or its twin; without a deadline the same every time."""
+        seed = problem_seed(self.seed, problem)
+        return _plan(self, planner, twin, self.frames(problem), budget_ms, seed)
 
     def attempt(
         self, planner: ReadyPlanner, problem: int, budget_ms: float | None = None
@@ -68,16 +124,19 @@ class Race:
         """One plan, timed, then judged."""
         start, goal = self.problems.start.select(problem), self.problems.goal.select(problem)
         result = self.plan(planner, problem, budget_ms)
-        raw = self._before_projection(planner, result, problem, budget_ms)
+        raw: FloatArray | None = getattr(result, "unprojected_actions", None)
+        if raw is None and planner.unprojected is not None:
+            raw = self.plan(planner, problem, budget_ms, planner.unprojected).actions
+        before = None if raw is None else bool(start.execute(raw).matches(goal.state)[0])
+        seen = planning_problem(self.world_model, *self.frames(problem), with_cost=False).context
+        cost = self.make_cost(self.world_model, seen["state"], seen["goal"])
         return Record(
             planner=planner.name,
             problem=problem,
             kind=str(self.problems.kind[problem]),
             success=bool(start.execute(result.actions).matches(goal.state)[0]),
-            success_before_projection=(
-                None if raw is None else bool(start.execute(raw).matches(goal.state)[0])
-            ),
-            final_cost=self._cost(problem, result.actions),
+            success_before_projection=before,
+            final_cost=float(cost(result.actions[:, None])[0, 0]),
             wall_ms=1e3 * result.wall_time_s["total"],
             cost_evaluations=result.num_cost_evaluations,
             denoiser_evaluations=result.num_denoiser_evaluations,
@@ -92,33 +151,6 @@ class Race:
     ) -> dict[str, dict[str, float]]:
         """A first plan of each, then one under each budget; the times of the first, by planner."""
         return _warm_up(self, self.problems.start.size, planners, budgets)
-
-    def _plan(
-        self,
-        planner: ReadyPlanner,
-        optimizer: ActionOptimizer,
-        problem: int,
-        budget_ms: float | None,
-    ) -> PlanResult:
-        """A plan of the planner or of its twin."""
-        seed = problem_seed(self.seed, problem)
-        return _plan(self, planner, optimizer, self.frames(problem), budget_ms, seed)
-
-    def _before_projection(
-        self, planner: ReadyPlanner, result: PlanResult, problem: int, budget_ms: float | None
-    ) -> FloatArray | None:
-        """The plan without projection, `[1, L, A]`, from the result or from the twin."""
-        actions: FloatArray | None = getattr(result, "unprojected_actions", None)
-        if actions is None and planner.unprojected is not None:
-            actions = self._plan(planner, planner.unprojected, problem, budget_ms).actions
-        return actions
-
-    def _cost(self, problem: int, actions: FloatArray) -> float:
-        """The cost of a plan `[1, L, A]`, for planners that were given it and for the others."""
-        frames = self.frames(problem)
-        context = planning_problem(self.world_model, *frames, with_cost=False).context
-        cost = self.make_cost(self.world_model, context["state"], context["goal"])
-        return float(cost(actions[:, None])[0, 0])
 
 
 @dataclass(frozen=True)
@@ -143,7 +175,7 @@ class ChainRace:
         while distances[-1] > self.stop_distance and len(results) < length + SPARE_GESTURES:
             seed = problem_seed(problem_seed(self.seed, problem), len(results))
             frames = screen.render(), goal.render()
-            results.append(_plan(self, planner, planner.optimizer, frames, budget_ms, seed))
+            results.append(_plan(self, planner, None, frames, budget_ms, seed))
             screen = screen.execute(results[-1].actions)
             states.append(screen.state[0].tolist())
             distances.append(self._distance(screen, goal))
@@ -194,17 +226,11 @@ def picture_distance(world_model: Any, frames: Frames, goals: Frames) -> FloatAr
 
 def stop_distance_of(
     world_model: Any,  # noqa: ANN401
-    *,
     size: int = 64,
-    seed: int = 0,
     num_pairs: int = STOP_PAIRS,
 ) -> float:
-    """A latent distance below which the host may take two pictures for the same screen state.
-
-    Half the smallest distance that one gesture on one widget makes, over screens of the training
-    split and all kinds of widgets. Equal pictures have distance 0.
-    """
-    pairs = one_gesture_problems(num_pairs, split="train", seed=seed, size=size)
+    """Half the least latent distance one gesture makes: nearer pictures are taken for the same."""
+    pairs = one_gesture_problems(num_pairs, split="train", seed=0, size=size)
     apart = picture_distance(world_model, pairs.start.render(), pairs.goal.render())
     return STOP_SHARE * float(apart.min())
 
@@ -212,15 +238,14 @@ def stop_distance_of(
 def _plan(
     race: Race | ChainRace,
     planner: ReadyPlanner,
-    optimizer: ActionOptimizer,
+    twin: ActionOptimizer | None,
     frames: tuple[Frames, Frames],
     budget_ms: float | None,
     seed: int,
 ) -> PlanResult:
-    own = planner.world_model
     return plan(
-        optimizer,
-        race.world_model if own is None else own,
+        twin or planner.optimizer,
+        race.world_model if planner.world_model is None else planner.world_model,
         *frames,
         with_cost=planner.with_cost,
         deadline_s=None if budget_ms is None else budget_ms / 1e3,
@@ -238,24 +263,18 @@ def _warm_up(
     num = 1 + len(budgets)
     problems = one_gesture_problems(num, split="train", seed=race.seed, size=size)
     start, goal = problems.start.render(), problems.goal.render()
-    _use_shared_parts(race, start, goal, problems.actions)
+    # The first use of the world model and of torch.optim is slow; nobody pays for it.
+    shared = planning_problem(race.world_model, start, goal, make_cost=race.make_cost)
+    if shared.cost is not None:
+        shared.cost(problems.actions[:, None])
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).zero_grad()
     cold = {}
     for each in planners:
         limits = [most_generous(budgets), *budgets]
         first_plan, *_ = (
-            _plan(race, each, each.optimizer, (start[[i]], goal[[i]]), limit, seed=i)
+            _plan(race, each, None, (start[[i]], goal[[i]]), limit, seed=i)
             for i, limit in enumerate(limits)
         )
         first_plan_ms = 1e3 * first_plan.wall_time_s["total"]
         cold[each.name] = {"build_ms": each.build_ms, "first_plan_ms": first_plan_ms}
     return cold
-
-
-def _use_shared_parts(
-    race: Race | ChainRace, start: Frames, goal: Frames, actions: FloatArray
-) -> None:
-    """The first use of the world model and of torch.optim is slow; nobody pays for it."""
-    shared = planning_problem(race.world_model, start, goal, make_cost=race.make_cost)
-    if shared.cost is not None:
-        shared.cost(actions[:, None])
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).zero_grad()

@@ -24,21 +24,14 @@ from joblib.externals.loky.process_executor import (  # type: ignore[import-unty
 
 from vj2_ddim_benchmark.environment import use_threads
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
-from vj2_ddim_benchmark.race.gather import MapProblems, Solved, Todo
-from vj2_ddim_benchmark.race.ready import ReadyPlanner, make_ready
-from vj2_ddim_benchmark.race.tasks import ChainRace, Race
+from vj2_ddim_benchmark.race.folder import MapProblems, Solved, Todo
+from vj2_ddim_benchmark.race.tasks import ChainRace, Race, ReadyPlanner, make_ready
 from vj2_ddim_benchmark.world.problems import chain_problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.errors import ConfigError
 
-__all__ = [
-    "Worker",
-    "WorkerSettings",
-    "import_ray",
-    "in_this_process",
-    "over_processes",
-    "over_ray",
-]
+__all__ = ["Worker", "WorkerSettings", "import_ray", "in_this_process", "over_processes",
+           "over_ray"]  # fmt: skip
 
 LOCAL, AUTO = "local", "auto"
 PATIENCE_S = 5.0  # for a cluster's address to answer
@@ -112,10 +105,7 @@ def in_this_process(worker: Worker) -> MapProblems:
 
 
 def over_processes(settings: WorkerSettings, num_workers: int) -> MapProblems:
-    """Over fresh processes of this machine, each with planners of its own.
-
-    Raises ConfigError where `num_workers` is below 1; or, while it runs, a process died.
-    """
+    """Over fresh processes of this machine, each with planners of its own."""
     if num_workers < 1:
         raise ConfigError(f"workers must be at least 1; found {num_workers}")
 
@@ -151,9 +141,7 @@ def import_ray() -> Any:  # noqa: ANN401
 def over_ray(settings: WorkerSettings, address: str, num_workers: int = 1) -> MapProblems:
     """Over a Ray cluster, a task a problem; every node reads the same files at the same paths.
 
-    The address `local` starts a cluster here with room for `num_workers`; `auto` joins the one that
-    runs here, or starts one of all CPUs. Raises ConfigError where Ray is not installed; or, while
-    it runs, the cluster cannot be reached or is too small.
+    The address `local` starts one with room for `num_workers`; `auto` joins or starts one here.
     """
     ray, threads = import_ray(), settings.assets.num_threads
 
@@ -173,7 +161,10 @@ def over_ray(settings: WorkerSettings, address: str, num_workers: int = 1) -> Ma
             solve = ray.remote(num_cpus=threads)(_solve)
             payload = ray.put(pickle.dumps(settings))
             for result in [solve.remote(payload, todo) for todo in todos]:
-                yield _get(ray, result)
+                solved: Solved = ray.get(result)
+                yield solved
+        except ray.exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from error
         finally:
             if started:
                 ray.shutdown()
@@ -219,12 +210,3 @@ def _knock(address: str) -> None:
     if not colon or not port.isdigit():
         raise ValueError("expected HOST:PORT or ray://HOST:PORT")
     socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
-
-
-def _get(ray: Any, result: Any) -> Solved:  # noqa: ANN401
-    """The result of a task, or what it raised."""
-    try:
-        solved: Solved = ray.get(result)
-    except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from error
-    return solved

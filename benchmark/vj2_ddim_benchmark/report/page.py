@@ -9,6 +9,7 @@ import base64
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,45 +18,18 @@ from typing import Annotated, Any
 import jinja2
 import typer
 
+from vj2_ddim_benchmark.race import records as results
 from vj2_ddim_benchmark.race.folder import RaceFolder
-from vj2_ddim_benchmark.race.records import (
-    TOLERANCE_MS,
-    TOLERANCE_SHARE,
-    ChainRecord,
-    Record,
-    read_records,
-)
+from vj2_ddim_benchmark.race.records import ChainRecord, Record
 from vj2_ddim_benchmark.race.tasks import SPARE_GESTURES
+from vj2_ddim_benchmark.report import summary, tables
 from vj2_ddim_benchmark.report.curves import draw_study, draw_success
-from vj2_ddim_benchmark.report.summary import (
-    CHAIN,
-    ONE_GESTURE,
-    Row,
-    by_budget,
-    summarise,
-    summarise_chains,
-    write_summary,
-)
-from vj2_ddim_benchmark.report.tables import (
-    SIGNIFICANT,
-    against_table,
-    all_pairs,
-    budget_name,
-    budget_table,
-    chain_table,
-    evaluation_table,
-    kind_table,
-    main_table,
-    matrix_table,
-    overall,
-    pairs_against,
-    setting_tables,
-    study_table,
-)
+from vj2_ddim_benchmark.report.summary import CHAIN, ONE_GESTURE, Row
+from vj2_ddim_benchmark.report.tables import overall
 from vj2_ddim_benchmark.studies import STUDIES, STUDIES_DIR
 from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import atomic_path, write_json
 
 __all__ = ["CHAINS_DIR", "Findings", "print_rows", "rebuild_report", "report", "write_page"]
 
@@ -103,12 +77,10 @@ def report(
 
 
 def rebuild_report(run: Path, out: Path) -> list[Row]:
-    """Write `report.md`, `report.html`, `pictures/`, and `summary.json`, of chains and studies too.
+    """Write the report, its pictures, and `summary.json`, of chains and studies too.
 
-    Neither the world model nor the planners are needed. Success is drawn anew; the pictures that
-    only the race can draw are taken as they are, where they are. A run that is a file is the rows
-    of a summary, of chains, or of studies by name, without the raw results. Returns the rows of
-    `summary.json`.
+    Success is drawn anew; the pictures that only the race can draw are taken as they are. A run
+    that is a file is the rows of a summary. Returns the rows of `summary.json`.
     """
     if run.is_file():
         recorded = _read_recorded(run)
@@ -116,19 +88,19 @@ def rebuild_report(run: Path, out: Path) -> list[Row]:
         write_page(out, recorded, [_draw(out, rows)] if rows else [])
         return rows or [*recorded.chains, *next(iter(recorded.studies.values()), ())]
     found = RaceFolder(run).read()
-    rows = summarise(found.records, found.cold)
-    write_summary(out / "summary.json", rows)
+    rows = summary.summarise(found.records, found.cold)
     chains: list[Row] = []
-    in_chains = RaceFolder(run / CHAINS_DIR)
-    if in_chains.results.exists():
-        chains = summarise_chains(read_records(in_chains.results, ChainRecord))
-        write_summary(out / CHAINS_DIR / "summary.json", chains)
+    in_chains = RaceFolder(run / CHAINS_DIR).results
+    if in_chains.exists():
+        chains = summary.summarise_chains(results.read_records(in_chains, ChainRecord))
+        write_json(out / CHAINS_DIR / "summary.json", chains)
     studies = {}
     for name in STUDIES:
         if (run / STUDIES_DIR / name).is_dir():
             of_study = RaceFolder(run / STUDIES_DIR / name).read()
-            studies[name] = summarise(of_study.records, of_study.cold)
-            write_summary(out / STUDIES_DIR / name / "summary.json", studies[name])
+            studies[name] = summary.summarise(of_study.records, of_study.cold)
+            write_json(out / STUDIES_DIR / name / "summary.json", studies[name])
+    write_json(out / "summary.json", rows)
     pictures = [_draw(out, rows), *_taken(run / "pictures", out / "pictures")]
     write_page(out, Findings(rows, found.records, found.setup, chains, studies), pictures)
     return rows
@@ -136,26 +108,26 @@ def rebuild_report(run: Path, out: Path) -> list[Row]:
 
 def write_page(out: Path, found: Findings, pictures: Sequence[Path] = ()) -> None:
     """Write `report.md` and `report.html`; pictures are PNG or GIF files below the folder."""
-    plain, further = setting_tables(found.setup)
+    plain, further = tables.setting_tables(found.setup)
     budgets = {row["budget_ms"] for row in overall(found.rows)}
     words = {
         "opening": _opening(found),
         "warnings": _warnings(found),
         "settings": plain if found.setup else None,
-        "planners": main_table(found.rows) if found.rows else None,
-        "budgets": budget_table(found.rows) if budgets - {None} else None,
-        "evaluations": evaluation_table(found.rows) if len(budgets) > 1 else None,
-        "kinds": kind_table(found.rows) if found.rows else None,
+        "planners": tables.main_table(found.rows) if found.rows else None,
+        "budgets": tables.budget_table(found.rows) if budgets - {None} else None,
+        "evaluations": tables.evaluation_table(found.rows) if len(budgets) > 1 else None,
+        "kinds": tables.kind_table(found.rows) if found.rows else None,
         "pairs": [
-            _pairs(same, f", {budget_name(budget)}" if len(budgets) > 1 else "")
-            for budget, same in by_budget(found.records).items()
+            _pairs(same, f", {tables.budget_name(budget)}" if len(budgets) > 1 else "")
+            for budget, same in summary.by_budget(found.records).items()
             if len({record.planner for record in same}) > 1
         ],
-        "chains": chain_table(found.chains) if found.chains else None,
+        "chains": tables.chain_table(found.chains) if found.chains else None,
         "studies": [_study(out, name, rows) for name, rows in found.studies.items()],
         "pictures": [(path, CAPTIONS.get(path.stem, path.stem)) for path in pictures],
         "further": further if len(further) else None,
-        "tolerance": f"{TOLERANCE_MS:g} ms or {TOLERANCE_SHARE:.0%} of it",
+        "tolerance": f"{results.TOLERANCE_MS:g} ms or {results.TOLERANCE_SHARE:.0%} of it",
         "spare_gestures": SPARE_GESTURES,
     }
     for name, spelling in (("report.md", "markdown"), ("report.html", "html")):
@@ -166,13 +138,10 @@ def write_page(out: Path, found: Findings, pictures: Sequence[Path] = ()) -> Non
 def print_rows(rows: Sequence[Row]) -> None:
     """The columns that fit 80 characters, of the whole task."""
     chains = overall(rows, CHAIN)
-    table = chain_table(rows) if chains else main_table(rows)
-    columns = ["success", "gestures", "p50 ms a plan"] if chains else [
-        "success", "95 %", "p50 ms", "cost evals",
-    ]  # fmt: skip
-    shown = table[["planner", *columns]]
-    task = CHAIN if chains else ONE_GESTURE
-    title = f"{task}: {max(row['n'] for row in rows)} problems"
+    table = tables.chain_table(rows) if chains else tables.main_table(rows)
+    figures = ["gestures", "p50 ms a plan"] if chains else ["95 %", "p50 ms", "cost evals"]
+    shown = table[["planner", "success", *figures]]
+    title = f"{CHAIN if chains else ONE_GESTURE}: {max(row['n'] for row in rows)} problems"
     print_table(shown.itertuples(index=False), list(shown.columns), title=title, numbers=True)
 
 
@@ -211,26 +180,21 @@ def _opening(found: Findings) -> str:
 
 
 def _asked(found: Findings) -> int:
-    num: int = found.setup.get(
-        "num_problems", max((row["n"] for row in overall(found.rows)), default=0)
-    )
-    return num
+    most = max((row["n"] for row in overall(found.rows)), default=0)
+    return int(found.setup.get("num_problems", most))
 
 
 def _warnings(found: Findings) -> list[str]:
     """What keeps the figures from being compared as they stand."""
     told, asked = [], _asked(found)
-    missing = [
-        f"{row['planner']} has {row['n']}" for row in overall(found.rows) if row["n"] != asked
-    ]
+    rows = overall(found.rows)
+    missing = [f"{row['planner']} has {row['n']}" for row in rows if row["n"] != asked]
     if missing:
         told.append(
             f"This run is not finished: of {asked} problems, {', '.join(missing)}. Shares and "
             f"times are of different problems; only the pairs compare like with like."
         )
-    made: dict[int, int] = {}
-    for record in found.records:
-        made[record.workers] = made.get(record.workers, 0) + 1
+    made = Counter(record.workers for record in found.records)
     if len(made) > 1:
         parts = ", ".join(f"{num} plans by {workers}" for workers, num in sorted(made.items()))
         told.append(
@@ -244,15 +208,16 @@ def _warnings(found: Findings) -> list[str]:
 
 def _pairs(records: Sequence[Record], where: str) -> dict[str, Any]:
     """Pairs with the first planner, and every pair, under one budget."""
-    reference, pairs = records[0].planner, all_pairs(records)
-    matrix, marks = matrix_table(pairs)
+    reference, pairs = records[0].planner, tables.pairs_of(records)
+    matrix, marks = tables.matrix_table(pairs)
+    level = f"{tables.SIGNIFICANT / max(len(pairs), 1):.2g}"
     return {
         "reference": reference,
         "where": where,
-        "against": against_table(pairs_against(records, reference)),
+        "against": tables.against_table(tables.pairs_of(records, reference)),
         "matrix": matrix,
         "marks": marks,
-        "limit": f"{SIGNIFICANT / max(len(pairs), 1):.2g}: {SIGNIFICANT:g} over {len(pairs)} pairs",
+        "limit": f"{level}: {tables.SIGNIFICANT:g} over {len(pairs)} pairs",
     }
 
 
@@ -262,8 +227,8 @@ def _study(out: Path, name: str, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "title": study.title,
         "meaning": study.meaning,
-        "table": study_table(study, rows),
-        "figures": main_table(rows),
+        "table": tables.study_table(study, rows),
+        "figures": tables.main_table(rows),
         "picture": picture,
     }
 

@@ -6,9 +6,9 @@ References: Wilson 1927 (the score interval); McNemar 1947; Fagerland, Lydersen 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,22 +19,9 @@ from vj2_ddim_benchmark.race.folder import Cold
 from vj2_ddim_benchmark.race.records import ChainRecord, R, Record
 from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_plugin.files import write_json
 
-__all__ = [
-    "CHAIN",
-    "MULTIMODAL",
-    "ONE_GESTURE",
-    "PairedTest",
-    "Row",
-    "by_budget",
-    "mcnemar",
-    "percentile",
-    "summarise",
-    "summarise_chains",
-    "wilson_interval",
-    "write_summary",
-]
+__all__ = ["CHAIN", "MULTIMODAL", "ONE_GESTURE", "PairedTest", "Row", "by_budget", "mcnemar",
+           "summarise", "summarise_chains", "wilson_interval"]  # fmt: skip
 
 ONE_GESTURE, CHAIN = "one-gesture", "chain"
 MULTIMODAL = "multimodal"
@@ -63,43 +50,23 @@ def summarise(
     cold: Cold | None = None,
     multimodal: Sequence[str] = MULTIMODAL_KINDS,
 ) -> list[Row]:
-    """Rows for the whole task, for each kind of widget, and for all multimodal ones together.
-
-    `multimodal` are the kinds whose goals are reached by several different gestures.
-    """
+    """Rows for the whole task, for each kind of widget, and for all multimodal ones together."""
     if not records:
         raise DataError("there are no results to summarise; run the benchmark first")
-    kinds = sorted({record.kind for record in records})
-    tasks = {ONE_GESTURE: kinds, **{f"{ONE_GESTURE}/{kind}": [kind] for kind in kinds}}
-    several = [kind for kind in kinds if kind in multimodal]
-    if several:
-        tasks[f"{ONE_GESTURE}/{MULTIMODAL}"] = several
-    rows: list[Row] = []
-    for task, members in tasks.items():
-        for planner in _planners(records):
-            chosen = [r for r in records if r.planner == planner and r.kind in members]
-            times = (cold or {}).get(planner, {})
-            rows += [_plan_row(planner, task, same, times) for same in by_budget(chosen).values()]
-    return rows
+    several = [kind for kind in sorted({r.kind for r in records}) if kind in multimodal]
+    more = {MULTIMODAL: several} if several else {}
+
+    def figures(same: Sequence[Record]) -> Row:
+        return _plan_figures(same, (cold or {}).get(same[0].planner, {}))
+
+    return list(_rows(records, ONE_GESTURE, "kind", figures, more))
 
 
 def summarise_chains(records: Sequence[ChainRecord]) -> list[Row]:
     """Rows for all chains, and for those of each length."""
     if not records:
         raise DataError("there are no chains to summarise; run the benchmark first")
-    lengths = sorted({record.length for record in records})
-    tasks = {CHAIN: lengths, **{f"{CHAIN}/{length}": [length] for length in lengths}}
-    rows: list[Row] = []
-    for task, members in tasks.items():
-        for planner in _planners(records):
-            chosen = [r for r in records if r.planner == planner and r.length in members]
-            rows += [_chain_row(planner, task, same) for same in by_budget(chosen).values()]
-    return rows
-
-
-def write_summary(path: Path, rows: Sequence[Row]) -> None:
-    """Write the rows as JSON."""
-    write_json(path, list(rows))
+    return list(_rows(records, CHAIN, "length", _chain_figures, {}))
 
 
 def by_budget(records: Sequence[R]) -> dict[float | None, list[R]]:
@@ -145,30 +112,43 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> PairedTest:
     return PairedTest(only_first, only_second, exact, min(1.0, float(mid)))
 
 
-def percentile(values: ArrayLike, q: float) -> float:
-    """The q-th percentile (0 to 100), linear between ranks."""
-    array = np.asarray(values, float)
-    if array.size == 0:
-        raise DataError("need at least one value for a percentile; found none")
-    return float(np.percentile(array, q))
+def _rows(
+    records: Sequence[R],
+    whole: str,
+    attribute: str,
+    figures: Callable[[Sequence[R]], Row],
+    more: Mapping[str, Sequence[Any]],
+) -> Iterator[Row]:
+    """Rows of a task, then of each value of an attribute, then of `more` groups of values."""
+    of = attrgetter(attribute)
+    parts = sorted({of(record) for record in records})
+    groups = {part: [part] for part in parts} | more
+    tasks = {whole: parts} | {f"{whole}/{name}": members for name, members in groups.items()}
+    for task, members in tasks.items():
+        for planner in dict.fromkeys(record.planner for record in records):
+            chosen = [r for r in records if r.planner == planner and of(r) in members]
+            for budget_ms, same in by_budget(chosen).items():
+                yield {
+                    "planner": planner,
+                    "task": task,
+                    "budget_ms": budget_ms,
+                    **_share("success", [record.solved for record in same]),
+                    **_share("any_time_success", [record.success for record in same]),
+                    "late": _mean(same, "late"),
+                    **figures(same),
+                    "cost_evaluations": _mean(same, "cost_evaluations"),
+                    "denoiser_evaluations": _mean(same, "denoiser_evaluations"),
+                    "n": len(same),
+                }
 
 
-def _planners(records: Sequence[R]) -> list[str]:
-    return list(dict.fromkeys(record.planner for record in records))
-
-
-def _plan_row(planner: str, task: str, records: Sequence[Record], cold: Mapping[str, float]) -> Row:
-    before = [record.success_before_projection for record in records]
-    times = [record.wall_ms for record in records]
+def _plan_figures(records: Sequence[Record], cold: Mapping[str, float]) -> Row:
+    known = None not in [record.success_before_projection for record in records]
     return {
-        **_outcomes(planner, task, records),
-        "p50_ms": percentile(times, 50),
-        "p95_ms": percentile(times, 95),
-        **_evaluations(records),
-        "n": len(records),
-        "final_cost": float(np.mean([record.final_cost for record in records])),
+        **_percentiles([record.wall_ms for record in records]),
+        "final_cost": _mean(records, "final_cost"),
         "success_before_projection": (
-            None if None in before else float(np.mean([bool(value) for value in before]))
+            _mean(records, "success_before_projection") if known else None
         ),
         "build_ms": cold.get("build_ms"),
         "first_plan_ms": cold.get("first_plan_ms"),
@@ -176,39 +156,24 @@ def _plan_row(planner: str, task: str, records: Sequence[Record], cold: Mapping[
     }
 
 
-def _chain_row(planner: str, task: str, records: Sequence[ChainRecord]) -> Row:
-    plans = [wall_ms for record in records for wall_ms in record.wall_ms]
+def _chain_figures(records: Sequence[ChainRecord]) -> Row:
     return {
-        **_outcomes(planner, task, records),
         "wrong_stops": float(np.mean([r.stopped and not r.success for r in records])),
-        "gestures": float(np.mean([record.num_gestures for record in records])),
-        "state_distance": float(np.mean([record.state_distance for record in records])),
-        "p50_ms": percentile(plans, 50) if plans else None,
-        "p95_ms": percentile(plans, 95) if plans else None,
-        "chain_p50_ms": percentile([sum(record.wall_ms) for record in records], 50),
-        **_evaluations(records),
-        "n": len(records),
+        "gestures": _mean(records, "num_gestures"),
+        "state_distance": _mean(records, "state_distance"),
+        **_percentiles([wall_ms for record in records for wall_ms in record.wall_ms]),
+        "chain_p50_ms": float(np.percentile([sum(record.wall_ms) for record in records], 50)),
     }
 
 
-def _outcomes(planner: str, task: str, records: Sequence[R]) -> Row:
-    return {
-        "planner": planner,
-        "task": task,
-        "budget_ms": records[0].budget_ms,
-        **_share("success", [record.solved for record in records]),
-        **_share("any_time_success", [record.success for record in records]),
-        "late": float(np.mean([record.late for record in records])),
-    }
+def _percentiles(times: Sequence[float]) -> Row:
+    return {f"p{q}_ms": float(np.percentile(times, q)) if times else None for q in (50, 95)}
+
+
+def _mean(records: Sequence[R], attribute: str) -> float:
+    return float(np.mean([getattr(record, attribute) for record in records]))
 
 
 def _share(name: str, outcomes: Sequence[bool]) -> Row:
     low, high = wilson_interval(sum(outcomes), len(outcomes))
     return {name: sum(outcomes) / len(outcomes), f"{name}_low": low, f"{name}_high": high}
-
-
-def _evaluations(records: Sequence[R]) -> Row:
-    return {
-        "cost_evaluations": float(np.mean([record.cost_evaluations for record in records])),
-        "denoiser_evaluations": float(np.mean([r.denoiser_evaluations for r in records])),
-    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import pandas as pd
@@ -13,25 +13,9 @@ from vj2_ddim_benchmark.race.records import Record
 from vj2_ddim_benchmark.report.summary import CHAIN, ONE_GESTURE, PairedTest, Row, mcnemar
 from vj2_ddim_benchmark.studies import Study, split_name
 
-__all__ = [
-    "SIGNIFICANT",
-    "Pair",
-    "against_table",
-    "all_pairs",
-    "budget_name",
-    "budget_table",
-    "chain_table",
-    "evaluation_table",
-    "kind_table",
-    "main_table",
-    "matrix_table",
-    "overall",
-    "pairs_against",
-    "setting_tables",
-    "study_table",
-    "values_of",
-    "with_interval",
-]
+__all__ = ["SIGNIFICANT", "Pair", "against_table", "budget_name", "budget_table", "chain_table",
+           "evaluation_table", "kind_table", "main_table", "matrix_table", "overall", "pairs_of",
+           "setting_tables", "study_table", "values_of", "with_interval"]  # fmt: skip
 
 PLANNER = "planner"
 EVALUATIONS = (0, 16, 64, 256, 1024)
@@ -84,11 +68,7 @@ def budget_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def evaluation_table(rows: Sequence[Row], limits: Sequence[int] = EVALUATIONS) -> pd.DataFrame:
-    """Success, be it late, with its interval: one row a planner, one column a limit.
-
-    Each cell is of the budget under which the planner made the most cost evaluations a plan, of
-    those with no more than the limit; it is empty where every budget took more.
-    """
+    """Success, be it late, under the budget with the most cost evaluations within each limit."""
     heads = {limit: f"{limit} or fewer" for limit in limits}
     cells = []
     for planner in dict.fromkeys(row["planner"] for row in rows):
@@ -102,10 +82,7 @@ def evaluation_table(rows: Sequence[Row], limits: Sequence[int] = EVALUATIONS) -
 
 
 def kind_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Success with its interval: one row a planner and budget, one column a kind of widget.
-
-    The last column is of all multimodal kinds together, where there are any.
-    """
+    """Success with its interval: one row a planner and budget, one column a kind of widget."""
     names, heads = _names(overall(rows)), _heads(rows, ONE_GESTURE, "{} ({})")
     cells = (
         (names[_key(row)], heads[row["task"]], with_interval(row))
@@ -165,15 +142,19 @@ class Pair:
     test: PairedTest
 
 
-def pairs_against(records: Sequence[Record], reference: str) -> list[Pair]:
-    """The reference with every other planner under one budget, in order of appearance."""
-    planners = dict.fromkeys(record.planner for record in records)
-    return _pairs(records, [(reference, name) for name in planners if name != reference])
-
-
-def all_pairs(records: Sequence[Record]) -> list[Pair]:
-    """Every two planners that share problems, once; results under one budget."""
-    return _pairs(records, combinations(dict.fromkeys(record.planner for record in records), 2))
+def pairs_of(records: Sequence[Record], reference: str | None = None) -> list[Pair]:
+    """Every two planners that share problems, or the reference with each; under one budget."""
+    solved: dict[str, dict[int, bool]] = {}
+    for record in records:
+        solved.setdefault(record.planner, {})[record.problem] = record.solved
+    pairs = []
+    names = combinations(solved, 2) if reference is None else product([reference], solved)
+    for first, second in names:
+        common = sorted(solved.get(first, {}).keys() & solved[second].keys())
+        if common and first != second:
+            test = mcnemar(*([solved[name][i] for i in common] for name in (first, second)))
+            pairs.append(Pair(first, second, len(common), test))
+    return pairs
 
 
 def against_table(pairs: Sequence[Pair]) -> pd.DataFrame:
@@ -194,9 +175,7 @@ def against_table(pairs: Sequence[Pair]) -> pd.DataFrame:
 def matrix_table(pairs: Sequence[Pair]) -> tuple[pd.DataFrame, dict[tuple[int, int], str]]:
     """Every pair twice: problems only the row's planner solved : only the column's, and exact p.
 
-    Columns are numbered as the rows are. The marks are of cells, by row and column counted from 0:
-    `ahead` or `behind` where the row's planner is, with p below `SIGNIFICANT` divided by the number
-    of pairs (Bonferroni).
+    Cells are marked `ahead` or `behind` below `SIGNIFICANT` over the number of pairs (Bonferroni).
     """
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second)))
     cells = [["·" if row == column else "" for column in names] for row in names]
@@ -215,24 +194,13 @@ def matrix_table(pairs: Sequence[Pair]) -> tuple[pd.DataFrame, dict[tuple[int, i
 
 def setting_tables(setup: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The plain settings, and those that are groups of settings, their names joined by dots."""
-    groups = {name: value for name, value in setup.items() if isinstance(value, Mapping)}
-    plain = {name: value for name, value in setup.items() if name not in groups}
-    tables = (pd.DataFrame(_flat(some), columns=["setting", "value"]) for some in (plain, groups))
-    return next(tables), next(tables)
-
-
-def _pairs(records: Sequence[Record], names: Iterable[tuple[str, str]]) -> list[Pair]:
-    solved: dict[str, dict[int, bool]] = {}
-    for record in records:
-        solved.setdefault(record.planner, {})[record.problem] = record.solved
-    pairs = []
-    for first, second in names:
-        ours, theirs = solved.get(first, {}), solved[second]
-        common = sorted(set(ours) & set(theirs))
-        if common:
-            test = mcnemar([ours[i] for i in common], [theirs[i] for i in common])
-            pairs.append(Pair(first, second, len(common), test))
-    return pairs
+    grouped = {name: isinstance(value, Mapping) for name, value in setup.items()}
+    plain, groups = (
+        _flat({name: value for name, value in setup.items() if grouped[name] is wanted})
+        for wanted in (False, True)
+    )
+    columns = ["setting", "value"]
+    return pd.DataFrame(plain, columns=columns), pd.DataFrame(groups, columns=columns)
 
 
 def _wide(
@@ -240,10 +208,9 @@ def _wide(
 ) -> pd.DataFrame:
     """Cells by row and column as a table, empty where there is none."""
     tall = pd.DataFrame(cells, columns=[PLANNER, "column", "text"])
-    names = list(index) or list(dict.fromkeys(tall[PLANNER]))
-    wide = tall.set_index([PLANNER, "column"])["text"].unstack("column", fill_value="")
-    wide = wide.reindex(names, fill_value="").reindex(columns=list(columns), fill_value="")
-    return wide.reset_index(names=PLANNER)
+    names = list(index) or tall[PLANNER].unique()
+    wide = tall.pivot(index=PLANNER, columns="column", values="text").reindex(names)
+    return wide.reindex(columns=list(columns)).astype(object).fillna("").reset_index(names=PLANNER)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -276,16 +243,11 @@ def _names(rows: Sequence[Row]) -> dict[tuple[str, float | None], str]:
     """What to call a planner under a budget; the planner alone if there is one budget."""
     keys = [_key(row) for row in rows]
     several = len({budget for _, budget in keys}) > 1
-    return {
-        (name, budget): f"{name}, {budget_name(budget)}" if several else name
-        for name, budget in keys
-    }
+    return {key: f"{key[0]}, {budget_name(key[1])}" if several else key[0] for key in keys}
 
 
 def _heads(rows: Sequence[Row], whole: str, form: str) -> dict[str, str]:
     """By part of a task, its name and how many problems it has at most."""
-    nums: dict[str, int] = {}
-    for row in rows:
-        if row["task"] != whole:
-            nums[row["task"]] = max(row["n"], nums.get(row["task"], 0))
+    parts = (row["task"] for row in rows if row["task"] != whole)
+    nums = {task: max(row["n"] for row in overall(rows, task)) for task in parts}
     return {task: form.format(task.removeprefix(f"{whole}/"), num) for task, num in nums.items()}

@@ -15,23 +15,19 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from vj2_ddim_benchmark.environment import environment
-from vj2_ddim_benchmark.timing.measuring import JsonFile, Run, random_problem, take_turns
+from vj2_ddim_benchmark.environment import environment, use_threads
+from vj2_ddim_benchmark.timing import JsonFile, random_problem, take_turns
+from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 
 __all__ = ["LatencySettings", "latency", "measure_latency"]
 
-SCHEDULE = NoiseSchedule(
-    beta_schedule="linear", prediction_type="epsilon", timestep_spacing="linspace"
-)
 NUM_WARM_UP = 5
 
 
@@ -52,13 +48,11 @@ def latency(
 ) -> None:
     """Time one plan at batch 1, in turns with the original script's torch sampler."""
     measured = measure_latency(bundle, settings)
+    samplers = ("plugin", "original")
+    rows = [(name, *(f"{ms:.2f}" for ms in measured[name].values())) for name in samplers]
     title = f"one plan of {settings.num_inference_steps} steps, {settings.num_plans} times"
-    table = Table("sampler", "p50 ms", "p95 ms", title=title)
-    for name in ("plugin", "original"):
-        times = measured[name]
-        table.add_row(name, f"{times['p50_ms']:.2f}", f"{times['p95_ms']:.2f}")
-    Console().print(table)
-    typer.echo(
+    print_table(rows, ("sampler", "p50 ms", "p95 ms"), title=title, numbers=True)
+    say(
         f"the original takes {measured['ratio_p50']:.1f} times as long; the plugin's whole call is "
         f"{measured['overhead']:.2f} times its ONNX Runtime calls"
     )
@@ -68,21 +62,19 @@ def latency(
 
 def measure_latency(bundle: Path, settings: LatencySettings) -> dict[str, Any]:
     """Percentiles of both in ms, their ratio, and the plugin's call over its ONNX Runtime calls."""
-    torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     steps, overheads = settings.num_inference_steps, []
-    optimizer = DDIMOptimizer.from_bundle(
-        bundle, provider="cpu", num_threads=settings.threads, num_inference_steps=steps
-    )
-    problem, original = random_problem(optimizer.model, 0), _original_sampler(steps)
+    session: dict[str, Any] = {"provider": "cpu", "num_threads": settings.threads}
+    optimizer = DDIMOptimizer.from_bundle(bundle, num_inference_steps=steps, **session)
+    problem = random_problem(optimizer.model, 0)
 
     def plugin(turn: int) -> None:
         seconds = optimizer.optimize(problem).wall_time_s
         overheads.append(seconds["total"] / (seconds["denoise"] + seconds["condition"]))
 
-    runs: list[Run] = [("plugin", plugin), ("original", original)]
-    seconds = take_turns(runs, NUM_WARM_UP + settings.num_plans)["wall"]
+    runs = [("plugin", plugin), ("original", _original_sampler(steps))]
     measured: dict[str, Any] = {}
-    for name, taken in seconds.items():
+    for name, taken in take_turns(runs, NUM_WARM_UP + settings.num_plans)["wall"].items():
         p50, p95 = 1e3 * np.percentile(taken[NUM_WARM_UP:], (50, 95))
         measured[name] = {"p50_ms": float(p50), "p95_ms": float(p95)}
     return {
@@ -98,14 +90,13 @@ def measure_latency(bundle: Path, settings: LatencySettings) -> dict[str, Any]:
 def _original_sampler(num_inference_steps: int) -> Callable[[int], object]:
     """One sample `[1, 250, 3]` by the original's transformer and a torch DDIM loop."""
     model = MinimalDenoiser(250, 3, d_model=64, num_layers=3, nhead=4).eval()
-    pairs = SCHEDULE.timesteps(num_inference_steps)
+    pairs = ORIGINAL_SCHEDULE.timesteps(num_inference_steps)
 
     @torch.inference_mode()
     def sample(turn: int) -> torch.Tensor:
         x = torch.randn(1, 250, 3)
-        for timestep, prev_timestep in pairs:
-            alpha = SCHEDULE.alpha_cumprod(timestep)
-            alpha_prev = SCHEDULE.alpha_cumprod(prev_timestep)
+        for timestep, before in pairs:
+            alpha, alpha_prev = map(ORIGINAL_SCHEDULE.alpha_cumprod, (timestep, before))
             epsilon = model(x, torch.tensor([timestep]))
             x0 = (x - math.sqrt(1.0 - alpha) * epsilon) / math.sqrt(alpha)
             x = math.sqrt(alpha_prev) * x0 + math.sqrt(1.0 - alpha_prev) * epsilon

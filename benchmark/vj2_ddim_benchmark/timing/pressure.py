@@ -5,6 +5,7 @@ Everything is measured through `DDIMOptimizer.optimize`, as a planner calls it.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import time
@@ -14,26 +15,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
+from unittest import mock
 
 import numpy as np
 import onnxruntime
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.timing.measuring import JsonFile, random_problem
+from vj2_ddim_benchmark.timing import JsonFile, random_problem
+from vj2_ddim_plugin.cli.console import print_table
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.gestures import is_valid
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.settings import Settings, setting
 
 __all__ = ["PressureSettings", "measure_concurrency", "measure_deadlines", "measure_memory"]
 __all__ += ["measure_overhead", "pressure", "stand_in_cost"]
 
+Problems = Sequence[PlanningProblem]
 WARM_UP_PLANS = 20
 DEADLINES_S = (0.02, 0.05, 0.1)
 
@@ -70,12 +72,10 @@ def pressure(
         free = [random_problem(optimizer.model, seed) for seed in range(num)]
         measured["concurrency"] = measure_concurrency(optimizer, free, threads=8)
         measured["memory"] = measure_memory(optimizer, free[0], settings.memory_plans)
-    measured |= {
-        "busy_processes": busy,
-        "cost": "world model" if world_model else "stand-in, 1 ms a candidate",
-        "environment": environment(),
-    }
-    Console().print(_table(measured))
+    measured["busy_processes"] = busy
+    measured["cost"] = "world model" if world_model else "stand-in, 1 ms a candidate"
+    measured["environment"] = environment()
+    print_table(_rows(measured), ("measure", "figure"), title="planning under pressure")
     if json_file is not None:
         write_json(json_file, measured)
 
@@ -84,7 +84,7 @@ def stand_in_cost(seconds_per_candidate: float) -> Callable[[FloatArray], FloatA
     """A cost that takes a known time: the distance from the centre of the screen."""
 
     def cost(candidates: FloatArray) -> FloatArray:
-        taken = seconds_per_candidate * candidates.shape[0] * candidates.shape[1]
+        taken = seconds_per_candidate * math.prod(candidates.shape[:2])
         ends = time.perf_counter() + taken
         while time.perf_counter() < ends:
             pass
@@ -93,9 +93,7 @@ def stand_in_cost(seconds_per_candidate: float) -> Callable[[FloatArray], FloatA
     return cost
 
 
-def _ranked_problems(
-    optimizer: DDIMOptimizer, world_model: Path | None, count: int
-) -> list[PlanningProblem]:
+def _ranked_problems(optimizer: DDIMOptimizer, world_model: Path | None, count: int) -> Problems:
     """Problems with a cost: unseen touch screens, or noise and a stand-in of known duration."""
     if world_model is None:
         cost = stand_in_cost(0.001)
@@ -107,55 +105,37 @@ def _ranked_problems(
     model = WorldModel.load(world_model)
     found = one_gesture_problems(count, split="test", seed=0, size=model.config.screen_size)
     start, goal = found.start.render(), found.goal.render()
-    return [
-        planning_problem(model, start[row : row + 1], goal[row : row + 1]) for row in range(count)
-    ]
+    return [planning_problem(model, start[[row]], goal[[row]]) for row in range(count)]
 
 
 def measure_overhead(bundle: Path, num_plans: int, threads: int) -> dict[str, float]:
     """`optimize` without a cost at batch 1, over the sum of its ONNX Runtime calls: medians."""
+    run, inside, rows = onnxruntime.InferenceSession.run, [], []
+
+    def timed(*args: Any, **options: Any) -> Any:  # noqa: ANN401
+        begun = time.perf_counter()
+        outputs = run(*args, **options)
+        inside.append(time.perf_counter() - begun)
+        return outputs
+
     with (
-        _seconds_inside_onnxruntime() as inside,
+        mock.patch.object(onnxruntime.InferenceSession, "run", timed),
         DDIMOptimizer.from_bundle(bundle, provider="cpu", num_threads=threads) as optimizer,
     ):
-        problem, rows = random_problem(optimizer.model, 0), []
+        problem = random_problem(optimizer.model, 0)
         for _ in range(WARM_UP_PLANS + num_plans):
             inside.clear()
             begun = time.perf_counter()
             optimizer.optimize(problem)
             rows.append((time.perf_counter() - begun, sum(inside)))
     seconds = np.array(rows[WARM_UP_PLANS:])
-    plan_ms, onnxruntime_ms = 1e3 * np.median(seconds, axis=0)
-    return {
-        "plan_ms": float(plan_ms),
-        "onnxruntime_ms": float(onnxruntime_ms),
-        "ratio": float(np.median(seconds[:, 0] / seconds[:, 1])),
-    }
-
-
-@contextmanager
-def _seconds_inside_onnxruntime() -> Iterator[list[float]]:
-    """The seconds of each call of ONNX Runtime's own `run`, by sessions that are opened within."""
-    run, seconds = onnxruntime.InferenceSession.run, []
-
-    def timed(*args: Any, **options: Any) -> Any:  # noqa: ANN401
-        begun = time.perf_counter()
-        outputs = run(*args, **options)
-        seconds.append(time.perf_counter() - begun)
-        return outputs
-
-    onnxruntime.InferenceSession.run = timed
-    try:
-        yield seconds
-    finally:
-        onnxruntime.InferenceSession.run = run
+    whole, part = map(float, 1e3 * np.median(seconds, axis=0))
+    ratio = float(np.median(seconds[:, 0] / seconds[:, 1]))
+    return {"plan_ms": whole, "onnxruntime_ms": part, "ratio": ratio}
 
 
 def measure_deadlines(
-    optimizer: DDIMOptimizer,
-    problems: Sequence[PlanningProblem],
-    deadlines_s: Sequence[float],
-    load: int,
+    optimizer: DDIMOptimizer, problems: Problems, deadlines_s: Sequence[float], load: int
 ) -> list[dict[str, Any]]:
     """How late plans are while `load` other processes keep the cores busy, a row a deadline."""
     rows = []
@@ -168,39 +148,30 @@ def measure_deadlines(
                 late_ms.append(1e3 * (time.perf_counter() - begun - deadline_s))
             p50, p99, worst = (float(late) for late in np.percentile(late_ms, (50, 99, 100)))
             evaluations = [plan.num_cost_evaluations for plan in plans]
-            rows.append(
-                {
-                    "deadline_ms": 1e3 * deadline_s,
-                    "late_p50_ms": p50,
-                    "late_p99_ms": p99,
-                    "late_max_ms": worst,
-                    "median_cost_evaluations": float(np.median(evaluations)),
-                    "share_ranked": float(np.mean([np.isfinite(p.cost).all() for p in plans])),
-                    "every_plan_valid": all(_is_valid(optimizer, plan) for plan in plans),
-                    "num_plans": len(problems),
-                }
-            )
+            valid = [is_valid(plan.actions, optimizer.action_spec).all() for plan in plans]
+            row: dict[str, Any] = {
+                "deadline_ms": 1e3 * deadline_s,
+                "late_p50_ms": p50,
+                "late_p99_ms": p99,
+                "late_max_ms": worst,
+                "median_cost_evaluations": float(np.median(evaluations)),
+                "share_ranked": float(np.mean([np.isfinite(plan.cost).all() for plan in plans])),
+                "every_plan_valid": all(map(bool, valid)),
+                "num_plans": len(problems),
+            }
+            rows.append(row)
     return rows
-
-
-def _is_valid(optimizer: DDIMOptimizer, plan: PlanResult) -> bool:
-    return bool(is_valid(plan.actions, optimizer.action_spec).all())
 
 
 @contextmanager
 def _busy_processes(count: int) -> Iterator[None]:
     """Processes that multiply matrices until the end."""
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_be_busy, daemon=True) for _ in range(count)]
-    for worker in workers:
-        worker.start()
-    time.sleep(1.0 if workers else 0.0)  # until they are busy
-    try:
+    if not count:
         yield
-    finally:
-        for worker in workers:
-            worker.terminate()
-            worker.join()
+        return
+    with multiprocessing.get_context("spawn").Pool(count, _be_busy):
+        time.sleep(1.0)  # until they are busy
+        yield
 
 
 def _be_busy() -> None:
@@ -213,9 +184,9 @@ def measure_memory(
     optimizer: DDIMOptimizer, problem: PlanningProblem, num_plans: int, settle: int = 1000
 ) -> dict[str, float]:
     """Growth of the resident memory over many plans, after the first `settle`."""
-    sizes = []
+    sizes, first, every = [], min(settle, num_plans // 2), max(1, num_plans // 100)
     for plan in range(num_plans + 1):
-        if plan >= min(settle, num_plans // 2) and plan % max(1, num_plans // 100) == 0:
+        if plan >= first and plan % every == 0:
             sizes.append(_resident_mb())
         if plan < num_plans:
             optimizer.optimize(problem)
@@ -236,7 +207,7 @@ def _resident_mb() -> float:
 
 
 def measure_concurrency(
-    optimizer: DDIMOptimizer, problems: Sequence[PlanningProblem], threads: int
+    optimizer: DDIMOptimizer, problems: Problems, threads: int
 ) -> dict[str, float]:
     """The share of plans that come out the same, to the last bit, with many threads as with one."""
     alone = [optimizer.optimize(problem).actions for problem in problems]
@@ -246,31 +217,25 @@ def measure_concurrency(
     return {"threads": threads, "num_plans": len(problems), "share_identical": float(np.mean(same))}
 
 
-def _table(measured: dict[str, Any]) -> Table:
-    table = Table("measure", "figure", title="planning under pressure", title_justify="left")
-    overhead, memory = measured["overhead"], measured["memory"]
-    table.add_row(
-        "one sample over its ONNX Runtime calls",
-        f"{overhead['ratio']:.3f} ({overhead['plan_ms']:.2f} / "
-        f"{overhead['onnxruntime_ms']:.2f} ms)",
-    )
-    for row in measured["deadlines"]:
-        table.add_row(
+def _rows(measured: dict[str, Any]) -> list[tuple[str, str]]:
+    """Each measure, and its figures in words."""
+    overhead, threads, memory = (measured[name] for name in ("overhead", "concurrency", "memory"))
+    deadlines = [
+        (
             f"deadline {row['deadline_ms']:.0f} ms, {measured['busy_processes']} busy processes",
             f"late by {row['late_p50_ms']:.1f} ms at p50, {row['late_p99_ms']:.1f} at p99, "
             f"{row['late_max_ms']:.1f} at most; {row['share_ranked']:.0%} ranked, "
             f"{row['median_cost_evaluations']:.0f} cost evaluations; "
-            f"{'every plan valid' if row['every_plan_valid'] else 'NOT every plan valid'}",
+            f"{'' if row['every_plan_valid'] else 'NOT '}every plan valid",
         )
-    threads = measured["concurrency"]
-    table.add_row(
-        f"{threads['threads']} threads on one optimizer",
-        f"{threads['share_identical']:.1%} of {threads['num_plans']} plans identical to those of "
-        f"one thread",
-    )
-    table.add_row(
-        f"{memory['num_plans']:,.0f} plans",
-        f"resident memory grew by {memory['growth_mb']:.1f} MB (at most "
-        f"{memory['largest_growth_mb']:.1f}) after the first 1,000",
-    )
-    return table
+        for row in measured["deadlines"]
+    ]
+    times = f"({overhead['plan_ms']:.2f} / {overhead['onnxruntime_ms']:.2f} ms)"
+    same = f"{threads['share_identical']:.1%} of {threads['num_plans']} plans"
+    growth = f"grew by {memory['growth_mb']:.1f} MB (at most {memory['largest_growth_mb']:.1f})"
+    return [
+        ("one sample over its ONNX Runtime calls", f"{overhead['ratio']:.3f} {times}"),
+        *deadlines,
+        (f"{threads['threads']} threads on one optimizer", f"{same} identical to one thread's"),
+        (f"{memory['num_plans']:,.0f} plans", f"memory {growth} after the first 1,000"),
+    ]

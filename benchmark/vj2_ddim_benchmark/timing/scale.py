@@ -1,10 +1,8 @@
 """`vj2-ddim benchmark scale`: one plan by gradient descent and by DDIM, at VJ2-GUI's scale.
 
-A plan of many passes through the predictor is not made as a whole: its passes are all alike, so a
-few of them are timed, in turns with the others', and the plan is so many times their median. The
-DDIM side is timed whole; without a trained bundle, on one with condition inputs of the predictor's
-size and random weights. Everything that was timed is in the result: by the wall clock, and as
-processor time, which other processes of a busy machine disturb less.
+A plan's passes through the predictor are all alike, so a few are timed and the plan is so many
+times their median; DDIM is timed whole. Both by the wall clock, and as processor time, which other
+processes of a busy machine disturb less.
 """
 
 from __future__ import annotations
@@ -12,24 +10,23 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from vj2_ddim_benchmark.environment import environment
-from vj2_ddim_benchmark.timing.measuring import JsonFile, Run, Seconds, random_problem, take_turns
+from vj2_ddim_benchmark.environment import environment, use_threads
+from vj2_ddim_benchmark.timing import JsonFile, Run, Seconds, random_problem, take_turns
 from vj2_ddim_benchmark.timing.scale_predictor import Descent, PredictorSize, ScaleProblem
 from vj2_ddim_export.export import export_bundle
+from vj2_ddim_plugin.cli.console import print_table, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import write_json
-from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import Settings, setting
@@ -42,9 +39,6 @@ __all__ = ["ScaleSettings", "measure_scale", "scale", "untrained_bundle", "whole
 
 SAMPLER = ModelConfig(
     d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=16
-)
-SCHEDULE = NoiseSchedule(
-    beta_schedule="cosine", prediction_type="v_prediction", timestep_spacing="trailing"
 )
 PLANS = {
     "gradient_descent": "gradient descent, {num_iterations} iterations, weights frozen",
@@ -71,33 +65,23 @@ class ScaleSettings(Settings):
 
     def check(self) -> None:
         """A chunk is no larger than what is ranked."""
-        if self.rows_per_chunk > self.num_candidates:
-            raise ConfigError(
-                f"rows_per_chunk must be 1 to num_candidates, {self.num_candidates}; found "
-                f"{self.rows_per_chunk}"
-            )
+        chunk, most = self.rows_per_chunk, self.num_candidates
+        if chunk > most:
+            raise ConfigError(f"rows_per_chunk must be 1 to num_candidates, {most}; found {chunk}")
 
 
 @options
 def scale(
     size: PredictorSize,
     settings: ScaleSettings,
-    bundle: Annotated[
-        Path | None, typer.Option(help="A trained bundle; random weights if none.")
-    ] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Trained; random weights if none.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Time one plan at VJ2-GUI's scale, by gradient descent and by DDIM, in turns."""
-    console = Console()
-
-    def progress(done: int, total: int) -> None:
-        console.print(f"turn {done} of {total}")
-
-    with console.status("turn 1"):
-        measured = measure_scale(size, settings, bundle, progress)
+    with progress_bars() as progress:
+        measured = measure_scale(size, settings, bundle, partial(progress, "turns"))
     measured["peak_memory_mb"] = _peak_memory_mb()
-    console.print(_table(measured))
-    console.print(f"ranking takes {measured['wall']['ranking_share']:.2%} of a ranked plan")
+    _show(measured)
     if json_file is not None:
         write_json(json_file, measured)
 
@@ -106,10 +90,10 @@ def measure_scale(
     size: PredictorSize,
     settings: ScaleSettings,
     bundle: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """By clock, `wall` and `processor`: what `whole_plans` says, and the `timings` behind it."""
-    torch.set_num_threads(settings.threads)
+    use_threads(settings.threads)
     problem = ScaleProblem(size, seed=settings.seed, rows_per_chunk=settings.rows_per_chunk)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -121,21 +105,16 @@ def measure_scale(
             num_inference_steps=settings.num_inference_steps,
         ) as optimizer,
     ):
-        spec = optimizer.action_spec
-        if size.action_width != spec.length * spec.num_channels:
+        spec, width = optimizer.action_spec, size.action_width
+        if width != (made := spec.length * spec.num_channels):
             raise ConfigError(
-                f"action_width must be {spec.length * spec.num_channels}, as the sampler makes "
-                f"them; found {size.action_width}"
+                f"action_width must be {made}, as the sampler makes them; found {width}"
             )
-        runs = _runs(problem, optimizer, settings)
-        clocks = take_turns(runs, settings.num_turns, progress)
-    recorded = {"size": asdict(size), **asdict(settings), "bundle": bundle and bundle.name}
+        clocks = take_turns(_runs(problem, optimizer, settings), settings.num_turns, progress)
+    given = {"size": size.to_dict(), **settings.to_dict(), "bundle": bundle and bundle.name}
     return {
-        **{
-            name: {**whole_plans(timings, settings), "timings": timings}
-            for name, timings in clocks.items()
-        },
-        "settings": recorded,
+        **{clock: {**whole_plans(of, settings), "timings": of} for clock, of in clocks.items()},
+        "settings": given,
         "predictor_weights": sum(weight.numel() for weight in problem.predictor.parameters()),
         "environment": environment(),
     }
@@ -159,12 +138,9 @@ def whole_plans(timings: Seconds, settings: ScaleSettings) -> dict[str, Any]:
         "ddim_ranker_checked": chosen + forward,
         "ddim_ranker": chosen,
     }
+    ours = {name: seconds for name, seconds in plans.items() if name.startswith("ddim")}
     ratios = {
-        descent: {
-            name: plans[descent] / seconds
-            for name, seconds in plans.items()
-            if name.startswith("ddim")
-        }
+        descent: {name: plans[descent] / seconds for name, seconds in ours.items()}
         for descent in ("gradient_descent", "gradient_descent_trainable")
     }
     return {"plans": plans, "ratios": ratios, "ranking_share": ranking / plans["ddim_ranked"]}
@@ -173,13 +149,13 @@ def whole_plans(timings: Seconds, settings: ScaleSettings) -> dict[str, Any]:
 def untrained_bundle(folder: Path, size: PredictorSize, seed: int = 0) -> Path:
     """Export a sampler with random weights, whose state and goal are of the predictor's size."""
     torch.manual_seed(seed)
-    shape = (size.num_patches, size.width)
-    model = DiffusionModel(SAMPLER, ActionSpec(), SCHEDULE, {"state": shape, "goal": shape})
-    checkpoint = folder / "checkpoint.pt"
+    inputs = dict.fromkeys(("state", "goal"), (size.num_patches, size.width))
+    model = DiffusionModel(SAMPLER, ActionSpec(), NoiseSchedule(), inputs)
     provenance = {"made_by": "random weights, for timing alone"}
+    checkpoint, bundle = folder / "checkpoint.pt", folder / "bundle"
     save_checkpoint(Checkpoint(model, model.state_dict(), provenance=provenance), checkpoint)
-    export_bundle(checkpoint, folder / "bundle")
-    return folder / "bundle"
+    export_bundle(checkpoint, bundle)
+    return bundle
 
 
 def _runs(problem: ScaleProblem, optimizer: DDIMOptimizer, settings: ScaleSettings) -> list[Run]:
@@ -188,45 +164,36 @@ def _runs(problem: ScaleProblem, optimizer: DDIMOptimizer, settings: ScaleSettin
     candidates = rng.random((1, settings.rows_per_chunk, spec.length, spec.num_channels))
     trainable, frozen = Descent(problem, frozen=False), Descent(problem)
     one = random_problem(optimizer.model, settings.seed)
-    many = random_problem(optimizer.model, settings.seed, cost=_free)
-    passes: list[Run] = [
-        ("ranked_chunk", lambda turn: problem.rank(candidates)),
-        ("trainable_descent_step", lambda turn: trainable.step()),
-        ("descent_step", lambda turn: frozen.step()),
-    ]
+    many = replace(one, cost=lambda candidates: np.zeros(candidates.shape[:2]))  # in no time
     plans: list[Run] = [
         ("ddim_one", lambda turn: optimizer.optimize(one)),
         ("ddim_candidates", lambda turn: optimizer.optimize(many)),
     ]
-    return passes + settings.num_plans * plans
+    return [
+        ("ranked_chunk", lambda turn: problem.rank(candidates)),
+        ("trainable_descent_step", lambda turn: trainable.step()),
+        ("descent_step", lambda turn: frozen.step()),
+        *settings.num_plans * plans,
+    ]
 
 
-def _free(candidates: FloatArray) -> FloatArray:
-    """A cost that takes no time."""
-    return np.zeros(candidates.shape[:2])
-
-
-def _table(measured: dict[str, Any]) -> Table:
-    settings = measured["settings"]
+def _show(measured: dict[str, Any]) -> None:
+    """Print the table of all plans."""
+    settings, wall, processor = (measured[name] for name in ("settings", "wall", "processor"))
+    rows = []
+    for name, label in PLANS.items():
+        figures = [clock["plans"][name] for clock in (wall, processor)]
+        figures += [ratio.get(name) for ratio in wall["ratios"].values()]
+        texts = ("" if figure is None else f"{figure:,.4g}" for figure in figures)
+        rows.append((label.format(**settings), *texts))
+    headings = ("plan", "seconds", "processor seconds", "descent takes x", "left trainable x")
     title = (
         f"one plan through {measured['predictor_weights'] / 1e6:,.0f} million weights, depth "
         f"{settings['size']['depth']}, {settings['size']['num_tokens']:,} tokens, "
         f"{settings['threads']} thread(s)"
     )
-    table = Table(
-        "plan", "seconds", "processor seconds", "descent takes x", "left trainable x",
-        title=title, title_justify="left",
-    )  # fmt: skip
-    wall, processor = measured["wall"], measured["processor"]
-    for name, label in PLANS.items():
-        ratios = [ratio.get(name) for ratio in wall["ratios"].values()]
-        table.add_row(
-            label.format(**settings),
-            f"{wall['plans'][name]:,.4g}",
-            f"{processor['plans'][name]:,.4g}",
-            *("" if ratio is None else f"{ratio:,.4g}" for ratio in ratios),
-        )
-    return table
+    print_table(rows, headings, title=title, numbers=True)
+    say(f"ranking takes {wall['ranking_share']:.2%} of a ranked plan")
 
 
 def _peak_memory_mb() -> float | None:

@@ -1,14 +1,16 @@
 """A predictor of VJ2-GUI's signature and size, with random weights: for its time, not its answers.
 
-Each of T frames is its patches and one token that holds its action block, so that 8 frames of 256
-patches are 2,056 tokens. A token attends to its own frame and to those before. Where VJ2-GUI
-rotates queries and keys by their position, a learned position is added here, which costs less.
+Each of T frames is its patches and a token that holds its action block: 8 of 256 patches are 2,056
+tokens. A token attends to its own frame and to those before. A learned position is added where
+VJ2-GUI rotates queries and keys by theirs, which costs more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,14 +35,12 @@ class PredictorSize(Settings):
 
     def check(self) -> None:
         """Sizes that do not fit one another cannot be built."""
-        if self.width % self.num_heads:
+        heads, tokens, frames = self.num_heads, self.num_tokens, self.num_frames
+        if self.width % heads:
+            raise ConfigError(f"num_heads must divide width; found {heads} and {self.width}")
+        if tokens % frames or self.num_patches < 1:
             raise ConfigError(
-                f"num_heads must divide width; found {self.num_heads} and {self.width}"
-            )
-        if self.num_tokens % self.num_frames or self.num_patches < 1:
-            raise ConfigError(
-                f"num_tokens must be num_frames * (patches + 1); found {self.num_tokens} for "
-                f"{self.num_frames} frames"
+                f"num_tokens must be num_frames * (patches + 1); found {tokens} for {frames} frames"
             )
 
     @property
@@ -69,21 +69,18 @@ class ScalePredictor(nn.Module):
     def forward(self, z: Tensor, actions: Tensor) -> Tensor:
         """Predict the latents `[B, T, N, D]` after each step."""
         size = self.size
-        expected = (size.num_frames, size.num_patches, size.width)
-        if z.ndim != 4 or tuple(z.shape[1:]) != expected:
-            raise ContextError(f"latents must be [B, {expected}]; found {list(z.shape)}")
-        if tuple(actions.shape) != (len(z), size.num_frames, size.action_width):
-            raise ActionError(
-                f"actions must be [{len(z)}, {size.num_frames}, {size.action_width}]; found "
-                f"{list(actions.shape)}"
-            )
+        latents = [len(z), size.num_frames, size.num_patches, size.width]
+        blocks = [len(z), size.num_frames, size.action_width]
+        if list(z.shape) != latents:
+            raise ContextError(f"latents must be {latents}; found {list(z.shape)}")
+        if list(actions.shape) != blocks:
+            raise ActionError(f"actions must be {blocks}; found {list(actions.shape)}")
         action_tokens = self.action_encoder(actions).unsqueeze(2)
         hidden = torch.cat([action_tokens, self.read(z)], dim=2).flatten(1, 2) + self.position
         for block in self.blocks:
             hidden = block(hidden, self.mask)
         patches = hidden.reshape(len(z), size.num_frames, -1, size.width)[:, :, 1:]
-        predicted: Tensor = self.write(self.norm(patches))
-        return predicted
+        return cast(Tensor, self.write(self.norm(patches)))
 
 
 class _Block(nn.Module):
@@ -93,11 +90,9 @@ class _Block(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
-        self.read = nn.Linear(width, 3 * width)
-        self.write = nn.Linear(width, width)
-        self.mix = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        self.read, self.write = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        widen, narrow = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.mix = nn.Sequential(widen, nn.GELU(), narrow)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Tokens `[B, S, W]` to tokens; `mask` `[S, S]` is True where one may look."""
@@ -105,15 +100,13 @@ class _Block(nn.Module):
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         hidden = hidden + self.write(seen.transpose(1, 2).flatten(2))
-        mixed: Tensor = hidden + self.mix(self.norms[1](hidden))
-        return mixed
+        return hidden + cast(Tensor, self.mix(self.norms[1](hidden)))
 
 
 class ScaleProblem:
-    """One planning problem of a planner with a large predictor, drawn from `seed` as its weights.
+    """A planning problem with VJ2-GUI's cost: how far the last predicted state is from the goal.
 
-    The cost is VJ2-GUI's: the mean absolute difference of the last predicted state to the goal. The
-    last T states are given, and the blocks between them; a plan is the block after the last.
+    The last T states are given, and the blocks between them; a plan is the block after the last.
     """
 
     def __init__(self, size: PredictorSize, *, seed: int = 0, rows_per_chunk: int = 1) -> None:
@@ -128,25 +121,19 @@ class ScaleProblem:
         """Cost `[n]` of plans `[n, L * A]`, differentiable: one forward pass of n rows."""
         num = len(actions)
         blocks = torch.cat([self.past.expand(num, -1, -1), actions[:, None]], dim=1)
-        last = self.predictor(self.states.expand(num, -1, -1, -1), blocks)[:, -1]
-        cost: Tensor = (last - self.goal).abs().mean(dim=(-2, -1))
-        return cost
+        last: Tensor = self.predictor(self.states.expand(num, -1, -1, -1), blocks)[:, -1]
+        return (last - self.goal).abs().mean(dim=(-2, -1))
 
     @torch.inference_mode()
     def rank(self, candidates: FloatArray) -> FloatArray:
         """Cost `[B, K]` of candidates `[B, K, L, A]`, in chunks, without autograd."""
         rows = torch.as_tensor(candidates, dtype=torch.float32).flatten(0, 1).flatten(1)
         costs = torch.cat([self.cost(chunk) for chunk in torch.split(rows, self.rows_per_chunk)])
-        result: FloatArray = costs.numpy().reshape(candidates.shape[:2])
-        return result
+        return np.asarray(costs.numpy().reshape(candidates.shape[:2]))
 
 
 class Descent:
-    """Gradient descent on one plan from one start, an iteration at a time, by SGD.
-
-    VJ2-GUI's loaders freeze the weights; a planner that does not (`frozen=False`) also computes a
-    gradient for every weight, and drops it.
-    """
+    """SGD on one plan; unless weights are frozen, as VJ2-GUI's are, they get gradients as well."""
 
     def __init__(self, problem: ScaleProblem, *, frozen: bool = True, lr: float = 0.1) -> None:
         self.problem, self.frozen = problem, frozen
@@ -155,16 +142,12 @@ class Descent:
 
     def step(self) -> float:
         """One iteration: a forward and a backward pass, a step, and the bounds; the cost before."""
-        weights = self.problem.predictor
-        weights.requires_grad_(not self.frozen)
-        try:
-            self.optimizer.zero_grad()
-            value = self.problem.cost(self.actions).sum()
-            torch.autograd.backward(value)
-            self.optimizer.step()
-            with torch.no_grad():
-                self.actions.clamp_(0.0, 1.0)
-        finally:
-            weights.zero_grad(set_to_none=True)
-            weights.requires_grad_(False)
+        weights = self.problem.predictor.requires_grad_(not self.frozen)
+        self.optimizer.zero_grad()
+        value = self.problem.cost(self.actions).sum()
+        torch.autograd.backward(value)
+        self.optimizer.step()
+        with torch.no_grad():
+            self.actions.clamp_(0.0, 1.0)
+        weights.requires_grad_(False).zero_grad()
         return float(value.detach())

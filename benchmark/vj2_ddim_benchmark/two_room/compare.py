@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,19 +20,19 @@ import typer
 
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.report.summary import mcnemar, wilson_interval
-from vj2_ddim_benchmark.timing.measuring import JsonFile
+from vj2_ddim_benchmark.timing import JsonFile, Seconds
 from vj2_ddim_benchmark.two_room import evaluation
 from vj2_ddim_benchmark.two_room.episodes import load_episodes, recording_path
-from vj2_ddim_benchmark.two_room.evaluation import EvaluationSettings, Outcome, Problems
+from vj2_ddim_benchmark.two_room.evaluation import OURS, PUBLISHED, Chosen, Outcome, Problems
 from vj2_ddim_benchmark.two_room.lewm import WorldModel, prediction_error
 from vj2_ddim_benchmark.two_room.prepare import Preparation, prepare
-from vj2_ddim_benchmark.two_room.solvers import OURS, PUBLISHED, Chosen, build_solver
+from vj2_ddim_plugin.cli.console import say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.settings import Settings, setting
 
 __all__ = ["ComparisonSettings", "Contest", "best_settings", "markdown_table", "row_of"]
-__all__ += ["two_room", "verdict", "write_results"]
+__all__ += ["two_room", "verdict"]
 
 Row = dict[str, Any]  # what one evaluation measured, as plain values
 NUM_TIMED = 10  # problems
@@ -59,18 +59,19 @@ def two_room(
     """Collect, train, tune and compare on TwoRoom; needs requirements-hosts.txt installed."""
     use_threads(settings.threads)
     what = Preparation()
-    world_model, bundle = prepare(out, what, typer.echo)
+    world_model, bundle = prepare(out, what, say)
     validation, test = (
         evaluation.choose_problems(recording_path(out, name), num, what.evaluation)
         for name, num in (("validation", settings.num_validation), ("test", settings.num_problems))
     )
-    contest = Contest(out, bundle, world_model, what.evaluation, typer.echo)
+    contest = Contest(out, what, world_model, bundle)
     contest.tune(validation)
     rows = contest.compare(test)
-    (out / "table.md").write_text(markdown_table(rows), encoding="utf-8")
-    typer.echo(markdown_table(rows))
+    table = markdown_table(rows)
+    (out / "table.md").write_text(table, encoding="utf-8")
+    say(table)
     if json_file is not None:
-        write_results(json_file, rows, contest, what, test, validation)
+        write_json(json_file, contest.results(rows, test=test, validation=validation))
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,9 @@ class Contest:
     """What all solvers share, and the folder of what was measured."""
 
     folder: Path
-    bundle: Path  # ours
+    what: Preparation
     world_model: WorldModel  # the cost of all
-    settings: EvaluationSettings
-    report: Callable[[str], None] = lambda line: None
+    bundle: Path  # ours
 
     def tune(self, problems: Problems) -> None:
         """Evaluate every setting of every published solver's space."""
@@ -92,7 +92,7 @@ class Contest:
     def compare(self, problems: Problems, rounds: int = 20) -> list[Row]:
         """Evaluate ours, and the published as tuned and by default; then time all in turns."""
         entries = [(name, "ours", settings) for name, settings in OURS.items()]
-        tuned = self.read("tuning.json", [])
+        tuned = self._read("tuning.json", [])
         for name in PUBLISHED:
             entries += [(name, "tuned", best_settings(tuned, name)), (name, "default", {})]
         rows = [
@@ -106,46 +106,71 @@ class Contest:
             row["p95_plan_s"] = float(np.quantile(taken, 0.95))
         return rows
 
-    def read(self, file: str, otherwise: Any) -> Any:  # noqa: ANN401
+    def results(self, rows: Sequence[Row], **problems: Problems) -> dict[str, Any]:
+        """Everything that was measured, and what it was measured with."""
+        known, held_out = (
+            load_episodes([recording_path(self.folder, name)]) for name in ("test", "validation")
+        )
+        horizon = self.what.evaluation.horizon
+        return {
+            "host": f"stable-worldmodel {version('stable-worldmodel')}",
+            "date": time.strftime("%Y-%m-%d"),
+            "environment": environment(),
+            "preparation": asdict(self.what),
+            "lewm_error_px": prediction_error(self.world_model, known, held_out, horizon),
+            "lewm_sha256": sha256_of(self.folder / "lewm.pt"),
+            **{
+                name: {"episodes": of.episodes, "starts": of.starts}
+                for name, of in problems.items()
+            },
+            "timing": self._read("timing.json", None),
+            "rows": list(rows),
+            "verdict": verdict(rows),
+            "tuning": {
+                "spaces": {name: dict(kind.space) for name, kind in PUBLISHED.items()},
+                "rows": self._read("tuning.json", []),
+            },
+        }
+
+    def _solver(self, name: str, settings: Chosen) -> Any:  # noqa: ANN401
+        return evaluation.build_solver(name, settings, self.world_model, self.bundle)
+
+    def _read(self, file: str, otherwise: Any) -> Any:  # noqa: ANN401
         """What a file of the folder holds."""
         path = self.folder / file
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
 
     def _row(self, file: str, who: Row, settings: Chosen, problems: Problems) -> Row:
         """The row of an entry, from the file if it is there."""
-        rows: list[Row] = self.read(file, [])
+        rows: list[Row] = self._read(file, [])
         wanted = {**who, "settings": json.loads(json.dumps(settings))}
         for row in rows:
-            if all(row[key] == value for key, value in wanted.items()):
+            if wanted.items() <= row.items():
                 return row
-        solver = build_solver(who["solver"], settings, self.world_model, self.bundle)
-        outcome = evaluation.evaluate(solver, self.world_model, problems, self.settings)
+        solver = self._solver(who["solver"], settings)
+        outcome = evaluation.evaluate(solver, self.world_model, problems, self.what.evaluation)
         row = row_of(wanted, outcome)
         write_json(self.folder / file, [*rows, row])
         entry = f"{who['solver']}, {who.get('variant', settings)}"
-        self.report(f"{entry}: {row['success']:.1%}, {1e3 * row['median_plan_s']:.1f} ms a plan")
+        say(f"{entry}: {row['success']:.1%}, {1e3 * row['median_plan_s']:.1f} ms a plan")
         return row
 
     def _seconds(
         self, entries: list[tuple[str, str, Chosen]], problems: Problems, rounds: int
-    ) -> dict[str, list[float]]:
+    ) -> Seconds:
         """Planning times in turns, from `timing.json` if they are there for these settings."""
-        plain = json.loads(json.dumps(entries))
-        stored = self.read("timing.json", {"entries": None})
+        plain, protocol = json.loads(json.dumps(entries)), self.what.evaluation
+        stored = self._read("timing.json", {"entries": None})
         if stored["entries"] == plain:
             return dict(stored["seconds"])
-        solvers = {
-            f"{name}, {variant}": build_solver(name, settings, self.world_model, self.bundle)
-            for name, variant, settings in entries
-        }
-        few = replace(
-            problems, episodes=problems.episodes[:NUM_TIMED], starts=problems.starts[:NUM_TIMED]
-        )
+        solvers = {f"{name}, {variant}": self._solver(name, how) for name, variant, how in entries}
+        episodes, starts = problems.episodes[:NUM_TIMED], problems.starts[:NUM_TIMED]
+        few = replace(problems, episodes=episodes, starts=starts)
         first = evaluation.OneByOne(next(iter(solvers.values())), keep=len(few.episodes))
-        evaluation.evaluate(first, self.world_model, few, self.settings)
+        evaluation.evaluate(first, self.world_model, few, protocol)
         one = gym.spaces.Box(-1.0, 1.0, (1, 2), np.float32)
         for solver in solvers.values():
-            solver.configure(action_space=one, n_envs=1, config=self.settings.plan_config())
+            solver.configure(action_space=one, n_envs=1, config=protocol.plan_config())
         seconds = evaluation.time_in_turns(solvers, first.asked, rounds)
         write_json(self.folder / "timing.json", {"entries": plain, "seconds": seconds})
         return seconds
@@ -203,36 +228,3 @@ def markdown_table(rows: Sequence[Row]) -> str:
         interval = f"{low:.1%} to {high:.1%}"
         lines.append((row["solver"], variant, f"{row['success']:.1%}", interval, *times))
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def write_results(
-    path: Path,
-    rows: Sequence[Row],
-    contest: Contest,
-    what: Preparation,
-    test: Problems,
-    validation: Problems,
-) -> None:
-    """Write everything that was measured, and what it was measured with."""
-    known, held_out = (
-        load_episodes([recording_path(contest.folder, name)]) for name in ("test", "validation")
-    )
-    horizon = what.evaluation.horizon
-    results = {
-        "host": f"stable-worldmodel {version('stable-worldmodel')}",
-        "date": time.strftime("%Y-%m-%d"),
-        "environment": environment(),
-        "preparation": asdict(what),
-        "lewm_error_px": prediction_error(contest.world_model, known, held_out, horizon),
-        "lewm_sha256": sha256_of(contest.folder / "lewm.pt"),
-        "test": {"episodes": test.episodes, "starts": test.starts},
-        "validation": {"episodes": validation.episodes, "starts": validation.starts},
-        "timing": contest.read("timing.json", None),
-        "rows": list(rows),
-        "verdict": verdict(rows),
-        "tuning": {
-            "spaces": {name: dict(kind.space) for name, kind in PUBLISHED.items()},
-            "rows": contest.read("tuning.json", []),
-        },
-    }
-    write_json(path, results)

@@ -1,9 +1,7 @@
-"""Recorded episodes: collecting them, reading them, and cutting them into windows.
+"""Recorded episodes of the host's own expert, by its writer; and windows that are cut from them.
 
-They come from the host's own expert policy and writer. Two kinds are mixed for training: a good
-expert, and the very noisy one of the host's own collection script, so that the world model sees
-actions far from the expert's as well. Starts and goals of the comparison come from the good
-expert's episodes of other seeds.
+Training mixes a good expert with the very noisy one of the host's collection script, so that the
+world model also sees actions far from the expert's. Starts and goals are the good expert's.
 """
 
 from __future__ import annotations
@@ -16,11 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vj2_ddim_benchmark.two_room.stable_worldmodel import (
-    ENVIRONMENT,
-    IMAGE_SHAPE,
-    import_stable_worldmodel,
-)
+from vj2_ddim_benchmark.two_room import ENVIRONMENT, IMAGE_SHAPE, import_stable_worldmodel
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
 
@@ -72,12 +66,8 @@ class Episodes:
 
     def windows(self, steps: int) -> Integers:
         """First steps of all windows that reach `steps` ahead within one episode."""
-        found = [
-            np.arange(start, start + length - steps)
-            for start, length in zip(self.starts, self.lengths, strict=True)
-            if length > steps
-        ]
-        return np.concatenate(found) if found else np.zeros(0, np.int64)
+        after = np.repeat(self.starts + self.lengths, self.lengths)  # of each step, its episode's
+        return np.flatnonzero(np.arange(len(after)) + steps < after)
 
 
 def recording_path(folder: Path, name: str) -> Path:
@@ -90,51 +80,38 @@ def collect_episodes(folder: Path, name: str, recording: Recording) -> Path:
     target = recording_path(folder, name)
     if target.exists():
         return target
-    host = import_stable_worldmodel()
+    host, noise, seed = import_stable_worldmodel(), recording.action_noise, recording.seed
     target.parent.mkdir(parents=True, exist_ok=True)
     world = host.World(ENVIRONMENT, num_envs=NUM_ENVS, image_shape=IMAGE_SHAPE)
-    expert = host.envs.two_room.ExpertPolicy(
-        action_noise=recording.action_noise, seed=recording.seed
-    )
-    world.set_policy(expert)
+    world.set_policy(host.envs.two_room.ExpertPolicy(action_noise=noise, seed=seed))
     with atomic_path(target) as temporary:
-        world.collect(temporary, episodes=recording.episodes, seed=recording.seed, progress=False)
+        world.collect(temporary, episodes=recording.episodes, seed=seed, progress=False)
     world.close()
     return target
 
 
 def load_episodes(paths: list[Path]) -> Episodes:
     """Read whole recordings of the host's default format."""
-    images, actions, positions, lengths = [], [], [], []
+    found, lengths, keys = [], [], ["pixels", "action", "state"]
     for path in paths:
-        dataset = import_stable_worldmodel().data.LanceDataset(
-            str(path), keys_to_load=["pixels", "action", "state"]
-        )
+        dataset = import_stable_worldmodel().data.LanceDataset(str(path), keys_to_load=keys)
         of_file = np.asarray(dataset.lengths, np.int64)
         for first in range(0, len(of_file), EPISODES_AT_ONCE):
             chosen = np.arange(first, min(first + EPISODES_AT_ONCE, len(of_file)))
-            for episode in dataset.load_chunk(chosen, np.zeros_like(chosen), of_file[chosen]):
-                images.append(episode["pixels"])
-                actions.append(episode["action"].numpy())
-                positions.append(episode["state"].numpy())
+            found += dataset.load_chunk(chosen, np.zeros_like(chosen), of_file[chosen])
         lengths.append(of_file)
-    return Episodes(
-        torch.cat(images),
-        np.concatenate(actions),
-        np.concatenate(positions),
-        np.concatenate(lengths),
-    )
+    images, actions, positions = (torch.cat([each[key] for each in found]) for key in keys)
+    return Episodes(images, actions.numpy(), positions.numpy(), np.concatenate(lengths))
 
 
 def cut_windows(
     episodes: Episodes, steps: int, num: int, rng: np.random.Generator
 ) -> tuple[Integers, FloatArray]:
-    """Draw windows: state, a goal that the episode reached h steps later, and the actions between.
+    """Draw windows: images of a state and of one h steps later `[num, 2]`, by number, and actions.
 
-    After the h actions comes standing still. That is exact here (nothing else moves in TwoRoom), so
-    goals nearer than the window are examples too, whole episodes shorter than a window are of use,
-    and a plan that arrives early knows that it may stay. Returned are the numbers of the images of
-    state and goal, `[num, 2]`, and actions `[num, steps, A]`.
+    The actions `[num, steps, A]` are those between, and then standing still. That is exact here
+    (nothing else moves in TwoRoom), so goals nearer than the window and episodes shorter than one
+    are of use, and a plan that arrives early knows that it may stay.
     """
     lengths = np.where(rng.random(num) < FULL_SHARE, steps, rng.integers(1, steps + 1, num))
     first = np.zeros(num, np.int64)

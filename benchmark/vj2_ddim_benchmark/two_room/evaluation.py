@@ -1,11 +1,16 @@
-"""The host's own evaluation of one solver, with its World, policy and goals; and fair timing."""
+"""The host's own evaluation of a solver, with its World, policy and goals; and the solvers.
+
+The host's are at their constructors' defaults, or, where there is none, at its configuration files'
+(gradient descent: 30 steps of SGD at a learning rate of 1), one environment at a time.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import io
+import itertools
 import time
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,18 +18,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from vj2_ddim_benchmark.timing.measuring import take_turns
+from vj2_ddim_benchmark.timing import Seconds, take_turns
+from vj2_ddim_benchmark.two_room import ENVIRONMENT, IMAGE_SHAPE, import_stable_worldmodel
 from vj2_ddim_benchmark.two_room.lewm import WorldModel, image_transform
-from vj2_ddim_benchmark.two_room.stable_worldmodel import (
-    ENVIRONMENT,
-    IMAGE_SHAPE,
-    import_stable_worldmodel,
-)
+from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = ["EvaluationSettings", "OneByOne", "Outcome", "Problems", "choose_problems", "evaluate"]
-__all__ += ["time_in_turns"]
+__all__ = ["OURS", "PUBLISHED", "Chosen", "EvaluationSettings", "OneByOne", "Outcome", "Problems"]
+__all__ += ["PublishedSolver", "build_solver", "choose_problems", "evaluate", "time_in_turns"]
 
 SUCCESS_RADIUS = 16.0  # pixels, the environment's own
 CALLABLES = [
@@ -32,6 +34,7 @@ CALLABLES = [
     {"method": "_set_goal_state", "args": {"goal_state": {"value": "goal_state"}}},
 ]
 Info = dict[str, Any]
+Chosen = dict[str, Any]  # settings of a solver, by the names of its constructor
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,9 @@ class EvaluationSettings(Settings):
 
     def plan_config(self) -> Any:  # noqa: ANN401
         """The host's `PlanConfig`."""
-        return import_stable_worldmodel().PlanConfig(
-            horizon=self.horizon,
-            receding_horizon=self.receding_horizon,
-            action_block=self.action_block,
-            warm_start=self.warm_start,
-        )
+        names = ("horizon", "receding_horizon", "action_block", "warm_start")
+        given = {name: getattr(self, name) for name in names}
+        return import_stable_worldmodel().PlanConfig(**given)
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,6 @@ class OneByOne:
         self.action_dim, self.n_envs = self.solver.action_dim, self.solver.n_envs
         self.horizon = self.solver.horizon
 
-    def __call__(self, info_dict: Info, init_action: Any = None) -> Info:  # noqa: ANN401
-        """The same as `solve`."""
-        return self.solve(info_dict, init_action)
-
     def solve(self, info_dict: Info, init_action: Any = None) -> Info:  # noqa: ANN401
         """Plan for each environment by itself; what the host's solvers print is dropped."""
         plans = []
@@ -104,10 +100,12 @@ class OneByOne:
             self.seconds.append(time.perf_counter() - begun)
         return {"actions": torch.cat(plans)}
 
+    __call__ = solve
 
-def _quietly(solver: Any, info: Info, init_action: Any) -> Any:  # noqa: ANN401
+
+def _quietly(solver: Any, info: Info, init_action: Any = None) -> Any:  # noqa: ANN401
     """A plan, without what the host's solvers print."""
-    with contextlib.redirect_stdout(io.StringIO()):
+    with redirect_stdout(io.StringIO()):
         return solver(info, init_action=init_action)
 
 
@@ -116,10 +114,8 @@ def choose_problems(
 ) -> Problems:
     """One start in each of `num` episodes, whose goal is not reached at the start already."""
     dataset = import_stable_worldmodel().data.LanceDataset(str(recording), keys_to_load=["state"])
-    rng = np.random.default_rng(seed)
-    lengths = np.asarray(dataset.lengths)
-    states = dataset.get_col_data("state")
-    firsts = np.cumsum(lengths) - lengths
+    rng, lengths = np.random.default_rng(seed), np.asarray(dataset.lengths)
+    states, firsts = dataset.get_col_data("state"), np.cumsum(lengths) - lengths
     episodes, starts = [], []
     for episode in rng.permutation(len(lengths)):
         possible = np.arange(lengths[episode] - settings.goal_offset)
@@ -141,45 +137,102 @@ def evaluate(
     settings: EvaluationSettings,
 ) -> Outcome:
     """Run `World.evaluate` with `WorldModelPolicy` and this solver."""
-    host = import_stable_worldmodel()
+    host, most = import_stable_worldmodel(), 2 * settings.eval_budget
     dataset = host.data.LanceDataset(str(problems.recording))
     timed, transform = OneByOne(solver), image_transform()
+    process = {"action": world_model.action_scaler()}
+    transforms = {"pixels": transform, "goal": transform}
     successes: list[bool] = []
     for first in range(0, len(problems.episodes), settings.num_envs):
         chosen = slice(first, first + settings.num_envs)
-        policy = host.policy.WorldModelPolicy(
-            timed,
-            settings.plan_config(),
-            process={"action": world_model.action_scaler()},
-            transform={"pixels": transform, "goal": transform},
-        )
+        episodes, num = problems.episodes[chosen], len(problems.episodes[chosen])
         world = host.World(
-            ENVIRONMENT,
-            num_envs=len(problems.episodes[chosen]),
-            image_shape=IMAGE_SHAPE,
-            max_episode_steps=2 * settings.eval_budget,
+            ENVIRONMENT, num_envs=num, image_shape=IMAGE_SHAPE, max_episode_steps=most
         )
-        world.set_policy(policy)
+        config = settings.plan_config()
+        world.set_policy(
+            host.policy.WorldModelPolicy(timed, config, process=process, transform=transforms)
+        )
         result = world.evaluate(
             dataset=dataset,
-            episodes_idx=problems.episodes[chosen],
+            episodes_idx=episodes,
             start_steps=problems.starts[chosen],
             goal_offset=settings.goal_offset,
             eval_budget=settings.eval_budget,
             callables=CALLABLES,
         )
         world.close()
-        successes += [bool(success) for success in result["episode_successes"]]
+        successes += map(bool, result["episode_successes"])
     return Outcome(successes, timed.seconds)
 
 
-def time_in_turns(
-    solvers: Mapping[str, Any], infos: list[Info], rounds: int
-) -> dict[str, list[float]]:
+def time_in_turns(solvers: Mapping[str, Any], infos: list[Info], rounds: int) -> Seconds:
     """Seconds of each plan: in each round every solver plans once, for the same problem."""
 
     def planning(solver: Any) -> Callable[[int], object]:  # noqa: ANN401
-        return lambda turn: _quietly(solver, dict(infos[turn % len(infos)]), None)
+        return lambda turn: _quietly(solver, dict(infos[turn % len(infos)]))
 
-    runs = [(name, planning(solver)) for name, solver in solvers.items()]
-    return take_turns(runs, rounds)["wall"]
+    return take_turns([(name, planning(of)) for name, of in solvers.items()], rounds)["wall"]
+
+
+@dataclass(frozen=True)
+class PublishedSolver:
+    """One of the host's solvers; tuning tries every combination of the values of `space`."""
+
+    name: str  # its class in `stable_worldmodel.solver`
+    defaults: Chosen  # what its constructor asks for, or what names the variant
+    space: Mapping[str, tuple[Any, ...]]
+
+    def candidates(self) -> list[Chosen]:
+        """The settings that tuning tries."""
+        values = itertools.product(*self.space.values())
+        return [dict(zip(self.space, chosen, strict=True)) for chosen in values]
+
+    def build(self, settings: Chosen, world_model: WorldModel) -> Any:  # noqa: ANN401
+        """The solver; `optimizer` and `lr` go together, `budget` is `(num_samples, n_steps)`."""
+        chosen: Chosen = {"batch_size": 1, **self.defaults, **settings}
+        if "budget" in chosen:
+            chosen["num_samples"], chosen["n_steps"] = chosen.pop("budget")
+        if "optimizer" in chosen:
+            chosen["optimizer_cls"] = getattr(torch.optim, chosen.pop("optimizer"))
+            chosen["optimizer_kwargs"] = {"lr": chosen.pop("lr")}
+        return getattr(import_stable_worldmodel("solver"), self.name)(world_model.model, **chosen)
+
+
+BUDGETS = ((300, 30), (300, 10), (100, 10))  # num_samples, n_steps; the first is the default
+
+PUBLISHED = {
+    "gradient, 1 sample": PublishedSolver(
+        "GradientSolver",
+        {"n_steps": 30, "num_samples": 1},
+        {"optimizer": ("SGD", "Adam"), "lr": (0.03, 0.1, 0.3, 1.0, 3.0)},
+    ),
+    "gradient, 100 samples": PublishedSolver(
+        "GradientSolver",
+        {"n_steps": 30, "num_samples": 100},
+        {"optimizer": ("SGD", "Adam"), "lr": (0.1, 0.3, 1.0), "n_steps": (10, 30)},
+    ),
+    "CEM": PublishedSolver(
+        "CEMSolver", {}, {"budget": BUDGETS, "topk": (10, 30), "var_scale": (1.0, 2.0)}
+    ),
+    "iCEM": PublishedSolver(
+        "ICEMSolver", {}, {"budget": BUDGETS[:2], "topk": (10, 30), "noise_beta": (0.5, 2.0)}
+    ),
+    "MPPI": PublishedSolver(
+        "MPPISolver", {}, {"budget": BUDGETS[:2], "temperature": (0.05, 0.5, 5.0, 20.0, 80.0)}
+    ),
+}
+
+OURS: dict[str, Chosen] = {
+    "ours, 16 candidates": {"num_candidates": 16},
+    "ours, 16 candidates, 4 steps": {"num_candidates": 16, "num_inference_steps": 4},
+    "ours, 1 sample": {"num_candidates": 1, "ranked": False},
+}
+
+
+def build_solver(name: str, settings: Chosen, world_model: WorldModel, bundle: Path) -> Any:  # noqa: ANN401
+    """One of the host's; or ours, on the CPU with as many threads as torch has."""
+    if name in PUBLISHED:
+        return PUBLISHED[name].build(settings, world_model)
+    session: Chosen = {"provider": "cpu", "num_threads": torch.get_num_threads()}
+    return StableWorldModelSolver(bundle, world_model.model, **session, **settings)

@@ -14,19 +14,17 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
+from vj2_ddim_benchmark.two_room import import_stable_worldmodel
 from vj2_ddim_benchmark.two_room.episodes import Episodes
-from vj2_ddim_benchmark.two_room.stable_worldmodel import import_stable_worldmodel
-from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.denoisers.dit import TransformerLayer
-from vj2_ddim_training.loop import TrainingLoop, run_resumably
+from vj2_ddim_training.loop import TrainingLoop, run_resumably, save_atomically
 
-__all__ = ["LeWMConfig", "LeWMTraining", "WorldModel", "build_lewm", "encode_images"]
+__all__ = ["LeWMConfig", "LeWMTraining", "Report", "WorldModel", "build_lewm", "encode_images"]
 __all__ += ["image_transform", "load_lewm", "prediction_error", "save_lewm", "train_lewm"]
 
 Report = Callable[[str], None]
-
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
@@ -74,18 +72,13 @@ class WorldModel:
         data = import_stable_worldmodel().data
         return data.ZScoreScaler(mean=self.action_mean, std=self.action_std)
 
-    def action_bounds(self) -> tuple[FloatArray, FloatArray]:
-        """The environment's bounds, -1 and 1, in normalized units: `[A]` each."""
-        low, high = ((bound - self.action_mean) / self.action_std for bound in (-1.0, 1.0))
-        return low, high
+    def normalized(self, actions: FloatArray | float) -> FloatArray:
+        """The environment's actions, or a bound of all `[A]`, in the world model's units."""
+        return np.asarray((actions - self.action_mean) / self.action_std)
 
 
 class _SmallViT(nn.Module):
-    """A small vision transformer that answers to the call LeWM makes of its encoder.
-
-    LeWM calls `encoder(pixels, interpolate_pos_encoding=True).last_hidden_state` and reads token 0.
-    The host takes a ViT from `transformers` for it; at 64 x 64 pixels on one core, this one does.
-    """
+    """In place of the host's ViT from `transformers`; LeWM reads token 0 of its last state."""
 
     def __init__(self, config: LeWMConfig) -> None:
         super().__init__()
@@ -111,27 +104,20 @@ class _SmallViT(nn.Module):
 
 def build_lewm(config: LeWMConfig) -> Any:  # noqa: ANN401
     """The host's `LeWM` with its own predictor, action encoder and projections."""
-    parts = import_stable_worldmodel("wm.lewm.module")
-    hidden, latent = config.width, config.embedding_width
+    parts, lewm = map(import_stable_worldmodel, ("wm.lewm.module", "wm.lewm.lewm"))
+    hidden, latent, heads = config.width, config.embedding_width, config.num_heads
+    frames = {"num_frames": config.num_frames, "depth": config.predictor_depth}
+    attention = {"heads": heads, "dim_head": hidden // heads, "mlp_dim": 2 * hidden}
+    widths = {"input_dim": latent, "hidden_dim": hidden, "output_dim": hidden}
+    num_actions = config.action_block * config.action_width
 
     def projection() -> Any:  # noqa: ANN401
         return parts.MLP(hidden, config.projection_width, latent, norm_fn=nn.BatchNorm1d)
 
-    return import_stable_worldmodel("wm.lewm.lewm").LeWM(
+    return lewm.LeWM(
         encoder=_SmallViT(config),
-        predictor=parts.Predictor(
-            num_frames=config.num_frames,
-            depth=config.predictor_depth,
-            heads=config.num_heads,
-            dim_head=hidden // config.num_heads,
-            mlp_dim=2 * hidden,
-            input_dim=latent,
-            hidden_dim=hidden,
-            output_dim=hidden,
-        ),
-        action_encoder=parts.Embedder(
-            input_dim=config.action_block * config.action_width, emb_dim=latent
-        ),
+        predictor=parts.Predictor(**frames, **attention, **widths),
+        action_encoder=parts.Embedder(input_dim=num_actions, emb_dim=latent),
         projector=projection(),
         pred_proj=projection(),
     )
@@ -164,8 +150,7 @@ def save_lewm(world_model: WorldModel, path: Path) -> None:
         "action_mean": torch.as_tensor(world_model.action_mean),
         "action_std": torch.as_tensor(world_model.action_std),
     }
-    with atomic_path(path) as temporary:
-        torch.save(everything, temporary)
+    save_atomically(everything, path)
 
 
 def load_lewm(path: Path) -> WorldModel:
@@ -188,9 +173,8 @@ class _NextLatent:
         torch.manual_seed(training.seed)
         self.rng = np.random.default_rng(training.seed)
         self.model = build_lewm(config)
-        self.regularizer = import_stable_worldmodel("wm.loss").SIGReg(
-            num_proj=training.num_projections
-        )
+        losses = import_stable_worldmodel("wm.loss")
+        self.regularizer = losses.SIGReg(num_proj=training.num_projections)
         self.episodes, self.config, self.training = episodes, config, training
         self.total_steps = training.num_steps
         self.steps_per_epoch = math.gcd(training.num_steps, 100)  # the state is kept after each
@@ -265,34 +249,29 @@ def prediction_error(
     A predicted latent is where its nearest known image was. Of `num` windows of the held-out
     episodes: medians of `moved`, how far the agent went, and of `error`; its 90th percentile.
     """
-    block = world_model.config.action_block
+    block, positions = world_model.config.action_block, held_out.positions
     tree = cKDTree(encode_images(world_model, known.images))
     windows = held_out.windows(num_blocks * block)
-    rng = np.random.default_rng(0)
-    first = rng.choice(windows, min(num, len(windows)), replace=False)
-    predicted = _rollout(world_model, held_out, first, num_blocks)
-    measured: dict[str, list[float]] = {"moved": [], "error": [], "error_p90": []}
-    for step in range(1, num_blocks + 1):
-        went = held_out.positions[first + step * block]
-        found = known.positions[tree.query(predicted[:, step])[1]]
-        error = np.linalg.norm(found - went, axis=-1)
-        moved = np.linalg.norm(held_out.positions[first] - went, axis=-1)
-        measured["moved"].append(float(np.median(moved)))
-        measured["error"].append(float(np.median(error)))
-        measured["error_p90"].append(float(np.quantile(error, 0.9)))
-    return measured
+    first = np.random.default_rng(0).choice(windows, min(num, len(windows)), replace=False)
+    went = positions[first[:, None] + block * np.arange(1, num_blocks + 1)]
+    found = known.positions[tree.query(_rollout(world_model, held_out, first, num_blocks))[1]]
+    moved, error = (np.linalg.norm(at - went, axis=-1) for at in (positions[first][:, None], found))
+    return {
+        "moved": np.median(moved, axis=0).tolist(),
+        "error": np.median(error, axis=0).tolist(),
+        "error_p90": np.quantile(error, 0.9, axis=0).tolist(),
+    }
 
 
 def _rollout(
     world_model: WorldModel, episodes: Episodes, first: np.ndarray, num_blocks: int
 ) -> FloatArray:
-    """Latents `[n, 1 + H, D]`: the first image's, then the predicted ones."""
-    block = world_model.config.action_block
-    within = first[:, None] + np.arange(num_blocks * block)
-    actions = (episodes.actions[within] - world_model.action_mean) / world_model.action_std
-    blocks = torch.from_numpy(actions.astype(np.float32)).reshape(len(first), 1, num_blocks, -1)
+    """The latents `[n, H, D]` that are predicted from the first images on."""
+    within = first[:, None] + np.arange(num_blocks * world_model.config.action_block)
+    actions = world_model.normalized(episodes.actions[within]).astype(np.float32)
+    blocks = torch.from_numpy(actions).reshape(len(first), 1, num_blocks, -1)
     start = torch.from_numpy(encode_images(world_model, episodes.images[torch.from_numpy(first)]))
     info = {"pixels": torch.zeros(len(first), 1, 1), "emb": start[:, None, None]}
     with torch.inference_mode():
         latents = world_model.model.rollout(info, blocks)["predicted_emb"]
-    return np.asarray(latents[:, 0].numpy())
+    return np.asarray(latents[:, 0, 1:].numpy())

@@ -5,7 +5,7 @@ A step that is done is not done again, and one that was cut short goes on where 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from vj2_ddim_benchmark.two_room.evaluation import EvaluationSettings
 from vj2_ddim_benchmark.two_room.lewm import (
     LeWMConfig,
     LeWMTraining,
+    Report,
     WorldModel,
     encode_images,
     load_lewm,
@@ -31,17 +32,13 @@ from vj2_ddim_benchmark.two_room.lewm import (
     train_lewm,
 )
 from vj2_ddim_export.export import export_bundle
-from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.run import RunSettings, train_run
 
 __all__ = ["Preparation", "prepare"]
 
-Report = Callable[[str], None]
-SCHEDULE = NoiseSchedule(
-    beta_schedule="cosine", prediction_type="v_prediction", timestep_spacing="trailing"
-)
 DENOISER = ModelConfig(
     d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=4
 )
@@ -77,18 +74,18 @@ def prepare(
     paths: dict[str, list[Path]] = {}
     for name, recording in what.recordings.items():
         report(f"collecting {name}")
-        paths.setdefault(recording.split, []).append(collect_episodes(folder, name, recording))
-    world_model_file, bundle = folder / "lewm.pt", folder / "bundle"
-    if not (world_model_file.exists() and bundle.exists()):
-        episodes = load_episodes(paths["train"])
-        if not world_model_file.exists():
+        path = collect_episodes(folder, name, recording)
+        paths.setdefault(recording.split, []).append(path)
+    file, bundle = folder / "lewm.pt", folder / "bundle"
+    if not (file.exists() and bundle.exists()):
+        splits = {name: load_episodes(paths[name]) for name in ("train", "validation")}
+        if not file.exists():
             unfinished = folder / "lewm-training.pt"
-            made = train_lewm(episodes, what.lewm, what.lewm_training, unfinished, report)
-            save_lewm(made, world_model_file)
+            made = train_lewm(splits["train"], what.lewm, what.lewm_training, unfinished, report)
+            save_lewm(made, file)
             unfinished.unlink(missing_ok=True)
-        splits = {"train": episodes, "validation": load_episodes(paths["validation"])}
-        _make_bundle(folder, load_lewm(world_model_file), splits, what, report)
-    return load_lewm(world_model_file), bundle
+        _make_bundle(folder, load_lewm(file), splits, what, report)
+    return load_lewm(file), bundle
 
 
 def _make_bundle(
@@ -99,17 +96,22 @@ def _make_bundle(
     report: Report,
 ) -> None:
     """Encode windows of the episodes, train the denoiser on them, export it."""
+    windows, save_dir = folder / "windows", folder / "denoiser"
     steps = what.evaluation.horizon * what.evaluation.action_block
+    low, high = (world_model.normalized(bound) for bound in (-1.0, 1.0))
     report("encoding windows")
-    _write_windows(folder / "windows", world_model, splits, what.num_windows, steps)
-    low, high = world_model.action_bounds()
+    latents, actions, members = _windows(world_model, splits, what.num_windows, steps)
+    actions = np.clip(actions, low, high).astype(np.float32)
+    write_trajectories_h5(
+        windows, latents, actions, members,
+        layer_normed=False, trajectories_per_file=16384, overwrite=True,
+    )  # fmt: skip
     settings = RunSettings(
-        data_dir=folder / "windows",
-        val_data_dir=folder / "windows",
-        save_dir=folder / "denoiser",
+        data_dir=windows,
+        val_data_dir=windows,
+        save_dir=save_dir,
         model=what.denoiser,
         training=what.denoiser_training,
-        schedule=SCHEDULE,
         sequence_length=steps,
         channels=("vx", "vy"),
         action_low=tuple(low.tolist()),
@@ -123,35 +125,23 @@ def _make_bundle(
 
     train_run(settings, line)
     report("exporting")
-    export_bundle(folder / "denoiser" / "checkpoint.pt", folder / "bundle", overwrite=True)
+    export_bundle(save_dir / "checkpoint.pt", folder / "bundle", overwrite=True)
 
 
-def _write_windows(
-    folder: Path,
+def _windows(
     world_model: WorldModel,
     splits: Mapping[str, Episodes],
     num_windows: tuple[int, ...],
     steps: int,
-) -> None:
-    """Windows as trajectories of two latents `[1, D]` and one block of normalized actions."""
-    rng = np.random.default_rng(0)
-    low, high = world_model.action_bounds()
-    latents, actions, members, count = [], [], {}, 0
+) -> tuple[FloatArray, FloatArray, dict[str, list[int]]]:
+    """Trajectories of two latents `[1, D]` and one block of normalized actions; whose they are."""
+    rng, latents, actions, members = np.random.default_rng(0), [], [], {}
     for (split, episodes), num in zip(splits.items(), num_windows, strict=True):
         images, taken = cut_windows(episodes, steps, num, rng)
         used, where = np.unique(images, return_inverse=True)
         encoded = encode_images(world_model, episodes.images[torch.from_numpy(used)])
+        before = sum(map(len, members.values()))
+        members[split] = list(range(before, before + num))
         latents.append(encoded[where.reshape(images.shape)][:, :, None])
-        normalized = (taken - world_model.action_mean) / world_model.action_std
-        actions.append(np.clip(normalized, low, high)[:, None].astype(np.float32))
-        members[split] = np.arange(count, count + num).tolist()
-        count += num
-    write_trajectories_h5(
-        folder,
-        np.concatenate(latents),
-        np.concatenate(actions),
-        members,
-        layer_normed=False,
-        trajectories_per_file=16384,
-        overwrite=True,
-    )
+        actions.append(world_model.normalized(taken)[:, None])
+    return np.concatenate(latents), np.concatenate(actions), members

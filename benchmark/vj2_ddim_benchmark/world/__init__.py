@@ -7,24 +7,11 @@ from __future__ import annotations
 
 import gymnasium
 
-from vj2_ddim_benchmark.world.collect import (
-    Transitions,
-    collect_transitions,
-    load_transitions,
-    save_transitions,
-)
-from vj2_ddim_benchmark.world.environment import TouchScreenEnv
 from vj2_ddim_benchmark.world.pictures import draw_gesture
-from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
+from vj2_ddim_benchmark.world.problems import Problems, TouchScreenEnv, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 
-__all__ = [
-    "Problems", "TouchScreen", "TouchScreenEnv", "Transitions", "collect_transitions",
-    "draw_gesture", "load_transitions", "one_gesture_problems", "save_transitions",
-]  # fmt: skip
+__all__ = ["Problems", "TouchScreen", "TouchScreenEnv", "draw_gesture", "one_gesture_problems"]
 
-gymnasium.register(
-    id="TouchScreen-v0",
-    entry_point="vj2_ddim_benchmark.world.environment:TouchScreenEnv",
-    max_episode_steps=20,
-)
+ENTRY_POINT = "vj2_ddim_benchmark.world.problems:TouchScreenEnv"
+gymnasium.register("TouchScreen-v0", ENTRY_POINT, max_episode_steps=20)

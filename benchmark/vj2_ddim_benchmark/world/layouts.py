@@ -1,17 +1,8 @@
 """What a page looks like: splits, arrangements, and layouts with sizes, places and colours.
 
-Three things about a screen are codes: its arrangement (which widgets stand where), its palette
-(accent sector, hue sector) and its sizes (width class, height class). Every code has a residue
-modulo 5, and a split owns residues: 0, 1 and 2 are training, 3 is validation, 4 is test. So no
-arrangement, no pair of palette sectors and no pair of size classes is ever shared between splits,
-while each single sector and class, and each kind of widget, occurs in all three: a test screen is
-an unseen combination of things seen in training.
-
-A page is a stack of bands, each of one widget or of two side by side, written
-`"carousel / keypad + switch"`. A stack that fits the page and mixes at least two kinds is an
-arrangement. The sizes of a page's widgets come from a width class and a height class (5 each,
-fifths of every widget's range, jittered within), squeezed where the page is full; what room is left
-is spread unevenly between and around the widgets. Places are continuous and shared by all splits.
+Arrangement, palette (two sectors of hue) and sizes (width and height class) are codes; a split owns
+residues of them modulo 5. So each single kind, sector and class occurs in every split and none of
+their combinations in two: a test screen combines anew what was seen in training.
 """
 
 from __future__ import annotations
@@ -31,19 +22,14 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = [
-    "SPLITS", "Layout", "all_arrangements", "arrangements_of", "draw_layouts", "draw_pairs",
-    "name_of", "require_split", "seeded",
-]  # fmt: skip
+__all__ = ["SPLITS", "Layout", "all_arrangements", "arrangements_of", "draw_layouts"]
+__all__ += ["draw_pairs", "name_of", "require_split", "seeded"]
 
 RESIDUES: dict[str, tuple[int, ...]] = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
 SPLITS = tuple(RESIDUES)
-MODULUS = 5
-NUM_SIZE_CLASSES = 5
-EDGE = 8.0  # least page pixels between a widget and the edge of the page
-GAP = 8.0  # least page pixels between widgets
-NUM_DRAWS = 8000  # pages drawn; repeated ones count once
-MAX_TRIES = 6  # bands that are tried on a page, one after the other
+MODULUS = NUM_SIZE_CLASSES = 5
+EDGE = GAP = 8.0  # least page pixels between a widget and the edge of the page, and the next
+NUM_DRAWS, MAX_TRIES = 8000, 6  # pages drawn, and bands that are tried on each
 
 Band = tuple[int, ...]  # indices in WIDGETS, left to right
 Arrangement = tuple[Band, ...]  # bands, top to bottom
@@ -59,11 +45,9 @@ def require_split(split: str) -> tuple[int, ...]:
 def seeded(split: str, seed: int, *purpose: int, **counts: int) -> np.random.Generator:
     """The generator of a split, a seed and a purpose; a `ConfigError` for what makes no sense."""
     require_split(split)
-    for name, count in counts.items():
-        if count < 1 or seed < 0:
-            raise ConfigError(
-                f"{name} must be at least 1 and seed at least 0; found {count} and {seed}"
-            )
+    for name, num in counts.items():
+        if num < 1 or seed < 0:
+            raise ConfigError(f"{name} must be at least 1 and seed 0; found {num} and {seed}")
     return np.random.default_rng([seed, SPLITS.index(split), *purpose])
 
 
@@ -80,16 +64,18 @@ def draw_pairs(num: int, num_classes: int, split: str, rng: np.random.Generator)
 
 
 def name_of(arrangement: Arrangement) -> str:
-    """The arrangement in words."""
+    """The arrangement in words, as in `"carousel / keypad + switch"`."""
     return " / ".join(" + ".join(WIDGETS[kind].kind for kind in band) for band in arrangement)
 
 
 @cache
 def all_arrangements() -> tuple[Arrangement, ...]:
-    """A fixed choice of different arrangements out of the many there are."""
+    """A fixed choice out of the many stacks that fit a page and mix at least two kinds."""
     rng = np.random.default_rng(0)
     kinds = range(len(WIDGETS))
-    widths, heights = np.array([_smallest(kind) for kind in kinds]).T.tolist()
+    # Width and height that any choice of options can be squeezed into.
+    least = [widget.size_range(np.array(widget.choices))[0].max(axis=0) for widget in WIDGETS]
+    widths, heights = np.array(least).T.tolist()
     bands: list[Band] = [*((kind,) for kind in kinds), *product(kinds, repeat=2)]
     bands = [band for band in bands if _fits([widths[kind] for kind in band])]
     tall = [max(heights[kind] for kind in band) for band in bands]
@@ -109,41 +95,28 @@ def all_arrangements() -> tuple[Arrangement, ...]:
 @cache
 def arrangements_of(split: str) -> IntArray:
     """Indices in `all_arrangements()` of those that a split owns, by a checksum of their names."""
-    residues = require_split(split)
     codes = [crc32(name_of(arrangement).encode()) % MODULUS for arrangement in all_arrangements()]
-    return np.flatnonzero(np.isin(codes, residues))
+    return np.flatnonzero(np.isin(codes, require_split(split)))
 
 
-def _smallest(kind: int) -> FloatArray:
-    """Width and height that any choice of options can be squeezed into."""
-    widget = WIDGETS[kind]
-    return np.asarray(widget.size_range(np.array(widget.choices))[0].max(axis=0))
-
-
-def _fits(lengths: list[float]) -> bool:
-    """Whether widgets or bands of these lengths fit in a row across the page."""
+def _fits(lengths: list[float]) -> bool:  # in a row across the page
     return sum(lengths) + GAP * (len(lengths) - 1) + 2 * EDGE <= PAGE
 
 
-def _allowed(stack: Arrangement) -> bool:
-    """Whether a page has no more widgets of any kind than it may have."""
+def _allowed(stack: Arrangement) -> bool:  # no more widgets of a kind than there may be
     counts = Counter(kind for band in stack for kind in band)
     return all(count <= WIDGETS[kind].max_count for kind, count in counts.items())
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a touch cannot change, for n screens of S slots; an absent widget's slot is all zero.
-
-    The codes are arrangement, accent and base sector, width and height class: they say which split
-    a layout belongs to, and nothing reads them but a check of that.
-    """
+    """What a touch cannot change, for n screens of S slots; an absent widget's slot is all zero."""
 
     boxes: FloatArray  # [n, S, 4] left, top, right, bottom in page pixels
     options: IntArray  # [n, S, 2], what each kind makes of them
     num_states: IntArray  # [n, S], 0 where the widget is absent
     colors: PackedColors  # [n, COUNT]
-    codes: IntArray  # [n, 5]
+    codes: IntArray  # [n, 5] arrangement, accent and base sector, width and height class
 
     def select(self, index: IntArray) -> Layout:
         """The layouts at an index."""
@@ -156,12 +129,13 @@ def draw_layouts(num: int, split: str, rng: np.random.Generator) -> Layout:
     sectors = draw_pairs(num, NUM_SECTORS, split, rng)
     colors = draw_palettes(sectors, rng)
     classes = draw_pairs(num, NUM_SIZE_CLASSES, split, rng)
-    boxes = np.zeros((num, NUM_SLOTS, 4))
-    options = np.zeros((num, NUM_SLOTS, 2), np.int64)
+    boxes, options = np.zeros((num, NUM_SLOTS, 4)), np.zeros((num, NUM_SLOTS, 2), np.int64)
     num_states = np.zeros((num, NUM_SLOTS), np.int64)
     for code in np.unique(arrangement):
         rows = np.flatnonzero(arrangement == code)
-        _lay_out(all_arrangements()[code], rows, classes[rows], (boxes, options), rng)
+        chosen = all_arrangements()[code]
+        place = rows[:, None], _slots(chosen)
+        boxes[place], options[place] = _lay_out(chosen, classes[rows], rng)
     for slot, kind in enumerate(SLOT_KINDS):
         rows = np.flatnonzero(boxes[:, slot, 2] > 0)
         num_states[rows, slot] = WIDGETS[kind].num_states(options[rows, slot])
@@ -169,35 +143,36 @@ def draw_layouts(num: int, split: str, rng: np.random.Generator) -> Layout:
     return Layout(boxes, options, num_states, colors, codes)
 
 
+def _slots(arrangement: Arrangement) -> IntArray:
+    """The state column of each widget of an arrangement, in reading order."""
+    kinds = np.concatenate(arrangement)
+    before = np.tril(kinds[:, None] == kinds, -1).sum(axis=1)  # of the same kind
+    return np.asarray(np.searchsorted(SLOT_KINDS, kinds) + before)
+
+
 def _lay_out(
-    arrangement: Arrangement,
-    rows: IntArray,
-    classes: IntArray,
-    out: tuple[FloatArray, IntArray],
-    rng: np.random.Generator,
-) -> None:
-    """Fill in the boxes and options of the screens `rows`, which share an arrangement."""
-    slots = _slots(arrangement)
-    ranges = []
-    for kind, slot in zip((k for band in arrangement for k in band), slots, strict=True):
-        options = rng.choice(np.array(WIDGETS[kind].choices), len(rows))
-        out[1][rows, slot] = options
-        ranges.append(WIDGETS[kind].size_range(options))
+    arrangement: Arrangement, classes: IntArray, rng: np.random.Generator
+) -> tuple[FloatArray, IntArray]:
+    """Boxes `[m, k, 4]` and options of an arrangement's k widgets on the screens of m classes."""
+    widgets = [WIDGETS[kind] for band in arrangement for kind in band]
+    options = [rng.choice(np.array(widget.choices), len(classes)) for widget in widgets]
+    ranges = [widget.size_range(own) for widget, own in zip(widgets, options, strict=True)]
     smallest, largest = (np.stack(sizes, axis=1) for sizes in zip(*ranges, strict=True))
     share = (classes[:, None] + rng.random(smallest.shape)) / NUM_SIZE_CLASSES
     wanted = smallest + share * (largest - smallest)
-    ends = np.cumsum([len(band) for band in arrangement]).tolist()
-    bands = [slice(end - len(band), end) for band, end in zip(arrangement, ends, strict=True)]
+    ends = np.cumsum([len(band) for band in arrangement])
+    bands = np.split(np.arange(len(widgets)), ends[:-1])
     low = np.stack([smallest[:, band, 1].max(axis=1) for band in bands], axis=1)
     high = np.stack([wanted[:, band, 1].max(axis=1) for band in bands], axis=1)
     tops, heights = _spread(low, high, rng)
+    boxes = []
     for index, band in enumerate(bands):
         lefts, widths = _spread(smallest[:, band, 0], wanted[:, band, 0], rng)
         height = np.minimum(wanted[:, band, 1], heights[:, index, None])
         spare = heights[:, index, None] - height
         top = tops[:, index, None] + spare * rng.random(spare.shape)
-        box = np.stack([lefts, top, lefts + widths, top + height], axis=-1)
-        out[0][rows[:, None], slots[band]] = box
+        boxes.append(np.stack([lefts, top, lefts + widths, top + height], axis=-1))
+    return np.concatenate(boxes, axis=1), np.stack(options, axis=1)
 
 
 def _spread(
@@ -217,13 +192,3 @@ def _spread(
     spaces = rng.dirichlet(np.ones(count + 1), num)[:, :count] * spare[:, None] + GAP
     ends = np.cumsum(spaces + lengths, axis=1) - GAP + EDGE
     return ends - lengths, lengths
-
-
-def _slots(arrangement: Arrangement) -> IntArray:
-    """The state column of each widget of an arrangement, in reading order."""
-    taken = [0] * len(WIDGETS)
-    slots = []
-    for kind in (kind for band in arrangement for kind in band):
-        slots.append(int(np.flatnonzero(kind == SLOT_KINDS)[taken[kind]]))
-        taken[kind] += 1
-    return np.array(slots)

@@ -1,14 +1,10 @@
 """Colours and painting: a palette for each screen, and the rectangles everything is made of.
 
-A palette is a light or dark theme, an accent hue and a base hue from which the hues of keys and
-pages are spread evenly. Pictures are painted at twice their size, colours packed into one integer a
-pixel, and each block of 2 x 2 pixels is then averaged, so that edges between pixels are smooth.
+Pictures are painted at twice their size, colours packed into one integer a pixel, and each block of
+2 x 2 pixels is then averaged, so that edges between pixels are smooth.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +13,14 @@ from vj2_ddim_benchmark.world.touch import PAGE
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = [
-    "NUM_SECTORS", "Color", "Images", "PackedColors", "Rectangles", "draw_palettes", "paint",
-    "shrunk", "stack_boxes",
-]  # fmt: skip
+__all__ = ["NUM_SECTORS", "Color", "Images", "Layers", "PackedColors", "cell_boxes"]
+__all__ += ["draw_palettes", "paint", "shrunk", "stack_boxes"]
 
 Images = NDArray[np.uint8]
 PackedColors = NDArray[np.uint32]  # little-endian red, green, blue, 0
+Layers = list[tuple[FloatArray, PackedColors | int]]
+"""What m widgets draw, back to front: boxes `[m, 4]` or `[m, r, 4]`, each with a place in the
+palette or colours of their own."""
 
 NUM_SECTORS = 10  # of the circle of hues
 CHUNK = 32  # pictures painted at once: their canvases stay in the cache
@@ -38,7 +35,10 @@ class Color:
 
 
 def draw_palettes(sectors: IntArray, rng: np.random.Generator) -> PackedColors:
-    """Palettes `[n, COUNT]` with accent and base hue in the given sectors, `[n, 2]`."""
+    """Palettes `[n, COUNT]` with accent and base hue in the given sectors, `[n, 2]`.
+
+    Each is light or dark; the hues of keys and pages are spread evenly from the base.
+    """
     num = len(sectors)
     accent, base = ((sectors + rng.random((num, 2))) / NUM_SECTORS).T[:, :, None]
     dark = rng.random((num, 1)) < 0.5
@@ -70,30 +70,22 @@ def _hsv_to_rgb(hsv: FloatArray) -> FloatArray:
     return np.asarray(value * (1.0 - saturation * wave))
 
 
-@dataclass(frozen=True)
-class Rectangles:
-    """R rectangles for each of m widgets, later ones over earlier ones."""
-
-    boxes: FloatArray  # [m, R, 4] left, top, right, bottom in page pixels; none where empty
-    colors: PackedColors  # [m, R]
-
-    @classmethod
-    def of(cls, palettes: PackedColors, *layers: tuple[FloatArray, PackedColors | int]) -> Self:
-        """From boxes, `[m, 4]` or `[m, r, 4]`, each with a place in the palettes or own colours."""
-        boxes, colors = [], []
-        for box, color in layers:
-            own = palettes[:, color] if isinstance(color, int) else color
-            boxes.append(box if box.ndim == 3 else box[:, None])
-            own = own if own.ndim == 2 else own[:, None]
-            colors.append(np.broadcast_to(own, boxes[-1].shape[:2]))
-        return cls(np.concatenate(boxes, axis=1), np.concatenate(colors, axis=1))
+def stack_boxes(*edges: FloatArray) -> FloatArray:
+    """Boxes `[..., 4]` from left, top, right and bottom edges that broadcast together."""
+    return np.stack(np.broadcast_arrays(*edges), axis=-1)
 
 
-def stack_boxes(
-    left: FloatArray, top: FloatArray, right: FloatArray, bottom: FloatArray
+def cell_boxes(
+    boxes: FloatArray, rows: IntArray, columns: IntArray, most: int, gap: float = 2.0
 ) -> FloatArray:
-    """Boxes `[..., 4]` from edges that broadcast together."""
-    return np.stack(np.broadcast_arrays(left, top, right, bottom), axis=-1)
+    """Boxes `[m, most, 4]` of the cells of `boxes` `[m, 4]`; those one does not have are empty."""
+    left, top, right, bottom = (edge[:, None] for edge in boxes.T)
+    cells, rows, columns = np.arange(most), rows[:, None], columns[:, None]
+    row, column = cells // columns, cells % columns
+    width, height = (right - left) / columns, (bottom - top) / rows
+    x, y = left + column * width, top + row * height
+    divided = stack_boxes(x + gap, y + gap, x + width - gap, y + height - gap)
+    return np.where((row < rows)[..., None], divided, 0.0)
 
 
 def shrunk(boxes: FloatArray, pixels: FloatArray | float) -> FloatArray:
@@ -101,30 +93,41 @@ def shrunk(boxes: FloatArray, pixels: FloatArray | float) -> FloatArray:
     return np.asarray(boxes + np.asarray(pixels)[..., None] * np.array([1.0, 1.0, -1.0, -1.0]))
 
 
-def paint(background: PackedColors, layers: list[tuple[IntArray, Rectangles]], size: int) -> Images:
-    """Pictures `[n, size, size, 3]` of layers: which picture `[m]` each widget is on, and it."""
-    num = len(background)
+def paint(palettes: PackedColors, widgets: list[tuple[IntArray, Layers]], size: int) -> Images:
+    """Pictures `[n, size, size, 3]`, of each kind of widget which `[m]` they are on, and layers."""
+    num = len(palettes)
     images = np.empty((num, size, size, 3), np.uint8)
     canvases = np.empty((min(num, CHUNK), 2 * size, 2 * size), "<u4")
+    rectangles = [(rows, *_rectangles(palettes[rows], layers)) for rows, layers in widgets]
     for begin in range(0, num, CHUNK):
         canvas = canvases[: min(CHUNK, num - begin)]
-        canvas[:] = background[begin : begin + CHUNK, None, None]
-        for rows, rectangles in layers:
+        canvas[:] = palettes[begin : begin + CHUNK, Color.BACKGROUND, None, None]
+        for rows, boxes, colors in rectangles:
             inside = np.flatnonzero((rows >= begin) & (rows < begin + CHUNK))
-            _fill(canvas, rows[inside] - begin, rectangles, inside)
+            _fill(canvas, rows[inside] - begin, boxes[inside], colors[inside])
         pixels = _halve(canvas).view(np.uint8).reshape(-1, size, size, 4)
         for channel in range(3):  # one at a time: six times faster than all at once
             images[begin : begin + CHUNK, ..., channel] = pixels[..., channel]
     return images
 
 
-def _fill(canvas: PackedColors, rows: IntArray, rectangles: Rectangles, inside: IntArray) -> None:
-    """Fill the rectangles of the widgets at `inside`, in order; a slice each is the fastest way."""
-    edges = np.rint(rectangles.boxes[inside] * (canvas.shape[1] / PAGE)).astype(int)
-    colors = rectangles.colors[inside]
-    for row, boxes, fills in zip(rows.tolist(), edges.tolist(), colors.tolist(), strict=True):
+def _rectangles(palettes: PackedColors, layers: Layers) -> tuple[FloatArray, PackedColors]:
+    """Boxes `[m, R, 4]` and colours `[m, R]` of all layers, later ones over earlier ones."""
+    boxes, colors = [], []
+    for box, color in layers:
+        own = palettes[:, color] if isinstance(color, int) else color
+        boxes.append(box if box.ndim == 3 else box[:, None])
+        own = own if own.ndim == 2 else own[:, None]
+        colors.append(np.broadcast_to(own, boxes[-1].shape[:2]))
+    return np.concatenate(boxes, axis=1), np.concatenate(colors, axis=1)
+
+
+def _fill(canvas: PackedColors, rows: IntArray, boxes: FloatArray, colors: PackedColors) -> None:
+    """Fill m widgets' rectangles, in order; a slice each is the fastest way."""
+    edges = np.rint(boxes * (canvas.shape[1] / PAGE)).astype(int).tolist()
+    for row, own, fills in zip(rows.tolist(), edges, colors.tolist(), strict=True):
         picture = canvas[row]
-        for (left, top, right, bottom), fill in zip(boxes, fills, strict=True):
+        for (left, top, right, bottom), fill in zip(own, fills, strict=True):
             if right > left and bottom > top:
                 picture[top:bottom, left:right] = fill
 

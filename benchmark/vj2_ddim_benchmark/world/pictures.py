@@ -15,24 +15,19 @@ from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["PATH", "PRESS", "RELEASE", "draw_gallery", "draw_gesture"]
+__all__ = ["PRESS", "RELEASE", "draw_gallery", "draw_gesture"]
 
 OUTLINE = (0, 0, 0)
-PATH = (255, 255, 255)
-PRESS = (40, 200, 80)  # where the finger came down
-RELEASE = (235, 50, 50)  # where it was lifted
+PATH, PRESS, RELEASE = (255, 255, 255), (40, 200, 80), (235, 50, 50)
 WIDTH = 320  # least width of the picture, in pixels
-GALLERY_COLUMNS = 4
-GALLERY_SIZE = 128  # pixels of each screen
-GALLERY_INCHES = 1.35  # width of a screen in the figure
+GALLERY_COLUMNS, GALLERY_SIZE = 4, 128  # pairs in a row, pixels of each screen
 
 
 def draw_gesture(frame: Images, action: ArrayLike) -> Images:
-    """Enlarge a picture and draw the gesture of an action block over it.
+    """Enlarge a picture `[H, W, 3]`, to at least 320 pixels across, and draw a gesture over it.
 
     The path is white, the press a large green dot, the release a small red one (so a tap is a red
-    dot in a green ring); a block `[250, 3]` without a press draws nothing. A frame `[H, W, 3]`
-    becomes `[k*H, k*W, 3]`, at least 320 pixels across.
+    dot in a green ring); a block `[250, 3]` without a press draws nothing.
     """
     picture = np.asarray(frame)
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
@@ -46,14 +41,10 @@ def draw_gesture(frame: Images, action: ArrayLike) -> Images:
         return picture
     path = _dense(path / PAGE * picture.shape[1::-1])
     unit = picture.shape[1] / WIDTH
-    for points, radius, color in (
-        (path, 3.5, OUTLINE),
-        (path, 1.8, PATH),
-        (path[:1], 9.5, OUTLINE),
-        (path[:1], 8.0, PRESS),
-        (path[-1:], 6.0, OUTLINE),
-        (path[-1:], 4.5, RELEASE),
-    ):
+    for points, outer, radius, color in (
+        (path, 3.5, 1.8, PATH), (path[:1], 9.5, 8.0, PRESS), (path[-1:], 6.0, 4.5, RELEASE)
+    ):  # fmt: skip
+        _stamp(picture, points, outer * unit, OUTLINE)
         _stamp(picture, points, radius * unit, color)
     return picture
 
@@ -77,10 +68,9 @@ def _stamp(picture: Images, points: FloatArray, radius: float, color: tuple[int,
 
 
 def draw_gallery(path: Path | str, *, split: str = "train", seed: int = 0) -> None:
-    """Draw a one-gesture problem of each kind that has goals into a PNG file.
+    """Draw a problem of each kind into a PNG file: start and gesture left of the goal.
 
-    Left of each pair: the start and the gesture over it; right: the goal. A star marks the
-    multimodal kinds.
+    A star marks the multimodal kinds.
     """
     from matplotlib.figure import Figure  # here, so that a planner's worker does not load it
 
@@ -88,8 +78,7 @@ def draw_gallery(path: Path | str, *, split: str = "train", seed: int = 0) -> No
     problems = one_gesture_problems(6 * len(kinds), split=split, seed=seed, size=GALLERY_SIZE)
     starts, goals = problems.start.render(), problems.goal.render()
     num_rows = -(-len(kinds) // GALLERY_COLUMNS)
-    extent = 2 * GALLERY_COLUMNS * GALLERY_INCHES, num_rows * 1.2 * GALLERY_INCHES
-    figure = Figure(extent, layout="constrained")
+    figure = Figure((10.8, 1.62 * num_rows), layout="constrained")
     grid = figure.add_gridspec(num_rows, GALLERY_COLUMNS)
     for place, kind in enumerate(kinds):
         pair = figure.add_subfigure(grid[divmod(place, GALLERY_COLUMNS)])

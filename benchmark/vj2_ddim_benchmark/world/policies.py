@@ -1,7 +1,7 @@
-"""Who touches the screen while data are collected.
+"""Who touches the screen while data are collected: VJ2-GUI's gestures, `[n, 250, 3]`.
 
 The scripted policy picks a widget and touches it as a user would, or narrowly fails to. The random
-policy taps and drags anywhere. Both return VJ2-GUI's gestures, `[n, 250, 3]`.
+policy taps and drags anywhere.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.touch import PAGE, Actions, drag, random_times
-from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, Strokes
+from vj2_ddim_benchmark.world.touch import PAGE, Actions, Mask, drag, random_times
+from vj2_ddim_benchmark.world.widgets import SLOT_KINDS
+from vj2_ddim_benchmark.world.widgets.widget import Strokes
 from vj2_ddim_plugin.gestures.segments import IntArray
-from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["NEAR_MISS_SHARE", "choose_slots", "mixed_policy", "random_policy", "touch_slots"]
+__all__ = ["NEAR_MISS_SHARE", "choose_slots", "mixed_policy", "num_alike", "random_policy"]
+__all__ += ["touch_slots"]
 
 NEAR_MISS_SHARE = 0.35  # of scripted gestures, unless told
 MISS_PIXELS = (2.0, 24.0)  # how far beside a widget a near miss lands
@@ -22,11 +23,9 @@ STRAY_PIXELS = (16.0, 80.0)  # how far a drag that should have been a tap goes
 
 
 def mixed_policy(
-    screens: TouchScreen,
-    scripted_share: float,
-    rng: np.random.Generator,
+    screens: TouchScreen, scripted_share: float, rng: np.random.Generator,
     near_miss_share: float = NEAR_MISS_SHARE,
-) -> Actions:
+) -> Actions:  # fmt: skip
     """Scripted gestures on a share of the screens, random ones on the others."""
     actions = random_policy(screens.num_screens, rng)
     draw = rng.random(screens.num_screens)
@@ -39,10 +38,7 @@ def mixed_policy(
 
 
 def random_policy(num: int, rng: np.random.Generator) -> Actions:
-    """Presses and drags, half of each, anywhere on the page.
-
-    One press in five is long; one drag in three is bent.
-    """
+    """Presses (one in five long) and drags (one in three bent), half of each, anywhere."""
     start, end, via = rng.random((3, num, 2)) * PAGE
     stays, bent = rng.random((num, 1)) < 0.5, rng.random((num, 1)) < 1 / 3
     end = np.where(stays, start, end)
@@ -69,16 +65,14 @@ def _near_misses(screens: TouchScreen, slots: IntArray, rng: np.random.Generator
     stray = rng.uniform(*STRAY_PIXELS, (num, 1)) * np.stack([np.cos(angle), np.sin(angle)], 1)
     right = _strokes(screens, slots, rng)
     mistake = rng.integers(5, size=(num, 1))
-    start = np.select(
-        [mistake == 0, mistake >= 3], [_beside(boxes, within, rng), right.start], within
-    )
-    end = np.select(
-        [mistake == 1, mistake == 3, mistake == 4],
-        [start + stray, right.end, right.end + stray / 2],
-        start,
-    )
-    long = (mistake[:, 0] == 3) & ~np.asarray(right.long)
-    return _perform(Strokes(start, np.clip(end, 0.0, PAGE), None, long), rng)
+    side, rows, beside = rng.integers(4, size=num), np.arange(num), within.copy()
+    past = np.where(side < 2, -1.0, 1.0) * rng.uniform(*MISS_PIXELS, num)
+    beside[rows, side % 2] = boxes[rows, side] + past  # one of the four edges
+    start = np.select([mistake == 0, mistake >= 3], [beside, right.start], within)
+    ends = [start + stray, right.end, right.end + stray / 2]
+    end = np.select([mistake == 1, mistake == 3, mistake == 4], ends, start)
+    long = (mistake[:, 0] == 3) & np.logical_not(right.long)
+    return _perform(Strokes(*np.clip([start, end], 0.0, PAGE), long=long), rng)
 
 
 def choose_slots(
@@ -92,20 +86,15 @@ def choose_slots(
     present = screens.layout.num_states > 1
     if kinds is not None:
         present &= kinds[:, None] == SLOT_KINDS
-    counts = np.stack([present[:, k == SLOT_KINDS].sum(axis=1) for k in range(len(KINDS))], axis=1)
-    share = np.maximum((counts > 0).mean(axis=0), 1e-9)
-    weight = present / (np.maximum(counts, 1) * share)[:, SLOT_KINDS]
+    alike = num_alike(present)
+    share = np.maximum((alike > 0).mean(axis=0), 1e-9)
+    weight = present / (np.maximum(alike, 1) * share)
     return np.asarray((weight / rng.exponential(size=weight.shape)).argmax(axis=1))
 
 
-def _beside(boxes: FloatArray, within: FloatArray, rng: np.random.Generator) -> FloatArray:
-    """Points `[m, 2]` just past one of the four edges of each box, on the page."""
-    side = rng.integers(4, size=len(boxes))
-    rows, axis = np.arange(len(boxes)), side % 2
-    sign = np.where(side < 2, -1.0, 1.0)
-    points = within.copy()
-    points[rows, axis] = boxes[rows, side] + sign * rng.uniform(*MISS_PIXELS, len(boxes))
-    return np.clip(points, 0.0, PAGE)
+def num_alike(present: Mask) -> IntArray:
+    """How many present widgets a screen has of the kind of each slot, `[n, S]` both."""
+    return np.asarray(present.astype(np.int64) @ (SLOT_KINDS[:, None] == SLOT_KINDS))
 
 
 def _strokes(screens: TouchScreen, slots: IntArray, rng: np.random.Generator) -> Strokes:
@@ -115,15 +104,14 @@ def _strokes(screens: TouchScreen, slots: IntArray, rng: np.random.Generator) ->
     for widget, rows, columns, _ in screens.widgets():
         chosen = rows[columns == slots[rows]]
         if len(chosen):
-            strokes = widget.strokes(screens.parts(chosen, slots[chosen]), rng)
-            start[chosen], end[chosen] = strokes.start, strokes.end
-            via[chosen] = (strokes.start + strokes.end) / 2 if strokes.via is None else strokes.via
-            long[chosen] = False if strokes.long is None else strokes.long
+            own = widget.strokes(screens.parts(chosen, slots[chosen]), rng)
+            start[chosen], end[chosen], long[chosen] = own.start, own.end, own.long
+            via[chosen] = (own.start + own.end) / 2 if own.via is None else own.via
     return Strokes(start, end, via, long)
 
 
 def _perform(strokes: Strokes, rng: np.random.Generator) -> Actions:
     (x0, y0), (x1, y1) = strokes.start.T / PAGE, strokes.end.T / PAGE
     via = None if strokes.via is None else tuple(strokes.via.T / PAGE)
-    times = random_times(len(x0), rng, strokes.long)
-    return drag(x0, y0, x1, y1, *times, via=via)
+    long = np.broadcast_to(strokes.long, len(x0))
+    return drag(x0, y0, x1, y1, *random_times(long, rng), via=via)

@@ -2,27 +2,29 @@
 
 A third of the one-gesture problems are of multimodal kinds, where several different gestures reach
 the goal and their average does not. A chain asks for two to five gestures, one a widget.
+`TouchScreenEnv` poses problems as the `gymnasium` environment `TouchScreen-v0`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.world.layouts import seeded
-from vj2_ddim_benchmark.world.policies import choose_slots, touch_slots
+from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_benchmark.world.policies import choose_slots, num_alike, touch_slots
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, SLOT_TOLERANCE, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
 
-__all__ = [
-    "LENGTHS", "Chains", "Problems", "assign_lengths", "chain_problems", "one_gesture_problems",
-    "screens_with",
-]  # fmt: skip
+__all__ = ["LENGTHS", "Chains", "Problems", "TouchScreenEnv", "assign_lengths", "chain_problems"]
+__all__ += ["one_gesture_problems", "screens_with"]
 
 PERIOD = 36  # problems after which the kinds come round again
 LENGTHS = (2, 3, 4, 5)  # of chains
@@ -60,10 +62,10 @@ class Chains:
 
 
 def one_gesture_problems(num: int, *, split: str, seed: int, size: int = 64) -> Problems:
-    """Draw problems in random order; the same split and seed give the same.
+    """Draw problems, in random order, of screens with pictures of `size` x `size` pixels.
 
-    A third are multimodal; within each third and the rest, equally many (give or take one) of each
-    kind. `size` is the pictures' width and height in pixels.
+    The same split and seed give the same. A third are multimodal; within that third and the rest,
+    equally many (give or take one) are of each kind.
     """
     rng = seeded(split, seed, ONE_GESTURE, num=num)
     first = int(rng.integers(PERIOD)) if num < PERIOD else 0  # of few problems, not always the same
@@ -79,18 +81,14 @@ def _kinds_in_turn(num: int) -> IntArray:
     index = np.arange(num)
     several = np.flatnonzero([widget.multimodal for widget in WIDGETS])
     single = np.flatnonzero([not widget.multimodal and widget.active for widget in WIDGETS])
-    return np.where(
-        index % 3 == 2,
-        several[index // 3 % len(several)],
-        single[(index - index // 3) % len(single)],
-    )
+    others = single[(index - index // 3) % len(single)]
+    return np.where(index % 3 == 2, several[index // 3 % len(several)], others)
 
 
 def screens_with(kinds: IntArray, split: str, seed: int, size: int) -> tuple[TouchScreen, IntArray]:
     """Screens, and the row of a different one for each of `kinds` `[num]` that has that kind.
 
-    Some kinds are rare on screens drawn freely. Raises a `ConfigError` where one does not occur
-    even on a great many.
+    A `ConfigError` where a kind does not occur often enough even on a great many screens.
     """
     spare = SPARE
     while spare <= MOST_SPARE:
@@ -139,9 +137,8 @@ def chain_problems(num: int, *, split: str, seed: int, size: int = 64) -> Chains
 def assign_lengths(num_active: IntArray, wanted: IntArray) -> tuple[IntArray, IntArray]:
     """A screen for each chain wanted, `[n]` lengths, and the length it gets, longest first.
 
-    `num_active` `[m]` is how many widgets each screen has that can change. The longest chains
-    choose first, among the least able screens; a length falls below what was wanted only where no
-    screen that is left has as many widgets.
+    Screens have `num_active` `[m]` widgets that can change. The longest chains choose first, among
+    the least able screens; a length falls only where no screen that is left has as many widgets.
     """
     able = np.flatnonzero(num_active >= LENGTHS[0])
     if len(able) < len(wanted):
@@ -150,20 +147,21 @@ def assign_lengths(num_active: IntArray, wanted: IntArray) -> tuple[IntArray, In
             f"have more than one state; found {len(able)} among {len(num_active)}; ask for fewer"
         )
     left = list(able[np.argsort(num_active[able], kind="stable")])
-    rows, length = [], []
-    for asked in np.sort(wanted)[::-1].tolist():
-        place = int(np.searchsorted(num_active[left], asked))
-        row = int(left.pop(min(place, len(left) - 1)))
-        rows.append(row)
-        length.append(min(asked, int(num_active[row])))
-    return np.array(rows), np.array(length)
+    asked, rows = np.sort(wanted)[::-1], []
+    for length in asked:
+        place = int(np.searchsorted(num_active[left], length))
+        rows.append(left.pop(min(place, len(left) - 1)))
+    return np.array(rows), np.minimum(asked, num_active[rows])
 
 
 def _touch_in_turn(
     start: TouchScreen, length: IntArray, rng: np.random.Generator
 ) -> tuple[Actions, TouchScreen]:
     """Gestures `[n, 5, 250, 3]` on different widgets, and the screens after them."""
-    slots = _different_slots(start, rng)
+    active = start.layout.num_states > 1
+    weight = active / np.maximum(num_alike(active), 1)  # a rare kind is as likely as a common one
+    # The largest of weight / exponential is a draw by weight, the second a draw from the rest.
+    slots = np.argsort(-weight / rng.exponential(size=weight.shape), axis=1)
     actions = np.zeros((start.num_screens, max(LENGTHS), NUM_STEPS, 3), np.float32)
     screens = start
     for step in range(max(LENGTHS)):
@@ -174,10 +172,79 @@ def _touch_in_turn(
     return actions, screens
 
 
-def _different_slots(screens: TouchScreen, rng: np.random.Generator) -> IntArray:
-    """Slots `[n, S]`, widgets with more than one state first; a rare kind as likely as a common."""
-    active = screens.layout.num_states > 1
-    counts = np.stack([active[:, k == SLOT_KINDS].sum(axis=1) for k in range(len(KINDS))], axis=1)
-    weight = active / np.maximum(counts[:, SLOT_KINDS], 1)
-    # The largest of weight / exponential is a draw by weight, the second a draw from the rest.
-    return np.asarray(np.argsort(-weight / rng.exponential(size=weight.shape), axis=1))
+class TouchScreenEnv(gymnasium.Env[Images, NDArray[np.float32]]):
+    """A phone screen to be brought into a goal state.
+
+    Observations are pictures, uint8 `[size, size, 3]`; actions are blocks, float32 `[250, 3]` of x,
+    y, press in [0, 1] at 500 Hz. The reward is 1 in the goal state, which ends the episode, and 0
+    elsewhere. `info` holds `state` and `goal_state` (int `[S]`), `goal` (the goal's picture) and
+    `state_distance`.
+
+    The split (`"train"`, `"validation"` or `"test"`) says whose layouts to draw, the size how many
+    pixels wide and high; a `ConfigError` says what is wrong with them.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012
+
+    def __init__(
+        self, split: str = "train", size: int = 64, render_mode: str | None = None
+    ) -> None:
+        if render_mode not in (None, "rgb_array"):
+            raise ConfigError(f"render_mode must be 'rgb_array' or None; found {render_mode!r}")
+        self.split, self.size, self.render_mode = split, size, render_mode
+        self.screen = self.goal = TouchScreen.generate(1, split=split, seed=0, size=size)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
+        self.action_space = gymnasium.spaces.Box(0.0, 1.0, (NUM_STEPS, 3), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Images, dict[str, Any]]:
+        """Start on a fresh screen, one gesture from its goal, or on a given one.
+
+        The seed seeds this and all later resets. Options are `screen` (a `TouchScreen` of one) and
+        `goal_state` (int `[S]`), or none; others are a `ConfigError`.
+        """
+        super().reset(seed=seed)
+        if options:
+            self.screen, self.goal = _screen_and_goal(options, self.size)
+        else:
+            seed = int(self.np_random.integers(2**31))
+            problem = one_gesture_problems(1, split=self.split, seed=seed, size=self.size)
+            self.screen, self.goal = problem.start, problem.goal
+        return self._observation(), self._info()
+
+    def step(self, action: NDArray[np.float32]) -> tuple[Images, float, bool, bool, dict[str, Any]]:
+        """Perform one action block, `[250, 3]`; another shape is an `ActionError`."""
+        self.screen = self.screen.execute(np.asarray(action)[None])
+        reached = bool(self.screen.matches(self.goal.state)[0])
+        return self._observation(), float(reached), reached, False, self._info()
+
+    def render(self) -> Images | None:
+        """The picture `[size, size, 3]`, or None without a render mode."""
+        return self._observation() if self.render_mode == "rgb_array" else None
+
+    def _observation(self) -> Images:
+        return np.asarray(self.screen.render()[0])
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "state": self.screen.state[0].copy(),
+            "goal_state": self.goal.state[0].copy(),
+            "goal": self.goal.render()[0],
+            "state_distance": float(self.screen.state_distance(self.goal.state)[0]),
+        }
+
+
+def _screen_and_goal(options: dict[str, Any], size: int) -> tuple[TouchScreen, TouchScreen]:
+    screen = options.get("screen")
+    if set(options) != {"screen", "goal_state"} or not isinstance(screen, TouchScreen):
+        raise ConfigError(
+            f"options must hold a TouchScreen as 'screen' and its 'goal_state'; found "
+            f"{sorted(options)}"
+        )
+    if screen.num_screens != 1 or screen.size != size:
+        raise ConfigError(
+            f"options: screen must be one screen of size {size}; found {screen.num_screens} of "
+            f"size {screen.size}"
+        )
+    return screen, screen.with_state(np.asarray(options["goal_state"])[None])

@@ -6,19 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from vj2_ddim_benchmark.world.layouts import Layout, draw_layouts, seeded
-from vj2_ddim_benchmark.world.painting import Color, Images, paint
-from vj2_ddim_benchmark.world.touch import inside, read_gestures
-from vj2_ddim_benchmark.world.widgets import (
-    NUM_SLOTS,
-    SLOT_KINDS,
-    SLOT_TOLERANCE,
-    WIDGETS,
-    Parts,
-    Widget,
-)
+from vj2_ddim_benchmark.world.painting import Images, paint
+from vj2_ddim_benchmark.world.touch import Mask, inside, read_gestures
+from vj2_ddim_benchmark.world.widgets import NUM_SLOTS, SLOT_KINDS, SLOT_TOLERANCE, WIDGETS
+from vj2_ddim_benchmark.world.widgets.widget import Parts, Widget
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
@@ -31,30 +25,17 @@ MIN_SIZE, MAX_SIZE = 32, 256
 
 @dataclass(frozen=True)
 class TouchScreen:
-    """n phone screens at once. A touch changes nothing in place: it returns new screens.
+    """n phone screens at once. A touch changes nothing in place: it returns new screens."""
 
-    Attributes:
-        layout: What a touch cannot change.
-        state: int `[n, S]`, the exact state: one column a widget, -1 where it is absent.
-        size: Width and height of the picture, in pixels.
-    """
-
-    layout: Layout
-    state: IntArray
-    size: int = 64
+    layout: Layout  # what a touch cannot change
+    state: IntArray  # [n, S], the exact state: one column a widget, -1 where it is absent
+    size: int = 64  # width and height of the picture, in pixels
 
     @classmethod
     def generate(cls, num_screens: int, *, split: str, seed: int, size: int = 64) -> TouchScreen:
-        """Draw screens of a split, in random states.
+        """Draw screens of a split (train, validation or test) in random states, as the seed says.
 
-        Args:
-            num_screens: n.
-            split: `"train"`, `"validation"` or `"test"`; no layout is in two of them.
-            seed: The same seed gives the same screens.
-            size: Width and height of the picture, 32 to 256 pixels.
-
-        Raises:
-            ConfigError: The split is unknown, or a number is out of range.
+        No layout is in two splits; a wrong split or number is a `ConfigError`.
         """
         rng = seeded(split, seed, num_screens=num_screens)
         if not MIN_SIZE <= size <= MAX_SIZE:
@@ -69,11 +50,7 @@ class TouchScreen:
         return len(self.state)
 
     def with_state(self, state: ArrayLike) -> TouchScreen:
-        """The same screens in other states, `[n, S]`.
-
-        Raises:
-            DataError: The states are not states of these screens.
-        """
+        """The same screens in other states, `[n, S]`; a `DataError` if they are not theirs."""
         return replace(self, state=self._checked(state))
 
     def select(self, index: ArrayLike) -> TouchScreen:
@@ -82,14 +59,9 @@ class TouchScreen:
         return replace(self, layout=self.layout.select(chosen), state=self.state[chosen])
 
     def execute(self, actions: ArrayLike) -> TouchScreen:
-        """The screens after one action block each.
+        """The screens after an action block each, `[n, 250, 3]` of x, y, press in [0, 1].
 
-        Args:
-            actions: `[n, 250, 3]` of x, y, press in [0, 1], at 500 Hz. See `touch.py` for how
-                gestures are read; the widget under a gesture's start receives it.
-
-        Raises:
-            ActionError: The actions are not an array of numbers of that shape.
+        The widget under a gesture's start receives it. Other shapes are an `ActionError`.
         """
         gestures = read_gestures(actions, self.num_screens)
         under = inside(gestures.start[:, None], self.layout.boxes)
@@ -105,24 +77,16 @@ class TouchScreen:
 
     def render(self) -> Images:
         """Pictures `[n, size, size, 3]`."""
-        layers = [(rows, widget.draw(parts)) for widget, rows, _, parts in self.widgets()]
-        return paint(self.layout.colors[:, Color.BACKGROUND], layers, self.size)
+        drawn = [(rows, widget.draw(parts)) for widget, rows, _, parts in self.widgets()]
+        return paint(self.layout.colors, drawn, self.size)
 
-    def matches(self, state: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each screen is in a state `[n, S]`, up to each kind's tolerance, as `[n]`.
-
-        Raises:
-            DataError: The states are not states of these screens.
-        """
+    def matches(self, state: ArrayLike) -> Mask:
+        """Whether each screen is in a state `[n, S]`, up to each kind's tolerance, as `[n]`."""
         apart = np.abs(self.state - self._checked(state))
         return np.asarray((apart <= SLOT_TOLERANCE).all(axis=1))
 
     def state_distance(self, state: ArrayLike) -> FloatArray:
-        """How many gestures each screen is from a state `[n, S]`, as `[n]`.
-
-        Raises:
-            DataError: The states are not states of these screens.
-        """
+        """How many gestures each screen is from a state `[n, S]`, as `[n]`."""
         other = self._checked(state)
         total = np.zeros(self.num_screens)
         for widget, rows, slots, parts in self.widgets():
@@ -131,12 +95,8 @@ class TouchScreen:
 
     def parts(self, rows: IntArray, slots: IntArray) -> Parts:
         """The widgets in the given slots of the given screens, all of one kind."""
-        return Parts(
-            self.layout.boxes[rows, slots],
-            self.layout.options[rows, slots],
-            self.layout.colors[rows],
-            self.state[rows, slots],
-        )
+        boxes, options = self.layout.boxes[rows, slots], self.layout.options[rows, slots]
+        return Parts(boxes, options, self.layout.colors[rows], self.state[rows, slots])
 
     def widgets(self) -> Iterator[tuple[Widget, IntArray, IntArray, Parts]]:
         """Each kind's rules, and the screens, slots and data of all widgets of that kind."""

@@ -1,13 +1,8 @@
 """Gestures: reading them out of action blocks, as a phone does, and writing them as VJ2-GUI does.
 
-The finger is down where press > 0.5 and no channel is NaN; coordinates are clipped to [0, 1]. The
-first press segment is the gesture (the end of the block lifts the finger); later ones are ignored.
-A path that leaves the slop, a circle of 15 page pixels around its start, is a drag, and a fling if
-it is fast. One that stays inside the slop is a tap if it is short, a long press if it is long, and
-in between neither.
-
-Written gestures have one press segment, a straight or once bent line at constant speed, and
-x = y = 0 where the finger is up.
+The first press segment of a block is its gesture. A path that leaves the slop around its start is
+a drag; one that stays is a tap or a long press by its length, and in between neither. Written ones
+are straight or once bent, at constant speed, and zero where the finger is up.
 """
 
 from __future__ import annotations
@@ -21,14 +16,14 @@ from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = [
-    "NUM_STEPS", "PAGE", "Actions", "Gestures", "drag", "gesture_path", "inside", "random_times",
-    "read_gestures", "tap",
-]  # fmt: skip
+__all__ = ["MARGIN", "NUM_STEPS", "PAGE", "Actions", "Gestures", "Mask", "drag", "gesture_path"]
+__all__ += ["inside", "points_inside", "random_times", "read_gestures", "tap"]
 
 Actions = NDArray[np.float32]  # [n, 250, 3] of x, y, press
+Mask = NDArray[np.bool_]
 
 PAGE = 256.0  # page pixels across the screen, whatever the size of its picture
+MARGIN = 2.0  # page pixels that scripted gestures keep from an edge
 SLOP = 15.0  # page pixels a finger may stray in a tap
 NUM_STEPS = 250  # steps of one action block, at 500 Hz
 MAX_TAP_STEPS = 120  # a longer press is not a tap
@@ -42,25 +37,25 @@ WRITTEN_LONG_STEPS = (155, 200)  # the same of a scripted long press
 class Gestures:
     """One gesture a screen, in page pixels."""
 
-    touched: NDArray[np.bool_]  # [n], whether the finger came down at all
+    touched: Mask  # [n], whether the finger came down at all
     start: FloatArray  # [n, 2], x and y where it came down
     end: FloatArray  # [n, 2], x and y where it was lifted
-    dragged: NDArray[np.bool_]  # [n], whether the path left the slop around its start
+    dragged: Mask  # [n], whether the path left the slop around its start
     num_steps: IntArray  # [n], how long the finger was down
     path: FloatArray  # [n, 250, 2], x and y; `start` before the press and `end` after it
 
     @property
-    def tapped(self) -> NDArray[np.bool_]:
+    def tapped(self) -> Mask:
         """`[n]`, whether the gesture is a tap."""
         return self.touched & ~self.dragged & (self.num_steps <= MAX_TAP_STEPS)
 
     @property
-    def long_pressed(self) -> NDArray[np.bool_]:
+    def long_pressed(self) -> Mask:
         """`[n]`, whether the gesture is a long press."""
         return self.touched & ~self.dragged & (self.num_steps >= LONG_PRESS_STEPS)
 
     @property
-    def flung(self) -> NDArray[np.bool_]:
+    def flung(self) -> Mask:
         """`[n]`, whether the gesture is a fast drag."""
         travel = np.hypot(*(self.end - self.start).T)
         return np.asarray(self.dragged & (travel >= FLING_SPEED * self.num_steps))
@@ -83,9 +78,14 @@ class Gestures:
         return Gestures(**{name: values[index] for name, values in vars(self).items()})
 
 
-def inside(points: FloatArray, boxes: FloatArray) -> NDArray[np.bool_]:
+def inside(points: FloatArray, boxes: FloatArray) -> Mask:
     """Whether points `[..., 2]` lie in boxes `[..., 4]`; right and bottom edges do not count."""
     return np.asarray(((points >= boxes[..., :2]) & (points < boxes[..., 2:])).all(axis=-1))
+
+
+def points_inside(boxes: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Points `[m, 2]` spread evenly over boxes `[m, 4]`, but for a small margin."""
+    return rng.uniform(boxes[:, :2] + MARGIN, boxes[:, 2:] - MARGIN)
 
 
 def _cell_under(points: FloatArray, cells: FloatArray) -> IntArray:
@@ -95,48 +95,42 @@ def _cell_under(points: FloatArray, cells: FloatArray) -> IntArray:
 
 def read_gestures(actions: ArrayLike, num_screens: int) -> Gestures:
     """The gesture in each action block `[n, 250, 3]` of x, y, press; nothing of them is trusted."""
-    x, y, pressed = _channels(actions, num_screens)
-    first, stop = _first_segment(pressed)
-    steps = np.arange(NUM_STEPS)
-    held = (steps >= first[:, None]) & (steps < stop[:, None])
-    rows = np.arange(num_screens)
-    start = np.stack([x[rows, first], y[rows, first]], axis=1)
-    end = np.stack([x[rows, stop - 1], y[rows, stop - 1]], axis=1)
-    path = np.stack([x, y], axis=-1)
-    strayed = (held & (((path - start[:, None]) ** 2).sum(axis=-1) > SLOP**2)).any(axis=1)
-    path = np.where((steps < first[:, None])[..., None], start[:, None], path)
-    path = np.where((steps >= stop[:, None])[..., None], end[:, None], path)
+    path, first, stop = _first_segments(actions, num_screens)
+    rows, steps = np.arange(num_screens), np.arange(NUM_STEPS)
+    before, behind = steps < first[:, None], steps >= stop[:, None]
+    start, end = path[rows, first], path[rows, stop - 1]
+    far = ((path - start[:, None]) ** 2).sum(axis=-1) > SLOP**2
+    strayed = (~before & ~behind & far).any(axis=1)
+    path = np.where(before[..., None], start[:, None], path)
+    path = np.where(behind[..., None], end[:, None], path)
     return Gestures(stop > first, start, end, strayed, stop - first, path)
 
 
 def gesture_path(action: ArrayLike) -> FloatArray:
     """The path `[m, 2]` of one block's gesture, `[250, 3]`, in page pixels; m is 0 without one."""
-    x, y, pressed = _channels(np.asarray(action)[None], 1)
-    first, stop = _first_segment(pressed)
-    return np.stack([x[0], y[0]], axis=1)[first[0] : stop[0]]
+    path, first, stop = _first_segments(np.asarray(action)[None], 1)
+    return path[0, first[0] : stop[0]]
 
 
-def _channels(
-    actions: ArrayLike, num_screens: int
-) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """x and y in page pixels and whether the finger is down, each `[n, 250]`."""
+def _first_segments(actions: ArrayLike, num: int) -> tuple[FloatArray, IntArray, IntArray]:
+    """Positions `[n, 250, 2]` in page pixels; the first press's first step and one past its last.
+
+    The two are equal where there is none. The finger is down where press > 0.5 and x and y are
+    numbers; coordinates are clipped to [0, 1], and the end of the block lifts the finger.
+    """
     blocks = np.asarray(actions)
-    if blocks.shape != (num_screens, NUM_STEPS, 3) or blocks.dtype.kind not in "fiub":
+    if blocks.shape != (num, NUM_STEPS, 3) or blocks.dtype.kind not in "fiub":
         raise ActionError(
-            f"actions must be numbers of shape {(num_screens, NUM_STEPS, 3)}, one block a screen; "
+            f"actions must be numbers of shape {(num, NUM_STEPS, 3)}, one block a screen; "
             f"found {blocks.dtype} of shape {blocks.shape}"
         )
     x, y, press = (np.ascontiguousarray(blocks[..., channel], float) for channel in range(3))
     pressed = (press > 0.5) & ~np.isnan(x) & ~np.isnan(y)
-    return PAGE * np.clip(x, 0.0, 1.0), PAGE * np.clip(y, 0.0, 1.0), pressed
-
-
-def _first_segment(pressed: NDArray[np.bool_]) -> tuple[IntArray, IntArray]:
-    """First step and one past the last of each row's first press; equal where there is none."""
     first = pressed.argmax(axis=1)
     released = ~pressed & (np.arange(NUM_STEPS) > first[:, None])
     stop = np.where(released.any(axis=1), released.argmax(axis=1), NUM_STEPS)
-    return first, np.where(pressed.any(axis=1), stop, first)
+    path = PAGE * np.clip(np.stack([x, y], axis=-1), 0.0, 1.0)
+    return path, first, np.where(pressed.any(axis=1), stop, first)
 
 
 def tap(x: ArrayLike, y: ArrayLike, start_step: ArrayLike, num_steps: ArrayLike) -> Actions:
@@ -145,14 +139,9 @@ def tap(x: ArrayLike, y: ArrayLike, start_step: ArrayLike, num_steps: ArrayLike)
 
 
 def drag(
-    x0: ArrayLike,
-    y0: ArrayLike,
-    x1: ArrayLike,
-    y1: ArrayLike,
-    start_step: ArrayLike,
-    num_steps: ArrayLike,
-    via: tuple[ArrayLike, ArrayLike] | None = None,
-) -> Actions:
+    x0: ArrayLike, y0: ArrayLike, x1: ArrayLike, y1: ArrayLike, start_step: ArrayLike,
+    num_steps: ArrayLike, via: tuple[ArrayLike, ArrayLike] | None = None,
+) -> Actions:  # fmt: skip
     """Drags `[n, 250, 3]` from `(x0, y0)` to `(x1, y1)`, both reached with the finger down.
 
     Arguments broadcast to one value a gesture; coordinates are in [0, 1], times in steps of
@@ -176,13 +165,11 @@ def drag(
     return np.stack([channel * pressed for channel in path], axis=-1).astype(np.float32)
 
 
-def random_times(
-    num: int, rng: np.random.Generator, long: NDArray[np.bool_] | None = None
-) -> tuple[IntArray, IntArray]:
-    """`start_step` and `num_steps` `[num]` anywhere in the block; `long` ones are long presses."""
-    least, most = WRITTEN_STEPS
-    num_steps = rng.integers(least, most + 1, num)
-    if long is not None:
-        least, most = WRITTEN_LONG_STEPS
-        num_steps = np.where(long, rng.integers(least, most + 1, num), num_steps)
+def random_times(long: Mask, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+    """`start_step` and `num_steps` `[n]` anywhere in the block; `long` ones are long presses."""
+    short, held = (
+        rng.integers(*steps, len(long), endpoint=True)
+        for steps in (WRITTEN_STEPS, WRITTEN_LONG_STEPS)
+    )
+    num_steps = np.where(long, held, short)
     return rng.integers(0, NUM_STEPS - num_steps + 1), num_steps

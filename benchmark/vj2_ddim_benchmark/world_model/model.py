@@ -1,9 +1,7 @@
-"""`WorldModel`: encoder, predictor and their record, in one file on disk."""
+"""`WorldModel`, in one file on disk, and `LatentCost`, what planners minimise through it."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,50 +10,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vj2_ddim_benchmark.half_precision import half_weights
+from vj2_ddim_benchmark.model_files import half_weights, read_model
 from vj2_ddim_benchmark.world.collect import Transitions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
-from vj2_ddim_benchmark.world_model.predictor import NUM_CHANNELS, Predictor
-from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError
+from vj2_ddim_benchmark.world_model.networks import NUM_CHANNELS, PatchEncoder, Predictor
+from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError, ContextError
+from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.loop import save_atomically
 
-__all__ = ["WorldModel", "embed_transitions"]
+__all__ = ["LatentCost", "WorldModel", "embed_transitions", "latent_distance"]
 
 FORMAT = "vj2-ddim touch screen world model 2"
-FIELDS = ("config", "encoder", "predictor", "report", "provenance")
+FIELDS = dict.fromkeys(("config", "encoder", "predictor", "report", "provenance"), dict)
+ROWS_PER_CHUNK = 256  # candidates in one forward pass, which bounds the memory
+HINT = "train one with `vj2-ddim benchmark world train`"
 
 
 class WorldModel(nn.Module):
     """A frozen encoder and a learned predictor of what a touch does to the encoded screen.
 
-    Attributes:
-        config: How it was made.
-        encoder: Frames to latents.
-        predictor: Latents and action blocks to the next latents.
-        report: How good it is, as `report.py` measured it; empty before that.
-        provenance: Versions, data and training time.
+    A new one's predictor is untrained, its weights drawn from torch's generator. `report` says how
+    good it is, as `report.py` measured it, and `provenance` how it was made; empty before that.
     """
 
-    def __init__(
-        self,
-        config: WorldModelConfig,
-        encoder: PatchEncoder,
-        predictor: Predictor,
-        *,
-        report: Mapping[str, Any] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, config: WorldModelConfig, encoder: PatchEncoder) -> None:
         super().__init__()
-        self.config, self.encoder, self.predictor = config, encoder, predictor
-        self.report, self.provenance = dict(report or {}), dict(provenance or {})
-
-    @classmethod
-    def create(cls, config: WorldModelConfig, encoder: PatchEncoder) -> WorldModel:
-        """A world model with an untrained predictor, its weights drawn from torch's generator."""
-        predictor = Predictor(config)
-        predictor.glimpse.see_colours(encoder)
-        return cls(config, encoder, predictor)
+        self.config, self.encoder, self.predictor = config, encoder, Predictor(config)
+        self.predictor.glimpse.see_colours(encoder)
+        self.report: dict[str, Any] = {}
+        self.provenance: dict[str, Any] = {}
 
     @property
     def device(self) -> torch.device:
@@ -67,14 +50,9 @@ class WorldModel(nn.Module):
         return self.encoder.encode(frames)
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
-        """The latents after a plan of one or more action blocks; differentiable.
+        """The latents `[n, N, D]` after a plan `[n, L, 3]` of L steps from others; differentiable.
 
-        Args:
-            z: Latents `[n, N, D]` before it.
-            actions: `[n, L, 3]`, L a multiple of the action block.
-
-        Raises:
-            ActionError: L is not a multiple of the action block, or the channels are not 3.
+        L is one action block or several; another length is an `ActionError`.
         """
         block = self.config.action_block
         if actions.ndim != 3 or actions.shape[1] % block or actions.shape[2] != NUM_CHANNELS:
@@ -103,20 +81,15 @@ class WorldModel(nn.Module):
 
     @classmethod
     def load(cls, path: Path | str, *, device: str = "cpu") -> WorldModel:
-        """Read a world model, in evaluation mode.
-
-        Raises:
-            CheckpointError: The file is missing, broken or of another kind; the message names the
-                file and the field.
-        """
-        contents = _read(Path(path))
+        """Read a world model, in evaluation mode; `CheckpointError` names file and field."""
+        contents = read_model(Path(path), FORMAT, FIELDS, HINT)
         try:
             config = WorldModelConfig.from_dict(contents["config"])
             mean, projection = (contents["encoder"][name] for name in ("mean", "projection"))
             encoder = PatchEncoder(
                 mean, projection, patch_size=config.patch_size, layer_norm=config.layer_norm
             )
-            model = cls.create(config, encoder)
+            model = cls(config, encoder)
             model.predictor.load_state_dict(contents["predictor"])
         except (ConfigError, KeyError, TypeError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())
@@ -135,19 +108,59 @@ def embed_transitions(
     return world_model.encode(transitions.frames), transitions.actions
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: no such file; train one with `vj2-ddim benchmark world train`"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: not a file torch can open ({error})") from error
-    found = contents.get("format") if type(contents) is dict else type(contents).__name__
-    if found != FORMAT:
-        raise CheckpointError(f"{path}: found format {found!r}, expected {FORMAT!r}")
-    for name in FIELDS:
-        if not isinstance(contents.get(name), dict):
-            raise CheckpointError(f"{path}: the field {name!r} is missing; train the model again")
-    return contents
+def latent_distance(prediction: Tensor, goal: Tensor, kind: str) -> Tensor:
+    """Mean squared (`"mse"`) or absolute (`"l1"`) difference of `[..., N, D]`, as `[...]`."""
+    difference = prediction - goal
+    return (difference.square() if kind == "mse" else difference.abs()).mean(dim=(-2, -1))
+
+
+class LatentCost:
+    """Cost of candidate plans for B problems: numpy in and out, the plugin's `CostFn`.
+
+    It is the distance of what is predicted, from latents `state`, to latents `goal`, both
+    `[B, N, D]`. Gradient-based planners call `torch_cost` instead.
+    """
+
+    def __init__(
+        self, world_model: WorldModel, state: FloatArray, goal: FloatArray, *,
+        rows_per_chunk: int = ROWS_PER_CHUNK,
+    ) -> None:  # fmt: skip
+        config = world_model.config
+        expected = (len(state), config.num_tokens, config.token_dim)
+        if state.shape != expected or goal.shape != expected:
+            raise ContextError(
+                f"state and goal must both be [B, {config.num_tokens}, {config.token_dim}]; found "
+                f"{list(state.shape)} and {list(goal.shape)}"
+            )
+        self.world_model, self.rows_per_chunk = world_model, rows_per_chunk
+        self.state, self.goal = self._tensor(state), self._tensor(goal)
+
+    def torch_cost(self, z_start: Tensor, z_goal: Tensor, actions: Tensor) -> Tensor:
+        """Differentiable cost `[B, K]`, lower is better, of latents `[B, N, D]` and candidates.
+
+        Candidates are `[B, K, L, 3]`; L may hold several action blocks.
+        """
+        if actions.ndim != 4 or len(actions) != len(z_start):
+            raise ContextError(
+                f"candidates must be [{len(z_start)}, K, L, A], one row a problem; found "
+                f"{list(actions.shape)}"
+            )
+        repeated = (z.repeat_interleave(actions.shape[1], dim=0) for z in (z_start, z_goal))
+        rows = (*repeated, actions.flatten(0, 1))
+        kind = self.world_model.config.cost_kind
+        chunks = zip(*(torch.split(each, self.rows_per_chunk) for each in rows), strict=True)
+        costs = [
+            latent_distance(self.world_model.rollout(start, chunk), goal, kind)
+            for start, goal, chunk in chunks
+        ]
+        return torch.cat(costs).reshape(actions.shape[:2])
+
+    @torch.inference_mode()
+    def __call__(self, candidates: FloatArray, /) -> FloatArray:
+        """Cost `[B, K]` of candidates `[B, K, L, 3]`, in the candidates' own precision."""
+        cost = self.torch_cost(self.state, self.goal, self._tensor(candidates))
+        result: FloatArray = cost.cpu().numpy().astype(candidates.dtype)
+        return result
+
+    def _tensor(self, values: FloatArray) -> Tensor:
+        return torch.as_tensor(values, dtype=torch.float32, device=self.world_model.device)

@@ -1,17 +1,6 @@
 """How good a world model is, on one-gesture problems of screens it has never seen.
 
-Every measure is one number a problem, averaged over all problems and over those of each kind of
-widget:
-
-| measure | is |
-| --- | --- |
-| `prediction_error` | squared error of the prediction over that of predicting no change |
-| `next_state_rank` | place of the true next screen among it and 100 others, 1 is best |
-| `next_state_first` | share of problems where that place is 1 |
-| `cost_correlation` | Spearman's, of latent distance and `state_distance`, over those screens |
-| `reference_below_random` | share of random gestures that cost more than one that works |
-| `best_of_64_succeeds` | share where the cheapest of 64 plausible gestures reaches the goal |
-| `best_tap_succeeds` | the same for the cheapest of a 16 x 16 grid of taps; not for drags |
+Every measure is one number a problem, averaged over all and over those of each kind of widget.
 """
 
 from __future__ import annotations
@@ -27,37 +16,30 @@ from vj2_ddim_benchmark.world.policies import mixed_policy, random_policy
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import Actions, tap
-from vj2_ddim_benchmark.world_model.cost import LatentCost, latent_distance
-from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel, latent_distance
 from vj2_ddim_plugin.cli.console import Progress
 
 __all__ = ["report_world_model"]
 
 NUM_RANDOM, NUM_SCRIPTED = 31, 32  # gestures beside the reference
-NUM_OTHER_SCREENS = 100
-TAP_GRID = 16
-TAP_START, TAP_STEPS = 100, 30
+NUM_OTHER_SCREENS, TAP_GRID, TAP_START, TAP_STEPS = 100, 16, 100, 30
 
 Measures = dict[str, float]
 Latents = NDArray[np.float32]
 
 
 def report_world_model(
-    model: WorldModel,
-    *,
-    split: str = "validation",
-    num_problems: int | None = None,
+    model: WorldModel, *, split: str = "validation", num_problems: int | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Measure a world model on so many problems of a split, as configured unless told.
 
     `{"split": .., "num_problems": .., "measures": {"overall" or kind: {measure: value}}}`.
     """
-    count = num_problems or model.config.num_report_problems
-    problems = one_gesture_problems(
-        count, split=split, seed=model.config.seed + 1, size=model.config.screen_size
-    )
-    rng = np.random.default_rng(model.config.seed)
+    config = model.config
+    count, seed, size = num_problems or config.num_report_problems, config.seed, config.screen_size
+    problems = one_gesture_problems(count, split=split, seed=seed + 1, size=size)
+    rng = np.random.default_rng(seed)
     rows: list[Measures] = []
     for index in range(count):
         rows.append(_Case(model, problems, index).measures(rng))
@@ -68,6 +50,13 @@ def report_world_model(
         of_kind = [row for row, own in zip(rows, problems.kind, strict=True) if own == kind]
         measures[str(kind)] = _mean(of_kind)
     return {"split": split, "num_problems": count, "measures": measures}
+
+
+def _mean(rows: list[Measures]) -> Measures:
+    """The mean of each measure over the problems it says something about."""
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    known = {name: each for name, each in columns.items() if not np.isnan(each).all()}
+    return {name: float(np.nanmean(each)) for name, each in known.items()}
 
 
 class _Case:
@@ -103,8 +92,8 @@ class _Case:
         varied = len(np.unique(truth)) > 1
         error = ((found - self.target) ** 2).sum() / ((self.state - self.target) ** 2).sum()
         return {
-            "prediction_error": float(error),
-            "next_state_rank": float(rank),
+            "prediction_error": float(error),  # over that of predicting no change
+            "next_state_rank": float(rank),  # of the true next screen among 100 others, 1 is best
             "next_state_first": float(rank == 1),
             "cost_correlation": float(spearmanr(latent, truth).statistic) if varied else np.nan,
         }
@@ -116,7 +105,7 @@ class _Case:
         values, reaches = self.cost(candidates[None])[0], self._reaches(candidates)
         wrong = ~reaches[1 : 1 + NUM_RANDOM]
         below = values[0] < values[1 : 1 + NUM_RANDOM]
-        return {
+        return {  # of the random gestures that fail, and of all 64
             "reference_below_random": float(below[wrong].mean()) if wrong.any() else np.nan,
             "best_of_64_succeeds": float(reaches[values.argmin()]),
         }
@@ -143,13 +132,3 @@ class _Case:
     def _distance(self, latents: Latents, goal: Latents) -> Latents:
         one, other = torch.from_numpy(latents), torch.from_numpy(goal)
         return np.asarray(latent_distance(one, other, self.model.config.cost_kind))
-
-
-def _mean(rows: list[Measures]) -> Measures:
-    """The mean of each measure over the problems it says something about."""
-    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return {
-        name: float(np.nanmean(values))
-        for name, values in columns.items()
-        if not np.isnan(values).all()
-    }

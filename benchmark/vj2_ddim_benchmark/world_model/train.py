@@ -14,22 +14,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vj2_ddim_benchmark.half_precision import round_weights
-from vj2_ddim_benchmark.world.collect import Transitions, collect_transitions, counted
+from vj2_ddim_benchmark.model_files import round_weights
+from vj2_ddim_benchmark.world.collect import collect_transitions, counted
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_benchmark.world_model.predictor import Predictor
+from vj2_ddim_benchmark.world_model.networks import PatchEncoder, Predictor
 from vj2_ddim_benchmark.world_model.report import report_world_model
 from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_training.loop import TrainingLoop, run_resumably
 
-__all__ = [
-    "PredictorTask", "Progress", "adversarial_actions", "changed_tokens", "prediction_loss",
-    "train_predictor", "train_world_model",
-]  # fmt: skip
+__all__ = ["PredictorTask", "adversarial_actions", "prediction_loss", "train_predictor"]
+__all__ += ["train_world_model"]
 
 KEPT = (  # what further training cannot change
     "screen_size", "patch_size", "token_dim", "noise_floor", "layer_norm", "action_block", "width",
@@ -42,39 +39,37 @@ STEP = 1.25  # of the sign of the gradient, in radii
 
 
 def train_world_model(
-    config: WorldModelConfig,
-    out: Path | str,
-    progress: Progress | None = None,
-    *,
-    device: str = "cpu",
-    start: Path | None = None,
-) -> WorldModel:
-    """Make a world model, write it to a file, and return it in evaluation mode.
+    config: WorldModelConfig, out: Path | str, progress: Progress | None = None, *,
+    device: str = "cpu", start: Path | None = None,
+) -> WorldModel:  # fmt: skip
+    """Make a world model (further, from `start`), write it, and return it in evaluation mode.
 
-    It goes on from the world model `start`, with its encoder, where one is given. A training that
-    is interrupted keeps its state beside the file, in `OUT.training`; the same call goes on from
-    there to the same weights.
+    A training that is interrupted keeps its state beside the file, in `OUT.training`; the same call
+    goes on from there to the same weights.
     """
     progress = progress or (lambda *told: None)
     began = time.perf_counter()
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
-    transitions = _collect(config, progress)
-    model = known or _untrained(config, transitions.frames)
-    model.to(device)
+    num, horizon, size = config.num_trajectories, config.horizon, config.screen_size
+    told = counted(progress, "collect", num * horizon)
+    transitions = collect_transitions(
+        num, horizon=horizon, split="train", seed=config.seed, size=size, progress=told
+    )
+    model = (known or _untrained(config, transitions.frames)).to(device)
     latents, actions = model.encode(transitions.frames), transitions.actions
     del transitions  # the frames are large
     origin = None if start is None else sha256_of(start)
     state = Path(f"{out}.training")
+    tensors = torch.from_numpy(latents), torch.from_numpy(actions)
     losses = train_predictor(
-        model.predictor, torch.from_numpy(latents), torch.from_numpy(actions), config, progress,
-        state=state, origin=origin,
-    )  # fmt: skip
+        model.predictor, *tensors, config, progress, state=state, origin=origin
+    )
     round_weights(model.predictor)
     model.provenance = {
         "started_from_sha256": origin,
         "version": version("vj2-ddim-plugin"),
         "torch": str(torch.__version__),
-        "num_transitions": actions.shape[0] * actions.shape[1],
+        "num_transitions": num * horizon,
         "training_seconds": time.perf_counter() - began,
         "loss_by_epoch": losses,
     }
@@ -85,15 +80,9 @@ def train_world_model(
 
 
 def train_predictor(
-    predictor: Predictor,
-    latents: Tensor,
-    actions: Tensor,
-    config: WorldModelConfig,
-    progress: Progress,
-    *,
-    state: Path | None = None,
-    origin: str | None = None,
-) -> list[float]:
+    predictor: Predictor, latents: Tensor, actions: Tensor, config: WorldModelConfig,
+    progress: Progress, *, state: Path | None = None, origin: str | None = None,
+) -> list[float]:  # fmt: skip
     """Train on latents `[n, T, N, D]` and actions `[n, T-1, L, 3]`; the mean loss of each epoch.
 
     The file `state` keeps what an interrupted training goes on from; `origin` names the weights
@@ -102,13 +91,11 @@ def train_predictor(
     task = PredictorTask(predictor, latents, actions, config)
     rate, total = config.learning_rate, task.total_steps
     optimizer = torch.optim.AdamW(predictor.parameters(), rate, weight_decay=config.weight_decay)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total, pct_start=0.1)
     loop = TrainingLoop(
-        task,
-        optimizer,
-        torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total, pct_start=0.1),
-        clip_norm=config.max_grad_norm,
+        task, optimizer, cycle, clip_norm=config.max_grad_norm,
         progress=lambda done, total, line: progress("train", done, total),
-    )
+    )  # fmt: skip
     run_resumably(loop, state, {**config.to_dict(), "origin": origin})
     predictor.eval()
     return loop.epoch_losses
@@ -123,7 +110,15 @@ class PredictorTask:
         self.model: nn.Module = model
         self.predictor, self.latents, self.actions, self.config = model, latents, actions, config
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.chosen = self._choose()
+        # Row and step, `[m, 2]`, of each transition that changes the screen, and of some others.
+        changed = changed_tokens(latents[:, :-1], latents[:, 1:]).any(dim=-1)
+        kept = torch.rand(changed.shape, generator=self.generator) < config.unchanged_share
+        self.chosen = (changed | kept).nonzero()
+        if len(self.chosen) < config.batch_size:
+            raise DataError(
+                f"found {len(self.chosen)} transitions to train on and batch_size "
+                f"{config.batch_size}; collect more trajectories or use smaller batches"
+            )
         self.steps_per_epoch = len(self.chosen) // config.batch_size
         self.total_steps = config.num_epochs * self.steps_per_epoch
         self.order = self.chosen  # of the epoch
@@ -141,7 +136,7 @@ class PredictorTask:
         after = self.latents[row, time_step + 1].to(device)
         touch = self.actions[row, time_step].to(device)
         if config.adversarial_radius:
-            how = config.adversarial_radius, config.change_weight, self.generator
+            how = config, self.generator
             touch = adversarial_actions(self.predictor, before, touch, after, *how)
         prediction = self.predictor(before[:, None], touch[:, None])[:, 0]
         return prediction_loss(prediction, before, after, config.change_weight)
@@ -155,26 +150,13 @@ class PredictorTask:
         self.generator.set_state(state["generator"])
         self.order = state["order"]
 
-    def _choose(self) -> Tensor:
-        """`[m, 2]` row and step of each transition that changes the screen, and some others."""
-        changed = changed_tokens(self.latents[:, :-1], self.latents[:, 1:]).any(dim=-1)
-        kept = torch.rand(changed.shape, generator=self.generator) < self.config.unchanged_share
-        chosen = (changed | kept).nonzero()
-        if len(chosen) < self.config.batch_size:
-            raise DataError(
-                f"found {len(chosen)} transitions to train on and batch_size "
-                f"{self.config.batch_size}; collect more trajectories or use smaller batches"
-            )
-        return chosen
-
 
 def prediction_loss(
     prediction: Tensor, before: Tensor, after: Tensor, change_weight: float
 ) -> Tensor:
-    """Smooth L1 distance of prediction and target over all tokens, and over those that change.
+    """Smooth L1 distance, of `[n, N, D]`, over all tokens, and over those that change.
 
-    All are `[n, N, D]`. The tokens that change count as one, however many they are, so that a
-    switch weighs as much as a page.
+    The latter count as one, however many they are, so that a switch weighs as much as a page.
     """
     changed = changed_tokens(before, after)
     error = functional.smooth_l1_loss(prediction, after, reduction="none", beta=BETA).mean(dim=-1)
@@ -188,15 +170,10 @@ def changed_tokens(before: Tensor, after: Tensor) -> Tensor:
 
 
 def adversarial_actions(
-    predictor: Predictor,
-    before: Tensor,
-    actions: Tensor,
-    after: Tensor,
-    radius: float,
-    change_weight: float,
-    generator: torch.Generator,
-) -> Tensor:
-    """Actions `[n, L, 3]` moved in x and y by at most `radius` to where the prediction is worse.
+    predictor: Predictor, before: Tensor, actions: Tensor, after: Tensor,
+    config: WorldModelConfig, generator: torch.Generator,
+) -> Tensor:  # fmt: skip
+    """Actions `[n, L, 3]` moved in x and y, at most by the radius, to where prediction is worse.
 
     Trained on them, with the outcome of the actions they were, the predictor changes more smoothly
     with the action, and gradient descent through it has more to follow: adversarial world modeling
@@ -204,48 +181,33 @@ def adversarial_actions(
     method from a random start, which `generator` draws on the CPU. The press stays as it is: the
     world reads it as pressed or not. The predictor's weights get no gradient.
     """
-    places, press = actions[..., :2], actions[..., 2:]
+    places, press, radius = actions[..., :2], actions[..., 2:], config.adversarial_radius
     start = torch.rand(places.shape, generator=generator).to(places) * 2.0 - 1.0
     shift = (radius * start).requires_grad_()
     moved = torch.cat([places + shift, press], dim=-1)
     prediction = predictor(before[:, None], moved[:, None])[:, 0]
-    loss = prediction_loss(prediction, before, after, change_weight)
+    loss = prediction_loss(prediction, before, after, config.change_weight)
     (slope,) = torch.autograd.grad(loss, shift)
     worst = (shift.detach() + STEP * radius * slope.sign()).clamp(-radius, radius)
     return torch.cat([(places + worst).clamp(0.0, 1.0), press], dim=-1)
 
 
-def _collect(config: WorldModelConfig, progress: Progress) -> Transitions:
-    num, horizon, size = config.num_trajectories, config.horizon, config.screen_size
-    told = counted(progress, "collect", num * horizon)
-    return collect_transitions(
-        num, horizon=horizon, split="train", seed=config.seed, size=size, progress=told
-    )
-
-
 def _untrained(config: WorldModelConfig, frames: NDArray[np.uint8]) -> WorldModel:
     """An encoder fitted to some of the frames `[n, T, H, W, 3]`, and an untrained predictor."""
     flat = frames.reshape(-1, *frames.shape[2:])
-    encoder = PatchEncoder.fit(
-        flat[:: max(1, len(flat) // NUM_ENCODER_FRAMES)],
-        patch_size=config.patch_size,
-        token_dim=config.token_dim,
-        noise_floor=config.noise_floor,
-        layer_norm=config.layer_norm,
-    )
+    some = flat[:: max(1, len(flat) // NUM_ENCODER_FRAMES)]
+    names = ("patch_size", "token_dim", "noise_floor", "layer_norm")
+    encoder = PatchEncoder.fit(some, **{name: getattr(config, name) for name in names})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return WorldModel.create(config, encoder)
+        return WorldModel(config, encoder)
 
 
 def _taken_up(start: Path, config: WorldModelConfig) -> WorldModel:
     """The world model of a file, to be trained further as `config` says."""
     model = WorldModel.load(start)
-    different = {
-        name: (getattr(model.config, name), getattr(config, name))
-        for name in KEPT
-        if getattr(model.config, name) != getattr(config, name)
-    }
+    pairs = {name: (getattr(model.config, name), getattr(config, name)) for name in KEPT}
+    different = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if different:
         raise ConfigError(
             f"{start}: cannot be trained further, these settings differ (there, here): {different}"

@@ -1,7 +1,6 @@
 """`vj2-ddim data generate` and `vj2-ddim data inspect`."""
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -34,14 +33,8 @@ def generate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set.")] = False,
 ) -> None:
     """Write random clicks and swipes in VJ2-GUI's flat `*_actions.npy` format."""
-    files = write_gestures(
-        output_dir,
-        num_sequences,
-        settings,
-        sequences_per_file=sequences_per_file,
-        overwrite=overwrite,
-        rng=np.random.default_rng(seed),
-    )
+    write = partial(write_gestures, sequences_per_file=sequences_per_file, overwrite=overwrite)
+    files = write(output_dir, num_sequences, settings, rng=np.random.default_rng(seed))
     typer.echo(f"{num_sequences} sequences in {len(files)} files: {output_dir}")
 
 
@@ -53,7 +46,9 @@ def inspect(
     sequence_length: Annotated[int, typer.Option(help="Steps in a sequence.")] = 250,
 ) -> None:
     """Say what a data set holds and what is wrong with it; exit 1 if anything is."""
-    spec = _spec_of_length(sequence_length)
+    spec = ActionSpec(  # a press may last as long as it likes
+        action_block=sequence_length, min_press_steps=1, max_press_steps=None, representation="raw"
+    )
     description = describe_data(path, spec)
     print_table(_rows(description), title=description.path)
     if json_file is not None:
@@ -70,35 +65,18 @@ def inspect(
         raise typer.Exit(1)
 
 
-def _spec_of_length(sequence_length: int) -> ActionSpec:
-    """VJ2-GUI's actions, for sequences of any length; a press may last as long as it likes."""
-    return ActionSpec(
-        action_block=sequence_length,
-        min_press_steps=1,
-        max_press_steps=None,
-        representation="raw",
-    )
-
-
 def _rows(description: DataDescription) -> list[tuple[str, str]]:
-    """The description as a table of two columns."""
     seconds = description.sequence_length / description.rate_hz
-    rows = [
-        ("files", f"{description.num_files}"),
-        ("sequences", f"{description.num_sequences}"),
-        ("sequence length", f"{description.sequence_length} steps, {seconds:g} s"),
-    ]
+    rows = {"files": f"{description.num_files}", "sequences": f"{description.num_sequences}"}
+    rows["sequence length"] = f"{description.sequence_length} steps, {seconds:g} s"
     for name, (low, high) in description.channel_ranges.items():
-        rows.append((f"range of {name}", f"{low:.4g} to {high:.4g}"))
+        rows[f"range of {name}"] = f"{low:.4g} to {high:.4g}"
     durations = description.durations
     if durations:
-        words = (
-            f"{durations['shortest']} to {durations['longest']} steps, median "
-            f"{durations['median']:g}, mean {durations['mean']:.1f}"
-        )
-        rows.append(("press duration", words))
-    for name, count in description.gesture_types.items():
-        rows.append((f"gesture type {name}", f"{count}"))
-    rows.append(("valid gestures", f"{100 * description.valid_share:.1f} %"))
-    rows.append(("fingerprint", description.data_fingerprint))
-    return rows
+        middle = f"median {durations['median']:g}, mean {durations['mean']:.1f}"
+        words = f"{durations['shortest']} to {durations['longest']} steps, {middle}"
+        rows["press duration"] = words
+    rows |= {f"gesture type {name}": f"{of}" for name, of in description.gesture_types.items()}
+    rows["valid gestures"] = f"{100 * description.valid_share:.1f} %"
+    rows["fingerprint"] = description.data_fingerprint
+    return list(rows.items())

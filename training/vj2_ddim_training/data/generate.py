@@ -1,10 +1,8 @@
 """Make gestures as VJ2-GUI's augmentation does: one straight press a sequence, then write them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +17,7 @@ from vj2_ddim_training.data.gesture_files import require_replaceable
 __all__ = ["GESTURE_KINDS", "GestureSettings", "generate_gestures", "write_gestures"]
 
 GESTURE_KINDS = ("click", "swipe", "mixed")
+SHARE: Any = {"low": 0.0, "high": 1.0}
 
 
 @dataclass(frozen=True)
@@ -33,18 +32,10 @@ class GestureSettings(Settings):
         option="--action-type",
     )
     min_duration_share: float = setting(
-        0.02,
-        "Shortest press, as a share of the sequence.",
-        low=0.0,
-        high=1.0,
-        option="--min-delta-t-pct",
+        0.02, "Shortest press, as a share of the sequence.", option="--min-delta-t-pct", **SHARE
     )
     max_duration_share: float = setting(
-        0.3,
-        "Longest press, as a share of the sequence.",
-        low=0.0,
-        high=1.0,
-        option="--max-delta-t-pct",
+        0.3, "Longest press, as a share of the sequence.", option="--max-delta-t-pct", **SHARE
     )
     sequence_length: int = setting(250, "Steps in a sequence.", low=1)
 
@@ -58,8 +49,7 @@ class GestureSettings(Settings):
             )
 
 
-@dataclass(frozen=True)
-class _Gestures:
+class _Gestures(NamedTuple):
     """n gestures before they are drawn: points `[n, 2]`, first step and duration `[n]`."""
 
     start: FloatArray
@@ -98,9 +88,6 @@ def generate_gestures(
 
     Returns:
         float32 `[n, L, 3]`, coordinates in [0, 1].
-
-    Raises:
-        ConfigError: A setting is out of range, unknown, or cannot go with another.
     """
     settings = replace(settings or GestureSettings(), **changes)
     return _choose(num, settings, rng).draw(slice(None), settings.sequence_length)
@@ -118,22 +105,8 @@ def write_gestures(
 ) -> list[Path]:
     """Write the sequences of `generate_gestures` as `batch_{i:06d}_actions.npy`, `[n * L, 3]`.
 
-    The folder appears whole or not at all. The sequences do not depend on `sequences_per_file`.
-
-    Args:
-        out_dir: Folder to make.
-        num: Sequences in all.
-        settings: What they are.
-        sequences_per_file: The last file may have fewer.
-        overwrite: Replace a folder that holds such files and nothing else.
-        rng: Source of randomness.
-        **changes: Fields of `GestureSettings` that are to be others.
-
-    Returns:
-        The files, in order.
-
-    Raises:
-        ConfigError: A setting cannot work, or the folder holds something that would be lost.
+    The folder appears whole or not at all; `overwrite` replaces one that holds such files and
+    nothing else. The sequences do not depend on `sequences_per_file`. Returns the files, in order.
     """
     settings = replace(settings or GestureSettings(), **changes)
     if sequences_per_file < 1:
@@ -150,7 +123,6 @@ def write_gestures(
 
 
 def _choose(num: int, settings: GestureSettings, rng: np.random.Generator) -> _Gestures:
-    """Draw what makes each gesture."""
     if num < 1:
         raise ConfigError(f"the number of sequences must be at least 1; found {num}")
     length = settings.sequence_length

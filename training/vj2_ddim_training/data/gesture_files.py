@@ -3,12 +3,8 @@
 Their reading, the checks of the numbers in any array that is read, and the fingerprint of files.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,23 +17,15 @@ from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["ActionFile", "FlatActions", "find_action_files", "fingerprint_files", "load_npy"]
-__all__ += ["read_action_file", "read_flat_actions", "require_finite", "require_in_range"]
-__all__ += ["require_replaceable", "tail_fault", "to_float32"]
+__all__ = ["FlatActions", "find_action_files", "fingerprint_files", "load_npy", "read_action_file"]
+__all__ += ["read_flat_actions", "require_finite", "require_in_range", "require_replaceable"]
+__all__ += ["tail_fault"]
 
 ACTION_FILES = "*_actions.npy"
 FINGERPRINT_DIGITS = 16
 
 
-class ActionFile(NamedTuple):
-    """One file: `actions` float32 `[n, L, A]`, and the rows of a tail shorter than L."""
-
-    actions: NDArray[np.float32]
-    tail_rows: int
-
-
-@dataclass(frozen=True)
-class FlatActions:
+class FlatActions(NamedTuple):
     """The sequences of one folder or file."""
 
     actions: NDArray[np.float32]
@@ -45,26 +33,18 @@ class FlatActions:
     tail_rows: dict[str, int]
     faults: list[str]
 
-    @cached_property
+    @property
     def data_fingerprint(self) -> str:
-        """Names the exact files these sequences came from."""
+        """Names the exact files these sequences came from; reads all of them."""
         return fingerprint_files(self.files)
 
 
 def read_flat_actions(
     path: Path | str, spec: ActionSpec, *, allow_out_of_range: bool = False
 ) -> FlatActions:
-    """Read every `*_actions.npy` of a folder, or one file.
+    """Read all whole sequences of every `*_actions.npy` of a folder, or of one `.npy` file.
 
     A file holds `[n * L, A]`, `[..., L, A]` or `[..., L * A]`, of any floating-point type.
-
-    Args:
-        path: A folder, or one `.npy` file of any name.
-        spec: Gives L, A and the bounds.
-        allow_out_of_range: Accept values outside the bounds.
-
-    Returns:
-        All whole sequences, and what was left over.
 
     Raises:
         DataError: There is no such file, or a file is truncated, of a wrong type or width, shorter
@@ -123,8 +103,8 @@ def load_npy(file: Path) -> NDArray[Any]:
     return array
 
 
-def read_action_file(file: Path, spec: ActionSpec) -> ActionFile:
-    """Read one file into sequences; the numbers themselves are not checked."""
+def read_action_file(file: Path, spec: ActionSpec) -> tuple[NDArray[np.float32], int]:
+    """One file as sequences, unchecked numbers, and the rows of a tail shorter than one."""
     array = load_npy(file)
     length, channels = spec.length, spec.num_channels
     flattened = array.shape[-1:] == (length * channels,)
@@ -142,19 +122,14 @@ def read_action_file(file: Path, spec: ActionSpec) -> ActionFile:
             f"{file}: found {len(rows)} rows, expected at least one sequence of {length}. Remove "
             f"the file, or set the sequence length it was written with"
         )
-    whole = to_float32(rows[: count * length], file)
-    return ActionFile(whole.reshape(count, length, channels), tail)
-
-
-def to_float32(array: NDArray[Any], file: Path) -> NDArray[np.float32]:
-    """A float32 copy of a floating-point array; a value too large for float32 becomes inf."""
     if not np.issubdtype(array.dtype, np.floating):
         raise DataError(
             f"{file}: found dtype {array.dtype}, expected floating-point numbers. Convert the "
             f"array with .astype('float32') and save it again"
         )
-    with np.errstate(over="ignore"):
-        return np.array(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # a value too large for float32 becomes inf
+        whole = np.array(rows[: count * length], dtype=np.float32)
+    return whole.reshape(count, length, channels), tail
 
 
 def require_finite(rows: FloatArray, file: Path, what: str = "value") -> None:

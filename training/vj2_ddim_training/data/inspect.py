@@ -1,14 +1,11 @@
 """What a folder of `*_actions.npy` holds, what is wrong with it, and a picture of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -29,7 +26,7 @@ from vj2_ddim_training.data.gesture_files import (
     read_action_file,
     tail_fault,
 )
-from vj2_ddim_training.measures.gestures import GESTURE_TYPES, find_gestures, gesture_type
+from vj2_ddim_training.gestures import GESTURE_TYPES, find_gestures, gesture_type
 
 __all__ = ["DataDescription", "describe_data", "find_faults", "plot_description"]
 
@@ -61,15 +58,7 @@ class DataDescription:
 
 
 def describe_data(path: Path | str, spec: ActionSpec) -> DataDescription:
-    """Look at every `*_actions.npy` of a folder, or at one file. Broken files become faults.
-
-    Args:
-        path: A folder or a file.
-        spec: The rules.
-
-    Raises:
-        DataError: There is no such folder, or it has no such files.
-    """
+    """Look at every `*_actions.npy` of a folder, or at one file. Broken files become faults."""
     files = find_action_files(Path(path))
     parts, faults = [np.empty((0, spec.length, spec.num_channels), np.float32)], []
     for file in files:
@@ -83,7 +72,10 @@ def describe_data(path: Path | str, spec: ActionSpec) -> DataDescription:
             faults.append(tail_fault(file.name, tail, spec))
         faults += [f"{file.name}: {fault}" for fault in find_faults(actions, spec)]
     actions = np.concatenate(parts)
-    faults += _repeats_across_files(parts[1:])
+    distinct = [{sequence.tobytes() for sequence in part} for part in parts[1:]]
+    if repeats := sum(map(len, distinct)) - len(set().union(*distinct)):
+        faults.append(f"{repeats} sequences are in more than one file")
+    usable = np.isfinite(actions).all(axis=(1, 2))
     finite = np.nan_to_num(actions, nan=0.0, posinf=0.0, neginf=0.0)
     return DataDescription(
         path=str(path),
@@ -94,33 +86,21 @@ def describe_data(path: Path | str, spec: ActionSpec) -> DataDescription:
         channel_ranges=_ranges(actions, spec),
         durations=_durations(finite, spec),
         gesture_types=_type_counts(finite, spec),
-        valid_share=_valid_share(actions, spec),
+        valid_share=float(np.sum(is_valid(actions[usable], spec)) / max(len(actions), 1)),
         data_fingerprint=fingerprint_files(files),
         faults=faults,
         actions=actions,
     )
 
 
-def _repeats_across_files(parts: list[NDArray[np.float32]]) -> list[str]:
-    """Sequences that another file holds too; repeats within a file are that file's fault."""
-    distinct = [{sequence.tobytes() for sequence in part} for part in parts]
-    repeats = sum(map(len, distinct)) - len(set().union(*distinct))
-    return [f"{repeats} sequences are in more than one file"] if repeats else []
-
-
 def _ranges(actions: FloatArray, spec: ActionSpec) -> dict[str, tuple[float, float]]:
     """Lowest and highest finite value of each channel that has one."""
-    ranges = {}
-    for index, name in enumerate(spec.channels):
-        values = actions[..., index]
-        values = values[np.isfinite(values)]
-        if values.size:
-            ranges[name] = (float(values.min()), float(values.max()))
-    return ranges
+    values = {name: actions[..., index] for index, name in enumerate(spec.channels)}
+    finite = {name: of[np.isfinite(of)] for name, of in values.items()}
+    return {name: (float(of.min()), float(of.max())) for name, of in finite.items() if of.size}
 
 
 def _durations(actions: FloatArray, spec: ActionSpec) -> dict[str, Any]:
-    """Statistics of press durations in steps; empty without a press."""
     if spec.press_channel is None:
         return {}
     gestures = find_gestures(actions, spec)
@@ -128,30 +108,16 @@ def _durations(actions: FloatArray, spec: ActionSpec) -> dict[str, Any]:
     if steps.size == 0:
         return {}
     counts, edges = np.histogram(steps, bins=NUM_BINS)
-    return {
-        "shortest": int(steps.min()),
-        "median": float(np.median(steps)),
-        "mean": float(steps.mean()),
-        "longest": int(steps.max()),
-        "counts": counts.tolist(),
-        "edges": edges.tolist(),
-    }
+    middle = {"median": float(np.median(steps)), "mean": float(steps.mean())}
+    histogram = {"counts": counts.tolist(), "edges": edges.tolist()}
+    return {"shortest": int(steps.min()), **middle, "longest": int(steps.max()), **histogram}
 
 
 def _type_counts(actions: FloatArray, spec: ActionSpec) -> dict[str, int]:
-    """Blocks of each gesture type; empty when these are not touches."""
     if spec.press_channel is None or len(spec.coordinate_indices) != 2:
         return {}
     types = gesture_type(actions, spec)
     return {name: int(np.sum(types == name)) for name in GESTURE_TYPES}
-
-
-def _valid_share(actions: FloatArray, spec: ActionSpec) -> float:
-    """Share of sequences that are valid; 0 when there are none."""
-    if len(actions) == 0:
-        return 0.0
-    usable = np.isfinite(actions).all(axis=(1, 2))
-    return float(np.sum(is_valid(actions[usable], spec)) / len(actions))
 
 
 def find_faults(actions: FloatArray, spec: ActionSpec) -> list[str]:
@@ -219,29 +185,16 @@ def plot_description(description: DataDescription, spec: ActionSpec) -> Figure:
     if spec.press_channel is not None and len(spec.coordinate_indices) == 2:
         draw_paths(paths, actions[:MAX_PATHS], spec)
     paths.set_title(f"the first {min(MAX_PATHS, len(actions))} gestures on the screen")
-    _draw_durations(durations, description)
+    durations.set(title="press duration", xlabel="steps", ylabel="gestures")
+    if found := description.durations:
+        edges = np.array(found["edges"])
+        durations.bar(edges[:-1], found["counts"], np.diff(edges), align="edge")
     types.bar(list(description.gesture_types), list(description.gesture_types.values()))
     types.set(title="gesture types", ylabel="gestures")
     if spec.press_channel is not None and len(actions):
         down = pressed(actions[:MAX_TIMELINE], spec).astype(np.float64)
-        seconds = spec.length / spec.rate_hz
-        extent = (0.0, seconds, len(down), 0.0)
-        timeline.imshow(
-            down,
-            aspect="auto",
-            cmap="Greys",
-            vmin=0,
-            vmax=1,
-            extent=extent,
-            interpolation="nearest",
-        )
+        extent = (0.0, spec.length / spec.rate_hz, len(down), 0.0)
+        look: Any = {"aspect": "auto", "cmap": "Greys", "vmin": 0, "vmax": 1}
+        timeline.imshow(down, extent=extent, interpolation="nearest", **look)
     timeline.set(title="pressed (dark) over time", xlabel="seconds", ylabel="sequence")
     return figure
-
-
-def _draw_durations(axis: Axes, description: DataDescription) -> None:
-    """Draw the histogram of press durations."""
-    axis.set(title="press duration", xlabel="steps", ylabel="gestures")
-    if description.durations:
-        edges = np.array(description.durations["edges"])
-        axis.bar(edges[:-1], description.durations["counts"], np.diff(edges), align="edge")

@@ -6,8 +6,6 @@ g = t+H, right after the actions; farther ones, up to `longest_goal - 1` steps l
 actions of longer ways. The nearest ones count as often as there are distances.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
@@ -41,43 +39,26 @@ MAX_OPEN_FILES = 64
 
 def _file_cache() -> Callable[[tuple[Path, ...], int], tuple[Any, Any]]:
     """`open_arrays` that keeps files open, by process: HDF5 handles must not be shared by two."""
-
-    @lru_cache(maxsize=MAX_OPEN_FILES)
-    def open_in_process(paths: tuple[Path, ...], process_id: int) -> tuple[Any, Any]:
-        return open_arrays(paths)
-
-    return open_in_process
+    return lru_cache(MAX_OPEN_FILES)(lambda paths, process_id: open_arrays(paths))
 
 
 class Trajectories:
     """All transitions of some files, numbered from 0: file by file, trajectory by trajectory.
 
-    Nothing but shapes is read before `gather`.
-
-    Args:
-        files: At least one.
-        spec: What the actions are.
-        layer_normed: Whether the embeddings were layer-normed; None where nobody recorded it.
-        allow_out_of_range: Accept actions outside the spec's bounds.
-        longest_goal: How many later states serve as goals for each; 1 is the nearest alone.
-
-    Raises:
-        DataError: The files' embeddings differ in shape.
+    Nothing but shapes is read before `gather`. `layer_normed` says whether the embeddings were; it
+    is None where nobody recorded it. See `open_trajectories` for the rest.
     """
 
     def __init__(
         self,
         files: Sequence[TrajectoryFile],
         spec: ActionSpec,
-        *,
         layer_normed: bool | None = None,
         allow_out_of_range: bool = False,
         longest_goal: int = 1,
     ) -> None:
-        self.files = tuple(files)
-        self.spec = spec
-        self.layer_normed = layer_normed
-        self.allow_out_of_range = allow_out_of_range
+        self.files, self.spec = tuple(files), spec
+        self.layer_normed, self.allow_out_of_range = layer_normed, allow_out_of_range
         self.embedding_shape = self.files[0].embedding_shape
         for file in self.files:
             if file.embedding_shape != self.embedding_shape:
@@ -87,10 +68,8 @@ class Trajectories:
                     f"different folders"
                 )
         self._pairs = [_pairs(file.num_steps, spec.horizon, longest_goal) for file in self.files]
-        counts = [
-            file.num_trajectories * len(pairs)
-            for file, pairs in zip(self.files, self._pairs, strict=True)
-        ]
+        both = zip(self.files, self._pairs, strict=True)
+        counts = [file.num_trajectories * len(pairs) for file, pairs in both]
         self._offsets: IntArray = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._open = _file_cache()
 
@@ -103,14 +82,9 @@ class Trajectories:
         vars(self).update(state)
         self._open = _file_cache()
 
-    @property
-    def num_transitions(self) -> int:
+    def __len__(self) -> int:
         """Transitions in all."""
         return int(self._offsets[-1])
-
-    def __len__(self) -> int:
-        """The same as `num_transitions`."""
-        return self.num_transitions
 
     @cached_property
     def data_fingerprint(self) -> str:
@@ -118,22 +92,16 @@ class Trajectories:
         return fingerprint_files(path for file in self.files for path in file.paths)
 
     def gather(self, indices: Sequence[int] | IntArray) -> tuple[Float32, Float32, Float32]:
-        """Read some transitions, in the order asked for.
-
-        Args:
-            indices: b numbers from 0 to `num_transitions - 1`.
-
-        Returns:
-            `z_t` `[b, N, D]`, `z_next` `[b, N, D]` and `actions` `[b, L, A]`, all float32.
+        """Read b transitions: states and goals `[b, N, D]`, actions `[b, L, A]`, all float32.
 
         Raises:
             DataError: An index is out of range, a file cannot be read any more, or it holds NaN,
                 infinite or out-of-bounds values.
         """
         chosen = np.asarray(indices, dtype=np.int64)
-        bad = chosen[(chosen < 0) | (chosen >= self.num_transitions)]
+        bad = chosen[(chosen < 0) | (chosen >= len(self))]
         if len(bad):
-            raise DataError(f"transition {bad[0]} does not exist: there are {self.num_transitions}")
+            raise DataError(f"transition {bad[0]} does not exist: there are {len(self)}")
         z_t = np.empty((len(chosen), *self.embedding_shape), np.float32)
         z_next = np.empty_like(z_t)
         actions = np.empty((len(chosen), self.spec.length, self.spec.num_channels), np.float32)
@@ -141,33 +109,21 @@ class Trajectories:
         for number in np.unique(file_numbers):
             rows = np.flatnonzero(file_numbers == number)
             file = self.files[number]
-            self._read(number, chosen[rows] - self._offsets[number], rows, (z_t, z_next, actions))
+            pairs = self._pairs[number]
+            open_embeddings, blocks = self._open(file.paths, os.getpid())
+            trajectories, of = np.divmod(chosen[rows] - self._offsets[number], len(pairs))
+            steps, goals = pairs[of].T.tolist()
+            with readable(file.paths), np.errstate(over="ignore"):
+                for row, i, t, g in zip(rows, trajectories.tolist(), steps, goals, strict=True):
+                    z_t[row], z_next[row] = open_embeddings[i, t], open_embeddings[i, g]
+                    block = blocks[i, t : t + self.spec.horizon]
+                    actions[row] = block.reshape(actions.shape[1:])
             for embeddings in (z_t, z_next):
                 require_finite(embeddings[rows], file.paths[0], "embedding value")
             require_finite(actions[rows], file.paths[-1], "action value")
             if not self.allow_out_of_range:
                 require_in_range(actions[rows], self.spec, file.paths[-1])
         return z_t, z_next, actions
-
-    def _read(
-        self,
-        number: int,
-        transitions: IntArray,
-        rows: IntArray,
-        into: tuple[Float32, Float32, Float32],
-    ) -> None:
-        """Copy transitions of one file into the given rows."""
-        z_t, z_next, actions = into
-        file, pairs = self.files[number], self._pairs[number]
-        embeddings, blocks = self._open(file.paths, os.getpid())
-        trajectories, chosen = np.divmod(transitions, len(pairs))
-        steps, goals = pairs[chosen].T.tolist()
-        with readable(file.paths), np.errstate(over="ignore"):
-            for row, i, t, g in zip(rows, trajectories.tolist(), steps, goals, strict=True):
-                z_t[row] = embeddings[i, t]
-                z_next[row] = embeddings[i, g]
-                block = blocks[i, t : t + self.spec.horizon]
-                actions[row] = block.reshape(actions.shape[1:])
 
 
 def _pairs(num_steps: int, horizon: int, longest_goal: int) -> IntArray:
@@ -202,10 +158,9 @@ def open_trajectories(
     Raises:
         DataError: There are no such files or split, or a file is broken or of a wrong shape.
     """
-    folder = Path(folder)
+    folder, layer_normed = Path(folder), None
     name, files = find_trajectory_files(folder)
     manifest = read_manifest(folder)
-    layer_normed = None
     if manifest is not None:
         layer_normed = manifest.get("layer_normed")
         listed = set(split_names(manifest, folder, split))
@@ -218,10 +173,4 @@ def open_trajectories(
     if not files:
         raise DataError(f"{folder / MANIFEST_NAME}: split {split!r} lists no trajectory files")
     described = [describe_file(paths, spec) for paths in files]
-    return Trajectories(
-        described,
-        spec,
-        layer_normed=layer_normed,
-        allow_out_of_range=allow_out_of_range,
-        longest_goal=longest_goal,
-    )
+    return Trajectories(described, spec, layer_normed, allow_out_of_range, longest_goal)

@@ -5,11 +5,10 @@
 - `h5`: datasets `embeddings` `[n, T, N, D]` and `actions` `[n, T-1, 250, 3]`
 """
 
-from __future__ import annotations
-
 import json
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +24,8 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import load_npy, require_replaceable
 
-__all__ = ["MANIFEST_NAME", "SPLITS", "TrajectoryFile", "describe_file"]
-__all__ += ["find_trajectory_files", "open_arrays", "read_manifest", "readable", "split_names"]
-__all__ += ["write_trajectories_h5"]
+__all__ = ["MANIFEST_NAME", "TrajectoryFile", "describe_file", "find_trajectory_files"]
+__all__ += ["open_arrays", "read_manifest", "readable", "split_names", "write_trajectories_h5"]
 
 KEYS = ("embeddings", "actions")
 PATTERNS = {"pairs": "*_traj_[0-9]*_emb.npy", "npz": "*.npz", "h5": "*.h5"}
@@ -60,16 +58,10 @@ def find_trajectory_files(folder: Path) -> tuple[str, list[tuple[Path, ...]]]:
     (name,) = formats
     if name != "pairs":
         return name, [(file,) for file in found[name]]
-    pairs: list[tuple[Path, ...]] = [(file, _action_file_of(file)) for file in found[name]]
-    missing = [paths[1] for paths in pairs if not paths[1].is_file()]
-    if missing:
+    pairs = [(file, file.with_name(f"{file.name[:-7]}act.npy")) for file in found[name]]
+    if missing := [paths[1] for paths in pairs if not paths[1].is_file()]:
         raise DataError(f"{missing[0]}: missing, though its embeddings are there")
-    return name, pairs
-
-
-def _action_file_of(embedding_file: Path) -> Path:
-    """`..._emb.npy` to `..._act.npy`."""
-    return embedding_file.with_name(embedding_file.name.removesuffix("_emb.npy") + "_act.npy")
+    return name, list(pairs)
 
 
 @contextmanager
@@ -143,11 +135,10 @@ def _shapes_and_types(paths: tuple[Path, ...]) -> list[tuple[tuple[int, ...], An
 def _npz_header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], Any]:
     """Shape and dtype of one array of an `.npz` file."""
     with archive.open(f"{key}.npy") as stream:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        old = np.lib.format.read_magic(stream) == (1, 0)
+        format = np.lib.format
+        read = format.read_array_header_1_0 if old else format.read_array_header_2_0
+        shape, _, dtype = read(stream)
     return shape, dtype
 
 
@@ -223,7 +214,10 @@ def write_trajectories_h5(
             for first in range(0, len(members), trajectories_per_file):
                 rows = np.asarray(members[first : first + trajectories_per_file], dtype=np.int64)
                 names[split].append(f"{split}_{len(names[split]):05d}.h5")
-                _write_file(temporary / names[split][-1], embeddings[rows], actions[rows])
+                with h5py.File(temporary / names[split][-1], "w") as file:
+                    for name, array in zip(KEYS, (embeddings[rows], actions[rows]), strict=True):
+                        chunks = (1, 1, *array.shape[2:])  # single steps
+                        file.create_dataset(name, data=array, chunks=chunks)
         manifest = {
             "splits": names,
             "layer_normed": layer_normed,
@@ -234,22 +228,14 @@ def write_trajectories_h5(
         (temporary / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
 
 
-def _write_file(path: Path, embeddings: FloatArray, actions: FloatArray) -> None:
-    """Write one HDF5 file whose chunks are single steps."""
-    with h5py.File(path, "w") as file:
-        for name, array in (("embeddings", embeddings), ("actions", actions)):
-            file.create_dataset(name, data=array, chunks=(1, 1, *array.shape[2:]))
-
-
 def _check_arrays(embeddings: FloatArray, actions: FloatArray, trajectories_per_file: int) -> None:
-    """Refuse arrays that do not go together."""
     fits = embeddings.ndim == 4 and actions.ndim in (3, 4) and embeddings.shape[1] >= 2
     if not fits or actions.shape[:2] != (embeddings.shape[0], embeddings.shape[1] - 1):
         raise DataError(
             f"embeddings {embeddings.shape} and actions {actions.shape} do not go together; "
             f"expected [n, T, N, D] with T >= 2, and [n, T-1, action block, channels]"
         )
-    for name, array in (("embeddings", embeddings), ("actions", actions)):
+    for name, array in zip(KEYS, (embeddings, actions), strict=True):
         if not np.issubdtype(array.dtype, np.floating):
             raise DataError(f"{name} have dtype {array.dtype}, expected floating point")
     if trajectories_per_file < 1:
@@ -257,17 +243,16 @@ def _check_arrays(embeddings: FloatArray, actions: FloatArray, trajectories_per_
 
 
 def _check_splits(splits: Mapping[str, Sequence[int]], num_trajectories: int) -> None:
-    """Refuse unknown splits, unknown trajectories, and trajectories used twice."""
-    unknown = set(splits) - set(SPLITS)
-    if unknown:
+    if unknown := set(splits) - set(SPLITS):
         raise DataError(f"unknown splits {sorted(unknown)}; use {', '.join(SPLITS)}")
-    seen: set[int] = set()
-    for split, members in splits.items():
-        for trajectory in members:
-            if not 0 <= trajectory < num_trajectories:
-                raise DataError(
-                    f"split {split!r} names trajectory {trajectory}; there are {num_trajectories}"
-                )
-            if trajectory in seen:
-                raise DataError(f"trajectory {trajectory} is named twice; a split must not leak")
-            seen.add(int(trajectory))
+    named = [
+        (split, int(trajectory)) for split, members in splits.items() for trajectory in members
+    ]
+    for split, trajectory in named:
+        if not 0 <= trajectory < num_trajectories:
+            raise DataError(
+                f"split {split!r} names trajectory {trajectory}; there are {num_trajectories}"
+            )
+    (trajectory, times), *_ = Counter(number for _, number in named).most_common(1) or [(0, 0)]
+    if times > 1:
+        raise DataError(f"trajectory {trajectory} is named twice; a split must not leak")

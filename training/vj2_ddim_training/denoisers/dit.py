@@ -5,8 +5,6 @@ become tokens, and adaLN-zero modulates every layer by the timestep and the pool
 token also attends to the condition tokens, so that it can read *where* on the screen to act.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -49,9 +47,8 @@ class Attention(nn.Module):
     def split(self, queries: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Query `[B, heads, S, d]`, key and value `[B, heads, C, d]`."""
         query = self.query(queries).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        key, value = (
-            self.key_value(context).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        )
+        both = self.key_value(context).unflatten(-1, (2, self.num_heads, -1))
+        key, value = both.permute(2, 0, 3, 1, 4)
         return query, key, value
 
     def weights(self, query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
@@ -75,11 +72,8 @@ class FeedForward(nn.Sequential):
     """Two linear layers with a GELU between, `[..., D]` to `[..., D]`."""
 
     def __init__(self, width: int, ratio: int = 4) -> None:
-        super().__init__(
-            nn.Linear(width, ratio * width),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(ratio * width, width),
-        )
+        widen = nn.Linear(width, ratio * width)
+        super().__init__(widen, nn.GELU(approximate="tanh"), nn.Linear(ratio * width, width))
 
 
 class TransformerLayer(nn.Module):
@@ -131,19 +125,9 @@ class _Block(nn.Module):
 
 
 class DiTDenoiser(nn.Module):
-    """A denoiser of `[B, rows, channels]` arrays, with or without condition tokens.
+    """A denoiser of `[B, rows, channels]` arrays, with or without condition tokens of its width.
 
-    Args:
-        rows: M, rows of the diffused array.
-        channels: C of the diffused array.
-        d_model: Width, even and at least 4.
-        num_layers: Blocks.
-        nhead: Attention heads; must divide `d_model`.
-        patch_size: Rows in one token; must divide `rows`.
-        conditional: Whether `forward` gets condition tokens of width `d_model`.
-
-    Raises:
-        ConfigError: Sizes that do not divide one another, or an odd width.
+    Sizes that do not divide one another, or an odd width, are a `ConfigError`.
     """
 
     def __init__(
@@ -165,9 +149,8 @@ class DiTDenoiser(nn.Module):
         self.patch_size, self.d_model = patch_size, d_model
         self.embed = nn.Linear(patch_size * channels, d_model)
         self.position = nn.Parameter(0.02 * torch.randn(1, rows // patch_size, d_model))
-        self.embed_time = nn.Sequential(
-            nn.Linear(d_model, d_model), nn.SiLU(), nn.Linear(d_model, d_model)
-        )
+        embed, mix = nn.Linear(d_model, d_model), nn.Linear(d_model, d_model)
+        self.embed_time = nn.Sequential(embed, nn.SiLU(), mix)
         self.pool_condition = nn.Linear(d_model, d_model) if conditional else None
         self.blocks = nn.ModuleList(_Block(d_model, nhead, conditional) for _ in range(num_layers))
         self.norm = nn.LayerNorm(d_model, elementwise_affine=False)
@@ -178,16 +161,7 @@ class DiTDenoiser(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, sample: Tensor, timesteps: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Predict the schedule's target.
-
-        Args:
-            sample: x_t `[B, rows, channels]`.
-            timesteps: `[B]`, integers.
-            condition: Condition tokens `[B, C, d_model]`, for a conditional denoiser.
-
-        Returns:
-            `[B, rows, channels]`.
-        """
+        """Predict the schedule's target for x_t `[B, rows, channels]`, as `[B, rows, channels]`."""
         rows, length, channels = sample.shape
         patches = sample.reshape(rows, length // self.patch_size, self.patch_size * channels)
         tokens = self.embed(patches) + self.position

@@ -1,11 +1,7 @@
-"""`minimal`: the original script's transformer, weight for weight.
+"""`minimal`: the original script's transformer, weight for weight, so that its checkpoints open.
 
-A plain post-norm `nn.TransformerEncoder` over all L actions. It is unconditional, predicts epsilon
-and works on the actions as they are; the point of keeping it is that checkpoints of the original
-script open, evaluate and export.
+A plain post-norm `nn.TransformerEncoder` over all L actions, unconditional; it predicts epsilon.
 """
-
-from __future__ import annotations
 
 import math
 

@@ -1,14 +1,8 @@
-"""`RankerNetwork`: condition tokens and a candidate in, a predicted cost out.
+"""`RankerNetwork`: condition tokens and a candidate in, a predicted cost out; and its file.
 
-The condition tokens are those that the denoiser reads, encoded once a plan and not trained here:
-they already say where on the screen something has to happen, and in which of several ways it can.
-A candidate is turned into a few tokens that look it up there. Fourier features of its entries make
-places a few pixels apart look different, which a plain linear layer would need long to learn.
-
-And `ranker.pt`, the file of a trained one, which lies beside the checkpoint of its model.
+The condition tokens are those that the denoiser reads, encoded once a plan and not trained here. A
+candidate is turned into a few tokens that look up there where something has to happen.
 """
-
-from __future__ import annotations
 
 import hashlib
 import platform
@@ -25,12 +19,7 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 from vj2_ddim_training.checkpoint import open_saved
 from vj2_ddim_training.config import RankerConfig
-from vj2_ddim_training.denoisers.dit import (
-    Attention,
-    FeedForward,
-    fourier_features,
-    modulate,
-)
+from vj2_ddim_training.denoisers.dit import Attention, FeedForward, fourier_features, modulate
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.loop import save_atomically
 
@@ -65,10 +54,16 @@ class _Layer(nn.Module):
         return output
 
 
+def _two_layers(width: int, hidden: int, out: int) -> nn.Sequential:
+    first = nn.Linear(width, hidden)
+    return nn.Sequential(first, nn.GELU(approximate="tanh"), nn.Linear(hidden, out))
+
+
 class RankerNetwork(nn.Module):
     """Predicts which of several candidates the planner's cost would prefer.
 
-    What it predicts is comparable within a problem only, and in no unit.
+    What it predicts is comparable within a problem only, and in no unit. Fourier features of a
+    candidate make places a few pixels apart look different.
     """
 
     def __init__(
@@ -84,23 +79,14 @@ class RankerNetwork(nn.Module):
         rows, channels = action_spec.diffused_shape
         self.num_frequencies = NUM_FREQUENCIES if rows * channels <= MOST_ENTRIES else 0
         num_features = rows * channels * (1 + 2 * self.num_frequencies)
-        width = config.width
-        self.read_condition = nn.Sequential(
-            nn.LayerNorm(condition.width), nn.Linear(condition.width, width)
-        )
-        self.read_candidate = nn.Sequential(
-            nn.Linear(num_features, 2 * width),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(2 * width, config.num_queries * width),
-        )
+        width, queries_width = config.width, config.num_queries * config.width
+        norm, read = nn.LayerNorm(condition.width), nn.Linear(condition.width, width)
+        self.read_condition = nn.Sequential(norm, read)
+        self.read_candidate = _two_layers(num_features, 2 * width, queries_width)
         self.pool = nn.Linear(condition.num_tokens * width, width)
         self.layers = nn.ModuleList(_Layer(width, config.nhead) for _ in range(config.num_layers))
-        self.norm = nn.LayerNorm(config.num_queries * width)
-        self.output = nn.Sequential(
-            nn.Linear(config.num_queries * width, width),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(width, 1),
-        )
+        self.norm = nn.LayerNorm(queries_width)
+        self.output = _two_layers(queries_width, width, 1)
 
     def forward(self, candidates: Tensor, condition: Tensor) -> Tensor:
         """Predict the cost of each row, as the plugin asks for it."""
@@ -131,11 +117,8 @@ class RankedSampler(TorchSampler):
     @torch.inference_mode()
     def ranker(self, candidates: FloatArray, condition: FloatArray, /) -> FloatArray:
         """Predict the cost `[n]` of `[n, M, C]` under tokens `[n, S, W]`."""
-        predicted = self._ranker(
-            torch.as_tensor(candidates, device=self.device),
-            torch.as_tensor(condition, device=self.device),
-        )
-        cost: FloatArray = predicted.cpu().numpy()
+        arrays = (torch.as_tensor(of, device=self.device) for of in (candidates, condition))
+        cost: FloatArray = self._ranker(*arrays).cpu().numpy()
         return cost
 
 
@@ -180,14 +163,7 @@ def save_ranker(trained: TrainedRanker, path: Path) -> None:
 
 
 def load_ranker(path: Path | str, model: DiffusionModel) -> TrainedRanker:
-    """Open a ranker, for the model it was trained for.
-
-    Args:
-        path: `ranker.pt`.
-        model: As loaded from its checkpoint.
-
-    Returns:
-        The ranker in evaluation mode, with its history.
+    """Open a ranker, in evaluation mode, for the model it was trained for.
 
     Raises:
         CheckpointError: The file is missing, broken, foreign, lacks a field, or belongs to another
@@ -197,8 +173,7 @@ def load_ranker(path: Path | str, model: DiffusionModel) -> TrainedRanker:
     content = open_saved(path, "ranker", "'vj2-ddim train-ranker' makes one")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is not a ranker of this project (format {FORMAT!r})")
-    missing = [name for name in FIELDS if name not in content]
-    if missing:
+    if missing := [name for name in FIELDS if name not in content]:
         raise CheckpointError(f"{path}: lacks the fields {missing}. Train it again")
     found, expected = content["model_fingerprint"], model_fingerprint(model)
     if found != expected:

@@ -1,9 +1,8 @@
 """Training a ranker: the planner's cost is asked once a candidate, then the network fits it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from vj2_ddim_training.loop import TrainingLoop, run_resumably, save_atomically,
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
 
-__all__ = ["JudgedCandidates", "RankerCost", "RankerTask", "comparable", "fit_ranker"]
+__all__ = ["JudgedCandidates", "RankerCost", "candidates_file", "comparable", "fit_ranker"]
 __all__ += ["judge_candidates", "measure_ranker", "pairwise_loss", "train_ranker"]
 
 RankerCost = Callable[[Mapping[str, FloatArray], FloatArray], FloatArray]
@@ -110,17 +109,12 @@ def _sampled(
     count, spec = config.num_sampled, sampler.action_spec
     tokens = np.repeat(condition, count, axis=0)
     noise = rng.standard_normal((len(tokens), *spec.diffused_shape), np.float32)
-    if not len(noise):
-        return noise.reshape(len(condition), 0, *spec.diffused_shape)
-    low, high = (bound.astype(np.float32) for bound in diffused_bounds(spec))
-    samples = ddim_sample(
-        lambda sample, timestep: sampler.denoise(sample, timestep, tokens),
-        noise,
-        sampler.schedule,
-        config.num_inference_steps,
-        correct=clip_to((low, high)),
-    )
-    return samples.reshape(len(condition), count, *spec.diffused_shape)
+    if len(noise):
+        low, high = (bound.astype(np.float32) for bound in diffused_bounds(spec))
+        sample = partial(ddim_sample, correct=clip_to((low, high)))
+        denoise = partial(sampler.denoise, condition=tokens)
+        noise = sample(denoise, noise, sampler.schedule, config.num_inference_steps)
+    return noise.reshape(len(condition), count, *spec.diffused_shape)
 
 
 def _perturbed(batch: Batch, count: int, spec: ActionSpec, rng: np.random.Generator) -> FloatArray:
@@ -168,6 +162,23 @@ def pairwise_loss(predicted: Tensor, cost: Tensor, full_difference: float) -> Te
     return (weight * functional.softplus(-margin)).sum() / weight.sum().clamp_min(1e-6)
 
 
+class _Best:
+    """Keeps the weights of the most successful epoch, the later one of equals."""
+
+    def __init__(self, measure: Callable[[RankerNetwork], Mapping[str, float]]) -> None:
+        self.measure, self.success = measure, -math.inf
+        self.weights: dict[str, Tensor] = {}
+
+    def __call__(self, loop: TrainingLoop) -> None:
+        """Look at the ranker after an epoch."""
+        ranker: RankerNetwork = loop.model.eval()  # type: ignore[assignment]
+        measured = self.measure(ranker)
+        success = measured[SUCCESS] if SUCCESS in measured else measured["best_in_1"]
+        if success >= self.success:
+            self.success = success
+            self.weights = {name: value.clone() for name, value in ranker.state_dict().items()}
+
+
 class RankerTask:
     """The pairwise loss of batches of problems; its state is the best epoch so far."""
 
@@ -176,14 +187,12 @@ class RankerTask:
         model: RankerNetwork,
         judged: JudgedCandidates,
         config: RankerConfig,
-        best: _Best | None = None,
+        best: _Best | None,
     ) -> None:
         self.model, self.config, self.best = model, config, best
-        device = next(model.parameters()).device
+        to_device = partial(torch.as_tensor, device=next(model.parameters()).device)
         values = (judged.condition, judged.diffused, comparable(judged.cost))
-        self._condition, self._diffused, self._cost = (
-            torch.as_tensor(array, device=device) for array in values
-        )
+        self._condition, self._diffused, self._cost = map(to_device, values)
         self.steps_per_epoch = math.ceil(len(judged.cost) / config.batch_size)
         self.total_steps = config.num_epochs * self.steps_per_epoch
 
@@ -234,9 +243,6 @@ def train_ranker(
         resume_file: Keeps the training's state; if it is there, training goes on from it, to the
             same result bit for bit. Deleted by whoever calls, once the ranker is saved.
 
-    Returns:
-        The ranker, with what it measured on held-out problems. The same seed gives the same one.
-
     Raises:
         ConfigError: The model is unconditional, there is too little to learn from, or nothing to
             choose by.
@@ -246,16 +252,11 @@ def train_ranker(
     config = config or RankerConfig()
     model.eval()
     made_of = model_fingerprint(model), examples.data_fingerprint
-
-    def judge() -> JudgedCandidates:
-        return judge_candidates(model, examples, cost, config, progress)
-
+    judge = partial(judge_candidates, model, examples, cost, config, progress)
     judged = judge() if resume_file is None else _judge_once(judge, resume_file, config, made_of)
     held_out = int(config.held_out_share * len(judged.cost))
-    measured, learned = (
-        JudgedCandidates(*(array[part] for array in judged))
-        for part in (slice(0, held_out), slice(held_out, None))
-    )
+    measured = JudgedCandidates(*(array[:held_out] for array in judged))
+    learned = JudgedCandidates(*(array[held_out:] for array in judged))
     if keep not in ("best", "last"):
         raise ConfigError(f"keep {keep!r} is unknown; use one of best, last")
     if keep == "best" and not held_out and success is None:
@@ -266,13 +267,11 @@ def train_ranker(
 
     def measure(ranker: RankerNetwork) -> dict[str, float]:
         metrics = measure_ranker(ranker, measured) if held_out else {}
-        return metrics | dict(success(model, ranker) if success is not None else {})
+        return metrics if success is None else {**metrics, **success(model, ranker)}
 
     best = _Best(measure) if keep == "best" else None
-    ranker = fit_ranker(
-        model, learned, config, progress, best=best, resume_file=resume_file,
-        made_of=made_of,
-    )  # fmt: skip
+    fit = partial(fit_ranker, best=best, resume_file=resume_file, made_of=made_of)
+    ranker = fit(model, learned, config, progress)
     return TrainedRanker(ranker, *made_of, measure(ranker))
 
 
@@ -300,24 +299,6 @@ def candidates_file(resume_file: Path) -> Path:
     return resume_file.with_name(f"{resume_file.name}.candidates")
 
 
-class _Best:
-    """Keeps the weights of the most successful epoch, the later one of equals."""
-
-    def __init__(self, measure: Callable[[RankerNetwork], Mapping[str, float]]) -> None:
-        self.measure = measure
-        self.success = -math.inf
-        self.weights: dict[str, Tensor] = {}
-
-    def __call__(self, loop: TrainingLoop) -> None:
-        """Look at the ranker after an epoch."""
-        ranker: RankerNetwork = loop.model.eval()  # type: ignore[assignment]
-        measured = self.measure(ranker)
-        success = measured[SUCCESS] if SUCCESS in measured else measured["best_in_1"]
-        if success >= self.success:
-            self.success = success
-            self.weights = {name: value.clone() for name, value in ranker.state_dict().items()}
-
-
 def fit_ranker(
     model: DiffusionModel,
     judged: JudgedCandidates,
@@ -334,17 +315,14 @@ def fit_ranker(
         ranker = RankerNetwork(config, model.action_spec, model.condition)
     ranker.to(next(model.parameters()).device)
     task = RankerTask(ranker, judged, config, best)
-    optimizer = torch.optim.AdamW(ranker.parameters(), config.lr, weight_decay=config.weight_decay)
-    share = warmup_cosine(task.total_steps, WARMUP_SHARE)
-    loop = TrainingLoop(
-        task,
-        optimizer,
-        torch.optim.lr_scheduler.LambdaLR(optimizer, share),
-        clip_norm=CLIP_NORM,
-        progress=None
-        if progress is None
-        else lambda done, total, line: progress("train the ranker", done, total),
-    )
+    adam = torch.optim.AdamW(ranker.parameters(), config.lr, weight_decay=config.weight_decay)
+    rate = torch.optim.lr_scheduler.LambdaLR(adam, warmup_cosine(task.total_steps, WARMUP_SHARE))
+
+    def report(done: int, total: int, line: str) -> None:
+        if progress is not None:
+            progress("train the ranker", done, total)
+
+    loop = TrainingLoop(task, adam, rate, clip_norm=CLIP_NORM, progress=report)
     settings = {**config.to_dict(), "made_of": list(made_of), "keeps_best": best is not None}
     run_resumably(loop, resume_file, settings, best)
     if best is not None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.world.painting import Color, Rectangles, shrunk, stack_boxes
-from vj2_ddim_benchmark.world.touch import PAGE, Gestures
-from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, other_than, taps_inside
+from vj2_ddim_benchmark.world.painting import Color, Layers, shrunk, stack_boxes
+from vj2_ddim_benchmark.world.touch import MARGIN, PAGE, Gestures, Mask, points_inside
+from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, other_than
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
@@ -39,18 +38,17 @@ class Slider(Widget):
         place = np.rint(self.last * np.clip(share, 0.0, 1.0)).astype(int)
         return np.where(follows, place, parts.state)
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """A thin track, coloured up to a framed knob."""
         left, top, right, bottom = parts.boxes.T
         middle, knob = (top + bottom) / 2, self._knob(parts)
         frame = stack_boxes(knob - self.half_knob, top, knob + self.half_knob, bottom)
-        return Rectangles.of(
-            parts.colors,
+        return [
             (stack_boxes(left, middle - 4.0, right, middle + 4.0), Color.MUTED),
             (stack_boxes(left, middle - 4.0, knob, middle + 4.0), Color.ACCENT),
             (frame, Color.INK),
             (shrunk(frame, 3.0), Color.KNOB),
-        )
+        ]
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """The knob dragged to a place clearly elsewhere, or that place tapped."""
@@ -59,7 +57,7 @@ class Slider(Widget):
         near = np.abs(place - parts.state) < least
         place = np.where(near, (place + self.last // 2) % count, place)
         first, length = self._track(parts)
-        top, bottom = parts.boxes[:, 1] + self.margin, parts.boxes[:, 3] - self.margin
+        top, bottom = parts.boxes[:, 1] + MARGIN, parts.boxes[:, 3] - MARGIN
         end = np.stack([first + place / self.last * length, rng.uniform(top, bottom)], axis=1)
         grip = self._knob(parts) + rng.uniform(-6.0, 6.0, num)
         knob = np.stack([grip, rng.uniform(top, bottom)], axis=1)
@@ -71,7 +69,6 @@ class Slider(Widget):
         return parts.boxes[:, 0] + self.half_knob, parts.widths - 2 * self.half_knob
 
     def _knob(self, parts: Parts) -> FloatArray:
-        """x of the knob's centre, `[m]`."""
         first, length = self._track(parts)
         return np.asarray(first + parts.state / self.last * length)
 
@@ -86,29 +83,26 @@ class Tray(Widget):
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A drag that starts on the piece and ends in a slot moves it there."""
         slots = self.cells(parts)
-        target = gestures.ends_on(slots)
-        holds = gestures.starts_on(slots) == parts.state
-        moves = gestures.dragged & holds & (target >= 0)
-        return np.where(moves, target, parts.state)
+        target, holds = gestures.ends_on(slots), gestures.starts_on(slots) == parts.state
+        return np.where(gestures.dragged & holds & (target >= 0), target, parts.state)
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """A panel, the slots, and the piece, framed, in its own."""
         slots = self.cells(parts)
-        own = slots[parts.rows, parts.state]
-        return Rectangles.of(
-            parts.colors,
+        own = parts.one_of(slots)
+        return [
             (parts.boxes, Color.SURFACE),
             (slots, Color.MUTED),
             (shrunk(own, 4.0), Color.INK),
             (shrunk(own, 9.0), Color.ACCENT),
-        )
+        ]
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """The piece dragged, straight, onto any other slot."""
         slots = shrunk(self.cells(parts), 4.0)
         target = other_than(parts.state, self.num_states(parts.options), rng)
-        grip = taps_inside(slots[parts.rows, parts.state], rng).start
-        return Strokes(grip, taps_inside(slots[parts.rows, target], rng).start)
+        grip = points_inside(parts.one_of(slots), rng)
+        return Strokes(grip, points_inside(parts.one_of(slots, target), rng))
 
 
 class Detour(Widget):
@@ -132,24 +126,23 @@ class Detour(Widget):
         moves[moves] = ~paths_meet(gestures.path[moves], self._wall(parts)[moves])
         return np.where(moves, 1 - parts.state, parts.state)
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """A panel, the homes, the wall, and the piece, framed, in one home."""
         homes = self._homes(parts)
-        own = homes[parts.rows, parts.state]
-        return Rectangles.of(
-            parts.colors,
+        own = parts.one_of(homes)
+        return [
             (parts.boxes, Color.SURFACE),
             (homes, Color.MUTED),
             (self._wall(parts), Color.INK),
             (shrunk(own, 5.0), Color.INK),
             (shrunk(own, 10.0), Color.ACCENT),
-        )
+        ]
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """The piece dragged past the wall, above or below."""
         homes, num = shrunk(self._homes(parts), 6.0), len(parts.state)
-        start = taps_inside(homes[parts.rows, parts.state], rng).start
-        end = taps_inside(homes[parts.rows, 1 - parts.state], rng).start
+        start = points_inside(parts.one_of(homes), rng)
+        end = points_inside(parts.one_of(homes, 1 - parts.state), rng)
         left, top, right, bottom = self._wall(parts).T
         above = rng.random(num) < 0.5
         clearance = rng.uniform(*self.clearance, num)
@@ -158,22 +151,18 @@ class Detour(Widget):
         return Strokes(start, end, np.stack([x, np.clip(y, 0.0, PAGE)], axis=1))
 
     def _homes(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 2, 4]` of the two homes, in the middle of the left and of the right edge."""
         left, top, right, bottom = parts.boxes.T
         y, side = (top + bottom) / 2, self.side
-        lefts = (left + 3, right - side - 3)
-        return np.stack(
-            [stack_boxes(x, y - side / 2, x + side, y + side / 2) for x in lefts], axis=1
-        )
+        x, y = np.stack([left + 3, right - side - 3], axis=1), y[:, None]
+        return stack_boxes(x, y - side / 2, x + side, y + side / 2)
 
     def _wall(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 4]` of the walls, in the middle."""
         left, top, right, bottom = parts.boxes.T
         x, y, half = (left + right) / 2, (top + bottom) / 2, self.wall_share * (bottom - top)
         return stack_boxes(x - self.half_wall, y - half, x + self.half_wall, y + half)
 
 
-def paths_meet(paths: FloatArray, walls: FloatArray) -> NDArray[np.bool_]:
+def paths_meet(paths: FloatArray, walls: FloatArray) -> Mask:
     """Whether paths `[m, T, 2]`, straight between their points, touch boxes `[m, 4]`, as `[m]`.
 
     A segment meets a box if the parts of it that lie within the box's range of x and of y overlap

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.world.painting import Color, Rectangles, shrunk, stack_boxes
-from vj2_ddim_benchmark.world.touch import PAGE, Gestures
-from vj2_ddim_benchmark.world.widgets.widget import (
-    Parts,
-    Strokes,
-    Widget,
-    cell_boxes,
-    other_than,
-    taps_inside,
-)
+from vj2_ddim_benchmark.world.painting import Color, Layers, cell_boxes, shrunk, stack_boxes
+from vj2_ddim_benchmark.world.touch import MARGIN, PAGE, Gestures, Mask, points_inside
+from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, other_than
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
@@ -32,10 +25,7 @@ class ScrollList(Widget):
     bar = 10.0  # width of the scroll bar, in page pixels
     spare = 0.3  # how far from whole rows scripted drags go, in rows
     slope = 0.25  # largest sideways share of a scripted drag
-
-    def grid(self, options: IntArray) -> tuple[IntArray, IntArray]:
-        """The rows shown."""
-        return options[:, 0], np.ones(len(options), np.int64)
+    fixed_grid = (0, 1)
 
     def num_states(self, options: IntArray) -> IntArray:
         """One for each row that can be on top."""
@@ -49,7 +39,7 @@ class ScrollList(Widget):
         last = self.num_states(parts.options) - 1
         return np.asarray(np.clip(parts.state + scrolls * rows, 0, last))
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """Coloured rows, each row its own hue, and a scroll bar at the right."""
         left, top, right, bottom = parts.boxes.T
         (shown, total), most = parts.options.T, 4
@@ -61,14 +51,13 @@ class ScrollList(Widget):
         labels[..., 2] = labels[..., 0] + (rows[..., 2] - rows[..., 0]) * 0.4
         begin = top + (bottom - top) * parts.state / total
         end = begin + (bottom - top) * shown / total
-        return Rectangles.of(
-            parts.colors,
+        return [
             (parts.boxes, Color.SURFACE),
             (stack_boxes(right - self.bar, top, right, bottom), Color.MUTED),
             (stack_boxes(right - self.bar, begin, right, end), Color.INK),
             (rows, hues),
             (np.where((rows[..., 2] > 0)[..., None], labels, 0.0), Color.SURFACE),
-        )
+        ]
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """A drag that brings another row to the top, begun anywhere on the list."""
@@ -76,9 +65,9 @@ class ScrollList(Widget):
         spare = rng.uniform(-self.spare, self.spare, len(target))
         down = (parts.state - target + spare) * self._row_height(parts)
         left, top, right, bottom = parts.boxes.T
-        low = np.maximum(top + self.margin, 1.0 - down)
-        high = np.minimum(bottom - self.margin, PAGE - 1.0 - down)
-        x = rng.uniform(left + self.margin, right - self.margin)
+        low = np.maximum(top + MARGIN, 1.0 - down)
+        high = np.minimum(bottom - MARGIN, PAGE - 1.0 - down)
+        x = rng.uniform(left + MARGIN, right - MARGIN)
         start = np.stack([x, rng.uniform(low, high)], axis=1)
         across = rng.uniform(-self.slope, self.slope, len(target)) * np.abs(down)
         return Strokes(start, np.clip(start + np.stack([across, down], axis=1), 0.0, PAGE))
@@ -88,26 +77,30 @@ class ScrollList(Widget):
 
 
 class _Pages(Widget):
-    """The state is the page shown; options begin with how many there are."""
+    """The state is the page shown; options begin with how many there are.
+
+    A drag to the left shows the next page, one to the right the page before; the ends do not wrap.
+    """
 
     most = 4
-
-    def grid(self, options: IntArray) -> tuple[IntArray, IntArray]:
-        """One page at a time."""
-        return (ones := np.ones(len(options), np.int64)), ones
+    fixed_grid = (1, 1)
+    threshold: ClassVar[float]  # share of the width that a drag must travel to turn the page
+    scripted: ClassVar[tuple[float, float]]  # shares that scripted drags travel
+    slope = 0.2  # largest slope of a scripted drag
 
     def num_states(self, options: IntArray) -> IntArray:
         """One for each page."""
         return np.asarray(options[:, 0])
 
-    def turned(self, parts: Parts, gestures: Gestures, turns: NDArray[np.bool_]) -> IntArray:
-        """The pages `[m]` after mostly horizontal drags, where a drag turns: left is forward."""
+    def turned(self, parts: Parts, gestures: Gestures, eased: Mask | bool = False) -> IntArray:
+        """The pages `[m]` after mostly horizontal drags, far ones unless eased."""
         across, down = (gestures.end - gestures.start).T
+        turns = eased | (np.abs(across) > self.threshold * parts.widths)
         turns = turns & gestures.dragged & (np.abs(across) > np.abs(down))
         page = parts.state - turns * np.sign(across).astype(int)
         return np.asarray(np.clip(page, 0, parts.options[:, 0] - 1))
 
-    def forward(self, parts: Parts, rng: np.random.Generator) -> NDArray[np.bool_]:
+    def forward(self, parts: Parts, rng: np.random.Generator) -> Mask:
         """Whether to go to the next page `[m]`: each way as likely, where there are both."""
         last = parts.options[:, 0] - 1
         either = (rng.random(len(last)) < 0.5) & (parts.state < last)
@@ -115,37 +108,28 @@ class _Pages(Widget):
 
 
 class Carousel(_Pages):
-    """The state is the page shown; options are the number of pages and the order of marks.
-
-    A drag to the left shows the next page, one to the right the page before; the ends do not wrap.
-    """
+    """Pages with marks on them, over a row of dots; options end with the order of the marks."""
 
     kind = "carousel"
     # A mark on each page, as up to three boxes in shares of the page: a block at the left, one at
     # the right, three bars, three columns.
-    marks = np.array(
-        [
-            [[0.08, 0.15, 0.42, 0.85], [0.0] * 4, [0.0] * 4],
-            [[0.58, 0.15, 0.92, 0.85], [0.0] * 4, [0.0] * 4],
-            [[0.1, 0.1, 0.9, 0.25], [0.1, 0.42, 0.9, 0.58], [0.1, 0.75, 0.9, 0.9]],
-            [[0.1, 0.1, 0.22, 0.9], [0.44, 0.1, 0.56, 0.9], [0.78, 0.1, 0.9, 0.9]],
-        ]
-    )
+    marks = np.array([
+        [[0.08, 0.15, 0.42, 0.85], [0.0] * 4, [0.0] * 4],
+        [[0.58, 0.15, 0.92, 0.85], [0.0] * 4, [0.0] * 4],
+        [[0.1, 0.1, 0.9, 0.25], [0.1, 0.42, 0.9, 0.58], [0.1, 0.75, 0.9, 0.9]],
+        [[0.1, 0.1, 0.22, 0.9], [0.44, 0.1, 0.56, 0.9], [0.78, 0.1, 0.9, 0.9]],
+    ])  # fmt: skip
     orders = np.array(list(permutations(range(4))))  # [24, 4]
     choices = tuple((pages, order) for pages in (3, 4) for order in range(24))
     smallest, largest = (200.0, 70.0), (236.0, 110.0)
-    threshold = 0.3  # share of the strip a drag must travel to turn the page
-    scripted = (0.36, 0.8)  # shares that scripted drags travel
-    slope = 0.2  # largest slope of a scripted drag
+    threshold, scripted = 0.3, (0.36, 0.8)
     foot = 18.0  # height of the row of dots, in page pixels
 
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """Turn one page when the drag is mostly horizontal, and past the threshold or a fling."""
-        across = np.abs(gestures.end - gestures.start)[:, 0]
-        far = across > self.threshold * parts.widths
-        return self.turned(parts, gestures, gestures.flung | far)
+        return self.turned(parts, gestures, gestures.flung)
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """The page's colour and mark over a row of dots, of which the shown page's is larger."""
         left, top, right, bottom = parts.boxes.T
         page = stack_boxes(left, top, right, bottom - self.foot)
@@ -159,13 +143,12 @@ class Carousel(_Pages):
         width, height = np.where(shown, 8.0, 4.0), np.where(shown, 5.0, 4.0)
         dots = stack_boxes(x - width, y - height, x + width, y + height)
         ink, muted = parts.colors[:, [Color.INK, Color.MUTED]].T[..., None]
-        return Rectangles.of(
-            parts.colors,
+        return [
             (parts.boxes, Color.SURFACE),
-            (page, parts.colors[:, Color.PAGES][parts.rows, parts.state]),
-            (marks, parts.colors[:, Color.PAGE_MARKS][parts.rows, parts.state]),
+            (page, parts.one_of(parts.colors[:, Color.PAGES])),
+            (marks, parts.one_of(parts.colors[:, Color.PAGE_MARKS])),
             (np.where((pages < count)[..., None], dots, 0.0), np.where(shown, ink, muted)),
-        )
+        ]
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """A drag to the next page or the one before, of varied length, height and slope."""
@@ -174,9 +157,9 @@ class Carousel(_Pages):
         left, top, right, bottom = parts.boxes.T
         near, far = np.where(forward, (left, right), (PAGE - right, PAGE - left))
         shortest, longest = (share * parts.widths for share in self.scripted)
-        room = rng.uniform(np.maximum(near, shortest) + self.margin, far - self.margin)
+        room = rng.uniform(np.maximum(near, shortest) + MARGIN, far - MARGIN)
         travel = rng.uniform(shortest, np.minimum(longest, room))
-        y = rng.uniform(top + self.margin, bottom - self.margin)
+        y = rng.uniform(top + MARGIN, bottom - MARGIN)
         end_y = np.clip(y + travel * rng.uniform(-self.slope, self.slope, len(y)), 0.0, PAGE)
         start_x = np.where(forward, room, PAGE - room)
         end_x = np.where(forward, room - travel, PAGE - room + travel)
@@ -195,55 +178,51 @@ class Tabs(_Pages):
     smallest, largest = (150.0, 84.0), (228.0, 120.0)
     multimodal = True
     bar = 28.0  # height of the bar of tabs, in page pixels
-    threshold = 0.4  # share of the width that a swipe must travel
-    scripted = (0.46, 0.8)  # shares that scripted swipes travel
+    threshold, scripted = 0.4, (0.46, 0.8)
 
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A tap on a tab shows its page; a long horizontal drag on the page shows a neighbour."""
         tab = gestures.tapped_on(self._tabs(parts))
-        across = np.abs(gestures.end - gestures.start)[:, 0]
         on_page = gestures.start[:, 1] >= parts.boxes[:, 1] + self.bar
-        far = across > self.threshold * parts.widths
-        return np.where(tab >= 0, tab, self.turned(parts, gestures, on_page & far))
+        page = np.where(on_page, self.turned(parts, gestures), parts.state)
+        return np.where(tab >= 0, tab, page)
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """Tabs in the colours of their pages, the chosen one on a bright ground; its page."""
-        rows, tabs = parts.rows, self._tabs(parts)
+        tabs = self._tabs(parts)
         left, top, right, bottom = parts.boxes.T
         body_top = top + self.bar
         body = stack_boxes(left, body_top, right, bottom)
         inset = 0.3 * (bottom - top - self.bar)
         mark_end = left + (0.3 + 0.15 * parts.state) * parts.widths
         mark = stack_boxes(left + 0.2 * parts.widths, body_top + inset, mark_end, bottom - inset)
-        ground = tabs[rows, parts.state] + np.array([-2.0, -2.0, 2.0, 4.0])
+        ground = parts.one_of(tabs) + np.array([-2.0, -2.0, 2.0, 4.0])
         faces = np.where((tabs[..., 2] > 0)[..., None], shrunk(tabs, 3.0), 0.0)
         pages, marks = parts.colors[:, Color.PAGES], parts.colors[:, Color.PAGE_MARKS]
-        return Rectangles.of(
-            parts.colors,
+        return [
             (parts.boxes, Color.MUTED),
             (ground, Color.INK),
             (faces, pages),
-            (body, pages[rows, parts.state]),
-            (mark, marks[rows, parts.state]),
-        )
+            (body, parts.one_of(pages)),
+            (mark, parts.one_of(marks)),
+        ]
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """To a neighbouring page, by its tab or by a swipe, each as likely."""
         num, forward = len(parts.state), self.forward(parts, rng)
-        tab = self._tabs(parts)[parts.rows, parts.state + np.where(forward, 1, -1)]
-        tap = taps_inside(tab, rng).start
+        tab = parts.one_of(self._tabs(parts), parts.state + np.where(forward, 1, -1))
+        tap = points_inside(tab, rng)
         left, top, right, bottom = parts.boxes.T
         travel = rng.uniform(*self.scripted, num) * parts.widths
-        x = rng.uniform(left + self.margin, right - self.margin - travel)
-        y = rng.uniform(top + self.bar + self.margin, bottom - self.margin)
-        end_y = np.clip(y + travel * rng.uniform(-0.2, 0.2, num), 0.0, PAGE)
+        x = rng.uniform(left + MARGIN, right - MARGIN - travel)
+        y = rng.uniform(top + self.bar + MARGIN, bottom - MARGIN)
+        end_y = np.clip(y + travel * rng.uniform(-self.slope, self.slope, num), 0.0, PAGE)
         start = np.stack([np.where(forward, x + travel, x), y], axis=1)
         end = np.stack([np.where(forward, x, x + travel), end_y], axis=1)
         tapped = rng.random((num, 1)) < 0.5
         return Strokes(np.where(tapped, tap, start), np.where(tapped, tap, end))
 
     def _tabs(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 4, 4]` of the tabs."""
         left, top, right, _ = parts.boxes.T
         bar = stack_boxes(left, top, right, top + self.bar)
         return cell_boxes(bar, np.ones(len(bar), np.int64), parts.options[:, 0], self.most)

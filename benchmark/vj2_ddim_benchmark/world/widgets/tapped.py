@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vj2_ddim_benchmark.world.painting import Color, Rectangles, shrunk, stack_boxes
-from vj2_ddim_benchmark.world.touch import Gestures, inside
-from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, other_than, taps_inside
+from vj2_ddim_benchmark.world.painting import Color, Layers, shrunk, stack_boxes
+from vj2_ddim_benchmark.world.touch import Gestures, inside, points_inside
+from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, other_than
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
@@ -28,22 +28,17 @@ class Switch(Widget):
         toggled = gestures.tapped & inside(gestures.end, parts.boxes)
         return np.where(toggled, 1 - parts.state, parts.state)
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """A track with cut corners and a knob half as wide."""
         left, top, right, bottom = parts.boxes.T
         corner, inset, on = self.corner, self.inset, parts.state == 1
         side = (right - left) / 2 - inset
         knob = np.where(on, right - inset - side, left + inset)
-        return Rectangles.of(
-            parts.colors,
+        return [
             (stack_boxes(left + corner, top, right - corner, bottom), parts.light),
             (stack_boxes(left, top + corner, right, bottom - corner), parts.light),
             (stack_boxes(knob, top + inset, knob + side, bottom - inset), Color.KNOB),
-        )
-
-    def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
-        """A tap anywhere on it."""
-        return taps_inside(parts.boxes, rng)
+        ]
 
 
 class _Choice(Widget):
@@ -57,7 +52,8 @@ class _Choice(Widget):
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """A tap on any cell but the selected one."""
         cell = other_than(parts.state, self.num_states(parts.options), rng)
-        return taps_inside(self.cells(parts)[parts.rows, cell], rng)
+        point = points_inside(parts.one_of(self.cells(parts), cell), rng)
+        return Strokes(point, point)
 
 
 class Radio(_Choice):
@@ -68,7 +64,7 @@ class Radio(_Choice):
     smallest, largest = (72.0, 25.0), (120.0, 34.0)
     gap = 1.0
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """A panel; in each row a button, ringed and filled where selected, and a label."""
         rows = self.cells(parts)
         left, top, right, bottom = np.moveaxis(rows, -1, 0)
@@ -81,13 +77,12 @@ class Radio(_Choice):
         colors = parts.colors[..., None]
         edge = np.where(selected, colors[:, Color.INK], colors[:, Color.MUTED])
         fill = np.where(selected, colors[:, Color.ACCENT], colors[:, Color.SURFACE])
-        return Rectangles.of(
-            parts.colors,
+        return [
             (parts.boxes, Color.SURFACE),
-            (np.where(there, buttons, 0.0), edge),
-            (np.where(there, shrunk(buttons, 4.0), 0.0), fill),
-            (np.where(there, labels, 0.0), edge),
-        )
+            (there * buttons, edge),
+            (there * shrunk(buttons, 4.0), fill),
+            (there * labels, edge),
+        ]
 
 
 class Keypad(_Choice):
@@ -99,19 +94,18 @@ class Keypad(_Choice):
     padding = (0.0, 20.0)  # the display
     ring = 5.0  # width of the ring around the selected key
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """A panel, the display in the selected key's colour, a ring behind that key, the keys."""
         keys, palette, gap = self.cells(parts), parts.colors[:, Color.KEYS], self.gap
         left, top, right, _ = parts.boxes.T
         display = stack_boxes(left + gap, top + gap, right - gap, top + self.padding[1] - gap)
         faces = shrunk(keys, self.ring * (np.arange(keys.shape[1]) == parts.state[:, None]))
-        return Rectangles.of(
-            parts.colors,
+        return [
             (parts.boxes, Color.SURFACE),
-            (display, palette[parts.rows, parts.state]),
-            (keys[parts.rows, parts.state], Color.INK),
+            (display, parts.one_of(palette)),
+            (parts.one_of(keys), Color.INK),
             (faces, palette),
-        )
+        ]
 
 
 class Menu(Widget):
@@ -121,11 +115,7 @@ class Menu(Widget):
     smallest, largest = (84.0, 27.0), (140.0, 36.0)
     items = 3
     count = 2 * items
-
-    def grid(self, options: IntArray) -> tuple[IntArray, IntArray]:
-        """A row for the head and each item."""
-        ones = np.ones(len(options), np.int64)
-        return (1 + self.items) * ones, ones
+    fixed_grid = (1 + items, 1)
 
     def touch(self, parts: Parts, gestures: Gestures) -> IntArray:
         """A long press on a closed menu's head opens it; a tap on an open one's item chooses."""
@@ -135,33 +125,32 @@ class Menu(Widget):
         state = np.where(opens, parts.state + self.items, parts.state)
         return np.where(is_open & (tapped > 0), tapped - 1, state)
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """A framed head in the chosen item's colour; below it, while open, the items' colours."""
         rows, is_open = self.cells(parts), parts.state >= self.items
         palette = parts.colors[:, Color.KEYS][:, [0, 3, 6]]
-        return Rectangles.of(
-            parts.colors,
+        return [
             (np.where(is_open[:, None], parts.boxes, 0.0), Color.SURFACE),
             (rows[:, 0], Color.INK),
-            (shrunk(rows[:, 0], 5.0), palette[parts.rows, parts.state % self.items]),
+            (shrunk(rows[:, 0], 5.0), parts.one_of(palette, parts.state % self.items)),
             (np.where(is_open[:, None, None], rows[:, 1:], 0.0), palette),
-        )
+        ]
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """A long press where closed; where open, a tap on an item that is not chosen."""
         is_open = parts.state >= self.items
         item = other_than(parts.state % self.items, self.items, rng)
-        row = np.where(is_open, 1 + item, 0)
-        taps = taps_inside(self.cells(parts)[parts.rows, row], rng)
-        return Strokes(taps.start, taps.end, None, ~is_open)
+        row = parts.one_of(self.cells(parts), np.where(is_open, 1 + item, 0))
+        point = points_inside(row, rng)
+        return Strokes(point, point, long=~is_open)
 
     def distance(self, state: IntArray, other: IntArray) -> FloatArray:
         """Opening is one gesture, choosing another; an open menu closes by choosing."""
-        opened, wanted_open = state >= self.items, other >= self.items
         same_item = state % self.items == other % self.items
-        to_closed = np.where(opened, 1, np.where(same_item, 0, 2))
-        to_open = np.where(same_item, np.where(opened, 0, 1), np.where(opened, 2, 3))
-        return np.where(wanted_open, to_open, to_closed).astype(np.float64)
+        # [open or not, wanted open or not, another item or the same]
+        gestures = np.array([[[2, 0], [3, 1]], [[1, 1], [2, 0]]], np.float64)
+        opened = (state >= self.items).astype(int), (other >= self.items).astype(int)
+        return np.asarray(gestures[*opened, same_item.astype(int)])
 
 
 class Twin(Widget):
@@ -178,26 +167,25 @@ class Twin(Widget):
         switches = gestures.tapped_on(self._buttons(parts)) >= 0
         return np.where(switches, 1 - parts.state, parts.state)
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """A panel, two framed buttons, and the lamp between them."""
         left, top, right, bottom = parts.boxes.T
         buttons, width = self._buttons(parts), parts.widths * (self.button + 0.06)
         lamp = stack_boxes(left + width, top + 5.0, right - width, bottom - 5.0)
-        return Rectangles.of(
-            parts.colors,
+        return [
             (parts.boxes, Color.SURFACE),
             (buttons, Color.INK),
             (shrunk(buttons, 4.0), Color.KNOB),
             (lamp, parts.light),
-        )
+        ]
 
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
         """A tap on one of the buttons, each as likely."""
         side = rng.integers(2, size=len(parts.state))
-        return taps_inside(self._buttons(parts)[parts.rows, side], rng)
+        point = points_inside(parts.one_of(self._buttons(parts), side), rng)
+        return Strokes(point, point)
 
     def _buttons(self, parts: Parts) -> FloatArray:
-        """Boxes `[m, 2, 4]` of the buttons."""
         left, top, right, bottom = parts.boxes.T
         width = parts.widths * self.button
         one = stack_boxes(left + 2.0, top + 2.0, left + width, bottom - 2.0)
@@ -220,15 +208,11 @@ class Panel(Widget):
         """Nothing."""
         return parts.state
 
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """A panel with lines on it."""
         left, top, right, bottom = (edge[:, None] for edge in parts.boxes.T)
         lines, count = np.arange(3), parts.options[:, :1]
         middle = top + (lines + 0.5) * (bottom - top) / count
         text = stack_boxes(left + 6.0, middle - 3.0, right - 6.0 - 8.0 * (lines % 2), middle + 3.0)
         text = np.where((lines < count)[..., None], text, 0.0)
-        return Rectangles.of(parts.colors, (parts.boxes, Color.SURFACE), (text, Color.MUTED))
-
-    def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
-        """A tap on it, which changes nothing."""
-        return taps_inside(parts.boxes, rng)
+        return [(parts.boxes, Color.SURFACE), (text, Color.MUTED)]

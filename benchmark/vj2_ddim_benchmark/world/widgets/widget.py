@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.world.painting import Color, PackedColors, Rectangles, stack_boxes
-from vj2_ddim_benchmark.world.touch import Gestures
+from vj2_ddim_benchmark.world.painting import Color, Layers, PackedColors, cell_boxes
+from vj2_ddim_benchmark.world.touch import Gestures, Mask, points_inside
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["Parts", "Strokes", "Widget", "cell_boxes", "other_than", "taps_inside"]
+__all__ = ["Parts", "Strokes", "Widget", "other_than"]
 
-MARGIN = 2.0  # page pixels that scripted gestures keep from an edge
+Things = TypeVar("Things", FloatArray, PackedColors)
 
 
 @dataclass(frozen=True)
@@ -33,10 +32,10 @@ class Parts:
     colors: PackedColors  # [m, COUNT], each one's screen's palette
     state: IntArray  # [m], from 0 to the number of states less one
 
-    @property
-    def rows(self) -> IntArray:
-        """`[m]`, to index one thing of each."""
-        return np.arange(len(self.state))
+    def one_of(self, things: Things, index: IntArray | None = None) -> Things:
+        """One of the things of each, `[m, k, ..]`: that at an index `[m]`, or at the state."""
+        index = self.state if index is None else index
+        return things[np.arange(len(index)), index]
 
     @property
     def light(self) -> PackedColors:
@@ -57,37 +56,31 @@ class Strokes:
     start: FloatArray  # [m, 2]
     end: FloatArray  # [m, 2]
     via: FloatArray | None = None  # [m, 2] at half time; straight lines unless told
-    long: NDArray[np.bool_] | None = None  # [m], which are long presses; none unless told
+    long: Mask | bool = False  # [m], which are long presses
 
 
 class Widget(ABC):
     """The rules of one kind of widget. Every method works on m of them at once."""
 
     kind: ClassVar[str]
-    max_count: ClassVar[int] = 1
-    """How many of them one screen may have."""
+    max_count: ClassVar[int] = 1  # how many of them one screen may have
+    # What one may be built with: rows and columns of cells, unless a kind says else.
     choices: ClassVar[tuple[tuple[int, int], ...]] = ((0, 0),)
-    """The options one may be built with: rows and columns of cells, unless a kind says else."""
+    fixed_grid: ClassVar[tuple[int, int]] = (0, 0)  # rows and columns that no option says
+    # Width and height of a cell, or of a widget without any, in page pixels; what is beside and
+    # above the cells; and half the dead space between them.
     smallest: ClassVar[tuple[float, float]]
     largest: ClassVar[tuple[float, float]]
-    """Width and height of a cell, or of the widget without any, in page pixels."""
     padding: ClassVar[tuple[float, float]] = (0.0, 0.0)
-    """Width and height beside and above the cells."""
-    margin: ClassVar[float] = MARGIN
     gap: ClassVar[float] = 2.0
-    """Half the dead space between cells."""
-    count: ClassVar[int] = 0
-    """How many states one has, where it is not one for each cell."""
-    active: ClassVar[bool] = True
-    """Whether it has states to change between; dead areas have one."""
-    multimodal: ClassVar[bool] = False
-    """Whether several different gestures do the same, and their average does nothing."""
-    tolerance: ClassVar[int] = 0
-    """How far two states may be apart and still count as the same."""
+    count: ClassVar[int] = 0  # states one has, where it is not one for each cell
+    active: ClassVar[bool] = True  # whether there are states to change between
+    multimodal: ClassVar[bool] = False  # several gestures do the same, and their average nothing
+    tolerance: ClassVar[int] = 0  # how far apart two states still count as the same
 
     def grid(self, options: IntArray) -> tuple[IntArray, IntArray]:
         """Rows and columns of each, `[m]`."""
-        rows, columns = np.maximum(options, 1).T
+        rows, columns = np.where(self.fixed_grid, self.fixed_grid, np.maximum(options, 1)).T
         return rows, columns
 
     def size_range(self, options: IntArray) -> tuple[FloatArray, FloatArray]:
@@ -110,35 +103,16 @@ class Widget(ABC):
         """The states `[m]` after gestures that started inside each box."""
 
     @abstractmethod
-    def draw(self, parts: Parts) -> Rectangles:
+    def draw(self, parts: Parts) -> Layers:
         """The picture of each; different states look different."""
 
-    @abstractmethod
     def strokes(self, parts: Parts, rng: np.random.Generator) -> Strokes:
-        """Gestures, as varied as a user's, that change each one's state beyond the tolerance."""
+        """Gestures, as varied as a user's, that change each one's state: taps, unless told."""
+        return Strokes(points := points_inside(parts.boxes, rng), points)
 
     def distance(self, state: IntArray, other: IntArray) -> FloatArray:
         """Gestures `[m]` between two states: one, unless a kind has to go step by step."""
         return np.asarray(np.abs(state - other) > self.tolerance, np.float64)
-
-
-def taps_inside(boxes: FloatArray, rng: np.random.Generator) -> Strokes:
-    """Taps spread evenly over boxes `[m, 4]`, but for a small margin."""
-    points = rng.uniform(boxes[:, :2] + MARGIN, boxes[:, 2:] - MARGIN)
-    return Strokes(points, points)
-
-
-def cell_boxes(
-    boxes: FloatArray, rows: IntArray, columns: IntArray, most: int, gap: float = 2.0
-) -> FloatArray:
-    """Boxes `[m, most, 4]` of the cells of `boxes` `[m, 4]`; those one does not have are empty."""
-    left, top, right, bottom = (edge[:, None] for edge in boxes.T)
-    cells, rows, columns = np.arange(most), rows[:, None], columns[:, None]
-    row, column = cells // columns, cells % columns
-    width, height = (right - left) / columns, (bottom - top) / rows
-    x, y = left + column * width, top + row * height
-    divided = stack_boxes(x + gap, y + gap, x + width - gap, y + height - gap)
-    return np.where((row < rows)[..., None], divided, 0.0)
 
 
 def other_than(current: IntArray, num: IntArray | int, rng: np.random.Generator) -> IntArray:

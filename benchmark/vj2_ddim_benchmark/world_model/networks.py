@@ -1,23 +1,27 @@
-"""The predictor: latents and an action block in, the next latents out, as in VJ2-GUI.
+"""The two networks of the world model: `PatchEncoder` and `Predictor`.
 
-All that a touch says varies smoothly with x, y and press: an optimizer can follow gradients to all
-three.
+The frozen encoder stands where V-JEPA 2 stands in VJ2-GUI. The predictor takes latents and an
+action block to the next latents; all that a touch says varies smoothly with x, y and press.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.encoder import PatchEncoder
-from vj2_ddim_plugin.errors import ActionError, ContextError
+from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError, DataError
 
-__all__ = ["NUM_CHANNELS", "Glimpse", "Predictor", "press_knots", "sample_windows"]
+__all__ = ["NUM_CHANNELS", "Glimpse", "PatchEncoder", "Predictor", "press_knots"]
+__all__ += ["sample_windows"]
 
+FRAMES_PER_CHUNK = 512  # bounds the memory of encoding many frames
 NUM_CHANNELS = 3  # x, y, press
 EPSILON = 1e-3  # steps of press below which a position means nothing
 NUM_WAVES = 5  # wavelengths of 1, 2, 4, 8 and 16 patches
@@ -27,15 +31,101 @@ WINDOW = 9  # cells along each side of a window
 SHARPNESS = (20.0, 100.0)  # how fast likeness falls with squared distance, to begin with
 
 
+class PatchEncoder(nn.Module):
+    """Frames `[..., H, W, 3]` to latents `[..., N, D]`, one token for each square patch.
+
+    `fit` makes one; it is never trained after. With `layer_norm`, each token is normalised after
+    whitening, as VJ2-GUI does.
+    """
+
+    mean: Tensor  # [P], the mean patch, P = patch_size^2 * 3, pixels in [0, 1]
+    projection: Tensor  # [P, D], which whitens
+
+    def __init__(
+        self, mean: Tensor, projection: Tensor, *, patch_size: int, layer_norm: bool
+    ) -> None:
+        super().__init__()
+        length = patch_size**2 * 3
+        if mean.shape != (length,) or projection.shape[:-1] != (length,):
+            raise ConfigError(
+                f"an encoder of {patch_size} pixel patches needs mean [{length}] and projection "
+                f"[{length}, D]; found {list(mean.shape)} and {list(projection.shape)}"
+            )
+        self.patch_size, self.layer_norm = patch_size, layer_norm
+        self.register_buffer("mean", mean.to(torch.float32))
+        self.register_buffer("projection", projection.to(torch.float32))
+
+    @classmethod
+    def fit(
+        cls, frames: NDArray[np.uint8], *, patch_size: int = 8, token_dim: int = 32,
+        noise_floor: float = 0.01, layer_norm: bool = False,
+    ) -> PatchEncoder:  # fmt: skip
+        """Whiten the patches of `frames` along their `token_dim` leading principal components.
+
+        A component of variance v is divided by sqrt(v + noise_floor * v_max), so that directions
+        that hold little but noise stay small; with `noise_floor` 0 the covariance of the training
+        tokens is the identity.
+        """
+        length = patch_size**2 * 3
+        if not 1 <= token_dim <= length:
+            raise ConfigError(f"token_dim must be in 1..{length}; found {token_dim}")
+        patches = _patches(torch.from_numpy(_checked(frames)), patch_size)
+        patches = patches.reshape(-1, length).to(torch.float64) / 255
+        mean = patches.mean(dim=0)
+        centred = patches - mean
+        variance, basis = torch.linalg.eigh(centred.T @ centred / len(patches))
+        variance, basis = variance.flip(0)[:token_dim].clamp(min=0), basis.flip(1)[:, :token_dim]
+        basis = basis * basis.gather(0, basis.abs().argmax(dim=0)[None]).sign()
+        floor = max(noise_floor * float(variance[0]), 1e-12)
+        projection = basis / torch.sqrt(variance + floor)
+        return cls(mean, projection, patch_size=patch_size, layer_norm=layer_norm)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Frames `[..., H, W, 3]` with values 0 to 255 to float32 latents `[..., N, D]`."""
+        patches = _patches(frames, self.patch_size).to(torch.float32) / 255
+        tokens = (patches - self.mean) @ self.projection
+        return functional.layer_norm(tokens, tokens.shape[-1:]) if self.layer_norm else tokens
+
+    @torch.inference_mode()
+    def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Frames uint8 `[..., H, W, 3]` to float32 latents `[..., N, D]`, numpy in and out."""
+        lead = frames.shape[:-3]
+        flat = torch.from_numpy(_checked(frames.reshape(-1, *frames.shape[-3:])))
+        chunks = torch.split(flat, FRAMES_PER_CHUNK)
+        tokens = [self(chunk.to(self.mean.device)).cpu() for chunk in chunks]
+        latents: NDArray[np.float32] = torch.cat(tokens).numpy()
+        return latents.reshape(*lead, *latents.shape[1:])
+
+
+def _checked(frames: NDArray[Any]) -> NDArray[np.uint8]:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
+        raise DataError(
+            f"frames must be uint8 [n, H, W, 3] with n at least 1; found {frames.dtype} "
+            f"{list(frames.shape)}"
+        )
+    return np.ascontiguousarray(frames)
+
+
+def _patches(frames: Tensor, patch_size: int) -> Tensor:
+    """`[..., H, W, 3]` to `[..., N, patch_size * patch_size * 3]`, row by row."""
+    *lead, height, width, channels = frames.shape
+    if height % patch_size or width % patch_size:
+        raise DataError(
+            f"frames of {height} x {width} pixels do not divide into patches of {patch_size}; "
+            f"use another patch_size or screen size"
+        )
+    rows, columns = height // patch_size, width // patch_size
+    grid = frames.reshape(*lead, rows, patch_size, columns, patch_size, channels)
+    return grid.transpose(-4, -3).reshape(*lead, rows * columns, -1)
+
+
 class Predictor(nn.Module):
-    """Predicts the latents that follow each step's action block.
+    """Predicts the latents that follow each step's action block; differentiable in both.
 
     The screen's tokens, with a learned position, the touch as each of them sees it and a glimpse
     of what lies where it begins and ends, go through alternating layers over neighbours and over
     the whole screen; their output is added to the latents. What a touch adds vanishes smoothly
-    with its press. Each step is predicted from its own latents and its own block alone: the touch
-    screen is Markov, so time is folded into the batch. Differentiable in latents and actions.
-    Untrained, it predicts no change.
+    with its press. The screen is Markov, so time is folded into the batch.
     """
 
     def __init__(self, config: WorldModelConfig) -> None:
@@ -47,9 +137,7 @@ class Predictor(nn.Module):
         self.position = nn.Parameter(0.02 * torch.randn(self.num_tokens, width))
         self.touch = TouchMap(grid, width, num_knots=self.num_knots)
         self.glimpse = Glimpse(grid, token_dim, width, num_positions=2)
-        self.mix = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        self.mix = _two_layers(width, width)
         layers: list[nn.Module] = [NeighbourLayer(grid, width)]
         for _ in range(config.num_layers):
             layers += [_screen_layer(width, config.num_heads), NeighbourLayer(grid, width)]
@@ -62,14 +150,11 @@ class Predictor(nn.Module):
     def forward(self, z: Tensor, actions: Tensor) -> Tensor:
         """The latents after each step, from latents `[B, T, N, D]` before it and a block each.
 
-        Blocks are `[B, T, L * A]` or `[B, T, L, A]`, x and y in [0, 1]; entry t of the result is
-        the prediction of the latents at t + 1.
+        Blocks are `[B, T, L * A]` or `[B, T, L, A]`, x and y in [0, 1].
         """
         if z.ndim != 4 or z.shape[2:] != (self.num_tokens, self.token_dim):
-            raise ContextError(
-                f"latents must be [B, T, {self.num_tokens}, {self.token_dim}]; found "
-                f"{list(z.shape)}"
-            )
+            expected = f"[B, T, {self.num_tokens}, {self.token_dim}]"
+            raise ContextError(f"latents must be {expected}; found {list(z.shape)}")
         size = self.action_block * NUM_CHANNELS
         if actions.shape[:2] != z.shape[:2] or actions.shape[2:].numel() != size:
             raise ActionError(
@@ -110,11 +195,10 @@ def press_knots(actions: Tensor, num_knots: int) -> tuple[Tensor, Tensor]:
 
 
 class TouchMap(nn.Module):
-    """Knots and press steps to one feature vector a token of the `grid` x `grid`.
+    """What each token of the `grid` x `grid` learns of the touch, relative to its own centre.
 
-    Each token learns where the finger was relative to its own centre, how far it went and how long
-    it stayed, in sines and cosines of several wavelengths; what a tap does to a widget can so be
-    learned once for all places.
+    Where the finger was, how far it went and how long it stayed, in sines and cosines of several
+    wavelengths; what a tap does to a widget can so be learned once for all places.
     """
 
     waves: Tensor
@@ -163,9 +247,8 @@ class Glimpse(nn.Module):
     """What lies under the finger: the windows around `num_positions`, and each cell's likeness.
 
     Latents are unfolded into *cells*, small squares a quarter of a patch wide with three numbers
-    each, so that positions inside a patch are told apart. A cell's likeness is
-    exp(-sharpness * squared distance) of its numbers and those right under the finger: a soft mask
-    of the button that is touched. What a tap does to it is so learned once for all places.
+    each. A cell's likeness is exp(-sharpness * squared distance) of its numbers and those right
+    under the finger: a soft mask of the button that is touched.
     """
 
     def __init__(self, grid: int, token_dim: int, width: int, *, num_positions: int) -> None:
@@ -176,9 +259,7 @@ class Glimpse(nn.Module):
         self.likeness = nn.Linear(num_positions * len(SHARPNESS) * CELLS**2, width)
         self.centre = nn.Linear(num_positions * COLORS, width)
         seen = num_positions * COLORS * WINDOW**2
-        self.look = nn.Sequential(
-            nn.Linear(seen, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        self.look = _two_layers(seen, width)
 
     @torch.no_grad()
     def see_colours(self, encoder: PatchEncoder) -> None:
@@ -226,6 +307,10 @@ class NeighbourLayer(nn.Module):
         mixed = self.mix(square).flatten(2).transpose(1, 2)
         result: Tensor = hidden + self.write(functional.gelu(mixed))
         return result
+
+
+def _two_layers(inputs: int, width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
 
 def _screen_layer(width: int, num_heads: int) -> nn.Module:

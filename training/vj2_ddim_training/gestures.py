@@ -3,9 +3,7 @@
 Positions are scaled so that the spec's bounds are 0 and 1.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +22,7 @@ CLICK_DISTANCE = 0.05  # a press that moves less is a click
 DOMINANCE = 2.0  # one axis outweighs the other when it moves more than this many times as far
 
 
-@dataclass(frozen=True)
-class Gestures:
+class Gestures(NamedTuple):
     """One gesture for each of m blocks; C coordinates."""
 
     start: IntArray
@@ -72,20 +69,11 @@ def find_gestures(actions: FloatArray, spec: ActionSpec) -> Gestures:
 
 
 def gesture_type(actions: FloatArray, spec: ActionSpec) -> NDArray[np.str_]:
-    """The type of each block: one of `GESTURE_TYPES`.
+    """The type of each block of `[n, L, A]`: `[n * horizon]` of `GESTURE_TYPES`.
 
-    `click` if the press moved less than 0.05; else `horizontal` or `vertical` if one axis moved
-    more than twice as far as the other, and `diagonal` if neither did; `none` without a press.
-
-    Args:
-        actions: `[n, L, A]`.
-        spec: Must have two coordinates, the horizontal one first.
-
-    Returns:
-        `[n * horizon]` strings.
-
-    Raises:
-        ActionError: The shape is wrong, or the spec has no press channel or not two coordinates.
+    `click` if the press moved less than 0.05; else `horizontal` or `vertical` if one axis (the
+    first is horizontal) moved more than twice as far as the other, and `diagonal` if neither did;
+    `none` without a press.
     """
     if len(spec.coordinate_indices) != 2:
         raise ActionError(
@@ -111,21 +99,12 @@ def sketch_size(spec: ActionSpec) -> int:
 
 
 def sketch_of(actions: FloatArray, spec: ActionSpec) -> NDArray[np.float32]:
-    """Sketch every sequence.
+    """Sketch every sequence of `[n, L, A]`: float32 `[n, sketch_size(spec)]`, block by block.
 
     For each block: the coordinates of the first pressed step, those of the last one (both scaled
     from the bounds to [0, 1]), the press time (first pressed step / T) and the release time (one
-    past the last pressed step / T), T being `action_block`.
-
-    Args:
-        actions: `[n, L, A]` in the planner's units.
-        spec: What they are.
-
-    Returns:
-        float32 `[n, sketch_size(spec)]`, the blocks of one sequence one after another.
-
-    Raises:
-        ActionError: A block has no press, or the shape is wrong.
+    past the last pressed step / T), T being `action_block`. A block without a press is an
+    `ActionError`.
     """
     size = sketch_size(spec)
     gestures = find_gestures(actions, spec)

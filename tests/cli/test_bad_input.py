@@ -20,6 +20,9 @@ SMALL = ("--sequence-length", LENGTH, "--d-model", 16, "--num-layers", 1, "--num
 SMALL += ("--batch-size", 8, "--num-validation", 4, "--wandb", "disabled")
 
 
+ZERO_SNR = ("--prediction-type", "epsilon", "--beta-schedule", "zero_terminal_snr")
+
+
 @pytest.fixture
 def data(tmp_path):
     return write_data(tmp_path / "data", 8)
@@ -58,22 +61,29 @@ def with_value(value, channel=0):
     return actions
 
 
+def save(folder, array):
+    np.save(folder / "bad_actions.npy", array)
+
+
+def truncate(path, share):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+
+
+def saved_checkpoint(folder, *kind):
+    model = make_model(*kind)
+    save_checkpoint(Checkpoint(model, model.state_dict()), folder / "c.pt")
+    return folder / "c.pt"
+
+
 class TestData:
-    def save(self, folder, array):
-        np.save(folder / "bad_actions.npy", array)
-
-    def test_an_empty_folder(self, tmp_path, refused):
-        (tmp_path / "none").mkdir()
-        words = [str(tmp_path / "none"), "an empty folder", "vj2-ddim data generate"]
-        refused(*train(tmp_path / "none", tmp_path / "run"), words=words)
-        assert not (tmp_path / "run").exists()
-
-    def test_a_folder_that_is_not_there(self, tmp_path, refused):
-        words = [str(tmp_path / "none"), "no such"]
-        refused(*train(tmp_path / "none", tmp_path / "run"), words=words)
-
-    def test_a_folder_above_the_data(self, tmp_path, data, refused):
-        refused(*train(tmp_path, tmp_path / "run"), words=[str(tmp_path), "data", "name one"])
+    def test_a_folder_without_data(self, tmp_path, data, refused):
+        none, run = tmp_path / "none", tmp_path / "run"
+        refused(*train(none, run), words=[str(none), "no such"])
+        none.mkdir()
+        refused(*train(none, run), words=[str(none), "an empty folder", "vj2-ddim data generate"])
+        refused(*train(tmp_path, run), words=[str(tmp_path), "data", "name one"])  # a folder above
+        assert not run.exists()
 
     @pytest.mark.parametrize(
         ("array", "words"),
@@ -86,45 +96,39 @@ class TestData:
             (with_value(1.5), ["'x' is 1.5", "0 to 1", "Rescale"]),
             (with_value(-0.25, 1), ["'y' is -0.25", "0 to 1"]),
             (with_value(255.0, 2), ["'press' is 255"]),
+            (np.array([{}], dtype=object), ["numpy.save"]),
         ],
     )
     def test_a_file_of_the_wrong_kind(self, tmp_path, data, refused, array, words):
-        self.save(data, array)
+        save(data, array)
         refused(*train(data, tmp_path / "run"), words=["bad_actions.npy", *words])
         assert not (tmp_path / "run").exists()
 
-    def test_an_object_array(self, tmp_path, data, refused):
-        self.save(data, np.array([{}], dtype=object))
-        words = ["bad_actions.npy", "numpy.save"]
-        refused(*train(data, tmp_path / "run"), words=words)
-
     @pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 0.99])
     def test_a_truncated_file(self, tmp_path, data, refused, share):
-        self.save(data, rows())
-        content = (data / "bad_actions.npy").read_bytes()
-        (data / "bad_actions.npy").write_bytes(content[: int(share * len(content))])
+        save(data, rows())
+        truncate(data / "bad_actions.npy", share)
         words = ["bad_actions.npy", "truncated", "write it again"]
         refused(*train(data, tmp_path / "run"), words=words)
 
     def test_the_validation_data_are_checked_before_training(self, tmp_path, data, refused):
         other = write_data(tmp_path / "val", 4)
-        self.save(other, with_value(np.nan))
-        arguments = ("--val-data-dir", other)
-        refused(*train(data, tmp_path / "run", *arguments), words=["val", "bad_actions.npy", "NaN"])
+        save(other, with_value(np.nan))
+        arguments = train(data, tmp_path / "run", "--val-data-dir", other)
+        refused(*arguments, words=["val", "bad_actions.npy", "NaN"])
 
     def test_data_that_a_representation_cannot_hold(self, tmp_path, data, refused):
         twice = make_gestures(1)[0]
         twice[:] = 0
         twice[2:7, 2] = twice[10:15, 2] = 1
-        self.save(data, twice)
+        save(data, twice)
         words = ["'path'", "--representation"]
         refused(*train(data, tmp_path / "run", "--representation", "path"), words=words)
 
     def test_evaluating_on_bad_data(self, tmp_path, data, refused):
-        model = make_model("sketch")
-        save_checkpoint(Checkpoint(model, model.state_dict()), tmp_path / "c.pt")
-        self.save(data, with_value(np.nan))
-        refused("evaluate", tmp_path / "c.pt", data, words=["bad_actions.npy", "NaN"])
+        checkpoint = saved_checkpoint(tmp_path, "sketch")
+        save(data, with_value(np.nan))
+        refused("evaluate", checkpoint, data, words=["bad_actions.npy", "NaN"])
 
 
 def test_a_tail_of_half_a_sequence_trains_and_says_so(tmp_path, data, capfd, monkeypatch):
@@ -139,30 +143,18 @@ def test_a_tail_of_half_a_sequence_trains_and_says_so(tmp_path, data, capfd, mon
 class TestCheckpoint:
     @pytest.fixture(params=["evaluate", "export"])
     def command(self, request, tmp_path, data):
-        def arguments(path):
-            if request.param == "evaluate":
-                return ("evaluate", path, data)
-            return ("export", path, "--out", tmp_path / "bundle")
+        more = (data,) if request.param == "evaluate" else ("--out", tmp_path / "bundle")
+        return lambda path: (request.param, path, *more)
 
-        return arguments
-
-    def test_not_there(self, tmp_path, command, refused):
-        refused(*command(tmp_path / "c.pt"), words=["c.pt", "no such file", "vj2-ddim train"])
-
-    def test_from_elsewhere(self, tmp_path, command, refused):
-        torch.save({"state_dict": {"weight": torch.zeros(2)}}, tmp_path / "c.pt")
-        refused(*command(tmp_path / "c.pt"), words=["c.pt", "neither a checkpoint"])
-
-    def test_of_another_kind(self, tmp_path, command, refused):
-        (tmp_path / "c.pt").write_text("weights")
-        refused(*command(tmp_path / "c.pt"), words=["c.pt", "not a checkpoint"])
-
-    def test_truncated(self, tmp_path, command, refused):
-        model = make_model()
-        save_checkpoint(Checkpoint(model, model.state_dict()), tmp_path / "c.pt")
-        content = (tmp_path / "c.pt").read_bytes()
-        (tmp_path / "c.pt").write_bytes(content[: len(content) // 2])
-        refused(*command(tmp_path / "c.pt"), words=["c.pt", "truncated"])
+    def test_that_is_none(self, tmp_path, command, refused):
+        path = tmp_path / "c.pt"
+        refused(*command(path), words=["c.pt", "no such file", "vj2-ddim train"])
+        torch.save({"state_dict": {"weight": torch.zeros(2)}}, path)
+        refused(*command(path), words=["c.pt", "neither a checkpoint"])
+        path.write_text("weights")
+        refused(*command(path), words=["c.pt", "not a checkpoint"])
+        truncate(saved_checkpoint(tmp_path), 0.5)
+        refused(*command(path), words=["c.pt", "truncated"])
         assert not (tmp_path / "bundle").exists()
 
     def test_of_the_original_script_without_its_head_count(self, tmp_path, command, refused):
@@ -180,14 +172,8 @@ class TestBundle:
         folder.mkdir()
         (folder / "denoiser.onnx").write_bytes(b"a graph" * 100)
         model = make_model("none")
-        write_manifest(
-            folder,
-            action_spec=model.action_spec,
-            schedule=model.schedule,
-            condition=model.condition,
-            parity={"worst_error": 1e-6},
-            provenance={},
-        )
+        parts = {name: getattr(model, name) for name in ("action_spec", "schedule", "condition")}
+        write_manifest(folder, **parts, parity={"worst_error": 1e-6}, provenance={})
         return folder
 
     @pytest.fixture(params=["inspect", "plan"])
@@ -208,10 +194,8 @@ class TestBundle:
             (bundle / "bundle.json").write_bytes(content[:end])
             refused(*command(bundle), words=["bundle.json is not JSON", "Export"])
 
-    def test_a_graph_that_is_none(self, bundle, command, refused):
+    def test_a_graph_that_is_none_or_missing(self, bundle, command, refused):
         refused(*command(bundle), words=["denoiser.onnx", "ONNX Runtime cannot load it"])
-
-    def test_a_graph_missing(self, bundle, command, refused):
         (bundle / "denoiser.onnx").unlink()
         refused(*command(bundle), words=["denoiser.onnx is missing", "Copy the whole folder"])
 
@@ -244,18 +228,16 @@ class TestSettings:
             (("--num-threads", -1), ["--num-threads"]),
             (("--sequence-length", 0), ["sequence", "at least 1"]),
             (("--sequence-length", -5), ["at least 1"]),
-            (("--prediction-type", "epsilon", "--beta-schedule", "zero_terminal_snr"),
-             ["zero_terminal_snr", "v_prediction"]),
+            (ZERO_SNR, ["zero_terminal_snr", "v_prediction"]),
             (("--resume",), ["nothing to resume", "--resume"]),
         ],
-    )  # fmt: skip
+    )
     def test_that_cannot_work(self, tmp_path, data, refused, options, words):
         refused(*train(data, tmp_path / "run", *options), words=words)
         assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
     def test_of_evaluation(self, tmp_path, data, refused):
-        model = make_model()
-        save_checkpoint(Checkpoint(model, model.state_dict()), tmp_path / "c.pt")
+        checkpoint = saved_checkpoint(tmp_path)
         for options, words in (
             (("--steps", 0), ["num_inference_steps", "0"]),
             (("--steps", 1001), ["num_inference_steps", "1001"]),
@@ -264,7 +246,7 @@ class TestSettings:
             (("--num-threads", -1), ["--num-threads"]),
             (("--seed", -1), ["seed"]),
         ):
-            refused("evaluate", tmp_path / "c.pt", data, *options, words=words)
+            refused("evaluate", checkpoint, data, *options, words=words)
 
 
 class TestFullDisk:
@@ -300,17 +282,13 @@ class TestFullDisk:
         assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3]
 
 
-class TestOneRunAtATime:
-    def test_a_folder_in_use(self, tmp_path, data, refused):
-        run = tmp_path / "run"
-        with RunFolder(run).claim(resume=False, overwrite=False):
-            words = [str(run), f"running process {os.getpid()}", "--save-dir"]
-            refused(*train(data, run), words=words)
-        assert vj2_ddim(*train(data, run)) == 0  # the other one is gone
-
-    def test_a_folder_with_a_run(self, tmp_path, data, refused):
-        assert vj2_ddim(*train(data, tmp_path / "run")) == 0
-        before = sha256_of(tmp_path / "run" / "checkpoint.pt")
-        words = ["already holds a run", "--resume", "--overwrite", "--save-dir"]
-        refused(*train(data, tmp_path / "run"), words=words)
-        assert sha256_of(tmp_path / "run" / "checkpoint.pt") == before
+def test_one_run_at_a_time_and_one_a_folder(tmp_path, data, refused):
+    run = tmp_path / "run"
+    with RunFolder(run).claim(resume=False, overwrite=False):
+        words = [str(run), f"running process {os.getpid()}", "--save-dir"]
+        refused(*train(data, run), words=words)
+    assert vj2_ddim(*train(data, run)) == 0  # the other one is gone
+    before = sha256_of(run / "checkpoint.pt")
+    words = ["already holds a run", "--resume", "--overwrite", "--save-dir"]
+    refused(*train(data, run), words=words)
+    assert sha256_of(run / "checkpoint.pt") == before

@@ -1,1 +1,0 @@
-"""Measures: how well gestures are recreated, generated and inverted. Numpy in, numbers out."""
