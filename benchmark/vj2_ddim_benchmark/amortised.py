@@ -42,7 +42,8 @@ STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 6
 NUM_LOOKED_AT = 5000  # examples that decide the latents' statistics, as in the denoiser's training
 BETA = 1.0  # the means learn as fast as those of regression; with 0 they hardly learn at all
 FORMAT = "vj2-ddim amortised planner 1"
-FIELDS = ("config", "action_spec", "condition", "weights", "training", "provenance")  # mappings
+NAMES = ("config", "action_spec", "condition", "weights", "training", "provenance")
+FIELDS: dict[str, type] = {**dict.fromkeys(NAMES, dict), "data_fingerprint": str}
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,12 @@ def save_amortised(
 
 def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
     """Read a model (of any kind if None) on the CPU; `CheckpointError` names file and field."""
+<<<<<<< HEAD
     fields = {**dict.fromkeys(FIELDS, dict), "data_fingerprint": str}
     contents = read_model(Path(path), FORMAT, fields)
+=======
+    contents = read_model(Path(path), FORMAT, FIELDS)
+>>>>>>> planners
     try:
         config = AmortisedConfig.from_dict(contents["config"])
         condition = ConditionSpec.from_dict(contents["condition"])

@@ -122,11 +122,7 @@ def _rows(
     """Rows of a task, then of each value of an attribute, then of `more` groups of values."""
     of = attrgetter(attribute)
     parts = sorted({of(record) for record in records})
-<<<<<<< HEAD
     groups = {**{part: [part] for part in parts}, **more}
-=======
-    groups: dict[Any, list[Any]] = {part: [part] for part in parts} | more
->>>>>>> race
     tasks = {whole: parts} | {f"{whole}/{name}": members for name, members in groups.items()}
     for task, members in tasks.items():
         for planner in dict.fromkeys(record.planner for record in records):
