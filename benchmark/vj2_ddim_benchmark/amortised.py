@@ -132,12 +132,7 @@ def save_amortised(
 
 def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
     """Read a model (of any kind if None) on the CPU; `CheckpointError` names file and field."""
-<<<<<<< HEAD
-    fields = {**dict.fromkeys(FIELDS, dict), "data_fingerprint": str}
-    contents = read_model(Path(path), FORMAT, fields)
-=======
     contents = read_model(Path(path), FORMAT, FIELDS)
->>>>>>> planners
     try:
         config = AmortisedConfig.from_dict(contents["config"])
         condition = ConditionSpec.from_dict(contents["condition"])
