@@ -123,7 +123,7 @@ def test_cem_reaches_the_optimum_from_ddims_candidates(covariance):
         covariance=covariance,
     )  # fmt: skip
     found = StartedOptimizer(sampler(), CandidateCEM(straight, how)).optimize(asked)
-    assert sampler().optimize(asked).cost[0] > 0.1
+    assert sampler().optimize(asked).cost[0] > 0.2
     assert found.cost[0] < 0.02  # samples are never closer together than the floor of 0.1
 
 
