@@ -19,7 +19,7 @@ from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
 from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of
 from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.race.folder import RaceFolder, silent
-from vj2_ddim_benchmark.world.collect import collect_transitions
+from vj2_ddim_benchmark.world.collect import collect_transitions, counted
 from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.train import train_world_model
 from vj2_ddim_export.export import export_bundle
@@ -100,16 +100,11 @@ def collect_latents(
     world_model: WorldModel, settings: AssetSettings, split: str, progress: Progress | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Latents `[n, T, N, D]` and actions `[n, T-1, 250, 3]` of `train` or `validation`."""
-    config, collected = world_model.config, 0
+    config = world_model.config
     counts = (settings.num_trajectories, settings.num_validation_trajectories)
     num = dict(zip(("train", "validation"), counts, strict=True))[split]
 
-    def told(added: int) -> None:
-        nonlocal collected
-        collected += added
-        if progress is not None:
-            progress("collect for the denoiser", collected, num * config.horizon)
-
+    told = progress or (lambda *told: None)
     transitions = collect_transitions(
         num,
         horizon=config.horizon,
@@ -118,7 +113,7 @@ def collect_latents(
         scripted_share=settings.scripted_share,
         near_miss_share=settings.near_miss_share,
         size=config.screen_size,
-        progress=told,
+        progress=counted(told, "collect for the denoiser", num * config.horizon),
     )
     return embed_transitions(world_model, transitions)
 
