@@ -15,7 +15,11 @@ export OMP_WAIT_POLICY ?= passive
 # The planners of others, with torch and torchvision of their own, live apart.
 HOSTS_VENV ?= .venv-hosts
 
-.PHONY: demo test test-hosts format lint types contracts docs tests clean
+# How much `make fuzz` draws of each kind, and how often it kills a process of each kind.
+FUZZ_EXAMPLES ?= 1000
+CRASH_MOMENTS ?= 30
+
+.PHONY: demo test test-hosts fuzz format lint types contracts docs tests clean
 
 demo: $(VENV)/.benchmark
 	$(BIN)/vj2-ddim benchmark run --quick --small-sampler --out $(DEMO)
@@ -40,6 +44,9 @@ docs: $(VENV)/.dev
 
 tests: $(VENV)/.dev
 	$(BIN)/pytest -n auto --dist loadfile
+
+fuzz: $(VENV)/.dev
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) CRASH_MOMENTS=$(CRASH_MOMENTS) $(BIN)/pytest -n auto tests/fuzz tests/crash
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
