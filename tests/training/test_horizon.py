@@ -1,6 +1,7 @@
 """Plans of several world-model steps, from recordings to a plan: what the hosts' planners need."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_gesture_files_are_read_block_after_block(tmp_path, caplog, shape):
     ],
 )
 def test_either_of_length_and_block_is_told(told, block):
-    assert DataSettings(data_dir="d", val_data_dir="v", **told).block == block
+    assert DataSettings(data_dir=Path(), val_data_dir=Path(), **told).block == block
 
 
 @pytest.mark.parametrize(
@@ -108,4 +109,4 @@ def test_either_of_length_and_block_is_told(told, block):
 )
 def test_lengths_that_contradict_one_another(told, message):
     with pytest.raises(ConfigError, match=message):
-        DataSettings(data_dir="d", val_data_dir="v", **told)
+        DataSettings(data_dir=Path(), val_data_dir=Path(), **told)
