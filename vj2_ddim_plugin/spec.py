@@ -81,6 +81,11 @@ class ActionSpec(Settings):
 
     def check(self) -> None:
         """Refuse fields that contradict one another."""
+        if bad := [name for name in self.channels if not name or name != name.strip()]:
+            raise ActionError(
+                f"channels must be names without blanks around them; found {bad[0]!r} in "
+                f"{list(self.channels)}"
+            )
         sized = (self.channels, set(self.channels), self.action_low, self.action_high)
         if len({len(values) for values in sized}) > 1:
             raise ActionError(

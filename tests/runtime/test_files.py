@@ -113,3 +113,13 @@ def test_json_that_is_read(tmp_path):
     path = tmp_path / "x.json"
     path.write_text(json.dumps(value))
     assert read_json(path, DataError) == value
+
+
+def test_messages_escape_what_cannot_be_printed(tmp_path):
+    for name, shown in ((b"\xff[/x].npy", "\\udcff[/x].npy"), (b"a\x1b[2J\tb", "a\\x1b[2J\\tb")):
+        path = tmp_path / os.fsdecode(name)
+        with pytest.raises(DataError) as caught:
+            require_regular_file(path, DataError)
+        assert f"/{shown}: found no such file" in str(caught.value)
+        str(caught.value).encode("utf-8")
+    assert str(DataError("one\ntwo µ 中")) == "one\ntwo µ 中"

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import vj2_ddim_plugin
-from vj2_ddim_plugin.errors import CheckpointError
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import Settings, setting
@@ -59,7 +59,13 @@ class DataSettings(Settings):
         "Auto is the best that inverts, raw for minimal.",
         choices=("auto", *REPRESENTATIONS),
     )
-    sequence_length: int = setting(250, "Actions in one sequence.", low=1)
+    horizon: int = setting(1, "World-model steps in one sequence, so many a plan.", low=1)
+    action_block: int | None = setting(
+        None, "Actions in one world-model step; 250 if neither this nor the next is told.", low=1
+    )
+    sequence_length: int | None = setting(
+        None, "Actions in one sequence, horizon * action_block: tell either.", low=1
+    )
     channels: tuple[str, ...] = setting(
         ("x", "y", "press"), "An action's channels; without one named press, it is no touch."
     )
@@ -67,6 +73,27 @@ class DataSettings(Settings):
     action_high: tuple[float, ...] = setting((1.0, 1.0, 1.0), "Upper bound of each channel.")
     resume: bool = setting(False, "Go on from the run's checkpoint.")
     overwrite: bool = setting(False, "Replace the run that is there.")
+
+    def check(self) -> None:
+        """The sequence must be whole blocks, and channels must say what they are."""
+        if self.sequence_length is not None and self.sequence_length != self.horizon * self.block:
+            raise ConfigError(
+                f"sequence_length must be horizon * action_block; found {self.sequence_length}, "
+                f"{self.horizon} and {self.action_block}. Leave one of them out"
+            )
+        for name in self.channels:
+            if name != "press" and name.strip().lower() == "press":
+                raise ConfigError(
+                    f"channels has {name!r}; write 'press' for the channel of the touch, or give "
+                    f"one that is no touch another name"
+                )
+
+    @property
+    def block(self) -> int:
+        """Actions in one world-model step, worked out where they were left open."""
+        if self.action_block is not None:
+            return self.action_block
+        return 250 if self.sequence_length is None else self.sequence_length // self.horizon
 
 
 @dataclass(frozen=True)
@@ -131,7 +158,8 @@ def _look_at_actions(settings: RunSettings) -> tuple[FloatArray, ActionSpec]:
     """Training actions `[n, L, A]` (all gestures, or the first transitions), and their spec."""
     minimal = settings.model.architecture == "minimal"
     template = ActionSpec(
-        action_block=settings.sequence_length,
+        action_block=settings.block,
+        horizon=settings.horizon,
         channels=settings.channels,
         action_low=settings.action_low,
         action_high=settings.action_high,

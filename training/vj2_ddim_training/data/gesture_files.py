@@ -44,7 +44,9 @@ def read_flat_actions(
 ) -> FlatActions:
     """Read all whole sequences of every `*_actions.npy` of a folder, or of one `.npy` file.
 
-    A file holds `[n * L, A]`, `[..., L, A]` or `[..., L * A]`, of any floating-point type.
+    A file holds `[n * L, A]`, `[..., L, A]` or `[..., L * A]`, of any floating-point type; with a
+    horizon, `[n, action_block, A]` or `[n, action_block * A]` as well, whose blocks follow one
+    another.
 
     Raises:
         DataError: There is no such file, or a file is truncated, of a wrong type or width, shorter
@@ -106,13 +108,14 @@ def load_npy(file: Path) -> NDArray[Any]:
 def read_action_file(file: Path, spec: ActionSpec) -> tuple[NDArray[np.float32], int]:
     """One file as sequences, unchecked numbers, and the rows of a tail shorter than one."""
     array = load_npy(file)
-    length, channels = spec.length, spec.num_channels
+    length, channels, block = spec.length, spec.num_channels, spec.action_block
     flattened = array.shape[-1:] == (length * channels,)
     rows_only = array.ndim == 2 and array.shape[1] == channels
-    if not (flattened or rows_only or array.shape[-2:] == (length, channels)):
+    blocks = array.shape[1:] in ((block, channels), (block * channels,))
+    if not (flattened or rows_only or blocks or array.shape[-2:] == (length, channels)):
         raise DataError(
-            f"{file}: found shape {array.shape}, expected [n * {length}, {channels}], "
-            f"[n, {length}, {channels}] or [n, {length * channels}] for the channels "
+            f"{file}: found shape {array.shape}, expected [n * {block}, {channels}], "
+            f"[n, {block}, {channels}] or [n, {block * channels}] for the channels "
             f"{', '.join(spec.channels)}"
         )
     rows = array.reshape(-1, channels)
