@@ -150,7 +150,8 @@ class BundleModel(AbstractContextManager["BundleModel"]):
 
     def _load(self, path: Path, spec: GraphSpec) -> IndependentRows:
         """A graph whose inputs and outputs are those that the manifest says."""
-        graph = OnnxGraph(path, self._session, constant=["condition"])
+        content = files.read_graph(path, spec.sha256)  # they may have been replaced meanwhile
+        graph = OnnxGraph(content, self._session, constant=["condition"], name=str(path))
         if tuple(graph.output_names) != spec.outputs:
             raise BundleError(
                 f"{path}: outputs are {list(graph.output_names)}, expected {list(spec.outputs)}. "

@@ -24,7 +24,7 @@ LAYERS = [
     {"files"},
     {"arrays"},
     {"settings", "interface"},
-    {"schedule", "spec"},
+    {"schedule", "spec", "graph_file"},
     {"gestures", "bundle", "ddim"},
     {"constraints", "onnx"},
     {"model"},

@@ -23,6 +23,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import BundleError, ProviderError
+from vj2_ddim_plugin.graph_file import require_self_contained
 from vj2_ddim_plugin.onnx import PROVIDERS, SessionSettings
 
 __all__ = ["BoundRuns", "Feeds", "IndependentRows", "OnnxGraph", "available_providers", "why_not"]
@@ -135,12 +136,14 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
         source: Path | str | bytes,
         settings: SessionSettings | str = "auto",
         constant: Sequence[str] = (),
+        name: str = "a graph in memory",
     ) -> None:
         self.settings = SessionSettings(settings) if isinstance(settings, str) else settings
         if isinstance(source, bytes):
-            self._name, self._graph = "a graph in memory", source
+            self._name, self._graph = name, source
         else:
             self._name, self._graph = str(source), Path(source).read_bytes()
+        require_self_contained(self._graph, self._name)
         self.constant, self._closed = tuple(constant), False
         self._run: Any = None
         self._open()
