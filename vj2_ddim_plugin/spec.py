@@ -204,6 +204,9 @@ class ConditionSpec(Settings):
     )
     num_tokens: int = setting(0, "S, condition tokens the encoder makes.", low=0, high=MOST_TOKENS)
     width: int = setting(0, "W, the width of a token.", low=0, high=MOST_TOKENS)
+    guidance: bool = setting(
+        True, "Whether the model was trained without its condition as well, which guidance needs."
+    )
 
     def check(self) -> None:
         """An unconditional model has none of it; a sketch is one input, a token for each number."""
@@ -224,11 +227,14 @@ class ConditionSpec(Settings):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with each input's shape and dtype."""
+        """Plain values, with each input's shape and dtype; `guidance` only where there is none."""
         inputs = {
             name: {"shape": list(shape), "dtype": "float32"} for name, shape in self.inputs.items()
         }
-        return {**super().to_dict(), "inputs": inputs}
+        values = {**super().to_dict(), "inputs": inputs}
+        if self.guidance:  # so that older plugins read the bundle
+            del values["guidance"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -236,7 +242,7 @@ class ConditionSpec(Settings):
         inputs = values.get("inputs")
         if isinstance(inputs, Mapping):
             values = {**values, "inputs": {name: _shape_of(name, inputs[name]) for name in inputs}}
-        return super().from_dict(values)
+        return super().from_dict({"guidance": True, **values})
 
 
 def _shape_of(name: str, entry: Any) -> tuple[int, ...]:  # noqa: ANN401

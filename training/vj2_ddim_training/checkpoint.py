@@ -99,6 +99,7 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
             ActionSpec.from_dict(content["action_spec"]),
             NoiseSchedule.from_dict(content["schedule"]),
             {name: tuple(shape) for name, shape in content["input_shapes"].items()},
+            content["training"].get("config", {}).get("condition_dropout", 1.0) > 0.0,
         )
         model = built_with(content["ema_weights"], lambda: DiffusionModel(*parts))
         require_weights(content["weights"])

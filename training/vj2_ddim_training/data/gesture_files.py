@@ -19,7 +19,7 @@ from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["FlatActions", "find_action_files", "fingerprint_files", "load_npy", "read_action_file"]
 __all__ += ["read_flat_actions", "require_finite", "require_in_range", "require_replaceable"]
-__all__ += ["tail_fault"]
+__all__ += ["settled", "tail_fault"]
 
 ACTION_FILES = "*_actions.npy"
 FINGERPRINT_DIGITS = 16
@@ -132,7 +132,17 @@ def read_action_file(file: Path, spec: ActionSpec) -> tuple[NDArray[np.float32],
         )
     with np.errstate(over="ignore"):  # a value too large for float32 becomes inf
         whole = np.array(rows[: count * length], dtype=np.float32)
-    return whole.reshape(count, length, channels), tail
+    return settled(whole.reshape(count, length, channels), spec, array.dtype), tail
+
+
+def settled(actions: NDArray[Any], spec: ActionSpec, recorded: np.dtype[Any]) -> NDArray[Any]:
+    """`[..., A]` with what left the bounds because float16 rounds put on them."""
+    if recorded.itemsize > 2:
+        return actions
+    low, high = spec.low_array, spec.high_array
+    slack = np.finfo(np.float16).eps * np.maximum(np.abs(low), np.abs(high))
+    clipped = np.clip(actions, low, high).astype(actions.dtype)
+    return np.where(np.abs(actions - clipped) <= slack, clipped, actions)
 
 
 def require_finite(rows: FloatArray, file: Path, what: str = "value") -> None:
