@@ -20,7 +20,7 @@ SOURCES = {
 SHIMS = {name for name, text in SOURCES.items() if text.startswith('"""SHIM')}
 # A part may import of those above it, and within itself.
 LAYERS = [
-    {"errors", "files"},
+    {"errors", "files", "process"},
     {"settings", "interface"},
     {"schedule", "spec"},
     {"gestures", "bundle", "ddim"},
