@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from vj2_ddim_plugin.bundle import CONDITION, DENOISER, MANIFEST, RANKER, Parity
 from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_plugin.files import atomic_path, sha256_of
 from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.onnx.session import onnxruntime
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
 from vj2_ddim_training.data.gesture_files import require_replaceable
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler

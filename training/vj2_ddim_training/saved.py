@@ -98,6 +98,8 @@ def _require_plain(content: object) -> None:
             if left < 0:
                 raise ValueError(f"it nests more than {MOST_VALUES} values")
             waiting += [*value, *value.values()] if isinstance(value, dict) else value
+        elif isinstance(value, Tensor) and value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"a tensor claims the shape {tuple(value.shape)} of fewer numbers")
 
 
 def built_with(weights: Any, build: Callable[[], M]) -> M:  # noqa: ANN401
