@@ -21,7 +21,9 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_args, get_origi
 
 from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 
-__all__ = ["Setting", "Settings", "declared", "setting", "with_changes"]
+__all__ = ["Setting", "Settings", "declared", "is_a", "plain", "setting", "shown", "with_changes"]
+
+LONGEST_SHOWN = 200
 
 
 class Setting(NamedTuple):
@@ -42,7 +44,11 @@ class Setting(NamedTuple):
             return f"one of {', '.join(self.choices)}"
         bounds = (self.low, self.above, self.high, self.below)
         named = zip(("at least", "above", "at most", "below"), bounds, strict=True)
-        return " and ".join(f"{word} {bound:g}" for word, bound in named if bound is not None)
+        return " and ".join(
+            f"{word} {bound}" if isinstance(bound, int) else f"{word} {bound:g}"
+            for word, bound in named
+            if bound is not None
+        )
 
     def allows(self, value: Any) -> bool:  # noqa: ANN401
         """Whether a value of the right type is in range: NaN and inf never are, None always."""
@@ -51,7 +57,7 @@ class Setting(NamedTuple):
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
@@ -72,12 +78,18 @@ def declared(kind: type[Settings]) -> dict[str, Setting]:
 S = TypeVar("S", bound="Settings")
 
 
-def with_changes(settings: S, changes: Mapping[str, Any], also_known: Sequence[str] = ()) -> S:
-    """The settings with some fields replaced; `ConfigError` for a name that is no field.
+def with_changes(
+    kind: type[S], settings: S | None, changes: Mapping[str, Any], also_known: Sequence[str] = ()
+) -> S:
+    """The settings (None: the defaults) with some fields replaced.
 
-    The message lists the fields, and the other names that the caller takes, `also_known`.
+    `ConfigError` for settings of another kind and for a name that is no field. The message lists
+    the fields, and the other names that the caller takes, `also_known`.
     """
-    known = declared(type(settings))
+    settings = kind() if settings is None else settings
+    if not isinstance(settings, kind):
+        raise ConfigError(f"expected {kind.__name__} or None; found {shown(settings)}")
+    known = declared(kind)
     if unknown := sorted(set(changes) - set(known)):
         names = ", ".join(sorted([*known, *also_known]))
         raise ConfigError(f"{unknown[0]!r} is no setting; use one of {names}")
@@ -102,16 +114,16 @@ class Settings:
         kind: Any = type(self)  # mypy takes no class for hashable
         hints = _hints(kind)
         for name, rule in declared(kind).items():
-            value = _plain(given := getattr(self, name))
+            value = plain(given := getattr(self, name))
             if value is not given:
                 object.__setattr__(self, name, value)
-            fits = _is_a(value, hints[name])
+            fits = is_a(value, hints[name])
             if rule.choices and not (fits and rule.allows(value)):
-                raise self.error(f"{name} {value!r} is unknown; use {rule.range}")
+                raise self.error(f"{name} {shown(value)} is unknown; use {rule.range}")
             if not fits:
-                raise self.error(f"{name} must be {_words(hints[name])}; found {value!r}")
+                raise self.error(f"{name} must be {_words(hints[name])}; found {shown(value)}")
             if not rule.allows(value):
-                raise self.error(f"{name} must be {rule.range or 'finite'}; found {value!r}")
+                raise self.error(f"{name} must be {rule.range or 'finite'}; found {shown(value)}")
         self.check()
 
     def check(self) -> None:
@@ -131,7 +143,7 @@ class Settings:
         if set(values) != names:
             raise cls.error(
                 f"{cls.__name__} has missing fields {sorted(names - set(values))} and unknown "
-                f"fields {sorted(set(values) - names)}"
+                f"fields {shown(sorted(map(str, set(values) - names)))}"
             )
         return cls(**values)
 
@@ -141,22 +153,31 @@ def _hints(kind: Any) -> dict[str, Any]:  # noqa: ANN401
     return get_type_hints(kind)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def shown(value: object) -> str:
+    """What was found, as a message shows it: short, and whatever its `repr` does."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of 5,000 digits, for example
+        text = f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401
     """Lists and arrays as tuples, the numbers of numpy as Python's; anything else as it is."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
-def _is_a(value: object, hint: Any) -> bool:  # noqa: ANN401
+def is_a(value: object, hint: Any) -> bool:  # noqa: ANN401
     """Whether a value can be a field of this type; an int can be a float, a bool no int."""
     if hint is Any:
         return True
     if isinstance(hint, UnionType):
-        return any(_is_a(value, choice) for choice in get_args(hint))
+        return any(is_a(value, choice) for choice in get_args(hint))
     origin = get_origin(hint) or hint
     if origin is tuple:
-        return isinstance(value, tuple) and all(_is_a(each, get_args(hint)[0]) for each in value)
+        return isinstance(value, tuple) and all(is_a(each, get_args(hint)[0]) for each in value)
     if origin in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if origin is float else origin)
