@@ -214,7 +214,7 @@ def numbers(
     masked = isinstance(values, np.ma.MaskedArray)
     try:
         array = np.asarray(values)
-        if not masked and array.dtype.kind not in NO_NUMBERS:
+        if not (masked or array.dtype.names or array.dtype.kind in NO_NUMBERS):
             with np.errstate(over="ignore"):  # too large becomes infinite
                 return array.astype(dtype, copy=False)
         found = f"a masked array of {array.dtype}" if masked else f"{array.dtype}"

@@ -60,7 +60,7 @@ def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[
         )
     arrays: dict[str, FloatArray] = {}
     for name, shape in condition.inputs.items():
-        array = np.ascontiguousarray(checked_array(f"context {name!r}", problem.context[name]))
+        array = checked_array(f"context {name!r}", problem.context[name])
         if array.shape[1:] != tuple(shape) or array.ndim != len(shape) + 1:
             raise ContextError(
                 f"context {name!r} has shape {array.shape}; expected [B, "
@@ -71,7 +71,7 @@ def checked_context(problem: PlanningProblem, condition: ConditionSpec) -> dict[
                 f"context {name!r} has {bad} values that are NaN or infinite; a plan from it would "
                 f"be meaningless. Check the encoder"
             )
-        arrays[name] = array
+        arrays[name] = np.ascontiguousarray(array)
     return arrays
 
 
@@ -90,10 +90,10 @@ def checked_batch(problem: PlanningProblem, context: Mapping[str, FloatArray]) -
             raise ContextError(f"batch_size must be an integer, or None; found {shown(size)}")
         sizes["batch_size"] = size
     if len(set(sizes.values())) > 1:
-        raise ContextError(f"batch sizes disagree: {sizes}")
+        raise ContextError(f"batch sizes disagree: {shown(sizes)}")
     batch = next(iter(sizes.values()), 1)
     if batch < 1:
-        raise ContextError(f"the batch is empty: {sizes}; give at least one problem")
+        raise ContextError(f"the batch is empty: {shown(sizes)}; give at least one problem")
     return batch
 
 
