@@ -175,10 +175,10 @@ def fingerprint_files(files: Iterable[Path]) -> str:
 
 def require_replaceable(folder: Path, patterns: tuple[str, ...], overwrite: bool) -> None:
     """Make sure that replacing a whole folder loses nothing but an earlier data set."""
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is a file; name a folder that does not exist yet")
+    if not os.path.isdir(folder):
+        raise ConfigError(f"{folder} is no folder; name one that does not exist yet")
     found = sorted(folder.iterdir())
     if found and not overwrite:
         raise ConfigError(

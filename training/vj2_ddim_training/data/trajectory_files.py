@@ -6,6 +6,7 @@
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -150,7 +151,7 @@ def write_trajectories_h5(
         DataError: The arrays do not go together, or the splits name a trajectory wrongly or twice.
         ConfigError: The folder holds something that would be lost.
     """
-    folder = Path(folder).resolve()
+    folder = Path(os.path.realpath(folder))
     _check_arrays(embeddings, actions, trajectories_per_file)
     _check_splits(splits, len(embeddings))
     require_replaceable(folder, ("*.h5", MANIFEST_NAME), overwrite)
