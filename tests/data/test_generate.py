@@ -149,7 +149,7 @@ def test_overwriting_spares_what_it_did_not_write(tmp_path):
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(ConfigError, match=r"holds thesis.tex"):
         write(tmp_path, overwrite=True)
-    with pytest.raises(ConfigError, match="is a file"):
+    with pytest.raises(ConfigError, match="is no folder"):
         write(tmp_path / "thesis.tex", overwrite=True)
     assert (tmp_path / "thesis.tex").exists()
 

@@ -1,4 +1,4 @@
-"""`vj2-ddim data generate` and `vj2-ddim data inspect`."""
+"""`vj2-ddim data generate`, `vj2-ddim data inspect` and `vj2-ddim data convert`."""
 
 from functools import partial
 from pathlib import Path
@@ -7,17 +7,20 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from vj2_ddim_plugin.cli.console import print_table, say
+from vj2_ddim_plugin.cli.console import print_table, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.data.convert import convert_trajectories
 from vj2_ddim_training.data.generate import GestureSettings, write_gestures
 from vj2_ddim_training.data.inspect import DataDescription, describe_data, plot_description
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Make gestures, and see what a data set holds.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make gestures, see what a data set holds, convert it.", no_args_is_help=True
+)
 
 MAX_FAULTS = 30  # printed; all of them are in the JSON
 
@@ -35,7 +38,7 @@ def generate(
     """Write random clicks and swipes in VJ2-GUI's flat `*_actions.npy` format."""
     write = partial(write_gestures, sequences_per_file=sequences_per_file, overwrite=overwrite)
     files = write(output_dir, num_sequences, settings, rng=np.random.default_rng(seed))
-    typer.echo(f"{num_sequences} sequences in {len(files)} files: {output_dir}")
+    say(f"{num_sequences} sequences in {len(files)} files: {output_dir}")
 
 
 @app.command()
@@ -63,6 +66,21 @@ def inspect(
         if num > MAX_FAULTS:
             say(f"... and {num - MAX_FAULTS} more; --json FILE lists all")
         raise typer.Exit(1)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A folder of trajectories: pairs, .npz or .h5.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
+    to: Annotated[
+        str, typer.Option(help="pairs (memory-mapped), npz (uncompressed) or h5.")
+    ] = "pairs",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set.")] = False,
+) -> None:
+    """Write trajectories in a format of which single steps are read; splits stay as they are."""
+    with progress_bars() as progress:
+        num = convert_trajectories(source, output_dir, to, overwrite=overwrite, progress=progress)
+    say(f"{num} trajectories as {to}: {output_dir}")
 
 
 def _rows(description: DataDescription) -> list[tuple[str, str]]:

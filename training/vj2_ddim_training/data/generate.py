@@ -1,5 +1,6 @@
 """Make gestures as VJ2-GUI's augmentation does: one straight press a sequence, then write them."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ __all__ = ["GESTURE_KINDS", "GestureSettings", "generate_gestures", "write_gestu
 
 GESTURE_KINDS = ("click", "swipe", "mixed")
 SHARE: Any = {"low": 0.0, "high": 1.0}
+MAX_SEQUENCES, MAX_STEPS_AT_ONCE = 10_000_000, 2**27
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class GestureSettings(Settings):
     max_duration_share: float = setting(
         0.3, "Longest press, as a share of the sequence.", option="--max-delta-t-pct", **SHARE
     )
-    sequence_length: int = setting(250, "Steps in a sequence.", low=1)
+    sequence_length: int = setting(250, "Steps in a sequence.", low=1, high=100_000)
 
     def check(self) -> None:
         """The shortest must not be longer than the longest."""
@@ -90,6 +92,7 @@ def generate_gestures(
         float32 `[n, L, 3]`, coordinates in [0, 1].
     """
     settings = replace(settings or GestureSettings(), **changes)
+    _require_room(num, settings.sequence_length)
     return _choose(num, settings, rng).draw(slice(None), settings.sequence_length)
 
 
@@ -111,7 +114,8 @@ def write_gestures(
     settings = replace(settings or GestureSettings(), **changes)
     if sequences_per_file < 1:
         raise ConfigError(f"sequences_per_file must be at least 1; found {sequences_per_file}")
-    out_dir = Path(out_dir).resolve()
+    _require_room(min(num, sequences_per_file), settings.sequence_length)
+    out_dir = Path(os.path.realpath(out_dir))
     require_replaceable(out_dir, ("batch_*_actions.npy",), overwrite)
     gestures = _choose(num, settings, rng)
     with atomic_path(out_dir, folder=True) as temporary:
@@ -122,9 +126,19 @@ def write_gestures(
     return sorted(out_dir.iterdir())
 
 
+def _require_room(num: int, sequence_length: int) -> None:
+    if num * sequence_length > MAX_STEPS_AT_ONCE:
+        raise ConfigError(
+            f"{num} sequences of {sequence_length} steps at once are too many, at most "
+            f"{MAX_STEPS_AT_ONCE} steps may be. Write fewer in a file with sequences_per_file"
+        )
+
+
 def _choose(num: int, settings: GestureSettings, rng: np.random.Generator) -> _Gestures:
-    if num < 1:
-        raise ConfigError(f"the number of sequences must be at least 1; found {num}")
+    if not 1 <= num <= MAX_SEQUENCES:
+        raise ConfigError(
+            f"the number of sequences must be at least 1 and at most {MAX_SEQUENCES}; found {num}"
+        )
     length = settings.sequence_length
     shortest = int(settings.min_duration_share * length)
     longest = int(settings.max_duration_share * length)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.cli.pictures import draw_paths
-from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.errors import DataError, escaped
 from vj2_ddim_plugin.gestures import PATH_TOLERANCE, is_valid, outside_bounds, pressed
 from vj2_ddim_plugin.gestures.segments import (
     count_segments,
@@ -58,16 +58,21 @@ class DataDescription:
 
 
 def describe_data(path: Path | str, spec: ActionSpec) -> DataDescription:
-    """Look at every `*_actions.npy` of a folder, or at one file. Broken files become faults."""
+    """Look at every `*_actions.npy` of a folder, or at one file. Broken files become faults.
+
+    The fingerprint is of the files that could be read.
+    """
     files = find_action_files(Path(path))
     parts, faults = [np.empty((0, spec.length, spec.num_channels), np.float32)], []
+    read: list[Path] = []
     for file in files:
         try:
             actions, tail = read_action_file(file, spec)
         except DataError as error:
-            faults.append(f"{file.name}: {str(error).removeprefix(f'{file}: ')}")
+            faults.append(str(error).replace(escaped(str(file)), escaped(file.name), 1))
             continue
         parts.append(actions)
+        read.append(file)
         if tail:
             faults.append(tail_fault(file.name, tail, spec))
         faults += [f"{file.name}: {fault}" for fault in find_faults(actions, spec)]
@@ -87,7 +92,7 @@ def describe_data(path: Path | str, spec: ActionSpec) -> DataDescription:
         durations=_durations(finite, spec),
         gesture_types=_type_counts(finite, spec),
         valid_share=float(np.sum(is_valid(actions[usable], spec)) / max(len(actions), 1)),
-        data_fingerprint=fingerprint_files(files),
+        data_fingerprint=fingerprint_files(read),
         faults=faults,
         actions=actions,
     )
@@ -180,7 +185,8 @@ def plot_description(description: DataDescription, spec: ActionSpec) -> Figure:
     """Draw what `describe_data` found; panels without anything to show stay empty."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     paths, durations, types, timeline = figure.subplots(2, 2).flat
-    figure.suptitle(f"{description.path}: {description.num_sequences} sequences")
+    title = escaped(f"{description.path}: {description.num_sequences} sequences")
+    figure.suptitle(title, parse_math=False)
     actions = description.actions
     if spec.press_channel is not None and len(spec.coordinate_indices) == 2:
         draw_paths(paths, actions[:MAX_PATHS], spec)

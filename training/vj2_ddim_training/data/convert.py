@@ -1,0 +1,129 @@
+"""Trajectories from one format into another, a step at a time, with their manifest."""
+
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import numpy as np
+
+from vj2_ddim_plugin.arrays import StoredArray
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.files import atomic_path, write_json
+from vj2_ddim_training.data.gesture_files import require_replaceable
+from vj2_ddim_training.data.hdf5 import Hdf5Array
+from vj2_ddim_training.data.manifest import MANIFEST_NAME, choose_files, read_manifest
+from vj2_ddim_training.data.trajectory_files import (
+    KEYS,
+    PATTERNS,
+    TrajectoryFile,
+    describe_file,
+    find_trajectory_files,
+)
+
+__all__ = ["convert_trajectories"]
+
+
+def convert_trajectories(
+    source: Path | str,
+    out_dir: Path | str,
+    to: str = "pairs",
+    *,
+    overwrite: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> int:
+    """Write the trajectories of a folder in a format of which single steps can be read.
+
+    Numbers, types and splits stay as they are; files that are in no split are left out. The folder
+    appears whole or not at all.
+
+    Args:
+        source: Folder of trajectories of any format.
+        out_dir: Folder to make.
+        to: The format: `pairs` (memory-mapped), `npz` (not compressed) or `h5`.
+        overwrite: Replace an earlier data set.
+        progress: Called after every file.
+
+    Returns:
+        How many trajectories there are.
+
+    Raises:
+        DataError: The source cannot be read; the message names the file.
+        ConfigError: The format is unknown, or the folder holds something that would be lost.
+    """
+    if to not in PATTERNS:
+        raise ConfigError(f"to {to!r} is unknown; use one of {', '.join(PATTERNS)}")
+    source, out_dir = Path(source), Path(os.path.realpath(out_dir))
+    if os.path.realpath(source) == str(out_dir):
+        raise ConfigError(f"{out_dir} is the source itself; name another folder")
+    require_replaceable(out_dir, ("*_traj_*_???.npy", "*.npz", "*.h5", MANIFEST_NAME), overwrite)
+    files, manifest = find_trajectory_files(source)[1], read_manifest(source)
+    if manifest is not None:
+        files = choose_files(manifest, source, files, None)
+    described = [describe_file(paths) for paths in files]
+    written: dict[str, list[str]] = {}  # by the name in the source
+    with atomic_path(out_dir, folder=True) as temporary:
+        for number, file in enumerate(described):
+            stem = file.paths[0].stem.removesuffix("_emb")
+            names = WRITERS[to](file, temporary, stem)
+            written |= {path.name: names for path in file.paths}
+            if progress is not None:
+                progress("converting", number + 1, len(described))
+        if manifest is not None:
+            for split, listed in manifest["splits"].items():
+                names = [name for each in listed for name in written[each]]
+                manifest["splits"][split] = list(dict.fromkeys(names))
+            write_json(temporary / MANIFEST_NAME, manifest)
+    return sum(file.num_trajectories for file in described)
+
+
+def _write_pairs(file: TrajectoryFile, folder: Path, stem: str) -> list[str]:
+    names = [f"{stem}_traj_{i:05d}_" for i in range(file.num_trajectories)]
+    for end, array in (("emb", file.embeddings), ("act", file.actions)):
+        steps = _steps(array)
+        for name in names:
+            with open(folder / f"{name}{end}.npy", "wb") as stream:
+                _write_array(stream, array.shape[1:], array.dtype, islice(steps, array.shape[1]))
+    return [f"{name}emb.npy" for name in names]
+
+
+def _write_npz(file: TrajectoryFile, folder: Path, stem: str) -> list[str]:
+    with zipfile.ZipFile(folder / f"{stem}.npz", "w") as archive:
+        for key, array in zip(KEYS, (file.embeddings, file.actions), strict=True):
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as stream:
+                _write_array(stream, array.shape, array.dtype, _steps(array))
+    return [f"{stem}.npz"]
+
+
+def _write_h5(file: TrajectoryFile, folder: Path, stem: str) -> list[str]:
+    with h5py.File(folder / f"{stem}.h5", "w") as to:
+        for key, array in zip(KEYS, (file.embeddings, file.actions), strict=True):
+            chunks = (1, 1, *array.shape[2:])  # single steps
+            data = to.create_dataset(key, array.shape, array.dtype, chunks=chunks)
+            for index, step in zip(np.ndindex(array.shape[:2]), _steps(array), strict=True):
+                data[index] = step
+    return [f"{stem}.h5"]
+
+
+WRITERS = {"pairs": _write_pairs, "npz": _write_npz, "h5": _write_h5}
+
+
+def _steps(array: StoredArray | Hdf5Array) -> Iterator[Any]:
+    """All steps of all trajectories, one after another."""
+    if isinstance(array, StoredArray):
+        return array.items(2)
+    opened = array.open()
+    return (opened[index] for index in np.ndindex(array.shape[:2]))
+
+
+def _write_array(
+    stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], steps: Iterable[Any]
+) -> None:
+    descr = np.lib.format.dtype_to_descr(dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    for step in steps:
+        stream.write(step.tobytes())
