@@ -118,6 +118,7 @@ def test_many_files_are_read_once_or_it_is_said(tmp_path, monkeypatch, caplog):
     assert "`vj2-ddim data convert`" in said
     assert "000.npz" in said
     caplog.clear()
+    monkeypatch.setattr(trajectories, "MAX_BYTES_HELD", 2**30)
     convert_trajectories(one, tmp_path / "pairs")
     for folder in (tmp_path / "savez", tmp_path / "pairs"):  # mapped: no more is read than asked
         data = open_trajectories(folder, SPEC)
