@@ -1,8 +1,9 @@
 import json
+import os
 
 import numpy as np
 import pytest
-from builders.training import vj2_ddim
+from builders.training import make_gestures, vj2_ddim
 
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
@@ -67,7 +68,7 @@ def test_overwrite(tmp_path, capsys):
     ("arguments", "said"),
     [
         (("generate", "--output-dir", "{}", "--action-type", "tap"), "'tap' is unknown"),
-        (("generate", "--output-dir", "{}/new", "--num-sequences", "0"), "at least 1; found 0"),
+        (("generate", "--output-dir", "{}/new", "--num-sequences", "0"), "10000000; found 0"),
         (("inspect", "{}/nowhere"), "nowhere: no such file, expected a folder of"),
         (("inspect", "{}"), "an empty folder"),
     ],
@@ -77,3 +78,26 @@ def test_mistakes_are_one_message(tmp_path, arguments, said, capsys):
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+
+
+def test_names_are_printed_escaped(tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"d\xfe $^$ [/x]\x1b[2J")
+    folder.mkdir(parents=True)
+    gestures = make_gestures(2, length=20).reshape(-1, 3)
+    np.save(folder / os.fsdecode(b"a\xff[b]\x1b[2J_actions.npy"), gestures[:39])
+    np.save(folder / os.fsdecode(b"b\xff[b]_actions.npy"), gestures[:, :2])
+    os.mkfifo(folder / os.fsdecode(b"c\xff[b]_actions.npy"))
+    told = ("--json", tmp_path / "j.json", "--picture", tmp_path / "p.png")
+    assert vj2_ddim("data", "inspect", folder, *told, "--sequence-length", 20) == 1
+    printed = capsys.readouterr()
+    assert not printed.err
+    for name in (
+        "d\\udcfe $^$ [/x]\\x1b[2J\n",
+        "- a\\udcff[b]\\x1b[2J_actions.npy: the last 19 rows",
+        "- b\\udcff[b]_actions.npy: found shape (40, 2)",
+        "- c\\udcff[b]_actions.npy: found a named pipe",
+    ):
+        assert name in printed.out
+    assert len(json.loads((tmp_path / "j.json").read_text())["faults"]) == 3
+    assert vj2_ddim("data", "convert", folder, "--output-dir", tmp_path / "out") == 1
+    assert "d\\udcfe $^$ [/x]\\x1b[2J: found no trajectories" in capsys.readouterr().err

@@ -94,8 +94,11 @@ def test_seeds_reproduce():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num": 0}, "at least 1; found 0"),
-        ({"sequence_length": 0}, "sequence_length must be at least 1; found 0"),
+        ({"num": 0}, "at least 1 and at most 10000000; found 0"),
+        ({"num": 10**12}, "at once are too many"),
+        ({"num": 10**7 + 1, "sequence_length": 1}, "at most 10000000; found 10000001"),
+        ({"sequence_length": 0}, "sequence_length must be at least 1.*found 0"),
+        ({"sequence_length": 10**9}, "sequence_length must be .*at most 100000"),
         ({"kind": "tap"}, "'tap' is unknown; use one of click, swipe, mixed"),
         (
             {"min_duration_share": -0.1},

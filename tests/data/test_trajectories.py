@@ -128,7 +128,7 @@ def test_splits_are_kept_apart(tmp_path, arrays):
     assert len(open_trajectories(tmp_path / "d", SPEC, None)) == 12
     with pytest.raises(DataError, match="'test' lists no files"):
         open_trajectories(tmp_path / "d", SPEC, "test")
-    with pytest.raises(DataError, match="'val' lists no files; found train, validation. Add"):
+    with pytest.raises(DataError, match="'val' lists no files; found train, validation"):
         open_trajectories(tmp_path / "d", SPEC, "val")
 
 
@@ -244,12 +244,16 @@ def test_truncated_files_are_named(tmp_path, arrays, write, keep):
 
 def test_archives_that_lack_an_array(tmp_path, arrays):
     np.savez(tmp_path / "bad.npz", embeddings=arrays[0][0])
-    with pytest.raises(DataError, match=r"bad.npz is not a readable .npz file \('actions' is missing, found emb"):
+    with pytest.raises(
+        DataError, match=r"bad.npz is not a readable .npz file \('actions' is missing, found emb"
+    ):
         open_trajectories(tmp_path, SPEC)
     (tmp_path / "bad.npz").unlink()
     with h5py.File(tmp_path / "bad.h5", "w") as file:
         file["actions"] = arrays[1]
-    with pytest.raises(DataError, match=r"bad.h5 is not a readable .h5 file \('embeddings' is missing, found act"):
+    with pytest.raises(
+        DataError, match=r"bad.h5 is not a readable .h5 file \('embeddings' is missing, found act"
+    ):
         open_trajectories(tmp_path, SPEC, None)
 
 
@@ -260,7 +264,10 @@ def test_archives_that_lack_an_array(tmp_path, arrays):
         ("[]", "expected a JSON object"),
         ('{"splits": ["a.h5"]}', "Add the splits"),
         ('{"splits": {"train": "a.h5"}}', "Add the splits"),
-        ('{"splits": {"train": ["gone.h5"]}}', "split 'train' lists 'gone.h5', which is no trajectory file in"),
+        (
+            '{"splits": {"train": ["gone.h5"]}}',
+            "split 'train' lists 'gone.h5', which is no trajectory file in",
+        ),
         ('{"splits": {"train": ["../x.h5"]}}', "lists '../x.h5', which is no traj"),
         ('{"splits": {"train": ["manifest.json"]}}', "lists 'manifest.json', which is no traj"),
     ],

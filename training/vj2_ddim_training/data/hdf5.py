@@ -74,7 +74,7 @@ def _checked(file: Any, name: str, path: Path) -> Hdf5Array:  # noqa: ANN401
         asked = math.prod(-(-size // chunk) for size, chunk in zip(shape, chunks, strict=True))
         written, unit = array.id.get_num_chunks(), "chunks"
     else:
-        asked = math.prod(shape) * array.dtype.itemsize
+        asked = (array.size or 0) * array.dtype.itemsize
         written, unit = array.id.get_storage_size(), "bytes"
     if written < asked or array.id.get_storage_size() > length:
         raise ValueError(

@@ -102,7 +102,7 @@ def _weight(file: TrajectoryFile) -> int:
     loaded = sum(
         array.nbytes for array in both if isinstance(array, StoredArray) and array.compressed
     )
-    return max(loaded, MAX_BYTES_HELD // MAX_OPEN_FILES)
+    return loaded or MAX_BYTES_HELD // MAX_OPEN_FILES
 
 
 class Trajectories:
