@@ -4,8 +4,6 @@ They are trained as the denoiser is: its settings, the same examples in the same
 meaning without noise (condition dropout, noises an example, the auxiliary loss) is left out.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -31,9 +29,6 @@ from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.examples import Examples
 
-__all__ = ["STD_FLOOR", "AmortisedConfig", "AmortisedModel", "AmortisedTask", "amortised_loss"]
-__all__ += ["gaussian_nll", "load_amortised", "save_amortised", "train_amortised"]
-
 Progress = Callable[[str, int, int], None]
 """Called with the name of a phase, how much of it is done, and how much there is."""
 
@@ -58,7 +53,7 @@ class AmortisedConfig(Settings):
     head_width: int = setting(512, "Width of the two layers that read the tokens.", low=1)
 
     @classmethod
-    def like(cls, kind: str, denoiser: ModelConfig, action_spec: ActionSpec) -> AmortisedConfig:
+    def like(cls, kind: str, denoiser: ModelConfig, action_spec: ActionSpec) -> "AmortisedConfig":
         """The denoiser's condition encoder, and a head of about as many weights as it has."""
         if denoiser.condition != "latents":
             found = f"condition 'latents'; found {denoiser.condition!r}"
@@ -160,11 +155,7 @@ def train_amortised(
     kind: str, examples: Examples, denoiser: ModelConfig, training: TrainingConfig,
     out: Path | str, progress: Progress = lambda phase, done, total: None,
 ) -> AmortisedModel:  # fmt: skip
-    """Make a model and write it to a file; deterministic in `training.seed`.
-
-    The denoiser decides the size. What stopped halfway goes on, bit for bit, when the same call is
-    made again. Returned are the averaged weights, in half precision as the file holds them.
-    """
+    """Make a model and write it to a file; deterministic in `training.seed`."""
     begun, state = time.perf_counter(), Path(f"{out}.training")
     if set(examples.input_shapes) != {"state", "goal"} or not len(examples):
         raise ConfigError(

@@ -1,7 +1,5 @@
 """`vj2-ddim benchmark run`: one benchmark from end to end: race, study, draw, report."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,8 +32,6 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["Benchmark", "RaceSettings", "run"]
 
 CHAIN_PLANNERS = (
     "ddim-16-robust-2", "ddim-16", "ddim-1", "regression", "gradient-descent-adam-10-x16",
@@ -86,7 +82,7 @@ class RaceSettings(Settings):
         """How many chains."""
         return (10 if self.quick else 150) if self.chains is None else self.chains
 
-    def with_parts(self, assets: Assets) -> RaceSettings:
+    def with_parts(self, assets: Assets) -> "RaceSettings":
         """The same, with the trained parts of a folder where none are given."""
         parts = ("world_model", "bundle", "regression", "gaussian")
         found = {name: getattr(self, name) or getattr(assets, name) for name in parts}

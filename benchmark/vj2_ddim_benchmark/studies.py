@@ -9,8 +9,6 @@ RUN/studies/
 ```
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,6 @@ from vj2_ddim_benchmark.planners.description import Planner
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["DEFAULT_PLANNERS", "STUDIES", "STUDIES_DIR", "Study", "StudySettings", "split_name"]
 
 STUDIES_DIR = "studies"
 SEPARATOR = "@"

@@ -6,8 +6,6 @@ TUNED/
 ```
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections.abc import Callable, Sequence
@@ -40,8 +38,6 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["PlanScore", "Sweep", "Trial", "TuneSettings", "sweep", "tune", "tune_planners"]
 
 SPLIT = "validation"
 

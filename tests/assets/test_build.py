@@ -12,11 +12,7 @@ from vj2_ddim_benchmark.amortised import load_amortised
 from vj2_ddim_benchmark.assets import build
 from vj2_ddim_benchmark.assets.build import build_assets, build_variant
 from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
-from vj2_ddim_benchmark.assets.success import (
-    success_of,
-    touch_screen_success,
-    world_model_cost,
-)
+from vj2_ddim_benchmark.assets.success import success_of, touch_screen_success, world_model_cost
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle

@@ -171,10 +171,7 @@ def timeless(records):
 
 
 def pair():
-    return [
-        ReadyPlanner("good", Planner(reference)),
-        ReadyPlanner("idle", Planner()),
-    ]
+    return [ReadyPlanner("good", Planner(reference)), ReadyPlanner("idle", Planner())]
 
 
 def test_a_run_that_was_cut_gives_the_same_records(tmp_path):

@@ -3,8 +3,6 @@
 A part whose file is there is not made again; a training that was cut short goes on.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,8 +34,6 @@ from vj2_ddim_training.ranker.network import save_ranker
 from vj2_ddim_training.ranker.training import train_ranker
 from vj2_ddim_training.run import RunSettings, train_run
 from vj2_ddim_training.validation import SUCCESS
-
-__all__ = ["app", "build_assets", "build_variant", "collect_latents", "statistics_of"]
 
 app = typer.Typer(
     no_args_is_help=True,

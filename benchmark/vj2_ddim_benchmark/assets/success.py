@@ -4,8 +4,6 @@ One sample is the plan, or the one of 16 that the ranker chooses, and no world m
 problems of one call start from the same noise, some luckier than other: so there are several calls.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +20,6 @@ from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.ranker.network import RankedSampler, RankerNetwork
 from vj2_ddim_training.ranker.training import RankerCost
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
-
-__all__ = ["latent_cost_of", "success_of", "touch_screen_success", "world_model_cost"]
 
 NUM_NOISES = 30
 NUM_RANKED = 16  # candidates that a ranker chooses from

@@ -5,8 +5,6 @@ several gestures, that is their mean. The Gaussian prior ranks the mean and samp
 is what planning by sampling from a learned prior comes to when the prior has one mode.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, replace
 
@@ -23,8 +21,6 @@ from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["AmortisedOptimizer", "Sampling"]
-
 PROVIDER = "torch-cpu"
 NAMES = {"regression": "regression", "gaussian": "the Gaussian prior"}
 
@@ -39,10 +35,7 @@ class Sampling(Settings):
 
 
 class AmortisedOptimizer:
-    """An `ActionOptimizer` that ranks the warm start, the mean and samples around it.
-
-    Without a cost the mean is the plan. Every problem of a batch gets the same noise.
-    """
+    """An `ActionOptimizer` that ranks the warm start, the mean and samples around it."""
 
     def __init__(self, action_spec: ActionSpec, model: AmortisedModel, settings: Sampling) -> None:
         specs = model.action_spec, action_spec

@@ -4,8 +4,6 @@ Rubinstein (1999); de Boer, Kroese, Mannor, Rubinstein (2005), "A tutorial on th
 method".
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,8 +17,6 @@ from vj2_ddim_plugin.planning.checks import checked_seed
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.settings import setting
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["CEM", "COVARIANCES", "ICEM", "CandidateCEM", "CandidateCEMSettings", "GestureCEM"]
 
 COVARIANCES = ("diagonal", "full")
 CANDIDATE_STREAM = 1  # of random numbers: not the ones that the candidates were drawn with
@@ -90,7 +86,7 @@ class CrossEntropySettings(PopulationSettings):
         kind = CorrelatedGaussian if self.covariance == "full" else Gaussian
         return kind(mean, self.std, self.min_std)
 
-    def proposal(self, mean: FloatArray) -> CrossEntropy:
+    def proposal(self, mean: FloatArray) -> "CrossEntropy":
         """A Gaussian around the mean."""
         return CrossEntropy(self, self.gaussian(mean))
 

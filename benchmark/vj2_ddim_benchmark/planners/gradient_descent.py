@@ -4,8 +4,6 @@ The press is continuous in [0, 1] while it descends and the coordinates are free
 plan is what projection makes of the best iterate, and is judged by the planner's cost as it is.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass
@@ -25,9 +23,6 @@ from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["STARTS", "GradientDescent", "GradientDescentOptimizer", "GradientDescentPlan"]
-__all__ += ["centre_press", "descend", "latent_torch_cost", "starts"]
 
 TorchCost = Callable[[Tensor], Tensor]
 """Differentiable cost: actions `[B, K, L, A]` to `[B, K]`, each entry a function of its own row."""
@@ -129,7 +124,7 @@ class GradientDescentOptimizer:
     def _descend(
         self, problem: PlanningProblem, start: Tensor, deadline: Deadline,
         watch: Callable[[Tensor], None] | None = None,
-    ) -> Descent:  # fmt: skip
+    ) -> "Descent":  # fmt: skip
         how, spec, rows = self.settings, self.action_spec, start.shape[0] * start.shape[1]
         evaluated: list[float] = []
 
@@ -184,11 +179,7 @@ def descend(
     out_of_time: Callable[[], bool] = lambda: False,
     watch: Callable[[Tensor], None] | None = None,
 ) -> Descent:  # fmt: skip
-    """Take `num_iterations` steps of SGD or Adam from `[B, R, L, A]`, clamping after each.
-
-    One more forward pass judges the last iterate. `out_of_time` is asked after each evaluation;
-    True ends the descent. `watch` is called with every iterate, the start included.
-    """
+    """Take `num_iterations` steps of SGD or Adam from `[B, R, L, A]`, clamping after each."""
     actions = start.detach().clone().requires_grad_()
     optimizer = METHODS[method]([actions], lr=lr)
     best = start.detach().clone()

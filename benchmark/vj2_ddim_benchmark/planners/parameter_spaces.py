@@ -3,8 +3,6 @@
 Parameters are arrays `[..., M, C]` of about unit size around 0.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +12,9 @@ from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["ActionKnots", "GestureParameters", "ParameterSpace", "natural_space"]
-
 
 class ActionKnots:
-    """Actions at knots evenly spaced in time, linear in between; [-1, 1] from bound to bound.
-
-    Without `num_knots` (2 to L) every action is a knot, and nothing is interpolated.
-    """
+    """Actions at knots evenly spaced in time, linear in between; [-1, 1] from bound to bound."""
 
     def __init__(self, spec: ActionSpec, num_knots: int | None = None) -> None:
         most = spec.length

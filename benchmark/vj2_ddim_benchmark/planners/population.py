@@ -4,8 +4,6 @@ A planner is its settings: they say what is searched over and make the `Proposal
 next population and learns from the ranks of the last. The rest is the loop's, the same for all.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
@@ -19,9 +17,6 @@ from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["MPPI", "POPULATION_STARTS", "PopulationOptimizer", "PopulationSettings"]
-__all__ += ["PredictiveSampling", "Proposal", "elites_of", "search"]
 
 POPULATION_STARTS = ("middle", "gestures")
 
@@ -57,11 +52,7 @@ class PopulationSettings(Settings, ABC):
 
 
 class PopulationOptimizer:
-    """An `ActionOptimizer` that draws and ranks populations.
-
-    The first is drawn around the warm start, which is one of it; without one, around the middle of
-    the bounds, or it is real gestures. Each problem gets the same random numbers.
-    """
+    """An `ActionOptimizer` that draws and ranks populations."""
 
     def __init__(self, action_spec: ActionSpec, settings: PopulationSettings) -> None:
         self.action_spec, self.settings = action_spec, settings
@@ -135,7 +126,7 @@ class MPPI(PopulationSettings):
         """The actions, or knots of them."""
         return ActionKnots(spec, self.num_knots)
 
-    def proposal(self, mean: FloatArray) -> PathIntegral:
+    def proposal(self, mean: FloatArray) -> "PathIntegral":
         """Samples around the mean."""
         return PathIntegral(self, mean)
 
@@ -185,7 +176,7 @@ class PredictiveSampling(PopulationSettings):
         """Gestures where the actions are touches."""
         return natural_space(spec)
 
-    def proposal(self, mean: FloatArray) -> AroundTheBest:
+    def proposal(self, mean: FloatArray) -> "AroundTheBest":
         """Samples around the mean until there is a best."""
         return AroundTheBest(self, mean)
 

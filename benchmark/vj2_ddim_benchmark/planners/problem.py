@@ -1,7 +1,5 @@
 """From two pictures to a problem and its plan, whatever optimizer stands behind the seam."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,8 +13,6 @@ from vj2_ddim_plugin import interface
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 
-__all__ = ["Frames", "MakeCost", "plan", "planning_problem"]
-
 Frames = NDArray[np.uint8]
 
 MakeCost = Callable[[Any, FloatArray, FloatArray], interface.CostFn]
@@ -28,10 +24,7 @@ def planning_problem(
     with_cost: bool = True, init_action: FloatArray | None = None,
     deadline_s: float | None = None, seed: int | None = None, make_cost: MakeCost = LatentCost,
 ) -> PlanningProblem:  # fmt: skip
-    """Encode B pairs of pictures, uint8 `[B, H, W, 3]`, into the problem an optimizer is given.
-
-    The time that takes is part of `deadline_s`. Without `with_cost` the optimizer cannot rank.
-    """
+    """Encode B pairs of pictures, uint8 `[B, H, W, 3]`, into the problem an optimizer is given."""
     if start_frames.shape != goal_frames.shape or start_frames.ndim != 4:
         shapes = f"{list(start_frames.shape)} and {list(goal_frames.shape)}"
         raise ContextError(f"start and goal frames must both be [B, H, W, 3]; found {shapes}")
@@ -48,10 +41,7 @@ def plan(
     optimizer: interface.ActionOptimizer, world_model: Any,  # noqa: ANN401
     start_frames: Frames, goal_frames: Frames, **asked: Any,  # noqa: ANN401
 ) -> interface.PlanResult:  # fmt: skip
-    """Ask any optimizer for a plan; `asked` are the keywords of `planning_problem`.
-
-    The result's `wall_time_s` has an `encode` phase more, and its `total` includes that.
-    """
+    """Ask any optimizer for a plan; `asked` are the keywords of `planning_problem`."""
     begun = time.perf_counter()
     problem = planning_problem(world_model, start_frames, goal_frames, **asked)
     encoded = time.perf_counter()

@@ -1,7 +1,5 @@
 """Random real gestures: where a search may begin, and what ranking alone buys."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 
@@ -13,8 +11,6 @@ from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["RandomGestures", "RandomGesturesOptimizer", "draw_sequences"]
 
 
 def draw_sequences(num: int, spec: ActionSpec, rng: np.random.Generator) -> FloatArray:

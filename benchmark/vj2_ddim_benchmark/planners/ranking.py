@@ -3,8 +3,6 @@
 What is ranked is what would be executed: every candidate is first projected onto valid gestures.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 
@@ -16,8 +14,6 @@ from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem, PlanR
 from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["RankedPlan", "Ranking", "onto_valid", "require_free_plan", "required_cost", "unranked"]
 
 ROWS_BETWEEN_LOOKS = 16  # candidates of all problems that are ranked between looks at the clock
 
@@ -54,10 +50,7 @@ class Ranking:
         self._num_evaluations, self._cost_s, self._stopped = 0, 0.0, "finished"
 
     def rank(self, candidates: FloatArray) -> FloatArray:
-        """Rank one round of `[B, K, L, A]`; their cost when projected, `[B, K]`.
-
-        It is infinite where the deadline left no time, or the planner's cost is NaN.
-        """
+        """Rank one round of `[B, K, L, A]`; their cost when projected, `[B, K]`."""
         if self._ended is not None:
             self._deadline.record("between", self.batch, time.perf_counter() - self._ended)
         cost, first = np.full(candidates.shape[:2], np.inf), 0

@@ -3,8 +3,6 @@
 It shows what memory alone buys. Its data are the transitions that the denoiser is trained on.
 """
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +18,6 @@ from vj2_ddim_plugin.planning.checks import checked_batch
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.trajectories import Trajectories
-
-__all__ = ["FEATURES", "Memory", "RetrievalOptimizer", "features_of"]
 
 FEATURES = ("both", "difference")  # one after the other, or what changed
 ROWS_PER_CHUNK = 1024  # transitions read at once
@@ -48,7 +44,7 @@ class Memory:
     @classmethod
     def of(
         cls, transitions: Trajectories, kind: str = "both", max_bytes: int = 1 << 30, seed: int = 0
-    ) -> Memory:
+    ) -> "Memory":
         """Read transitions, chunk by chunk; if too many for `max_bytes`, a random part of them."""
         if not len(transitions):
             raise ConfigError("there are no transitions to retrieve from; give other data")

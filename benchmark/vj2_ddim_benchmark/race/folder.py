@@ -4,8 +4,6 @@ Planners take turns on every problem, under one budget after the other, and who 
 so that noise of the machine hits all alike. A problem is solved by all of them in one process.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +14,6 @@ from vj2_ddim_benchmark.race.records import PlanKey, R, Record, RecordLog, read_
 from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import write_json
-
-__all__ = ["Cold", "MapProblems", "RaceFolder", "RaceResults", "Solved", "Todo", "gather", "silent",
-           "todo_list"]  # fmt: skip
 
 Cold = Mapping[str, Mapping[str, float]]
 """By planner: `build_ms`, and `first_plan_ms` of a fresh optimizer."""

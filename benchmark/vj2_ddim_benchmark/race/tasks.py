@@ -5,8 +5,6 @@ final goal's, and stops when their latents are close or its gestures have run ou
 true state asked for, so that no planner is saved by a judge who looks on.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,10 +21,6 @@ from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.model import LatentCost, latent_distance
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanningProblem, PlanResult
-
-__all__ = ["SPARE_GESTURES", "ChainRace", "NoisyGoal", "Race", "ReadyPlanner", "make_ready",
-           "most_generous", "noisy_goal", "picture_distance", "problem_seed",
-           "stop_distance_of"]  # fmt: skip
 
 NOISE_STREAM = 1  # apart from the planner's own randomness, which has the same seed
 SPARE_GESTURES = 2  # beyond the chain's length

@@ -4,8 +4,6 @@ All three are `MapProblems`. They solve whole problems and yield results in the 
 that a run's file does not tell how many processes made it, but for the times in it.
 """
 
-from __future__ import annotations
-
 import importlib
 import pickle
 import socket
@@ -29,9 +27,6 @@ from vj2_ddim_benchmark.race.tasks import ChainRace, Race, ReadyPlanner, make_re
 from vj2_ddim_benchmark.world.problems import chain_problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.errors import ConfigError
-
-__all__ = ["Worker", "WorkerSettings", "import_ray", "in_this_process", "over_processes",
-           "over_ray"]  # fmt: skip
 
 LOCAL, AUTO = "local", "auto"
 PATIENCE_S = 5.0  # for a cluster's address to answer
@@ -139,10 +134,7 @@ def import_ray() -> Any:  # noqa: ANN401
 
 
 def over_ray(settings: WorkerSettings, address: str, num_workers: int = 1) -> MapProblems:
-    """Over a Ray cluster, a task a problem; every node reads the same files at the same paths.
-
-    The address `local` starts one with room for `num_workers`; `auto` joins or starts one here.
-    """
+    """Over a Ray cluster, a task a problem; every node reads the same files at the same paths."""
     ray, threads = import_ray(), settings.assets.num_threads
 
     def map_problems(todos: Sequence[Todo]) -> Iterator[Solved]:

@@ -4,8 +4,6 @@ At most ten lines are drawn, told apart by colour, by mark and by a name beside 
 the report hold the rest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +17,6 @@ from vj2_ddim_benchmark.report.summary import Row
 from vj2_ddim_benchmark.report.tables import overall, values_of
 from vj2_ddim_benchmark.studies import Study, split_name
 from vj2_ddim_plugin.files import atomic_path
-
-__all__ = ["Panel", "draw_study", "draw_success", "points_of", "shown_planners"]
 
 MOST_LINES = 10
 TOLD_OF_FIRST = (
@@ -59,11 +55,7 @@ def shown_planners(rows: Sequence[Row], most: int = MOST_LINES) -> list[str]:
 
 
 def points_of(rows: Sequence[Row], planner: str, key: str) -> list[Point]:
-    """A planner's points over its budgets on the whole task, from left to right.
-
-    `key` is on the horizontal axis. Late plans are no failures here: the point is where the plan
-    really was ready.
-    """
+    """A planner's points over its budgets on the whole task, from left to right."""
     return sorted(
         (row[key], *_in_percent(row, "any_time_success"))
         for row in overall(rows)

@@ -3,8 +3,6 @@
 The words are in `templates/report.jinja`; how Markdown and HTML spell them is beside it.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re
@@ -30,8 +28,6 @@ from vj2_ddim_benchmark.studies import STUDIES, STUDIES_DIR
 from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path, write_json
-
-__all__ = ["CHAINS_DIR", "Findings", "print_rows", "rebuild_report", "report", "write_page"]
 
 CHAINS_DIR = "chains"
 DRAWN_BY_THE_RACE = ("landscape.png", "plans.png", "chain.gif")  # they need the planners
@@ -77,11 +73,7 @@ def report(
 
 
 def rebuild_report(run: Path, out: Path) -> list[Row]:
-    """Write the report, its pictures, and `summary.json`, of chains and studies too.
-
-    Success is drawn anew; the pictures that only the race can draw are taken as they are. A run
-    that is a file is the rows of a summary. Returns the rows of `summary.json`.
-    """
+    """Write the report, its pictures, and `summary.json`, of chains and studies too."""
     if run.is_file():
         recorded = _read_recorded(run)
         rows = list(recorded.rows)

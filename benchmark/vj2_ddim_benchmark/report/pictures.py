@@ -6,8 +6,6 @@ gradient descent walks about the plain, while the denoiser, which read the goal,
 `plans.png` shows plans on their screens, `chain.gif` a chain with the moving finger.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +30,6 @@ from vj2_ddim_benchmark.world.touch import NUM_STEPS, gesture_path, tap
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
-
-__all__ = ["Spy", "animate_chain", "animate_record", "descent_path", "draw_landscape",
-           "draw_pictures", "draw_plans", "tap_costs", "telling_chain", "telling_problems",
-           "touch_points"]  # fmt: skip
 
 MAX_FRAMES = 60  # of a chain's animation
 MOVING_FRAMES = 8  # of each gesture, unless there are many
@@ -126,10 +120,7 @@ def descent_path(optimizer: GradientDescentOptimizer, problem: PlanningProblem) 
 def draw_landscape(
     path: Path, race: Race, problem: int, descent: ReadyPlanner | None, sampler: ReadyPlanner | None
 ) -> None:
-    """One problem whose goal is reached by a tap: the screen, the goal, the cost of any tap.
-
-    The path of `descent` is drawn, and the candidates of `sampler`, which ranks them.
-    """
+    """One problem whose goal is reached by a tap: the screen, the goal, the cost of any tap."""
     frames = race.frames(problem)
     seed = problem_seed(race.seed, problem)
     asked = planning_problem(race.world_model, *frames, seed=seed, make_cost=race.make_cost)

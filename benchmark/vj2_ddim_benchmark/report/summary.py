@@ -4,8 +4,6 @@ References: Wilson 1927 (the score interval); McNemar 1947; Fagerland, Lydersen 
 "The McNemar test for binary matched-pairs data" (why the mid-p).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
@@ -19,9 +17,6 @@ from vj2_ddim_benchmark.race.folder import Cold
 from vj2_ddim_benchmark.race.records import ChainRecord, R, Record
 from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS
 from vj2_ddim_plugin.errors import DataError
-
-__all__ = ["CHAIN", "MULTIMODAL", "ONE_GESTURE", "PairedTest", "Row", "by_budget", "mcnemar",
-           "summarise", "summarise_chains", "wilson_interval"]  # fmt: skip
 
 ONE_GESTURE, CHAIN = "one-gesture", "chain"
 MULTIMODAL = "multimodal"

@@ -3,8 +3,6 @@
 What is compared takes turns, so that a busy machine slows all alike.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,8 +13,6 @@ import typer
 
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import SamplerModel
-
-__all__ = ["JsonFile", "Run", "Seconds", "random_problem", "take_turns"]
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 Seconds = dict[str, list[float]]  # by name

@@ -4,8 +4,6 @@ The original is its transformer at its published size (width 64, 3 layers, 4 hea
 weights, sampled by a plain torch DDIM loop. Nothing is ranked: this is the sampler alone.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,8 +23,6 @@ from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
-
-__all__ = ["LatencySettings", "latency", "measure_latency"]
 
 NUM_WARM_UP = 5
 

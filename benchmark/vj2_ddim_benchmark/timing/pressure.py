@@ -3,8 +3,6 @@
 Everything is measured through `DDIMOptimizer.optimize`, as a planner calls it.
 """
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import os
@@ -31,9 +29,6 @@ from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["PressureSettings", "measure_concurrency", "measure_deadlines", "measure_memory"]
-__all__ += ["measure_overhead", "pressure", "stand_in_cost"]
 
 Problems = Sequence[PlanningProblem]
 WARM_UP_PLANS = 20

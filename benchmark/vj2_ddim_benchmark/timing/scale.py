@@ -5,8 +5,6 @@ times their median; DDIM is timed whole. Both by the wall clock, and as processo
 processes of a busy machine disturb less.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from collections.abc import Callable
@@ -34,8 +32,6 @@ from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel
-
-__all__ = ["ScaleSettings", "measure_scale", "scale", "untrained_bundle", "whole_plans"]
 
 SAMPLER = ModelConfig(
     d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=16

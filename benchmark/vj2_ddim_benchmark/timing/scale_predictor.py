@@ -5,8 +5,6 @@ tokens. A token attends to its own frame and to those before. A learned position
 VJ2-GUI rotates queries and keys by theirs, which costs more.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import cast
 
@@ -18,8 +16,6 @@ from torch.nn import functional
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["Descent", "PredictorSize", "ScalePredictor", "ScaleProblem"]
 
 
 @dataclass(frozen=True)
@@ -104,10 +100,7 @@ class _Block(nn.Module):
 
 
 class ScaleProblem:
-    """A planning problem with VJ2-GUI's cost: how far the last predicted state is from the goal.
-
-    The last T states are given, and the blocks between them; a plan is the block after the last.
-    """
+    """A planning problem with VJ2-GUI's cost: how far the last predicted state is from the goal."""
 
     def __init__(self, size: PredictorSize, *, seed: int = 0, rows_per_chunk: int = 1) -> None:
         torch.manual_seed(seed)

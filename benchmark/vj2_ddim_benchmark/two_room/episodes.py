@@ -4,8 +4,6 @@ Training mixes a good expert with the very noisy one of the host's collection sc
 world model also sees actions far from the expert's. Starts and goals are the good expert's.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +15,6 @@ from torch import Tensor
 from vj2_ddim_benchmark.two_room import ENVIRONMENT, IMAGE_SHAPE, import_stable_worldmodel
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["RECORDINGS", "Episodes", "Recording", "collect_episodes", "cut_windows"]
-__all__ += ["load_episodes", "recording_path"]
 
 NUM_ENVS = 8
 EPISODES_AT_ONCE = 100

@@ -4,8 +4,6 @@ The host's are at their constructors' defaults, or, where there is none, at its 
 (gradient descent: 30 steps of SGD at a learning rate of 1), one environment at a time.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import time
@@ -24,9 +22,6 @@ from vj2_ddim_benchmark.two_room.lewm import WorldModel, image_transform
 from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["OURS", "PUBLISHED", "Chosen", "EvaluationSettings", "OneByOne", "Outcome", "Problems"]
-__all__ += ["PublishedSolver", "build_solver", "choose_problems", "evaluate", "time_in_turns"]
 
 SUCCESS_RADIUS = 16.0  # pixels, the environment's own
 CALLABLES = [

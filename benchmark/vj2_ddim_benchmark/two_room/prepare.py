@@ -3,8 +3,6 @@
 A step that is done is not done again, and one that was cut short goes on where it was.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,8 +34,6 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.run import RunSettings, train_run
-
-__all__ = ["Preparation", "prepare"]
 
 DENOISER = ModelConfig(
     d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=4

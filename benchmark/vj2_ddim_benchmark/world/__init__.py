@@ -3,8 +3,6 @@
 Importing this package registers the `gymnasium` environment `TouchScreen-v0`.
 """
 
-from __future__ import annotations
-
 import gymnasium
 
 from vj2_ddim_benchmark.world.pictures import draw_gesture

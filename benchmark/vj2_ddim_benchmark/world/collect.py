@@ -1,7 +1,5 @@
 """Trajectories of touched screens: collected by policies, and kept in HDF5 files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +18,6 @@ from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures.segments import IntArray
-
-__all__ = ["Transitions", "collect_transitions", "counted", "load_transitions"]
-__all__ += ["save_transitions"]
 
 FORMAT = "vj2-ddim touch screen transitions 1"
 DATASETS = {"frames": (5, "u"), "actions": (4, "f"), "states": (3, "i")}  # dimensions, type
@@ -59,12 +54,7 @@ def collect_transitions(
     near_miss_share: float = NEAR_MISS_SHARE, size: int = 64,
     progress: Callable[[int], None] | None = None,
 ) -> Transitions:  # fmt: skip
-    """Touch fresh screens and record what happens; no kind of widget is much rarer than another.
-
-    A trajectory has `horizon` action blocks and one screen more, of `size` x `size` pixels. A share
-    of the gestures is scripted, of which a share are near misses; the others are random. Progress
-    is told how many transitions each round added. A wrong split or number is a `ConfigError`.
-    """
+    """Touch fresh screens and record what happens; no kind of widget is much rarer than another."""
     if not 0.0 <= scripted_share <= 1.0:
         raise ConfigError(f"scripted_share must be in [0, 1]; found {scripted_share}")
     rng = seeded(split, seed, PURPOSE, num_trajectories=num_trajectories, horizon=horizon)

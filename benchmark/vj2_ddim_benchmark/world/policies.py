@@ -4,8 +4,6 @@ The scripted policy picks a widget and touches it as a user would, or narrowly f
 policy taps and drags anywhere.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from vj2_ddim_benchmark.world.screen import TouchScreen
@@ -13,9 +11,6 @@ from vj2_ddim_benchmark.world.touch import PAGE, Actions, Mask, drag, random_tim
 from vj2_ddim_benchmark.world.widgets import SLOT_KINDS
 from vj2_ddim_benchmark.world.widgets.widget import Strokes
 from vj2_ddim_plugin.gestures.segments import IntArray
-
-__all__ = ["NEAR_MISS_SHARE", "choose_slots", "mixed_policy", "num_alike", "random_policy"]
-__all__ += ["touch_slots"]
 
 NEAR_MISS_SHARE = 0.35  # of scripted gestures, unless told
 MISS_PIXELS = (2.0, 24.0)  # how far beside a widget a near miss lands

@@ -5,8 +5,6 @@ the goal and their average does not. A chain asks for two to five gestures, one 
 `TouchScreenEnv` poses problems as the `gymnasium` environment `TouchScreen-v0`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,9 +20,6 @@ from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, SLOT_TOLERANCE, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
-
-__all__ = ["LENGTHS", "Chains", "Problems", "TouchScreenEnv", "assign_lengths", "chain_problems"]
-__all__ += ["one_gesture_problems", "screens_with"]
 
 PERIOD = 36  # problems after which the kinds come round again
 LENGTHS = (2, 3, 4, 5)  # of chains
@@ -86,10 +81,7 @@ def _kinds_in_turn(num: int) -> IntArray:
 
 
 def screens_with(kinds: IntArray, split: str, seed: int, size: int) -> tuple[TouchScreen, IntArray]:
-    """Screens, and the row of a different one for each of `kinds` `[num]` that has that kind.
-
-    A `ConfigError` where a kind does not occur often enough even on a great many screens.
-    """
+    """Screens, and the row of a different one for each of `kinds` `[num]` that has that kind."""
     spare = SPARE
     while spare <= MOST_SPARE:
         pool = TouchScreen.generate(spare * len(kinds) + 32, split=split, seed=seed, size=size)
@@ -113,10 +105,7 @@ def screens_with(kinds: IntArray, split: str, seed: int, size: int) -> tuple[Tou
 
 
 def chain_problems(num: int, *, split: str, seed: int, size: int = 64) -> Chains:
-    """Draw chains in random order, equally many (give or take one) of each length.
-
-    Where the screens that were drawn have too few widgets for that, chains are shorter.
-    """
+    """Draw chains in random order, equally many (give or take one) of each length."""
     rng = seeded(split, seed, CHAIN, num=num)
     pool = TouchScreen.generate(SPARE * num + 32, split=split, seed=seed, size=size)
     wanted = np.resize(LENGTHS, num)

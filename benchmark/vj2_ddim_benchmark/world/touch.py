@@ -5,8 +5,6 @@ a drag; one that stays is a tap or a long press by its length, and in between ne
 are straight or once bent, at constant speed, and zero where the finger is up.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["MARGIN", "NUM_STEPS", "PAGE", "Actions", "Gestures", "Mask", "drag", "gesture_path"]
-__all__ += ["inside", "points_inside", "random_times", "read_gestures", "tap"]
 
 Actions = NDArray[np.float32]  # [n, 250, 3] of x, y, press
 Mask = NDArray[np.bool_]
@@ -73,7 +68,7 @@ class Gestures:
         start = self.starts_on(cells)
         return np.where(self.tapped & (start == self.ends_on(cells)), start, -1)
 
-    def select(self, index: IntArray) -> Gestures:
+    def select(self, index: IntArray) -> "Gestures":
         """The gestures at an index."""
         return Gestures(**{name: values[index] for name, values in vars(self).items()})
 

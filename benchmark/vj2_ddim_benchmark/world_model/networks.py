@@ -4,8 +4,6 @@ The frozen encoder stands where V-JEPA 2 stands in VJ2-GUI. The predictor takes 
 action block to the next latents; all that a touch says varies smoothly with x, y and press.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -18,9 +16,6 @@ from torch.nn import functional
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError, DataError
 
-__all__ = ["NUM_CHANNELS", "Glimpse", "PatchEncoder", "Predictor", "press_knots"]
-__all__ += ["sample_windows"]
-
 FRAMES_PER_CHUNK = 512  # bounds the memory of encoding many frames
 NUM_CHANNELS = 3  # x, y, press
 EPSILON = 1e-3  # steps of press below which a position means nothing
@@ -32,11 +27,7 @@ SHARPNESS = (20.0, 100.0)  # how fast likeness falls with squared distance, to b
 
 
 class PatchEncoder(nn.Module):
-    """Frames `[..., H, W, 3]` to latents `[..., N, D]`, one token for each square patch.
-
-    `fit` makes one; it is never trained after. With `layer_norm`, each token is normalised after
-    whitening, as VJ2-GUI does.
-    """
+    """Frames `[..., H, W, 3]` to latents `[..., N, D]`, one token for each square patch."""
 
     mean: Tensor  # [P], the mean patch, P = patch_size^2 * 3, pixels in [0, 1]
     projection: Tensor  # [P, D], which whitens
@@ -59,7 +50,7 @@ class PatchEncoder(nn.Module):
     def fit(
         cls, frames: NDArray[np.uint8], *, patch_size: int = 8, token_dim: int = 32,
         noise_floor: float = 0.01, layer_norm: bool = False,
-    ) -> PatchEncoder:  # fmt: skip
+    ) -> "PatchEncoder":  # fmt: skip
         """Whiten the patches of `frames` along their `token_dim` leading principal components.
 
         A component of variance v is divided by sqrt(v + noise_floor * v_max), so that directions
@@ -148,10 +139,7 @@ class Predictor(nn.Module):
         nn.init.zeros_(self.write.bias)
 
     def forward(self, z: Tensor, actions: Tensor) -> Tensor:
-        """The latents after each step, from latents `[B, T, N, D]` before it and a block each.
-
-        Blocks are `[B, T, L * A]` or `[B, T, L, A]`, x and y in [0, 1].
-        """
+        """The latents after each step, from latents `[B, T, N, D]` before it and a block each."""
         if z.ndim != 4 or z.shape[2:] != (self.num_tokens, self.token_dim):
             expected = f"[B, T, {self.num_tokens}, {self.token_dim}]"
             raise ContextError(f"latents must be {expected}; found {list(z.shape)}")
@@ -195,11 +183,7 @@ def press_knots(actions: Tensor, num_knots: int) -> tuple[Tensor, Tensor]:
 
 
 class TouchMap(nn.Module):
-    """What each token of the `grid` x `grid` learns of the touch, relative to its own centre.
-
-    Where the finger was, how far it went and how long it stayed, in sines and cosines of several
-    wavelengths; what a tap does to a widget can so be learned once for all places.
-    """
+    """What each token of the `grid` x `grid` learns of the touch, relative to its own centre."""
 
     waves: Tensor
 

@@ -3,8 +3,6 @@
 Every measure is one number a problem, averaged over all and over those of each kind of widget.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -19,8 +17,6 @@ from vj2_ddim_benchmark.world.touch import Actions, tap
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel, latent_distance
 from vj2_ddim_plugin.cli.console import Progress
 
-__all__ = ["report_world_model"]
-
 NUM_RANDOM, NUM_SCRIPTED = 31, 32  # gestures beside the reference
 NUM_OTHER_SCREENS, TAP_GRID, TAP_START, TAP_STEPS = 100, 16, 100, 30
 
@@ -32,10 +28,7 @@ def report_world_model(
     model: WorldModel, *, split: str = "validation", num_problems: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure a world model on so many problems of a split, as configured unless told.
-
-    `{"split": .., "num_problems": .., "measures": {"overall" or kind: {measure: value}}}`.
-    """
+    """Measure a world model on so many problems of a split, as configured unless told."""
     config = model.config
     count, seed, size = num_problems or config.num_report_problems, config.seed, config.screen_size
     problems = one_gesture_problems(count, split=split, seed=seed + 1, size=size)

@@ -5,8 +5,6 @@ A widget class holds rules, not data. The data of m widgets of one kind, on any 
 `scrolled.py`) and name it in the registry (`widgets/__init__.py`).
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
@@ -17,8 +15,6 @@ from vj2_ddim_benchmark.world.painting import Color, Layers, PackedColors, cell_
 from vj2_ddim_benchmark.world.touch import Gestures, Mask, points_inside
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["Parts", "Strokes", "Widget", "other_than"]
 
 Things = TypeVar("Things", FloatArray, PackedColors)
 
