@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,8 +28,7 @@ from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.examples import Examples
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a phase, how much of it is done, and how much there is."""
+Progress = Callable[[str, int, int], None]  # a phase, how much of it is done and there is
 
 KINDS = ("regression", "gaussian")
 STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 64
@@ -112,11 +110,10 @@ def save_amortised(
     data_fingerprint: str, training: Mapping[str, Any], provenance: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Write one file, whole or not at all; weights in half precision, as training rounded them."""
+    parts = {name: getattr(model, name) for name in ("config", "action_spec", "condition")}
     contents = {
         "format": FORMAT,
-        "config": model.config.to_dict(),
-        "action_spec": model.action_spec.to_dict(),
-        "condition": model.condition.to_dict(),
+        **{name: part.to_dict() for name, part in parts.items()},
         "weights": half_weights(model),
         "training": dict(training),
         "provenance": dict(provenance),
@@ -188,36 +185,23 @@ def train_amortised(
     return averaged
 
 
-class AmortisedTask(loop.StatelessTask):
+class AmortisedTask(loop.ShuffledTask):
     """A batch a step, of all examples, each epoch in the order that the denoiser sees."""
 
-    def __init__(self, model: AmortisedModel, examples: Examples, training: TrainingConfig) -> None:
+    def __init__(self, model: AmortisedModel, examples: Examples, how: TrainingConfig) -> None:
+        super().__init__(len(examples), how.epoch_share, how.batch_size, how.num_epochs, how.seed)
         looked_at = examples.batch(np.arange(min(NUM_LOOKED_AT, len(examples))))
         model.encoder.set_statistics(torch.from_numpy(looked_at.inputs["state"]))
-        self.device = loop.choose_device(training.device)
+        self.device = loop.choose_device(how.device)
         self.model: nn.Module = model.to(self.device)
-        self.kind, self.examples, self.training = model.config.kind, examples, training
-        self.epoch_length = math.ceil(training.epoch_share * len(examples))
-        self.steps_per_epoch = math.ceil(self.epoch_length / training.batch_size)
-        self.total_steps = training.num_epochs * self.steps_per_epoch
-        self._epoch, self._known = -1, np.arange(0)
+        self.kind, self.examples = model.config.kind, examples
 
     def loss(self, step: int) -> Tensor:
         """Of the batch of this step."""
-        epoch, batch = divmod(step, self.steps_per_epoch)
-        first = batch * self.training.batch_size
-        chosen = self._order(epoch)[first : first + self.training.batch_size]
-        _, original, inputs = self.examples.batch(chosen)
+        _, original, inputs = self.examples.batch(self.rows(step))
         here = {name: torch.from_numpy(z).float().to(self.device) for name, z in inputs.items()}
         wanted = torch.from_numpy(original).float().to(self.device)
         return amortised_loss(self.kind, wanted, *self.model(**here))
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        """The examples of an epoch; the latest one's are kept."""
-        if self._epoch != epoch:
-            rng = np.random.default_rng((self.training.seed, epoch))
-            self._epoch, self._known = epoch, rng.permutation(len(self.examples))
-        return self._known[: self.epoch_length]
 
 
 def _loop(task: AmortisedTask, training: TrainingConfig, progress: Progress) -> loop.TrainingLoop:

@@ -26,9 +26,9 @@ from vj2_ddim_benchmark.planners.description import (
     SearchSpace,
     TunedSettings,
 )
-from vj2_ddim_benchmark.planners.problem import MakeCost, plan
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.race.folder import silent
+from vj2_ddim_benchmark.race.tasks import MakeCost, plan
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
@@ -91,22 +91,20 @@ def sweep(
 
 @dataclass(frozen=True)
 class PlanScore:
-    """The share of problems that a planner solves, and the mean cost; a batch shares its starts."""
+    """The share of problems that a planner solves, and the mean cost."""
 
     world_model: Any
     problems: Problems
     seed: int = 0
-    batch_size: int = 1
     make_cost: MakeCost = LatentCost
 
     def __call__(self, optimizer: ActionOptimizer) -> tuple[float, float]:
         """Plan for all problems."""
         start, goal = self.problems.start.render(), self.problems.goal.render()
         actions, costs = [], []
-        for batch, first in enumerate(range(0, len(self.problems), self.batch_size)):
-            rows = slice(first, first + self.batch_size)
-            asked = {"seed": self.seed + batch, "make_cost": self.make_cost}
-            result = plan(optimizer, self.world_model, start[rows], goal[rows], **asked)
+        for row in range(len(self.problems)):
+            asked = {"seed": self.seed + row, "make_cost": self.make_cost}
+            result = plan(optimizer, self.world_model, start[[row]], goal[[row]], **asked)
             actions.append(result.actions)
             costs.append(result.cost)
         end = self.problems.start.execute(np.concatenate(actions))
@@ -115,13 +113,9 @@ class PlanScore:
 
 
 def tune_planners(
-    folder: Path,
-    planners: Sequence[Planner],
-    assets: PlannerAssets,
-    score: PlanScore,
-    provenance: dict[str, Any],
-    progress: Progress | None = None,
-) -> dict[str, Sweep]:
+    folder: Path, planners: Sequence[Planner], assets: PlannerAssets, score: PlanScore,
+    provenance: dict[str, Any], progress: Progress | None = None,
+) -> dict[str, Sweep]:  # fmt: skip
     """Sweep every planner that has something to tune, and write one file each; all by name."""
     report = progress or silent
     sweeps = {}

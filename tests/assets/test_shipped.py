@@ -7,7 +7,7 @@ from vj2_ddim_benchmark.amortised import load_amortised
 from vj2_ddim_benchmark.assets import Assets, shipped_assets
 from vj2_ddim_benchmark.assets.build import collect_latents, statistics_of
 from vj2_ddim_benchmark.assets.settings import AssetSettings
-from vj2_ddim_benchmark.planners.problem import plan
+from vj2_ddim_benchmark.race.tasks import plan
 from vj2_ddim_benchmark.world import one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.bundle import read_bundle

@@ -6,8 +6,8 @@ import torch
 from builders.planners import SPEC
 
 from vj2_ddim_benchmark.planners.gradient_descent import latent_torch_cost
-from vj2_ddim_benchmark.planners.problem import plan, planning_problem
-from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
+from vj2_ddim_benchmark.planners.population import RandomGestures, RandomGesturesOptimizer
+from vj2_ddim_benchmark.race.tasks import plan, planning_problem
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig

@@ -8,9 +8,10 @@ from vj2_ddim_benchmark.planners.population import (
     MPPI,
     PopulationOptimizer,
     PredictiveSampling,
+    RandomGestures,
+    RandomGesturesOptimizer,
     path_integral_weights,
 )
-from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import PlanningProblem

@@ -6,8 +6,7 @@ from vj2_ddim_benchmark.amortised import AmortisedConfig
 from vj2_ddim_benchmark.planners.amortised import Sampling
 from vj2_ddim_benchmark.planners.cross_entropy import CEM, ICEM, CandidateCEMSettings, GestureCEM
 from vj2_ddim_benchmark.planners.gradient_descent import GradientDescent
-from vj2_ddim_benchmark.planners.population import MPPI, PredictiveSampling
-from vj2_ddim_benchmark.planners.random_gestures import RandomGestures
+from vj2_ddim_benchmark.planners.population import MPPI, PredictiveSampling, RandomGestures
 from vj2_ddim_plugin.errors import ConfigError
 
 NAN = float("nan")

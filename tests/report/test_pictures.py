@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from vj2_ddim_benchmark.benchmark import Benchmark, RaceSettings
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.gradient_descent import descend
-from vj2_ddim_benchmark.planners.problem import planning_problem
 from vj2_ddim_benchmark.planners.registry import REGISTRY, planners_of
+from vj2_ddim_benchmark.race.tasks import planning_problem
 from vj2_ddim_benchmark.report.curves import Panel, points_of, shown_planners
 from vj2_ddim_benchmark.report.pictures import (
     Spy,

@@ -43,12 +43,9 @@ app = typer.Typer(
 
 
 def build_assets(
-    folder: Path,
-    settings: AssetSettings,
-    progress: Progress | None = None,
-    threads: int | None = None,
-    world_model: Path | None = None,
-) -> Assets:
+    folder: Path, settings: AssetSettings, progress: Progress | None = None,
+    threads: int | None = None, world_model: Path | None = None,
+) -> Assets:  # fmt: skip
     """Collect, train, and export whatever is not there yet; a world model given is trained."""
     told = progress or silent
     assets = Assets(folder)

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vj2_ddim_benchmark.planners.random_gestures import draw_sequences
-from vj2_ddim_benchmark.planners.ranking import onto_valid, required_cost
+from vj2_ddim_benchmark.planners.parameter_spaces import draw_sequences
+from vj2_ddim_benchmark.planners.ranking import RankedPlan, onto_valid, required_cost
 from vj2_ddim_benchmark.world_model.model import LatentCost
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ContextError
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.settings import Settings, setting
@@ -44,14 +44,6 @@ class GradientDescent(Settings):
     seed: int = setting(0, "Used where a problem brings none.", low=0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GradientDescentPlan(PlanResult):
-    """A plan, and the iterate `[B, L, A]` of lowest cost `[B]`, as in `history`, not projected."""
-
-    unprojected_actions: FloatArray
-    unprojected_cost: FloatArray
-
-
 def latent_torch_cost(problem: PlanningProblem) -> TorchCost:
     """The differentiable side of a problem's `LatentCost`; `ContextError` for another cost."""
     cost = problem.cost
@@ -70,7 +62,7 @@ class GradientDescentOptimizer:
         self.action_spec, self.settings, self.torch_cost_of = action_spec, settings, torch_cost_of
         self._pace = Pace()
 
-    def optimize(self, problem: PlanningProblem) -> GradientDescentPlan:
+    def optimize(self, problem: PlanningProblem) -> RankedPlan:
         """Of each restart's start (the first is `init_action`) and best iterate, the cheapest."""
         deadline = Deadline(checks.checked_deadline(problem), self._pace)
         judge = required_cost(problem, "gradient descent")
@@ -87,22 +79,19 @@ class GradientDescentOptimizer:
         lowest = rows, descent.best_cost.argmin(dim=1).numpy()
         ended = time.perf_counter()
         deadline.record("finish", cost.size, ended - descended)
-        return GradientDescentPlan(
+        total, finish = ended - deadline.started, ended - descended
+        phases = {"descend": total - finish, "finish": finish, "total": total}
+        return RankedPlan(
             actions=projected[chosen],
             cost=cost[chosen],
             history=descent.history.numpy(),
             num_cost_evaluations=descent.num_cost_evaluations + cost.size,
             num_denoiser_evaluations=0,
-            wall_time_s={
-                "descend": descended - deadline.started,
-                "finish": ended - descended,
-                "total": ended - deadline.started,
-            },
+            wall_time_s=phases,
             provider="torch",
             stopped_because=descent.stopped_because,
             projection_distance=np.abs(projected - candidates).max(axis=(2, 3))[chosen],
             unprojected_actions=iterates[lowest],
-            unprojected_cost=descent.best_cost.numpy()[lowest],
         )
 
     def iterates(self, problem: PlanningProblem) -> Tensor:

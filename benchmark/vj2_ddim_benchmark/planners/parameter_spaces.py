@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
@@ -89,3 +90,9 @@ def natural_space(spec: ActionSpec) -> ParameterSpace:
     if spec.press_channel is None or spec.path_knots is None:
         return ActionKnots(spec)
     return GestureParameters(spec)
+
+
+def draw_sequences(num: int, spec: ActionSpec, rng: np.random.Generator) -> FloatArray:
+    """Sequences `[num, L, A]` of one tap or drag a block, half of each, anywhere on the screen."""
+    blocks = random_policy(num * spec.horizon, rng)
+    return blocks.reshape(num, spec.length, spec.num_channels)

@@ -4,16 +4,22 @@ A planner is its settings: they say what is searched over and make the `Proposal
 next population and learns from the ranks of the last. The rest is the loop's, the same for all.
 """
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.parameter_spaces import ActionKnots, ParameterSpace, natural_space
-from vj2_ddim_benchmark.planners.random_gestures import draw_sequences
-from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_benchmark.planners.parameter_spaces import (
+    ActionKnots,
+    ParameterSpace,
+    draw_sequences,
+    natural_space,
+)
+from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking, required_cost
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
@@ -199,3 +205,41 @@ class AroundTheBest:
         better = lowest[:, 0] < self.best_cost
         self.best = np.where(better[:, None, None], first[:, 0], self.best)
         self.best_cost = np.where(better, lowest[:, 0], self.best_cost)
+
+
+@dataclass(frozen=True)
+class RandomGestures(Settings):
+    """How random gestures are planned with."""
+
+    num_candidates: int = setting(16, "Gestures that are ranked.", low=1)
+    seed: int = setting(0, "Used where a problem brings none.", low=0)
+
+
+class RandomGesturesOptimizer:
+    """An `ActionOptimizer` that returns the cheapest of gestures drawn from the seed alone."""
+
+    def __init__(self, action_spec: ActionSpec, settings: RandomGestures) -> None:
+        self.action_spec, self.settings = action_spec, settings
+
+    def optimize(self, problem: PlanningProblem) -> PlanResult:
+        """Plan in one round; `init_action`, when given, is one candidate more."""
+        begun = time.perf_counter()
+        judge = required_cost(problem, "ranking random gestures")
+        batch = checks.checked_batch(problem, problem.context)
+        rng = np.random.default_rng(checks.checked_seed(problem, self.settings.seed))
+        drawn = draw_sequences(self.settings.num_candidates, self.action_spec, rng)
+        warm = checks.padded_warm_start(problem.init_action, self.action_spec, batch)
+        candidates = np.concatenate([warm, np.tile(drawn, (batch, 1, 1, 1))], axis=1)
+        cost = checks.checked_cost(judge, candidates)
+        rows, chosen = np.arange(batch), cost.argmin(axis=1)
+        return PlanResult(
+            actions=candidates[rows, chosen],
+            cost=cost[rows, chosen],
+            history=cost[rows, chosen][None],
+            num_cost_evaluations=cost.size,
+            num_denoiser_evaluations=0,
+            wall_time_s={"total": time.perf_counter() - begun},
+            provider="numpy",
+            stopped_because="finished",
+            projection_distance=np.zeros(batch),
+        )

@@ -23,8 +23,9 @@ from vj2_ddim_benchmark.planners.population import (
     PopulationOptimizer,
     PopulationSettings,
     PredictiveSampling,
+    RandomGestures,
+    RandomGesturesOptimizer,
 )
-from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
 from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer

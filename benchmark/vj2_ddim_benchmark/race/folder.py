@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from vj2_ddim_benchmark.race.records import PlanKey, R, Record, RecordLog, read_records
+from vj2_ddim_benchmark.race.tasks import Budgets, Cold
 from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import write_json
-
-Cold = Mapping[str, Mapping[str, float]]
-"""By planner: `build_ms`, and `first_plan_ms` of a fresh optimizer."""
 
 COLD_TIMES = ("build_ms", "first_plan_ms")
 
@@ -143,17 +141,10 @@ MapProblems = Callable[[Sequence[Todo]], Iterator[Solved]]
 
 
 def gather(
-    folder: RaceFolder,
-    planners: Sequence[str],
-    budgets: Sequence[float | None],
-    num_problems: int,
-    map_problems: MapProblems,
-    progress: Progress | None = None,
-    phase: str = "plan",
-    *,
-    kind: type[R],
-    workers: int = 1,
-) -> list[R]:
+    folder: RaceFolder, planners: Sequence[str], budgets: Budgets, num_problems: int,
+    map_problems: MapProblems, progress: Progress | None = None, phase: str = "plan", *,
+    kind: type[R], workers: int = 1,
+) -> list[R]:  # fmt: skip
     """Race on the first problems; returns the records that were in the folder, and those made."""
     report = progress or silent
     with RecordLog(folder.results, kind) as log:
@@ -177,10 +168,7 @@ def gather(
 
 
 def todo_list(
-    planners: Sequence[str],
-    budgets: Sequence[float | None],
-    num_problems: int,
-    done: Collection[PlanKey] = (),
+    planners: Sequence[str], budgets: Budgets, num_problems: int, done: Collection[PlanKey] = ()
 ) -> list[Todo]:
     """The problems that are not solved by all planners under all budgets, and by whom not."""
     todos = []

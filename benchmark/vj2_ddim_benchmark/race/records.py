@@ -125,7 +125,7 @@ class RecordLog(Generic[R]):
         self._stream.flush()
         self.records.append(record)
 
-    def __enter__(self) -> "RecordLog"[R]:
+    def __enter__(self) -> "RecordLog[R]":
         """The log."""
         return self
 
@@ -140,13 +140,13 @@ class RecordLog(Generic[R]):
         self._lock.release()
 
 
-def read_records(path: Path, kind: type[R], *, whole: bool = True) -> list[R]:
-    """The records of a file; a last line cut short is refused if `whole`, else left out."""
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """The records of a file; a last line cut short is refused."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; make the run first") from error
-    if whole and content and not content.endswith(NEWLINE):
+    if content and not content.endswith(NEWLINE):
         raise DataError(
             f"{path}, line {content.count(NEWLINE) + 1}: cut short; the run crashed or is still "
             f"being written: wait, or run the same command again, which resumes it"

@@ -23,7 +23,7 @@ from joblib.externals.loky.process_executor import (  # type: ignore[import-unty
 from vj2_ddim_benchmark.environment import use_threads
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.race.folder import MapProblems, Solved, Todo
-from vj2_ddim_benchmark.race.tasks import ChainRace, Race, ReadyPlanner, make_ready
+from vj2_ddim_benchmark.race.tasks import Budgets, ChainRace, Race, ReadyPlanner, make_ready
 from vj2_ddim_benchmark.world.problems import chain_problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.errors import ConfigError
@@ -36,10 +36,7 @@ class Worker:
     """A race and the planners in it; a planner is warmed up before the first problem it meets."""
 
     def __init__(
-        self,
-        race: Race | ChainRace,
-        planners: Sequence[ReadyPlanner],
-        budgets: Sequence[float | None],
+        self, race: Race | ChainRace, planners: Sequence[ReadyPlanner], budgets: Budgets
     ) -> None:
         self.race, self.budgets = race, list(budgets)
         self.planners = {planner.name: planner for planner in planners}
@@ -82,7 +79,7 @@ class WorkerSettings:
             race = Race(model, one_gesture_problems(self.num_problems, **draw), seed)
         else:
             chains = chain_problems(self.num_problems, **draw)
-            race = ChainRace(model, chains, self.stop_distance, seed)
+            race = ChainRace(model, chains, seed, stop_distance=self.stop_distance)
         ready = [
             make_ready(planner, self.assets, self.tuned[planner.name], models, race.make_cost)
             for planner in self.planners
@@ -92,17 +89,11 @@ class WorkerSettings:
 
 def in_this_process(worker: Worker) -> MapProblems:
     """One problem after the other; each plan is handed out as it comes."""
-
-    def map_problems(todos: Sequence[Todo]) -> Iterator[Solved]:
-        return chain.from_iterable(worker.solve(todo) for todo in todos)
-
-    return map_problems
+    return lambda todos: chain.from_iterable(map(worker.solve, todos))
 
 
 def over_processes(settings: WorkerSettings, num_workers: int) -> MapProblems:
     """Over fresh processes of this machine, each with planners of its own."""
-    if num_workers < 1:
-        raise ConfigError(f"workers must be at least 1; found {num_workers}")
 
     def map_problems(todos: Sequence[Todo]) -> Iterator[Solved]:
         if not todos:

@@ -93,7 +93,7 @@ def _ranked_problems(optimizer: DDIMOptimizer, world_model: Path | None, count: 
     if world_model is None:
         cost = stand_in_cost(0.001)
         return [random_problem(optimizer.model, seed, cost=cost) for seed in range(count)]
-    from vj2_ddim_benchmark.planners.problem import planning_problem
+    from vj2_ddim_benchmark.race.tasks import planning_problem
     from vj2_ddim_benchmark.world.problems import one_gesture_problems
     from vj2_ddim_benchmark.world_model.model import WorldModel
 

@@ -83,11 +83,9 @@ def scale(
 
 
 def measure_scale(
-    size: PredictorSize,
-    settings: ScaleSettings,
-    bundle: Path | None = None,
+    size: PredictorSize, settings: ScaleSettings, bundle: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """By clock, `wall` and `processor`: what `whole_plans` says, and the `timings` behind it."""
     use_threads(settings.threads)
     problem = ScaleProblem(size, seed=settings.seed, rows_per_chunk=settings.rows_per_chunk)

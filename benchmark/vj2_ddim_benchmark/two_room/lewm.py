@@ -207,12 +207,9 @@ class _NextLatent:
 
 
 def train_lewm(
-    episodes: Episodes,
-    config: LeWMConfig,
-    training: LeWMTraining,
-    file: Path | None = None,
+    episodes: Episodes, config: LeWMConfig, training: LeWMTraining, file: Path | None = None,
     report: Report = lambda line: None,
-) -> WorldModel:
+) -> WorldModel:  # fmt: skip
     """A trained LeWM in evaluation mode; `file` keeps the state of a training cut short."""
     task = _NextLatent(episodes, config, training)
     optimizer = torch.optim.AdamW(

@@ -85,12 +85,9 @@ def prepare(
 
 
 def _make_bundle(
-    folder: Path,
-    world_model: WorldModel,
-    splits: Mapping[str, Episodes],
-    what: Preparation,
+    folder: Path, world_model: WorldModel, splits: Mapping[str, Episodes], what: Preparation,
     report: Report,
-) -> None:
+) -> None:  # fmt: skip
     """Encode windows of the episodes, train the denoiser on them, export it."""
     windows, save_dir = folder / "windows", folder / "denoiser"
     steps = what.evaluation.horizon * what.evaluation.action_block
@@ -125,11 +122,9 @@ def _make_bundle(
 
 
 def _windows(
-    world_model: WorldModel,
-    splits: Mapping[str, Episodes],
-    num_windows: tuple[int, ...],
+    world_model: WorldModel, splits: Mapping[str, Episodes], num_windows: tuple[int, ...],
     steps: int,
-) -> tuple[FloatArray, FloatArray, dict[str, list[int]]]:
+) -> tuple[FloatArray, FloatArray, dict[str, list[int]]]:  # fmt: skip
     """Trajectories of two latents `[1, D]` and one block of normalized actions; whose they are."""
     rng, latents, actions = np.random.default_rng(0), [], []
     members: dict[str, list[int]] = {}

@@ -69,7 +69,7 @@ class WorldModel(nn.Module):
         save_atomically(contents, Path(path))
 
     @classmethod
-    def load(cls, path: Path | str, *, device: str = "cpu") -> "WorldModel":
+    def load(cls, path: Path | str) -> "WorldModel":
         """Read a world model, in evaluation mode; `CheckpointError` names file and field."""
         contents = read_model(Path(path), FORMAT, FIELDS, HINT)
         try:
@@ -87,7 +87,7 @@ class WorldModel(nn.Module):
                 f"({reason}); train it again"
             ) from error
         model.report, model.provenance = contents["report"], contents["provenance"]
-        return model.to(device).eval()
+        return model.eval()
 
 
 def embed_transitions(
