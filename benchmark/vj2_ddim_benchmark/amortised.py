@@ -1,7 +1,6 @@
 """Amortised planners: latents to the mean and std of a plan in one pass.
 
-They are trained as the denoiser is: its settings, the same examples in the same order. What has no
-meaning without noise (condition dropout, noises an example, the auxiliary loss) is left out.
+Trained as the denoiser is: its settings, the same examples in the same order, without noise.
 """
 
 import math

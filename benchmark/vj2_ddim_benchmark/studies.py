@@ -1,12 +1,6 @@
 """What is studied beside the race: one thing changed at a time, everything else as it was.
 
-```
-RUN/studies/
-└── steps/            a study
-    ├── run.json
-    ├── cold.json
-    └── results.jsonl     as the race's, planners named SERIES@VALUE
-```
+`RUN/studies/STUDY/` is a race's folder, whose planners are named SERIES@VALUE.
 """
 
 from collections.abc import Mapping, Sequence

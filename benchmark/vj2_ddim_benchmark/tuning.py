@@ -1,10 +1,4 @@
-"""`vj2-ddim benchmark tune`: every setting of a search space tried on validation screens.
-
-```
-TUNED/
-└── gradient-descent-adam-10.json    one file a planner: the space, every trial, the winner, how
-```
-"""
+"""`vj2-ddim benchmark tune`: settings tried on validation screens, a recorded sweep a planner."""
 
 import itertools
 import time

@@ -1,7 +1,4 @@
-"""`vj2-ddim benchmark assets`: the trained parts, made in order by what `vj2-ddim train` calls.
-
-A part whose file is there is not made again; a training that was cut short goes on.
-"""
+"""`vj2-ddim benchmark assets`: the trained parts, each made once as `vj2-ddim train` makes them."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,6 @@
 """What `vj2-ddim train` and `vj2-ddim train-ranker` ask the touch screen while they train.
 
-One sample is the plan, or the one of 16 that the ranker chooses, and no world model is asked. All
-problems of one call start from the same noise, some luckier than other: so there are several calls.
+One call's problems share a starting noise, some luckier than other: so there are several calls.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,6 @@
 """Plans from a trained prediction: direct regression, and a Gaussian prior that is ranked.
 
-Regression returns the mean of what was done between such states, in one pass; where a goal has
-several gestures, that is their mean. The Gaussian prior ranks the mean and samples around it, which
-is what planning by sampling from a learned prior comes to when the prior has one mode.
+Where a goal has several gestures, regression returns their mean; the prior samples around it.
 """
 
 import time

@@ -1,7 +1,4 @@
-"""DDIM first, another planner after it: does search add anything to a learned plan?
-
-The second planner begins at DDIM's ranked candidates; the plan is the better of the two.
-"""
+"""DDIM first, another planner from its ranked candidates: does search add to a learned plan?"""
 
 import time
 from collections.abc import Callable

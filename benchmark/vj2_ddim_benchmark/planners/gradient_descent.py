@@ -1,7 +1,6 @@
 """The incumbent: gradient descent on the raw action array, as VJ2-GUI's planner does it.
 
-The press is continuous in [0, 1] while it descends and the coordinates are free at every step. The
-plan is what projection makes of the best iterate, and is judged by the planner's cost as it is.
+The press is continuous while it descends; the plan is the best iterate, projected and judged.
 """
 
 import time

@@ -1,7 +1,4 @@
-"""What a sampling planner searches over: the actions at a few knots in time, or whole gestures.
-
-Parameters are arrays `[..., M, C]` of about unit size around 0.
-"""
+"""What a sampling planner searches over, as arrays `[..., M, C]` of about unit size around 0."""
 
 from dataclasses import replace
 

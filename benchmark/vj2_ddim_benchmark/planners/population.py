@@ -1,7 +1,6 @@
 """The planners that sample: one loop that proposes a population, ranks it and learns from it.
 
-A planner is its settings: they say what is searched over and make the `Proposal`, which draws the
-next population and learns from the ranks of the last. The rest is the loop's, the same for all.
+A planner is its settings: what is searched over, and the `Proposal` that draws and learns.
 """
 
 import time
@@ -49,8 +48,8 @@ class PopulationSettings(Settings, ABC):
     seed: int = setting(0, "Used where a problem brings none.", low=0)
 
     def space(self, spec: ActionSpec) -> ParameterSpace:
-        """What is searched over."""
-        return ActionKnots(spec)
+        """What is searched over: the actions, or knots of them where there is such a setting."""
+        return ActionKnots(spec, getattr(self, "num_knots", None))
 
     @abstractmethod
     def proposal(self, mean: FloatArray) -> Proposal:
@@ -71,8 +70,8 @@ class PopulationOptimizer:
         proposal, parameters = self._first(ranking)
         candidates = self.space.decode(parameters)
         candidates[:, : ranking.warm_start.shape[1]] = ranking.warm_start
-        rounds = how.num_iterations
-        return search(ranking, self.space, proposal, parameters, candidates, rounds, ranking.rng)
+        found = parameters, candidates, how.num_iterations, ranking.rng
+        return search(ranking, self.space, proposal, *found)
 
     def _first(self, ranking: Ranking) -> tuple[Proposal, FloatArray]:
         """The proposal, and the first population `[B, K, M, C]`."""
@@ -127,10 +126,6 @@ class MPPI(PopulationSettings):
     temperature: float = setting(1e-4, "Cost differences that matter by e.", above=0.0)
     noise_std: float = setting(0.5, "Of the samples; 1 is half of a channel's range.", above=0.0)
     num_knots: int | None = setting(None, "See `ActionKnots`.", low=2)
-
-    def space(self, spec: ActionSpec) -> ParameterSpace:
-        """The actions, or knots of them."""
-        return ActionKnots(spec, self.num_knots)
 
     def proposal(self, mean: FloatArray) -> "PathIntegral":
         """Samples around the mean."""

@@ -1,7 +1,4 @@
-"""The accounts of one planning call: what was ranked, what it cost, and the best of it.
-
-What is ranked is what would be executed: every candidate is first projected onto valid gestures.
-"""
+"""What was ranked in one planning call, projected as it would be executed, and the best of it."""
 
 import time
 from dataclasses import dataclass

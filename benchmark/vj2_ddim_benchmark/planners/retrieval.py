@@ -1,7 +1,4 @@
-"""Retrieval: do what was done in training between the two states most like these.
-
-It shows what memory alone buys. Its data are the transitions that the denoiser is trained on.
-"""
+"""Retrieval: do what was done in training between the two states most like these."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,6 @@
 """The folder of a race, and how it is filled: the one process that writes a run's results.
 
-Planners take turns on every problem, under one budget after the other, and who comes first rotates,
-so that noise of the machine hits all alike. A problem is solved by all of them in one process.
+Planners take turns on every problem, and who comes first rotates: noise hits all alike.
 """
 
 import json

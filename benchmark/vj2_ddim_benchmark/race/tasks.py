@@ -1,8 +1,7 @@
 """The two tasks, a goal of one gesture and a chain of gestures, under one rule for all planners.
 
-A planner sees two pictures, never the screen's state. On a chain the host sees the screen's and the
-final goal's, and stops when their latents are close or its gestures have run out. Only then is the
-true state asked for, so that no planner is saved by a judge who looks on.
+A planner sees two pictures, never the state. On a chain the host stops when the latents of screen
+and goal are close, or its gestures run out; only then is the true state asked for.
 """
 
 import time

@@ -1,8 +1,4 @@
-"""Who solves problems: this process, several of this machine, or a Ray cluster. Same results.
-
-All three are `MapProblems`. They solve whole problems and yield results in the problems' order, so
-that a run's file does not tell how many processes made it, but for the times in it.
-"""
+"""Who solves whole problems: this process, several, or a Ray cluster. Same results, same order."""
 
 import importlib
 import pickle

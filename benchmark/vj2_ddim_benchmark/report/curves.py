@@ -1,7 +1,6 @@
-"""The pictures of success: against time and evaluations, and against what a study varied.
+"""The pictures of success against time, evaluations, and what a study varied.
 
-At most ten lines are drawn, told apart by colour, by mark and by a name beside each; the tables of
-the report hold the rest.
+At most ten lines are drawn; the tables of the report hold the rest.
 """
 
 from collections.abc import Sequence

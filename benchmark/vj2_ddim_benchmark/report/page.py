@@ -1,7 +1,4 @@
-"""`vj2-ddim benchmark report`: the tables and pictures of a run, from its raw results alone.
-
-The words are in `templates/report.jinja`; how Markdown and HTML spell them is beside it.
-"""
+"""`vj2-ddim benchmark report`: a run's tables and pictures; its words are in `templates`."""
 
 import base64
 import json

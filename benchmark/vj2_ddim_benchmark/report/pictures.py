@@ -1,9 +1,7 @@
-"""The pictures that need the planners and the world model.
+"""The pictures that need the planners and the world model: landscape, plans, a chain.
 
-`landscape.png` explains the project: what the cost of a tap looks like, and who finds its minimum.
-Around the goal's button is a hole, and elsewhere a plain that slopes nowhere in particular:
-gradient descent walks about the plain, while the denoiser, which read the goal, starts in the hole.
-`plans.png` shows plans on their screens, `chain.gif` a chain with the moving finger.
+Around the goal's button the cost of a tap has a hole, and elsewhere it slopes nowhere much:
+gradient descent walks about the plain; the denoiser, which read the goal, starts in the hole.
 """
 
 from collections.abc import Iterator, Sequence

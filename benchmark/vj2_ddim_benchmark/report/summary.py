@@ -1,7 +1,6 @@
 """From raw results to the rows of `summary.json`, and the statistics in them.
 
-References: Wilson 1927 (the score interval); McNemar 1947; Fagerland, Lydersen & Laake 2013,
-"The McNemar test for binary matched-pairs data" (why the mid-p).
+Fagerland, Lydersen & Laake 2013, "The McNemar test for binary matched-pairs data" (mid-p).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

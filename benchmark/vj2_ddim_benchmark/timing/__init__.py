@@ -1,7 +1,4 @@
-"""What a plan costs: against the original's sampler, under pressure, at VJ2-GUI's scale.
-
-What is compared takes turns, so that a busy machine slows all alike.
-"""
+"""What a plan costs. What is compared takes turns, so that a busy machine slows all alike."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -1,7 +1,6 @@
 """`vj2-ddim benchmark latency`: one plan by the plugin and by the original's torch sampler.
 
-The original is its transformer at its published size (width 64, 3 layers, 4 heads) with random
-weights, sampled by a plain torch DDIM loop. Nothing is ranked: this is the sampler alone.
+That is its transformer at its published size, random weights, in a plain DDIM loop; no ranking.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""`vj2-ddim benchmark pressure`: deadlines on a busy machine, threads, a hundred thousand plans.
-
-Everything is measured through `DDIMOptimizer.optimize`, as a planner calls it.
-"""
+"""`vj2-ddim benchmark pressure`: deadlines on a busy machine, threads, a hundred thousand plans."""
 
 import math
 import multiprocessing

@@ -1,8 +1,6 @@
 """`vj2-ddim benchmark scale`: one plan by gradient descent and by DDIM, at VJ2-GUI's scale.
 
-A plan's passes through the predictor are all alike, so a few are timed and the plan is so many
-times their median; DDIM is timed whole. Both by the wall clock, and as processor time, which other
-processes of a busy machine disturb less.
+A plan's passes through the predictor are all alike: a few are timed; DDIM is timed whole.
 """
 
 import sys

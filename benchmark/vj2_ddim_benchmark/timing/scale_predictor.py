@@ -1,8 +1,7 @@
-"""A predictor of VJ2-GUI's signature and size, with random weights: for its time, not its answers.
+"""A predictor of VJ2-GUI's signature and size, with random weights: for its time alone.
 
-Each of T frames is its patches and a token that holds its action block: 8 of 256 patches are 2,056
-tokens. A token attends to its own frame and to those before. A learned position is added where
-VJ2-GUI rotates queries and keys by theirs, which costs more.
+Each of T frames is a token for its action block and its patches; a token attends to its frame and
+those before. A learned position stands where VJ2-GUI rotates, which costs more.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
 """`vj2-ddim benchmark two-room`: our solver and stable-worldmodel's, in its world and evaluation.
 
-The host's are tuned on validation episodes; as they come and as tuned they meet ours on the same
-test episodes. Every row is written as soon as it is there, and not measured again.
+The host's as they come and as tuned; a row is written once it is there, and not measured again.
 """
 
 import json

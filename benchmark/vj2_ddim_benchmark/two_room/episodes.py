@@ -1,7 +1,6 @@
 """Recorded episodes of the host's own expert, by its writer; and windows that are cut from them.
 
-Training mixes a good expert with the very noisy one of the host's collection script, so that the
-world model also sees actions far from the expert's. Starts and goals are the good expert's.
+A very noisy expert is mixed in, so that the world model sees actions far from the good one's.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
 """The host's own evaluation of a solver, with its World, policy and goals; and the solvers.
 
-The host's are at their constructors' defaults, or, where there is none, at its configuration files'
-(gradient descent: 30 steps of SGD at a learning rate of 1), one environment at a time.
+The host's are at their constructors' defaults, or at those of its configuration files.
 """
 
 import io

@@ -1,7 +1,4 @@
-"""What the comparison trains, step by step: LeWM, then a denoiser on its latents.
-
-A step that is done is not done again, and one that was cut short goes on where it was.
-"""
+"""What the comparison trains, each step once: LeWM, then a denoiser on its latents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,7 +1,6 @@
 """Colours and painting: a palette for each screen, and the rectangles everything is made of.
 
-Pictures are painted at twice their size, colours packed into one integer a pixel, and each block of
-2 x 2 pixels is then averaged, so that edges between pixels are smooth.
+Painted at twice the size, colours packed in integers; 2 x 2 pixels are averaged: smooth edges.
 """
 
 import numpy as np

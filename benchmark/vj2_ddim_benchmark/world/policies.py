@@ -1,8 +1,4 @@
-"""Who touches the screen while data are collected: VJ2-GUI's gestures, `[n, 250, 3]`.
-
-The scripted policy picks a widget and touches it as a user would, or narrowly fails to. The random
-policy taps and drags anywhere.
-"""
+"""Who touches the screen while data are collected: scripted or random gestures, `[n, 250, 3]`."""
 
 import numpy as np
 

@@ -1,8 +1,6 @@
-"""Problems: a screen, and the same screen after one touch of one widget, or of several in turn.
+"""Problems: a screen, and the same after one touch, or after two to five, one a widget.
 
-A third of the one-gesture problems are of multimodal kinds, where several different gestures reach
-the goal and their average does not. A chain asks for two to five gestures, one a widget.
-`TouchScreenEnv` poses problems as the `gymnasium` environment `TouchScreen-v0`.
+A third of the one-gesture problems are of multimodal kinds: the average of their gestures fails.
 """
 
 from dataclasses import dataclass
@@ -29,31 +27,31 @@ ONE_GESTURE, CHAIN = 1, 3  # purposes, which keep the randomness of one seed apa
 
 
 @dataclass(frozen=True)
-class Problems:
-    """n goals that one gesture reaches."""
+class Goals:
+    """n screens, and the same screens in the states to reach."""
 
     start: TouchScreen
-    goal: TouchScreen  # the same screens in the states to reach
-    kind: NDArray[np.str_]  # [n], the kind of widget that must be touched
-    actions: Actions  # [n, 250, 3], a gesture that reaches each goal
+    goal: TouchScreen
 
     def __len__(self) -> int:
         """n."""
-        return len(self.kind)
+        return self.start.num_screens
 
 
 @dataclass(frozen=True)
-class Chains:
+class Problems(Goals):
+    """n goals that one gesture reaches."""
+
+    kind: NDArray[np.str_]  # [n], the kind of widget that must be touched
+    actions: Actions  # [n, 250, 3], a gesture that reaches each goal
+
+
+@dataclass(frozen=True)
+class Chains(Goals):
     """n goals that several gestures reach, and no fewer."""
 
-    start: TouchScreen
-    goal: TouchScreen  # the same screens in the states to reach
     length: IntArray  # [n], how many widgets differ; one gesture changes one widget
     actions: Actions  # [n, 5, 250, 3] that reach each goal; all zero after its length
-
-    def __len__(self) -> int:
-        """n."""
-        return len(self.length)
 
 
 def one_gesture_problems(num: int, *, split: str, seed: int, size: int = 64) -> Problems:

@@ -1,8 +1,7 @@
-"""Gestures: reading them out of action blocks, as a phone does, and writing them as VJ2-GUI does.
+"""Gestures: read out of action blocks as a phone does, and written as VJ2-GUI does.
 
-The first press segment of a block is its gesture. A path that leaves the slop around its start is
-a drag; one that stays is a tap or a long press by its length, and in between neither. Written ones
-are straight or once bent, at constant speed, and zero where the finger is up.
+The first press of a block is its gesture. A path that leaves the slop around its start is a drag;
+one that stays is a tap or a long press by its length, and in between neither.
 """
 
 from dataclasses import dataclass

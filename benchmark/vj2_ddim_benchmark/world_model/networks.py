@@ -1,8 +1,4 @@
-"""The two networks of the world model: `PatchEncoder` and `Predictor`.
-
-The frozen encoder stands where V-JEPA 2 stands in VJ2-GUI. The predictor takes latents and an
-action block to the next latents; all that a touch says varies smoothly with x, y and press.
-"""
+"""The networks of the world model: a frozen `PatchEncoder` in V-JEPA 2's place, and `Predictor`."""
 
 import math
 from typing import Any
@@ -131,7 +127,11 @@ class Predictor(nn.Module):
         self.mix = _two_layers(width, width)
         layers: list[nn.Module] = [NeighbourLayer(grid, width)]
         for _ in range(config.num_layers):
-            layers += [_screen_layer(width, config.num_heads), NeighbourLayer(grid, width)]
+            # over all tokens: a key may change a display far from it
+            screen = nn.TransformerEncoderLayer(
+                width, config.num_heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+            )
+            layers += [screen, NeighbourLayer(grid, width)]
         self.layers = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(width)
         self.write = nn.Linear(width, token_dim)
@@ -295,10 +295,3 @@ class NeighbourLayer(nn.Module):
 
 def _two_layers(inputs: int, width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-
-
-def _screen_layer(width: int, num_heads: int) -> nn.Module:
-    """A pre-norm transformer layer over all tokens: a key may change a display far from it."""
-    return nn.TransformerEncoderLayer(
-        width, num_heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
-    )

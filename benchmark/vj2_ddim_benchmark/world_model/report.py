@@ -1,7 +1,4 @@
-"""How good a world model is, on one-gesture problems of screens it has never seen.
-
-Every measure is one number a problem, averaged over all and over those of each kind of widget.
-"""
+"""How good a world model is on unseen one-gesture problems, over all and by kind of widget."""
 
 from typing import Any
 

@@ -1,8 +1,7 @@
-"""What a widget is: its sizes, its states, its answer to a touch, its picture, and its gestures.
+"""What a widget is: its sizes, states, answer to a touch, picture and gestures.
 
-A widget class holds rules, not data. The data of m widgets of one kind, on any screens, come as
-`Parts`. To add a widget, write a subclass beside its family (`tapped.py`, `dragged.py`,
-`scrolled.py`) and name it in the registry (`widgets/__init__.py`).
+A class holds rules; data of m widgets come as `Parts`. To add one, write a subclass beside its
+family and name it in the registry (`widgets/__init__.py`).
 """
 
 from abc import ABC, abstractmethod
