@@ -5,7 +5,7 @@ Trained as the denoiser is: its settings, the same examples in the same order, w
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.model_files import half_weights, read_model, round_weights
+from vj2_ddim_benchmark.world.collect import silent
+from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
@@ -26,8 +28,6 @@ from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.examples import Examples
-
-Progress = Callable[[str, int, int], None]  # a phase, how much of it is done and there is
 
 KINDS = ("regression", "gaussian")
 STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 64
@@ -149,7 +149,7 @@ def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
 
 def train_amortised(
     kind: str, examples: Examples, denoiser: ModelConfig, training: TrainingConfig,
-    out: Path | str, progress: Progress = lambda phase, done, total: None,
+    out: Path | str, progress: Progress = silent,
 ) -> AmortisedModel:  # fmt: skip
     """Make a model and write it to a file; deterministic in `training.seed`."""
     begun, state = time.perf_counter(), Path(f"{out}.training")

@@ -22,6 +22,7 @@ from vj2_ddim_benchmark.report.page import CHAINS_DIR, print_rows, rebuild_repor
 from vj2_ddim_benchmark.report.pictures import animate_record, draw_pictures, telling_chain
 from vj2_ddim_benchmark.report.summary import Row, summarise_chains
 from vj2_ddim_benchmark.studies import STUDIES_DIR, StudySettings
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.layouts import SPLITS
 from vj2_ddim_benchmark.world.problems import chain_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -95,7 +96,7 @@ class Benchmark:
 
     settings: RaceSettings
     out: Path
-    progress: Progress | None = None
+    progress: Progress = silent
 
     def race(self, planners: Sequence[Planner]) -> list[Row]:
         """Race planners, draw and report; returns the summary's rows."""

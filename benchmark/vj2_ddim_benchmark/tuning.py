@@ -21,8 +21,8 @@ from vj2_ddim_benchmark.planners.description import (
     TunedSettings,
 )
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.race.folder import silent
 from vj2_ddim_benchmark.race.tasks import MakeCost, plan
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
@@ -108,10 +108,9 @@ class PlanScore:
 
 def tune_planners(
     folder: Path, planners: Sequence[Planner], assets: PlannerAssets, score: PlanScore,
-    provenance: dict[str, Any], progress: Progress | None = None,
+    provenance: dict[str, Any], progress: Progress = silent,
 ) -> dict[str, Sweep]:  # fmt: skip
     """Sweep every planner that has something to tune, and write one file each; all by name."""
-    report = progress or silent
     sweeps = {}
     for planner in planners:
         if not planner.search_space:
@@ -124,7 +123,7 @@ def tune_planners(
             nonlocal tried
             scores = score(planner.build(assets, settings))
             tried += 1
-            report(f"tune {planner.name}", tried, total)
+            progress(f"tune {planner.name}", tried, total)
             return scores
 
         sweeps[planner.name] = sweep(planner.search_space, evaluate)

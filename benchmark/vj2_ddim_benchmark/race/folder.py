@@ -11,6 +11,7 @@ from typing import Any
 
 from vj2_ddim_benchmark.race.records import PlanKey, R, Record, RecordLog, read_records
 from vj2_ddim_benchmark.race.tasks import Budgets, Cold
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import write_json
@@ -115,10 +116,6 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return value
 
 
-def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
-    """A `Progress` that nobody looks at."""
-
-
 @dataclass(frozen=True)
 class Todo:
     """One problem, and whose turn it is under which budget, in order."""
@@ -141,11 +138,10 @@ MapProblems = Callable[[Sequence[Todo]], Iterator[Solved]]
 
 def gather(
     folder: RaceFolder, planners: Sequence[str], budgets: Budgets, num_problems: int,
-    map_problems: MapProblems, progress: Progress | None = None, phase: str = "plan", *,
+    map_problems: MapProblems, progress: Progress = silent, phase: str = "plan", *,
     kind: type[R], workers: int = 1,
 ) -> list[R]:  # fmt: skip
     """Race on the first problems; returns the records that were in the folder, and those made."""
-    report = progress or silent
     with RecordLog(folder.results, kind) as log:
         todos = todo_list(planners, budgets, num_problems, {record.key for record in log.records})
         total, count = sum(len(todo.turns) for todo in todos), 0
@@ -157,7 +153,7 @@ def gather(
             for record in solved.records:
                 log.append(replace(record, workers=workers))
                 count += 1
-                report(phase, count, total)
+                progress(phase, count, total)
         return [
             record
             for record in log.records

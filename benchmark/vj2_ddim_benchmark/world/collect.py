@@ -1,6 +1,6 @@
 """Trajectories of touched screens: collected by policies, and kept in HDF5 files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,10 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 FORMAT = "vj2-ddim touch screen transitions 1"
 DATASETS = {"frames": (5, "u"), "actions": (4, "f"), "states": (3, "i")}  # dimensions, type
 PURPOSE = 2  # keeps the randomness apart from that of problems with the same seed
+
+
+def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
+    """A `Progress` that nobody looks at."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Transitions:
 def collect_transitions(
     num_trajectories: int, *, horizon: int, split: str, seed: int, scripted_share: float = 0.7,
     near_miss_share: float = NEAR_MISS_SHARE, size: int = 64,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = silent, phase: str = "collect",
 ) -> Transitions:  # fmt: skip
     """Touch fresh screens and record what happens; no kind of widget is much rarer than another."""
     if not 0.0 <= scripted_share <= 1.0:
@@ -70,21 +74,8 @@ def collect_transitions(
         actions[:, step] = mixed_policy(screens, scripted_share, rng, near_miss_share)
         screens = screens.execute(actions[:, step])
         frames[:, step + 1], states[:, step + 1] = screens.render(), screens.state
-        if progress is not None:
-            progress(num_trajectories)
+        progress(phase, (step + 1) * num_trajectories, horizon * num_trajectories)
     return Transitions(frames, actions, states)
-
-
-def counted(progress: Progress, phase: str, total: int) -> Callable[[int], None]:
-    """A progress for `collect_transitions` that adds up, and tells how many of a total are done."""
-    done = 0
-
-    def count(added: int) -> None:
-        nonlocal done
-        done += added
-        progress(phase, done, total)
-
-    return count
 
 
 def save_transitions(

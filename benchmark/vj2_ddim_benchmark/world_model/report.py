@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.policies import mixed_policy, random_policy
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
@@ -23,7 +24,7 @@ Latents = NDArray[np.float32]
 
 def report_world_model(
     model: WorldModel, *, split: str = "validation", num_problems: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
     """Measure a world model on so many problems of a split, as configured unless told."""
     config = model.config
@@ -33,8 +34,7 @@ def report_world_model(
     rows: list[Measures] = []
     for index in range(count):
         rows.append(_Case(model, problems, index).measures(rng))
-        if progress is not None:
-            progress("report", index + 1, count)
+        progress("report", index + 1, count)
     measures = {"overall": _mean(rows)}
     for kind in np.unique(problems.kind):
         of_kind = [row for row, own in zip(rows, problems.kind, strict=True) if own == kind]

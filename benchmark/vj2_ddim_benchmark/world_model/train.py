@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.model_files import round_weights
-from vj2_ddim_benchmark.world.collect import collect_transitions, counted
+from vj2_ddim_benchmark.world.collect import collect_transitions, silent
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.networks import PatchEncoder, Predictor
@@ -34,23 +34,19 @@ STEP = 1.25  # of the sign of the gradient, in radii
 
 
 def train_world_model(
-    config: WorldModelConfig, out: Path | str, progress: Progress | None = None, *,
+    config: WorldModelConfig, out: Path | str, progress: Progress = silent, *,
     device: str = "cpu", start: Path | None = None,
 ) -> WorldModel:  # fmt: skip
     """Make a world model (further, from `start`), write it, and return it in evaluation mode."""
-    progress = progress or (lambda *told: None)
     began = time.perf_counter()
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
     num, horizon, size = config.num_trajectories, config.horizon, config.screen_size
-    told = counted(progress, "collect", num * horizon)
-    transitions = collect_transitions(
-        num, horizon=horizon, split="train", seed=config.seed, size=size, progress=told
-    )
+    asked = {"horizon": horizon, "split": "train", "seed": config.seed, "size": size}
+    transitions = collect_transitions(num, **asked, progress=progress)
     model = (known or _untrained(config, transitions.frames)).to(device)
     latents, actions = model.encode(transitions.frames), transitions.actions
     del transitions  # the frames are large
-    origin = None if start is None else sha256_of(start)
-    state = Path(f"{out}.training")
+    origin, state = start and sha256_of(start), Path(f"{out}.training")
     tensors = torch.from_numpy(latents), torch.from_numpy(actions)
     losses = train_predictor(
         model.predictor, *tensors, config, progress, state=state, origin=origin
