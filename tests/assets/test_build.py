@@ -27,7 +27,7 @@ from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import load_checkpoint
-from vj2_ddim_training.config import ModelConfig, RankerConfig
+from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.data.trajectories import open_trajectories
 from vj2_ddim_training.ranker.network import load_ranker
 
@@ -39,25 +39,15 @@ def tiny():
         num_trajectories=8, horizon=2, token_dim=4, width=8, num_layers=1, num_heads=1,
         num_epochs=4, batch_size=8, num_report_problems=2,
     )  # fmt: skip
-    training = replace(
-        full.training, num_epochs=2, epoch_share=0.4, batch_size=8, num_validation=4, longest_goal=2
-    )
+    how = {"epoch_share": 0.4, "num_validation": 4, "longest_goal": 2}
+    training = replace(full.training, num_epochs=2, batch_size=8, **how)
     ranker = RankerConfig(
         width=8, num_layers=1, nhead=1, num_queries=1, num_problems=8, num_epochs=1, batch_size=4
     )
-    return replace(
-        full,
-        world_model=world_model,
-        num_trajectories=8,
-        num_validation_trajectories=3,
-        model=ModelConfig(
-            d_model=16, num_layers=1, nhead=2, condition="latents", condition_layers=1,
-            condition_tokens=2,
-        ),
-        training=training,
-        ranker=ranker,
-        amortised=training,
-    )  # fmt: skip
+    model = replace(full.model, d_model=16, num_layers=1, nhead=2, condition_tokens=2)
+    parts = {"training": training, "ranker": ranker, "amortised": training, "model": model}
+    sizes = {"num_trajectories": 8, "num_validation_trajectories": 3}
+    return replace(full, world_model=world_model, **sizes, **parts)
 
 
 @pytest.fixture(scope="module")
@@ -257,12 +247,9 @@ def assets():
     return shipped_assets()
 
 
-def test_they_are_small_enough_to_ship(assets):
+def test_they_are_small_and_every_file_is_the_one_that_was_recorded(assets):
     sizes = [path.stat().st_size for path in assets.folder.rglob("*") if path.is_file()]
     assert sum(sizes) < MOST_BYTES
-
-
-def test_every_file_is_the_one_that_was_recorded(assets):
     assert assets.read_provenance()["sha256"] == assets.hashes()
 
 
@@ -279,15 +266,10 @@ def test_one_sample_succeeds_as_often_as_recorded(assets):
     """On fresh validation problems, within four standard errors of the two shares."""
     recorded = assets.read_provenance()["denoiser"]["success"]
     problems = one_gesture_problems(NUM_PROBLEMS, split="validation", seed=11)
+    model, pictures = WorldModel.load(assets.world_model), (problems.start, problems.goal)
+    asked = model, *(screens.render() for screens in pictures)
     with DDIMOptimizer.from_bundle(assets.bundle, provider="cpu", num_candidates=1) as optimizer:
-        result = plan(
-            optimizer,
-            WorldModel.load(assets.world_model),
-            problems.start.render(),
-            problems.goal.render(),
-            with_cost=False,
-            seed=3,
-        )
+        result = plan(optimizer, *asked, with_cost=False, seed=3)
     reached = problems.start.execute(result.actions).matches(problems.goal.state).mean()
     error = np.sqrt(recorded * (1 - recorded) * (1 / NUM_PROBLEMS + 1 / 300))
     assert abs(reached - recorded) < 4 * error

@@ -45,12 +45,14 @@ def test_a_row_can_be_sent_to_another_process_and_has_a_recorded_sweep_within_it
         assert value in planner.search_space[name]
 
 
-@pytest.mark.parametrize(
-    "planner",
-    [each for each in REGISTRY if each.search_space and not each.needs],
-    ids=lambda planner: planner.name,
-)
-def test_every_setting_of_a_search_space_builds(planner):
+@every_row
+def test_every_setting_of_a_search_space_builds_or_says_what_asset_to_give(planner):
+    if planner.needs:
+        (need,) = planner.needs
+        others = {name: Path(name) for each in REGISTRY for name in each.needs if name != need}
+        with pytest.raises(ConfigError, match=f"{need}=None; give {need}"):
+            planner.build(PlannerAssets(SPEC, **others), read_tuned(TUNED_DIR, planner))
+        return
     for name, values in planner.search_space.items():
         first = {key: options[0] for key, options in planner.search_space.items()}
         for value in values:
@@ -59,17 +61,6 @@ def test_every_setting_of_a_search_space_builds(planner):
             assert how.seed == 4
             for fixed, expected in planner.fixed.items():
                 assert getattr(how, fixed) == expected
-
-
-@pytest.mark.parametrize(
-    "planner", [each for each in REGISTRY if each.needs], ids=lambda planner: planner.name
-)
-def test_without_an_asset_a_planner_says_what_to_give(planner):
-    (need,) = planner.needs
-    settings = read_tuned(TUNED_DIR, planner)
-    others = {name: Path(name) for each in REGISTRY for name in each.needs if name != need}
-    with pytest.raises(ConfigError, match=f"{need}=None; give {need}"):
-        planner.build(PlannerAssets(SPEC, **others), settings)
 
 
 def test_rows_are_chosen_by_name_in_the_order_of_the_registry():
@@ -87,9 +78,8 @@ def test_rows_are_chosen_by_name_in_the_order_of_the_registry():
 def test_a_variant_keeps_the_sweep_of_its_row_and_everything_it_does_not_change():
     row = ddim(16)
     variant = row.variant("ddim-16@half", world_model=Path("half.pt")).variant("again")
-    assert (variant.name, variant.tuned_as, variant.world_model) == (
-        "again", "ddim-16", Path("half.pt"),
-    )  # fmt: skip
+    found = variant.name, variant.tuned_as, variant.world_model
+    assert found == ("again", "ddim-16", Path("half.pt"))
     assert (variant.make, variant.fixed, variant.needs) == (row.make, row.fixed, row.needs)
     assert read_tuned(TUNED_DIR, variant) == read_tuned(TUNED_DIR, row)
 

@@ -100,30 +100,23 @@ def test_budgets_are_each_once_the_full_plan_last():
     assert RaceSettings(budget_ms=(50.0,), full_plan=True).budgets == (50.0, None)
     assert (RaceSettings().total_problems, RaceSettings().total_chains) == (600, 150)
     assert RaceSettings(quick=True, chains=0, num_problems=7).total_problems == 7
-
-
-@pytest.mark.parametrize("command", [run, tune], ids=["run", "tune"])
-def test_every_command_uses_two_threads_unless_told(command):
-    assert inspect.signature(command).parameters["threads"].default == 2
-
-
-def test_an_untuned_planner_is_found_out_before_anything_is_trained(tmp_path, capsys):
-    untuned = ("--tuned", tmp_path, "--planners", "gradient-descent-sgd-10")
-    assert benchmark("run", "--out", tmp_path / "run", *untuned) == 1
-    assert "benchmark tune" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    for command in (run, tune):
+        assert inspect.signature(command).parameters["threads"].default == 2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--tuned", "nowhere", "--planners", "gradient-descent-sgd-10"), "benchmark tune"),
         (("--study", "stepps"), "unknown; use one of steps, candidates"),
         (("--study", "world-model"), "--study-world-model"),
         (("--workers", 0), "--workers must be at least 1"),
         (("--split", "tset"), "--split 'tset' is unknown; use one of train"),
     ],
 )
-def test_errors_speak_the_commands_options(tmp_path, capsys, options, message):
+def test_errors_speak_the_commands_options_before_anything_is_trained(
+    tmp_path, capsys, options, message
+):
     assert benchmark("run", "--out", tmp_path / "run", *options) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from builders.planners import SPEC
+from builders.race import answer
 
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets
 from vj2_ddim_benchmark.planners.gradient_descent import latent_torch_cost
@@ -18,7 +19,7 @@ from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_benchmark.world_model.networks import PatchEncoder
 from vj2_ddim_plugin.errors import ConfigError, ContextError
-from vj2_ddim_plugin.interface import PlanningProblem, PlanResult
+from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import QuadraticCost
 
@@ -132,11 +133,7 @@ class Echo:
     def optimize(self, problem):
         self.problem = problem
         batch = len(problem.context["state"])
-        zeros = np.zeros(batch)
-        return PlanResult(
-            np.zeros((batch, 250, 3)), zeros, zeros[None], 0, 0, {"total": 0.0}, "echo", "finished",
-            zeros,
-        )  # fmt: skip
+        return answer(np.zeros((batch, 250, 3)), batch)
 
 
 def make_cost(world_model, state, goal):

@@ -53,15 +53,12 @@ def write_tuned(folder):
     found.write(folder, entry.name, {})
 
 
-def test_touch_points():
+def test_touch_points_and_the_costs_of_taps_laid_out_as_the_screen_is():
     (swipe,) = drag(0.2, 0.4, 0.6, 0.8, 100, 21)
     np.testing.assert_allclose(touch_points(swipe), [0.4, 0.6], atol=1e-6)
     half = swipe * [1.0, 1.0, 0.5]
     np.testing.assert_allclose(touch_points(half), [0.4, 0.6], atol=1e-6)
     np.testing.assert_array_equal(touch_points(np.zeros((2, 250, 3))), np.zeros((2, 2)))
-
-
-def test_tap_costs_are_laid_out_as_the_screen_is():
     costs = tap_costs(lambda candidates: touch_points(candidates) @ [1.0, 10.0], grid=4)
     centres = np.array([0.125, 0.375, 0.625, 0.875])
     np.testing.assert_allclose(costs, centres[None] + 10 * centres[:, None], atol=1e-5)
@@ -71,21 +68,15 @@ def test_the_path_is_that_of_the_planner(world_model):
     model = WorldModel.load(world_model)
     screens = TouchScreen.generate(2, split="test", seed=0).render()
     problem = planning_problem(model, screens[:1], screens[1:])
-    built = planners_of(PLANNERS[:1])[0].build(
-        PlannerAssets(ActionSpec()), {"lr": 0.05, "start": "centre"}
-    )
+    (row,) = planners_of(PLANNERS[:1])
+    built = row.build(PlannerAssets(ActionSpec()), {"lr": 0.05, "start": "centre"})
     path = descent_path(built, problem)
     assert path.shape == (11, 2)
     np.testing.assert_allclose(path[0], [0.5, 0.5], atol=1e-6)
     assert np.abs(np.diff(path, axis=0)).max() > 1e-3
-    best = descend(
-        built.torch_cost_of(problem),
-        built.initial_actions(problem),
-        tuple(map(torch.as_tensor, (np.zeros(3, np.float32), np.ones(3, np.float32)))),
-        method="adam",
-        lr=0.05,
-        num_iterations=10,
-    ).best
+    asked = built.torch_cost_of(problem), built.initial_actions(problem)
+    how = {"method": "adam", "lr": 0.05, "num_iterations": 10}
+    best = descend(*asked, (torch.zeros(3), torch.ones(3)), **how).best
     planned = built.optimize(problem).unprojected_actions
     np.testing.assert_allclose(best[:, 0].numpy(), planned, atol=1e-6)
 
@@ -98,16 +89,13 @@ def test_a_spy_changes_nothing():
 
 
 def test_telling_problems_are_a_success_and_a_failure_of_each_kind():
-    def record(planner, problem, kind, success):
-        return replace(PLAN, planner=planner, problem=problem, kind=kind, success=success)
-
     records = [
-        record("ours", 5, "switch", True),
-        record("ours", 1, "switch", False),
-        record("ours", 2, "switch", True),
-        record("ours", 3, "keypad", True),
-        record("theirs", 0, "keypad", False),
-    ]
+        replace(PLAN, planner=planner, problem=problem, kind=kind, success=success)
+        for planner, problem, kind, success in (
+            ("ours", 5, "switch", True), ("ours", 1, "switch", False), ("ours", 2, "switch", True),
+            ("ours", 3, "keypad", True), ("theirs", 0, "keypad", False),
+        )
+    ]  # fmt: skip
     assert telling_problems(records, "ours") == [3, 2, 1]
 
 
@@ -121,10 +109,8 @@ def test_a_benchmark_writes_all_it_promises(tmp_path, world_model):
     assert json.loads((run / "summary.json").read_text()) == rows
     assert {row["planner"] for row in rows} == set(PLANNERS)
     assert [row["n"] for row in rows if row["task"] == "one-gesture"] == [4, 4]
-    by_kind = [
-        row["n"] for row in rows if row["task"] not in ("one-gesture", "one-gesture/multimodal")
-    ]
-    assert sum(by_kind) == 8
+    others = ("one-gesture", "one-gesture/multimodal")
+    assert sum(row["n"] for row in rows if row["task"] not in others) == 8
     assert len((run / "results.jsonl").read_text().splitlines()) == 8
     noted = json.loads((run / "run.json").read_text())
     assert noted["fixed"]["threads"] == noted["noted"]["torch_threads"] == 1
@@ -171,10 +157,8 @@ def test_names_cover_neither_each_other_nor_a_mark():
     boxes = [text.get_window_extent() for text in panel.axes.texts]
     assert len(boxes) == 10
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    assert (
-        len({line.get_color() for line in panel.axes.lines if line.get_marker() in "o^sDPXv<>*"})
-        == 10
-    )
+    drawn = [line for line in panel.axes.lines if line.get_marker() in "o^sDPXv<>*"]
+    assert len({line.get_color() for line in drawn}) == 10
 
 
 CHAINS = chain_problems(4, split="train", seed=1)
@@ -218,10 +202,9 @@ def test_the_animation_begins_at_the_start_ends_at_the_last_frame_and_shows_the_
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_finger_moves(tmp_path):
+def test_the_finger_moves_and_a_rest_is_shown_for_longer(tmp_path):
     frames = np.full((2, 64, 64, 3), 90, np.uint8)
-    action = drag(0.1, 0.5, 0.9, 0.5, 20, 60)
-    animate_chain(tmp_path / "a.gif", frames, action, frames[0])
+    animate_chain(tmp_path / "a.gif", frames, drag(0.1, 0.5, 0.9, 0.5, 20, 60), frames[0])
     finger = []
     for image in images_of(tmp_path / "a.gif")[1:-1]:
         red = (image[22:342, 8:328] - [235, 50, 50]).__abs__().sum(axis=-1) < 40
@@ -229,11 +212,6 @@ def test_the_finger_moves(tmp_path):
     assert len(finger) == 8
     assert (np.diff(finger) > 0).all()
     assert finger[-1] == pytest.approx(0.9 * 320, abs=3)
-
-
-def test_a_rest_is_shown_for_longer_than_a_move(tmp_path):
-    frames = np.full((2, 64, 64, 3), 90, np.uint8)
-    animate_chain(tmp_path / "a.gif", frames, drag(0.1, 0.5, 0.9, 0.5, 20, 60), frames[0])
     with Image.open(tmp_path / "a.gif") as file:
         times = []
         for index in range(file.n_frames):
@@ -251,26 +229,19 @@ def test_a_record_is_drawn_from_its_states_and_strokes(tmp_path):
     strokes = [to_stroke(action) for action in actions]
     record = replace(CHAIN, problem=2, strokes=strokes, states=states)
     animate_record(tmp_path / "record.gif", CHAINS, record)
-    animate_chain(
-        tmp_path / "chain.gif",
-        frames,
-        np.stack([from_stroke(stroke) for stroke in strokes]),
-        CHAINS.goal.select(2).render()[0],
-    )
+    drawn, goal = np.stack(list(map(from_stroke, strokes))), CHAINS.goal.select(2).render()[0]
+    animate_chain(tmp_path / "chain.gif", frames, drawn, goal)
     assert (tmp_path / "record.gif").read_bytes() == (tmp_path / "chain.gif").read_bytes()
     animate_record(tmp_path / "none.gif", CHAINS, replace(CHAIN, strokes=[], states=[]))
     assert len(images_of(tmp_path / "none.gif")) == 1
 
 
-def test_what_cannot_be_animated_is_refused(tmp_path):
+def test_what_cannot_be_animated_is_refused_and_the_longest_solved_chain_shown(tmp_path):
     frames = np.zeros((2, 64, 64, 3), np.uint8)
     for num, goal in ((2, frames[0]), (1, frames[0][:32]), (40, frames[0])):
         with pytest.raises(DataError, match="m gestures"):
             animate_chain(tmp_path / "a.gif", frames, np.zeros((num, 250, 3)), goal)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_longest_solved_chain_is_shown():
     assert telling_chain(RECORDS, "ddim") == RECORDS[1]
     assert telling_chain(RECORDS, "gd") == RECORDS[4]
     with pytest.raises(DataError, match="'other'"):

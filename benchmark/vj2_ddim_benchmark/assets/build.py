@@ -87,14 +87,14 @@ def collect_latents(
 ) -> tuple[FloatArray, FloatArray]:
     """Latents `[n, T, N, D]` and actions `[n, T-1, 250, 3]` of `train` or `validation`."""
     counts = (settings.num_trajectories, settings.num_validation_trajectories)
-    asked = {
+    asked: dict[str, Any] = {
         "horizon": world_model.config.horizon,
         "size": world_model.config.screen_size,
         **{name: getattr(settings, name) for name in ("seed", "scripted_share", "near_miss_share")},
     }
     num = dict(zip(("train", "validation"), counts, strict=True))[split]
-    told = {"progress": progress, "phase": "collect for the denoiser"}
-    return embed_transitions(world_model, collect_transitions(num, split=split, **asked, **told))
+    asked |= {"progress": progress, "phase": "collect for the denoiser"}
+    return embed_transitions(world_model, collect_transitions(num, split=split, **asked))
 
 
 def statistics_of(latents: FloatArray, actions: FloatArray) -> dict[str, dict[str, float]]:

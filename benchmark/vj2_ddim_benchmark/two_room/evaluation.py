@@ -191,18 +191,18 @@ class PublishedSolver:
 BUDGETS = ((300, 30), (300, 10), (100, 10))  # num_samples, n_steps; the first is the default
 
 PUBLISHED = {
-    name: PublishedSolver(*row)
-    for name, *row in (
-        ("gradient, 1 sample", "GradientSolver", {"n_steps": 30, "num_samples": 1},
-         {"optimizer": ("SGD", "Adam"), "lr": (0.03, 0.1, 0.3, 1.0, 3.0)}),
-        ("gradient, 100 samples", "GradientSolver", {"n_steps": 30, "num_samples": 100},
-         {"optimizer": ("SGD", "Adam"), "lr": (0.1, 0.3, 1.0), "n_steps": (10, 30)}),
-        ("CEM", "CEMSolver", {}, {"budget": BUDGETS, "topk": (10, 30), "var_scale": (1.0, 2.0)}),
-        ("iCEM", "ICEMSolver", {},
-         {"budget": BUDGETS[:2], "topk": (10, 30), "noise_beta": (0.5, 2.0)}),
-        ("MPPI", "MPPISolver", {},
-         {"budget": BUDGETS[:2], "temperature": (0.05, 0.5, 5.0, 20.0, 80.0)}),
-    )
+    "gradient, 1 sample": PublishedSolver(
+        "GradientSolver", {"n_steps": 30, "num_samples": 1},
+        {"optimizer": ("SGD", "Adam"), "lr": (0.03, 0.1, 0.3, 1.0, 3.0)}),
+    "gradient, 100 samples": PublishedSolver(
+        "GradientSolver", {"n_steps": 30, "num_samples": 100},
+        {"optimizer": ("SGD", "Adam"), "lr": (0.1, 0.3, 1.0), "n_steps": (10, 30)}),
+    "CEM": PublishedSolver(
+        "CEMSolver", {}, {"budget": BUDGETS, "topk": (10, 30), "var_scale": (1.0, 2.0)}),
+    "iCEM": PublishedSolver(
+        "ICEMSolver", {}, {"budget": BUDGETS[:2], "topk": (10, 30), "noise_beta": (0.5, 2.0)}),
+    "MPPI": PublishedSolver(
+        "MPPISolver", {}, {"budget": BUDGETS[:2], "temperature": (0.05, 0.5, 5.0, 20.0, 80.0)}),
 }  # fmt: skip
 
 OURS: dict[str, Chosen] = {

@@ -41,12 +41,14 @@ def train_world_model(
     began = time.perf_counter()
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
     num, horizon, size = config.num_trajectories, config.horizon, config.screen_size
-    asked = {"horizon": horizon, "split": "train", "seed": config.seed, "size": size}
-    transitions = collect_transitions(num, **asked, progress=progress)
+    transitions = collect_transitions(
+        num, horizon=horizon, split="train", seed=config.seed, size=size, progress=progress
+    )
     model = (known or _untrained(config, transitions.frames)).to(device)
     latents, actions = model.encode(transitions.frames), transitions.actions
     del transitions  # the frames are large
-    origin, state = start and sha256_of(start), Path(f"{out}.training")
+    origin = None if start is None else sha256_of(start)
+    state = Path(f"{out}.training")
     tensors = torch.from_numpy(latents), torch.from_numpy(actions)
     losses = train_predictor(
         model.predictor, *tensors, config, progress, state=state, origin=origin
