@@ -231,9 +231,12 @@ def run(
         if retrain:
             assets = build_assets(out / "assets", AssetSettings(), progress, settings.threads)
         settings = settings.with_parts(assets if retrain else shipped_assets())
-        small = [_small_sampler(out, settings, progress)] if small_sampler else []
+        if small_sampler:  # trained here, beside the one that is raced
+            how = AssetSettings.small(), progress, settings.threads, settings.world_model
+            bundle = build_assets(out / "small", *how).bundle
+            planners += (planners_of(["ddim-16"])[0].variant("ddim-16-small", bundle=bundle),)
         benchmark = Benchmark(settings, out, progress)
-        rows = benchmark.race([*planners, *small])
+        rows = benchmark.race(planners)
         gone = benchmark.go_through_chains(in_chains) if settings.total_chains else []
         if studies.study:
             rows = benchmark.study(studies)
@@ -243,10 +246,3 @@ def run(
     if gone:
         print_rows(gone)
     say(f"report, pictures and raw results in {out}")
-
-
-def _small_sampler(out: Path, settings: RaceSettings, progress: Progress) -> Planner:
-    """A small denoiser, trained here, beside the one that is raced."""
-    small = AssetSettings.small()
-    made = build_assets(out / "small", small, progress, settings.threads, settings.world_model)
-    return planners_of(["ddim-16"])[0].variant("ddim-16-small", bundle=made.bundle)

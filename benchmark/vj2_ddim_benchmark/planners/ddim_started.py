@@ -64,17 +64,16 @@ def _better(first: PlanResult, second: PlanResult) -> PlanResult:
     phases = dict(first.wall_time_s)
     for phase, seconds in second.wall_time_s.items():
         phases[phase] = phases.get(phase, 0.0) + seconds
-    stopped = {first.stopped_because, second.stopped_because}
-    return PlanResult(
+    stopped = (first.stopped_because, second.stopped_because)
+    return replace(
+        first,
         actions=np.where(wins[:, None, None], second.actions, first.actions),
         cost=cost,
         history=np.concatenate([first.history, cost[None]]),
         num_cost_evaluations=first.num_cost_evaluations + second.num_cost_evaluations,
         num_denoiser_evaluations=first.num_denoiser_evaluations + second.num_denoiser_evaluations,
         wall_time_s=phases,
-        provider=first.provider,
         stopped_because="deadline" if "deadline" in stopped else "finished",
         projection_distance=np.where(wins, second.projection_distance, first.projection_distance),
-        planned_by=first.planned_by,
         failures=(*first.failures, *second.failures),
     )

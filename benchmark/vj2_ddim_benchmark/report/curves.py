@@ -36,6 +36,10 @@ NAME = {
     "xytext": (8, 0), "textcoords": "offset points", "fontsize": 9, "va": "center",
     "bbox": {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5},
 }  # fmt: skip
+PLACES = (  # of a name from its point, in typographic points, the best first
+    *((9, 0), (8, 9), (8, -9), (0, 13), (0, -13), (-9, 0)),
+    *((x, step) for step in (18, -18, 27, -27, 36, -36) for x in (8, -8)),
+)
 DPI = 130
 
 Point = tuple[float, float, float, float]
@@ -149,19 +153,13 @@ class Panel:
         for x, y, name, color in sorted(self.named, key=lambda each: -each[1]):
             weight = "bold" if name.startswith(OURS) else "normal"
             text = self.axes.annotate(name, (x, y), color=color, weight=weight, **NAME)
-            for offset in _offsets():
+            for offset in PLACES:
                 text.set_position(offset)
                 text.set_ha("left" if offset[0] > 0 else "right" if offset[0] < 0 else "center")
                 box = text.get_window_extent()
                 if not any(box.overlaps(other) for other in taken):
                     break
             taken.append(text.get_window_extent())
-
-
-def _offsets() -> list[tuple[float, float]]:
-    """Places of a name from its point, in typographic points, the best first."""
-    near: list[tuple[float, float]] = [(9, 0), (8, 9), (8, -9), (0, 13), (0, -13), (-9, 0)]
-    return near + [(x, step) for step in (18, -18, 27, -27, 36, -36) for x in (8.0, -8.0)]
 
 
 def _in_percent(row: Row, key: str) -> tuple[float, float, float]:

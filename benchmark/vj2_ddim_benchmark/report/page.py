@@ -21,7 +21,7 @@ from vj2_ddim_benchmark.report import summary, tables
 from vj2_ddim_benchmark.report.curves import draw_study, draw_success
 from vj2_ddim_benchmark.report.summary import CHAIN, ONE_GESTURE, Row
 from vj2_ddim_benchmark.report.tables import overall
-from vj2_ddim_benchmark.studies import STUDIES, STUDIES_DIR, Study
+from vj2_ddim_benchmark.studies import STUDIES, STUDIES_DIR
 from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path, write_json
@@ -90,6 +90,9 @@ def write_page(out: Path, found: Findings, pictures: Sequence[Path] = ()) -> Non
     asked = int(found.setup.get("num_problems", max((row["n"] for row in plans), default=0)))
     made = Counter(record.workers for record in found.records)
     plain, further = tables.setting_tables(found.setup)
+    drawn = {name: out / "pictures" / f"study-{name}.png" for name in found.studies}
+    for name, picture in drawn.items():
+        draw_study(picture, STUDIES[name], found.studies[name])
     words = {
         "found": found,
         "num_planners": len({row["planner"] for row in plans}),
@@ -106,7 +109,7 @@ def write_page(out: Path, found: Findings, pictures: Sequence[Path] = ()) -> Non
             for budget, same in summary.by_budget(found.records).items()
             if len({record.planner for record in same}) > 1
         ],
-        "studies": [_study(out, name, rows) for name, rows in found.studies.items()],
+        "studies": [(STUDIES[name], rows, drawn[name]) for name, rows in found.studies.items()],
         "pictures": pictures,
         "tolerance": f"{results.TOLERANCE_MS:g} ms or {results.TOLERANCE_SHARE:.0%} of it",
         "spare_gestures": SPARE_GESTURES,
@@ -162,11 +165,6 @@ def _pairs(records: Sequence[Record], where: str) -> dict[str, Any]:
         "marks": marks,
         "limit": f"{level}: {tables.SIGNIFICANT:g} over {len(pairs)} pairs",
     }
-
-
-def _study(out: Path, name: str, rows: Sequence[Row]) -> tuple[Study, Sequence[Row], Path]:
-    draw_study(picture := out / "pictures" / f"study-{name}.png", STUDIES[name], rows)
-    return STUDIES[name], rows, picture
 
 
 def _draw(out: Path, rows: Sequence[Row]) -> Path:

@@ -129,20 +129,15 @@ def draw_layouts(num: int, split: str, rng: np.random.Generator) -> Layout:
     for code in np.unique(arrangement):
         rows = np.flatnonzero(arrangement == code)
         chosen = all_arrangements()[code]
-        place = rows[:, None], _slots(chosen)
+        kinds = np.concatenate(chosen)
+        before = np.tril(kinds[:, None] == kinds, -1).sum(axis=1)  # of the same kind
+        place = rows[:, None], np.searchsorted(SLOT_KINDS, kinds) + before
         boxes[place], options[place] = _lay_out(chosen, classes[rows], rng)
     for slot, kind in enumerate(SLOT_KINDS):
         rows = np.flatnonzero(boxes[:, slot, 2] > 0)
         num_states[rows, slot] = WIDGETS[kind].num_states(options[rows, slot])
     codes = np.concatenate([arrangement[:, None], sectors, classes], axis=1)
     return Layout(boxes, options, num_states, colors, codes)
-
-
-def _slots(arrangement: Arrangement) -> IntArray:
-    """The state column of each widget of an arrangement, in reading order."""
-    kinds = np.concatenate(arrangement)
-    before = np.tril(kinds[:, None] == kinds, -1).sum(axis=1)  # of the same kind
-    return np.asarray(np.searchsorted(SLOT_KINDS, kinds) + before)
 
 
 def _lay_out(

@@ -62,20 +62,16 @@ def one_gesture_problems(num: int, *, split: str, seed: int, size: int = 64) -> 
     """
     rng = seeded(split, seed, ONE_GESTURE, num=num)
     first = int(rng.integers(PERIOD)) if num < PERIOD else 0  # of few problems, not always the same
-    kinds = rng.permutation(_kinds_in_turn(first + num)[first:])
+    index = np.arange(first, first + num)  # every third one of a multimodal kind, each in turn
+    several = np.flatnonzero([widget.multimodal for widget in WIDGETS])
+    single = np.flatnonzero([not widget.multimodal and widget.active for widget in WIDGETS])
+    others = single[(index - index // 3) % len(single)]
+    in_turn = np.where(index % 3 == 2, several[index // 3 % len(several)], others)
+    kinds = rng.permutation(in_turn)
     pool, rows = screens_with(kinds, split, seed, size)
     start = pool.select(rows)
     actions = touch_slots(start, choose_slots(start, rng, kinds), rng)
     return Problems(start, start.execute(actions), np.array(KINDS)[kinds], actions)
-
-
-def _kinds_in_turn(num: int) -> IntArray:
-    """Indices in `WIDGETS` `[num]`: every third one of a multimodal kind, each kind in turn."""
-    index = np.arange(num)
-    several = np.flatnonzero([widget.multimodal for widget in WIDGETS])
-    single = np.flatnonzero([not widget.multimodal and widget.active for widget in WIDGETS])
-    others = single[(index - index // 3) % len(single)]
-    return np.where(index % 3 == 2, several[index // 3 % len(several)], others)
 
 
 def screens_with(kinds: IntArray, split: str, seed: int, size: int) -> tuple[TouchScreen, IntArray]:
