@@ -1,16 +1,4 @@
-"""The trained parts of a benchmark, in a run's folder or in the package.
-
-```
-FOLDER/
-├── world_model.pt    the encoder and predictor that every planner plans through
-├── bundle/           the exported denoiser, with its ranker
-├── regression.pt     the action regressed from the same latents
-├── gaussian.pt       a Gaussian over actions from the same latents
-├── provenance.json   what made them and what they measured
-├── latents/          transitions, embedded (HDF5); not shipped
-└── denoiser/         the denoiser's training run; not shipped
-```
-"""
+"""The trained parts of a benchmark, in a run's folder or, `shipped`, in the package."""
 
 import json
 from pathlib import Path
@@ -29,13 +17,13 @@ class Assets:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.world_model = folder / "world_model.pt"
-        self.bundle = folder / "bundle"
-        self.regression = folder / "regression.pt"
-        self.gaussian = folder / "gaussian.pt"
-        self.latents = folder / "latents"
-        self.denoiser = folder / "denoiser"
-        self.provenance = folder / "provenance.json"
+        self.world_model = folder / "world_model.pt"  # that every planner plans through
+        self.bundle = folder / "bundle"  # the exported denoiser, with its ranker
+        self.regression = folder / "regression.pt"  # of the action, from the same latents
+        self.gaussian = folder / "gaussian.pt"  # over actions, from the same latents
+        self.latents = folder / "latents"  # transitions, embedded (HDF5); not shipped
+        self.denoiser = folder / "denoiser"  # its training run; not shipped
+        self.provenance = folder / "provenance.json"  # what made them and what they measured
 
     def complete(self) -> bool:
         """Whether everything a benchmark needs is there."""

@@ -100,9 +100,7 @@ def draw_study(path: Path, study: Study, rows: Sequence[Row]) -> None:
     try:
         numbers = [float(value) for value in values]
     except ValueError:
-        numbers, log = [float(i) for i in range(len(values))], False
-    else:
-        log = study.log
+        numbers = [float(place) for place in range(len(values))]
     places = dict(zip(values, numbers, strict=True))
     lines: dict[str, list[Point]] = {}
     for row in overall(rows):
@@ -110,7 +108,7 @@ def draw_study(path: Path, study: Study, rows: Sequence[Row]) -> None:
         lines.setdefault(series, []).append((places[value], *_in_percent(row, "success")))
     for index, (name, points) in enumerate(lines.items()):
         panel.line(index, sorted(points), name)
-    if log:
+    if study.log and min(numbers) > 0:
         axes.set_xscale("log", base=2)
     axes.minorticks_off()
     axes.set_xticks(numbers, values)
