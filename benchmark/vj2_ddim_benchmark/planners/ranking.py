@@ -36,9 +36,8 @@ class Ranking:
     ) -> None:  # fmt: skip
         self._deadline, self._pace = Deadline(checks.checked_deadline(problem), pace), pace
         self._ended: float | None = None  # when the last round was ranked
-        require_free_plan(problem, planner)
-        if needs_cost:
-            required_cost(problem, planner)
+        check = required_cost if needs_cost else require_free_plan
+        check(problem, planner)
         self._problem, self._planner, self._spec = problem, planner, spec
         self.batch = checks.checked_batch(problem, problem.context)
         self.rng = np.random.default_rng(checks.checked_seed(problem, seed))
@@ -135,12 +134,14 @@ def onto_valid(actions: FloatArray, spec: ActionSpec) -> FloatArray:
 def require_free_plan(problem: PlanningProblem, planner: str) -> None:
     """Raise `ContextError` for a problem that asks for what these planners cannot keep."""
     if problem.frozen_action is not None or problem.constraints is not None:
-        message = "keeps neither frozen_action nor constraints; leave both None"
-        raise ContextError(f"{planner} {message}")
+        raise ContextError(
+            f"{planner} keeps neither frozen_action nor constraints; leave both None"
+        )
 
 
 def required_cost(problem: PlanningProblem, planner: str) -> CostFn:
-    """The problem's cost; raises `ContextError` where there is none."""
+    """The problem's cost; `ContextError` without one, or for what these planners cannot keep."""
+    require_free_plan(problem, planner)
     if problem.cost is None:
         raise ContextError(f"{planner} needs a cost; this problem has none")
     return problem.cost
