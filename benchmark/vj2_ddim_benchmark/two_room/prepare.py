@@ -1,12 +1,13 @@
 """What the comparison trains, each step once: LeWM, then a denoiser on its latents."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from vj2_ddim_benchmark.assets.settings import MODEL
 from vj2_ddim_benchmark.two_room import episodes as recorded
 from vj2_ddim_benchmark.two_room import lewm
 from vj2_ddim_benchmark.two_room.episodes import Episodes, Recording
@@ -18,9 +19,7 @@ from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.run import RunSettings, train_run
 
-DENOISER = ModelConfig(
-    d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=4
-)
+DENOISER = replace(MODEL, condition_tokens=4)
 DENOISER_TRAINING = TrainingConfig(
     num_epochs=20, batch_size=256, lr=1e-3, condition_dropout=0.1, evaluate_every=5,
     picture_every=100, device="cpu", wandb_mode="disabled",
