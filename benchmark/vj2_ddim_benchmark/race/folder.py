@@ -41,20 +41,13 @@ class RaceFolder:
         """Write what must stay the same, or check that it is; `noted` is of the latest run."""
         plain = json.loads(json.dumps(dict(fixed)))
         if self.setup.exists():
-            try:
-                found = json.loads(self.setup.read_text(encoding="utf-8"))["fixed"]
-                differing = [name for name in plain if found.get(name) != plain[name]]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(
-                    f"{self.setup}: not a run's settings ({error!r}); use another folder"
-                ) from error
-            if differing:
-                name = differing[0]
-                raise ConfigError(
-                    f"{self.path} holds results of another run: its {name} is "
-                    f"{found.get(name)!r}, here it is {plain[name]!r}; use another folder, or the "
-                    f"same settings to resume"
-                )
+            found, _ = self._read_setup()
+            for name, here in plain.items():
+                if (there := found.get(name)) != here:
+                    raise ConfigError(
+                        f"{self.path} holds results of another run: its {name} is {there!r}, here "
+                        f"it is {here!r}; use another folder, or the same settings to resume"
+                    )
         write_json(self.setup, {"fixed": plain, "noted": dict(noted)})
 
     def read(self) -> RaceResults:
@@ -72,7 +65,8 @@ class RaceFolder:
                     f"{record.problem} a second time under the same budget (first in line "
                     f"{lines[record.key]}); keep one run a folder"
                 )
-        return RaceResults(records, self.read_cold(), self._read_setup())
+        fixed, noted = self._read_setup()
+        return RaceResults(records, self.read_cold(), {**fixed, **noted})
 
     def read_cold(self) -> Cold:
         """Times of first plans."""
@@ -87,15 +81,16 @@ class RaceFolder:
                 )
         return cold
 
-    def _read_setup(self) -> dict[str, Any]:
+    def _read_setup(self) -> list[Mapping[str, Any]]:
+        """What is fixed, and what is noted; both empty if there is no file."""
         setup = _read_mapping(self.setup)
         parts = [setup.get(name, {}) for name in ("fixed", "noted")]
         if not all(isinstance(part, Mapping) for part in parts) or (setup and "fixed" not in setup):
             raise DataError(
-                f"{self.setup}: must hold the settings of a run under 'fixed' and 'noted'; remove "
-                f"the file to report without them"
+                f"{self.setup}: must hold the settings of a run under 'fixed' and 'noted'; use "
+                f"another folder, or remove the file to report without them"
             )
-        return {**parts[0], **parts[1]}
+        return parts
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
