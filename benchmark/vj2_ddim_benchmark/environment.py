@@ -1,7 +1,5 @@
 """Versions, machine and threads: what every recorded figure is noted with."""
 
-from __future__ import annotations
-
 import os
 import platform
 from importlib.metadata import version
@@ -9,18 +7,10 @@ from typing import Any
 
 import torch
 
-from vj2_ddim_plugin.errors import ConfigError
-
-__all__ = ["environment", "use_threads"]
-
 PACKAGES = ("vj2-ddim-plugin", "torch", "numpy")
 
 
-def use_threads(num_threads: int) -> None:
-    """Let torch use this many threads; ONNX Runtime is given the same number with each planner."""
-    if num_threads < 1:
-        raise ConfigError(f"threads must be at least 1; found {num_threads}")
-    torch.set_num_threads(num_threads)
+use_threads = torch.set_num_threads  # ONNX Runtime is given the same number with each planner
 
 
 def environment() -> dict[str, Any]:

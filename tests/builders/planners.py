@@ -18,8 +18,13 @@ from vj2_ddim_benchmark.planners.cross_entropy import (
 )
 from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer, WarmStarted
 from vj2_ddim_benchmark.planners.gradient_descent import GradientDescent, GradientDescentOptimizer
-from vj2_ddim_benchmark.planners.population import MPPI, PopulationOptimizer, PredictiveSampling
-from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
+from vj2_ddim_benchmark.planners.population import (
+    MPPI,
+    PopulationOptimizer,
+    PredictiveSampling,
+    RandomGestures,
+    RandomGesturesOptimizer,
+)
 from vj2_ddim_benchmark.planners.retrieval import Memory, RetrievalOptimizer
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
@@ -151,15 +156,13 @@ CASES = {
     **{name: Case(lambda name=name, **settings: population(name, **settings))
        for name in POPULATIONS},
     "gradient-descent-sgd": Case(
-        lambda **s: descent(method="sgd", lr=20.0, start="gestures", num_restarts=3, **s),
-        atol=1e-6, refuses=False,
+        lambda **s: descent(method="sgd", lr=20.0, start="gestures", num_restarts=3, **s), atol=1e-6
     ),
     "gradient-descent-adam": Case(
-        lambda **s: descent(start="gestures", num_restarts=3, **s), atol=1e-6, refuses=False
+        lambda **s: descent(start="gestures", num_restarts=3, **s), atol=1e-6
     ),
     "random-gestures": Case(
-        lambda **s: RandomGesturesOptimizer(SPEC, RandomGestures(**s)),
-        refuses=False, keeps_deadline=False,
+        lambda **s: RandomGesturesOptimizer(SPEC, RandomGestures(**s)), keeps_deadline=False
     ),
     "ddim-cem": Case(
         lambda seed=0: started("cem", first=sampler(seed=seed), seed=seed), atol=1e-6

@@ -45,23 +45,15 @@ def num_weights(module):
     return sum(weight.numel() for weight in module.parameters())
 
 
-class TestSize:
-    @pytest.mark.parametrize(
-        "denoiser",
-        [
-            AssetSettings().model,
-            ModelConfig(d_model=128, num_layers=4, condition="latents"),
-            ModelConfig(d_model=64, num_layers=2, condition="latents", condition_tokens=4),
-        ],
-    )
-    def test_the_head_is_as_large_as_the_denoiser(self, denoiser):
-        spec = ActionSpec()
-        model = AmortisedModel(AmortisedConfig.like("gaussian", denoiser, spec), spec, SHAPES)
-        rows, channels = spec.diffused_shape
-        dit = DiTDenoiser(
-            rows, channels, denoiser.d_model, denoiser.num_layers, denoiser.nhead, conditional=True
-        )
-        assert num_weights(model.head) == pytest.approx(num_weights(dit), rel=0.02)
+@pytest.mark.parametrize(
+    "sizes", [{}, {"d_model": 128, "num_layers": 4}, {"d_model": 64, "condition_tokens": 4}]
+)
+def test_the_head_is_as_large_as_the_denoiser(sizes):
+    spec, denoiser = ActionSpec(), replace(AssetSettings().model, **sizes)
+    model = AmortisedModel(AmortisedConfig.like("gaussian", denoiser, spec), spec, SHAPES)
+    how = denoiser.d_model, denoiser.num_layers, denoiser.nhead
+    dit = DiTDenoiser(*spec.diffused_shape, *how, conditional=True)
+    assert num_weights(model.head) == pytest.approx(num_weights(dit), rel=0.02)
 
 
 class TestLoss:
@@ -77,15 +69,11 @@ class TestLoss:
         grad = torch.autograd.grad
         torch.testing.assert_close(grad(loss, ours), grad(expected, theirs))
 
-    @pytest.mark.parametrize("beta", [0.5, 1.0])
-    def test_weighting_scales_each_gradient_by_a_power_of_the_std(self, beta):
-        generator = torch.Generator().manual_seed(1)
-        original, mean, log_std = torch.randn(3, 5, 6, 1, generator=generator, dtype=torch.double)
-        inputs = [mean.requires_grad_(), log_std.requires_grad_()]
-        weight = log_std.detach().exp() ** (2 * beta)
-        plain = torch.autograd.grad(gaussian_nll(original, *inputs), inputs)
-        weighted = torch.autograd.grad(gaussian_nll(original, *inputs, beta), inputs)
-        torch.testing.assert_close(weighted, tuple(weight * each for each in plain))
+        for beta in (0.5, 1.0):  # scales each gradient by a power of the std
+            weight = theirs[1].detach().exp() ** (2 * beta)
+            weighted = grad(gaussian_nll(original, *theirs, beta), theirs)
+            plain = grad(gaussian_nll(original, *theirs), theirs)
+            torch.testing.assert_close(weighted, tuple(weight * each for each in plain))
 
     def test_the_gaussian_s_mean_has_the_gradient_of_the_squared_error(self):
         original, mean = torch.randn(2, 5, 6, 1, generator=torch.Generator().manual_seed(2))
@@ -96,9 +84,8 @@ class TestLoss:
         (expected,) = torch.autograd.grad(squared, mean)
         torch.testing.assert_close(found, expected)
 
-    def test_regression_does_not_see_the_std(self):
         original, mean = torch.tensor([[[1.0]]]), torch.tensor([[[3.0]]])
-        for log_std in (-2.0, 5.0):
+        for log_std in (-2.0, 5.0):  # which regression does not see
             assert amortised_loss("regression", original, mean, torch.full((1, 1, 1), log_std)) == 4
 
     def test_the_std_has_a_floor(self):
@@ -146,19 +133,17 @@ class TestLearning:
         baseline = np.square(points - points.mean(axis=0)).mean()
         assert error < 0.1 * baseline
 
-    def test_regression_of_two_modes_is_their_average(self, two_mode_examples, tmp_path):
-        model = learned("regression", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
-        state, goal = same_latents(1)
-        mean, _ = model.predict({"state": state, "goal": goal})
-        x = 0.75 * 0.2 + 0.25 * 0.8
-        tapped = decode(mean, SPEC)[0, 4:12, :2]
-        np.testing.assert_allclose(tapped, np.tile([x, 0.5], (8, 1)), atol=0.03)
-
-    def test_the_gaussian_covers_both_modes(self, two_mode_examples, tmp_path):
+    def test_regression_of_two_modes_is_their_average_and_the_gaussian_covers_both(
+        self, two_mode_examples, tmp_path
+    ):
         """Mean and standard deviation of the mixture, in units of half a screen around 0.5."""
+        context = dict(zip(("state", "goal"), same_latents(1), strict=True))
+        model = learned("regression", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
+        tapped = decode(model.predict(context)[0], SPEC)[0, 4:12, :2]
+        x = 0.75 * 0.2 + 0.25 * 0.8
+        np.testing.assert_allclose(tapped, np.tile([x, 0.5], (8, 1)), atol=0.03)
         model = learned("gaussian", two_mode_examples, tmp_path / "model.pt", num_epochs=30)
-        state, goal = same_latents(1)
-        mean, std = model.predict({"state": state, "goal": goal})
+        mean, std = model.predict(context)
         assert mean[0, 0, 0] == pytest.approx(2 * 0.35 - 1, abs=0.06)
         assert std[0, 0, 0] == pytest.approx(2 * 0.6 * np.sqrt(0.75 * 0.25), rel=0.1)
         modes = 2 * np.array([0.2, 0.8]) - 1
@@ -244,29 +229,25 @@ class TestFile:
         with pytest.raises(CheckpointError, match=r"model.pt.*'gaussian', expected 'regression'"):
             load_amortised(path, "regression")
 
-    @pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
-    def test_a_truncated_file(self, tmp_path, keep):
-        path = save(make_model(), tmp_path / "model.pt")
-        whole = path.read_bytes()
-        path.write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-        with pytest.raises(CheckpointError, match=r"model.pt: cannot be opened"):
-            load_amortised(path)
-
-    @pytest.mark.parametrize("content", [[1], {}, {"format": "9"}, {"format": torch.zeros(2)}])
-    def test_something_else_from_torch(self, tmp_path, content):
-        torch.save(content, tmp_path / "model.pt")
-        with pytest.raises(CheckpointError, match=r"model.pt: found format"):
-            load_amortised(tmp_path / "model.pt")
-
-    def test_pickled_code_is_not_run(self, tmp_path):
+    def test_a_truncated_file_or_another_is_named_and_pickled_code_not_run(self, tmp_path):
         class Trap:
             def __reduce__(self):
                 return os.mkdir, (str(tmp_path / "sprung"),)
 
-        torch.save({"format": Trap()}, tmp_path / "model.pt")
-        with pytest.raises(CheckpointError, match="cannot be opened"):
-            load_amortised(tmp_path / "model.pt")
+        path = save(make_model(), tmp_path / "model.pt")
+        whole = path.read_bytes()
+        for keep in (0, 10, len(whole) // 2, int(0.99 * len(whole)), None):
+            if keep is None:
+                torch.save({"format": Trap()}, path)
+            else:
+                path.write_bytes(whole[:keep])
+            with pytest.raises(CheckpointError, match=r"model.pt: cannot be opened"):
+                load_amortised(path)
         assert not (tmp_path / "sprung").exists()
+        for content in ([1], {}, {"format": "9"}, {"format": torch.zeros(2)}):
+            torch.save(content, path)
+            with pytest.raises(CheckpointError, match=r"model.pt: found format"):
+                load_amortised(path)
 
     def test_every_field_is_needed(self, tmp_path):
         path = save(make_model(), tmp_path / "model.pt")

@@ -1,4 +1,4 @@
-"""The registry's rows: their names, settings and assets, their sweeps, their way to a worker."""
+"""The registry's rows, their sweeps and settings, and their way to a worker; wrong ones refused."""
 
 import json
 import pickle
@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from builders.planners import SPEC, sampler
 
+from vj2_ddim_benchmark.amortised import AmortisedConfig
 from vj2_ddim_benchmark.assets import shipped_assets
+from vj2_ddim_benchmark.planners.amortised import Sampling
+from vj2_ddim_benchmark.planners.cross_entropy import CEM, ICEM, CandidateCEMSettings, GestureCEM
 from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
-from vj2_ddim_benchmark.planners.gradient_descent import STARTS
+from vj2_ddim_benchmark.planners.gradient_descent import STARTS, GradientDescent
+from vj2_ddim_benchmark.planners.population import MPPI, PredictiveSampling, RandomGestures
 from vj2_ddim_benchmark.planners.registry import (
     GESTURE_CEM,
     REGISTRY,
@@ -41,12 +45,14 @@ def test_a_row_can_be_sent_to_another_process_and_has_a_recorded_sweep_within_it
         assert value in planner.search_space[name]
 
 
-@pytest.mark.parametrize(
-    "planner",
-    [each for each in REGISTRY if each.search_space and not each.needs],
-    ids=lambda planner: planner.name,
-)
-def test_every_setting_of_a_search_space_builds(planner):
+@every_row
+def test_every_setting_of_a_search_space_builds_or_says_what_asset_to_give(planner):
+    if planner.needs:
+        (need,) = planner.needs
+        others = {name: Path(name) for each in REGISTRY for name in each.needs if name != need}
+        with pytest.raises(ConfigError, match=f"{need}=None; give {need}"):
+            planner.build(PlannerAssets(SPEC, **others), read_tuned(TUNED_DIR, planner))
+        return
     for name, values in planner.search_space.items():
         first = {key: options[0] for key, options in planner.search_space.items()}
         for value in values:
@@ -55,17 +61,6 @@ def test_every_setting_of_a_search_space_builds(planner):
             assert how.seed == 4
             for fixed, expected in planner.fixed.items():
                 assert getattr(how, fixed) == expected
-
-
-@pytest.mark.parametrize(
-    "planner", [each for each in REGISTRY if each.needs], ids=lambda planner: planner.name
-)
-def test_without_an_asset_a_planner_says_what_to_give(planner):
-    (need,) = planner.needs
-    settings = read_tuned(TUNED_DIR, planner)
-    others = {name: Path(name) for each in REGISTRY for name in each.needs if name != need}
-    with pytest.raises(ConfigError, match=f"{need}=None; give {need}"):
-        planner.build(PlannerAssets(SPEC, **others), settings)
 
 
 def test_rows_are_chosen_by_name_in_the_order_of_the_registry():
@@ -83,9 +78,8 @@ def test_rows_are_chosen_by_name_in_the_order_of_the_registry():
 def test_a_variant_keeps_the_sweep_of_its_row_and_everything_it_does_not_change():
     row = ddim(16)
     variant = row.variant("ddim-16@half", world_model=Path("half.pt")).variant("again")
-    assert (variant.name, variant.tuned_as, variant.world_model) == (
-        "again", "ddim-16", Path("half.pt"),
-    )  # fmt: skip
+    found = variant.name, variant.tuned_as, variant.world_model
+    assert found == ("again", "ddim-16", Path("half.pt"))
     assert (variant.make, variant.fixed, variant.needs) == (row.make, row.fixed, row.needs)
     assert read_tuned(TUNED_DIR, variant) == read_tuned(TUNED_DIR, row)
 
@@ -144,3 +138,32 @@ def test_what_a_descent_fixes_is_in_its_name_and_a_fixed_start_is_the_only_one_t
             assert tried == (("gestures",) if num > 1 else (rest[0],) if rest else STARTS)
     with pytest.raises(ConfigError, match="'nowhere' is unknown"):
         gradient_descent("adam", 10).build(PlannerAssets(SPEC), {"lr": 0.1, "start": "nowhere"})
+
+
+NAN = float("nan")
+POPULATION = {"num_samples": [0], "num_iterations": [0], "seed": [-1], "start": ["centre"]}
+ELITES = {**POPULATION, "num_elites": [0, 97], "std": [0.0, NAN], "smoothing": [1.0]}
+FITTED = {**ELITES, "min_std": [-0.1], "covariance": ["spherical"]}
+WRONG = {
+    CEM: {**FITTED, "num_elites": [0, 33], "num_knots": [1]},
+    ICEM: {**FITTED, "num_elites": [0, 49], "noise_beta": [-1.0], "decay": [0.9],
+           "keep_share": [1.1, NAN]},
+    GestureCEM: {**FITTED, "num_elites": [0, 17]},
+    CandidateCEMSettings: {**FITTED, "num_elites": [0]},
+    MPPI: {**POPULATION, "temperature": [0.0, NAN], "noise_std": [0.0], "num_knots": [1]},
+    PredictiveSampling: {**POPULATION, "noise_std": [0.0, -1.0, NAN]},
+    GradientDescent: {"method": ["lbfgs"], "start": ["middle"], "lr": [0.0, NAN],
+                      "num_restarts": [0], "num_iterations": [-1], "seed": [-1]},
+    RandomGestures: {"num_candidates": [0], "seed": [-1]},
+    Sampling: {"num_candidates": [0], "std_scale": [-0.1, NAN], "seed": [-1]},
+    AmortisedConfig: {"kind": ["mixture"], "head_width": [0], "condition_layers": [-1]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_settings_that_cannot_work_are_refused(kind):
+    needed = {"lr": 0.1} if kind is GradientDescent else {}
+    for name, values in WRONG[kind].items():
+        for value in values:
+            with pytest.raises(ConfigError, match=f"^{name} "):
+                kind(**{**needed, name: value})

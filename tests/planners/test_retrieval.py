@@ -7,20 +7,14 @@ from builders.planners import SPEC, Known
 from vj2_ddim_benchmark.planners import retrieval as module
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.registry import retrieval
-from vj2_ddim_benchmark.planners.retrieval import (
-    FEATURES,
-    Memory,
-    RetrievalOptimizer,
-    features_of,
-)
+from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer, features_of
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.testing import QuadraticCost
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
-NUM = 60
-KNOWN = Known()
+NUM, KNOWN = 60, Known()
 ASKED_STATE, ASKED_GOAL = np.random.default_rng(9).normal(size=(2, 5, 4, 3)).astype(np.float32)
 
 
@@ -56,15 +50,6 @@ def test_the_kinds_differ_as_they_should():
     np.testing.assert_array_equal(found, np.arange(NUM))
 
 
-def test_without_a_cost_the_nearest_is_done():
-    result = RetrievalOptimizer(SPEC, Memory.of(KNOWN)).optimize(PlanningProblem(context()))
-    expected = [KNOWN.actions[brute_force("both", row)[0]] for row in range(5)]
-    np.testing.assert_array_equal(result.actions, expected)
-    assert np.isnan(result.cost).all()
-    assert result.num_cost_evaluations == 0
-    assert result.history.shape == (0, 5)
-
-
 @pytest.mark.parametrize("kind", FEATURES)
 def test_with_a_cost_the_cheapest_of_the_nearest_is_done(kind):
     cost = QuadraticCost(random_policy(5, np.random.default_rng(3))[:, None])
@@ -75,6 +60,10 @@ def test_with_a_cost_the_cheapest_of_the_nearest_is_done(kind):
     np.testing.assert_array_equal(result.actions, near[np.arange(5), costs.argmin(axis=1)])
     np.testing.assert_array_equal(result.cost, costs.min(axis=1))
     assert result.num_cost_evaluations == 40
+    result = planner.optimize(PlanningProblem(context()))  # without one the nearest is done
+    np.testing.assert_array_equal(result.actions, near[:, 0])
+    assert np.isnan(result.cost).all()
+    assert (result.num_cost_evaluations, result.history.shape) == (0, (0, 5))
 
 
 def test_transitions_are_read_chunk_by_chunk(monkeypatch):

@@ -18,6 +18,7 @@ from vj2_ddim_benchmark.race.tasks import (
     stop_distance_of,
 )
 from vj2_ddim_benchmark.race.workers import Worker, in_this_process
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.problems import chain_problems, one_gesture_problems
 
 CHAINS = chain_problems(4, split="validation", seed=2)
@@ -58,12 +59,11 @@ def blind_reference(chain, step):
 
 
 def race(stop_distance=0.0, seed=3):
-    return ChainRace(
-        Seeing(), CHAINS, stop_distance, seed, make_cost=lambda *_: lambda c: c[..., 2].sum(-1)
-    )
+    cost = lambda *_: lambda c: c[..., 2].sum(-1)  # noqa: E731
+    return ChainRace(Seeing(), CHAINS, seed, cost, stop_distance)
 
 
-def run(folder, planners, budgets=(None,), stop_distance=0.0, progress=None):
+def run(folder, planners, budgets=(None,), stop_distance=0.0, progress=silent):
     executor = in_this_process(Worker(race(stop_distance), planners, budgets))
     names, out = [planner.name for planner in planners], RaceFolder(folder)
     return gather(out, names, budgets, len(CHAINS), executor, progress, "chain", kind=ChainRecord)
@@ -83,10 +83,8 @@ def test_the_reference_reaches_every_goal_with_no_gesture_too_many():
         assert record.states[-1] == goal
         assert record.latent_distances[-1] == 0.0
         assert min(record.latent_distances[:-1]) > 0.0
-        assert (record.cost_evaluations, record.denoiser_evaluations) == (
-            5 * record.length,
-            9 * record.length,
-        )
+        evaluations = record.cost_evaluations, record.denoiser_evaluations
+        assert evaluations == (5 * record.length, 9 * record.length)
         assert len(record.wall_ms) == record.length
 
 
@@ -94,9 +92,8 @@ def test_doing_nothing_reaches_nothing_and_is_asked_two_times_more_than_needed()
     records = attempts(lambda chain, step: SILENT)
     assert not any(record.success or record.stopped for record in records)
     assert [record.num_gestures for record in records] == [length + 2 for length in LENGTH]
-    assert [record.state_distance for record in records] == (
-        CHAINS.start.state_distance(CHAINS.goal.state).tolist()
-    )
+    apart = CHAINS.start.state_distance(CHAINS.goal.state)
+    assert [record.state_distance for record in records] == apart.tolist()
     assert all(record.strokes == [[]] * record.num_gestures for record in records)
 
 
@@ -119,14 +116,10 @@ def test_who_passes_the_goal_unnoticed_is_judged_by_where_the_screen_ends():
     assert spoiled > 0
 
 
-def test_a_wrong_stop_is_a_failure():
-    records = attempts(reference, stop_distance=1e9)
+def test_a_wrong_stop_even_one_gesture_early_is_a_failure():
+    records, early = attempts(reference, stop_distance=1e9), 0
     assert all(record.stopped and not record.success for record in records)
     assert {record.num_gestures for record in records} == {0}
-
-
-def test_a_stop_one_gesture_early_is_a_failure():
-    early = 0
     for whole in attempts(reference):
         *before, near, _ = whole.latent_distances
         if near < min(before):
@@ -171,10 +164,7 @@ def timeless(records):
 
 
 def pair():
-    return [
-        ReadyPlanner("good", Planner(reference)),
-        ReadyPlanner("idle", Planner()),
-    ]
+    return [ReadyPlanner("good", Planner(reference)), ReadyPlanner("idle", Planner())]
 
 
 def test_a_run_that_was_cut_gives_the_same_records(tmp_path):
@@ -209,19 +199,18 @@ def test_the_stop_distance_is_below_what_one_gesture_changes():
     pairs = one_gesture_problems(60, split="train", seed=9)
     apart = picture_distance(Seeing(), pairs.start.render(), pairs.goal.render())
     assert 0.0 < limit < apart.min()
-    by_hand = np.square(latents_of(pairs.start.render()) - latents_of(pairs.goal.render())).mean(
-        (1, 2)
-    )
-    np.testing.assert_allclose(apart, by_hand, rtol=1e-5)
+    moved = latents_of(pairs.start.render()) - latents_of(pairs.goal.render())
+    np.testing.assert_allclose(apart, np.square(moved).mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_a_worker_of_chains_has_the_planners_models_and_seed_of_the_race(tmp_path):
     path = write_world_model(tmp_path / "model.pt")
     base = worker_settings(path, (), {}, 5, budgets=(50.0, None))
     race, worker = base.make().race, replace(base, stop_distance=0.25).make()
+    chains = worker.race
     assert isinstance(race, Race)
-    assert isinstance(worker.race, ChainRace)
-    assert (len(race.problems), len(worker.race.chains), worker.race.stop_distance) == (5, 5, 0.25)
-    assert (worker.race.seed, worker.budgets) == (race.seed, [50.0, None])
+    assert isinstance(chains, ChainRace)
+    assert (len(race.problems), len(chains.problems), chains.stop_distance) == (5, 5, 0.25)
+    assert (chains.seed, worker.budgets) == (race.seed, [50.0, None])
     drawn = chain_problems(5, split="validation", seed=0)
-    np.testing.assert_array_equal(worker.race.chains.goal.state, drawn.goal.state)
+    np.testing.assert_array_equal(chains.problems.goal.state, drawn.goal.state)

@@ -66,16 +66,15 @@ def test_options_reach_the_race_its_chains_and_its_studies(tmp_path, monkeypatch
     called = []
 
     class Benchmark:
-        def __init__(self, settings, out):
+        def __init__(self, settings, out, progress):
             called.append((settings, out))
 
-        def race(self, planners, progress, others):
-            called.append(([planner.name for planner in planners], others))
-
-        def go_through_chains(self, planners, progress):
+        def race(self, planners):
             called.append([planner.name for planner in planners])
 
-        def study(self, studies, progress):
+        go_through_chains = race
+
+        def study(self, studies):
             called.append(studies)
             raise Stop
 
@@ -90,7 +89,7 @@ def test_options_reach_the_race_its_chains_and_its_studies(tmp_path, monkeypatch
     assert out == tmp_path
     assert settings.budgets == (10.0, 50.0, None)
     assert (settings.total_problems, settings.total_chains, settings.workers) == (60, 10, 2)
-    assert raced == (["ddim-1", "random-gestures-16"], [])
+    assert raced == ["ddim-1", "random-gestures-16"]
     assert chains == ["ddim-16"]
     assert studies == StudySettings(study=("steps",), study_problems=3)
 
@@ -101,30 +100,23 @@ def test_budgets_are_each_once_the_full_plan_last():
     assert RaceSettings(budget_ms=(50.0,), full_plan=True).budgets == (50.0, None)
     assert (RaceSettings().total_problems, RaceSettings().total_chains) == (600, 150)
     assert RaceSettings(quick=True, chains=0, num_problems=7).total_problems == 7
-
-
-@pytest.mark.parametrize("command", [run, tune], ids=["run", "tune"])
-def test_every_command_uses_two_threads_unless_told(command):
-    assert inspect.signature(command).parameters["threads"].default == 2
-
-
-def test_an_untuned_planner_is_found_out_before_anything_is_trained(tmp_path, capsys):
-    untuned = ("--tuned", tmp_path, "--planners", "gradient-descent-sgd-10")
-    assert benchmark("run", "--out", tmp_path / "run", *untuned) == 1
-    assert "benchmark tune" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    for command in (run, tune):
+        assert inspect.signature(command).parameters["threads"].default == 2
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (("--tuned", "nowhere", "--planners", "gradient-descent-sgd-10"), "benchmark tune"),
         (("--study", "stepps"), "unknown; use one of steps, candidates"),
         (("--study", "world-model"), "--study-world-model"),
         (("--workers", 0), "--workers must be at least 1"),
         (("--split", "tset"), "--split 'tset' is unknown; use one of train"),
     ],
 )
-def test_errors_speak_the_commands_options(tmp_path, capsys, options, message):
+def test_errors_speak_the_commands_options_before_anything_is_trained(
+    tmp_path, capsys, options, message
+):
     assert benchmark("run", "--out", tmp_path / "run", *options) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

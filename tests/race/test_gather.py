@@ -13,6 +13,7 @@ from vj2_ddim_benchmark.race.folder import RaceFolder, gather, todo_list
 from vj2_ddim_benchmark.race.records import Record, read_records
 from vj2_ddim_benchmark.race.tasks import Race, ReadyPlanner, most_generous, problem_seed
 from vj2_ddim_benchmark.race.workers import Worker, in_this_process
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_plugin.interface import PlanningProblem
 
@@ -43,7 +44,7 @@ class Solver:
         return answer(actions, projection=0.25)
 
 
-def run(out, planners, progress=None, budgets=(None,)):
+def run(out, planners, progress=silent, budgets=(None,)):
     race = Race(Seeing(), PROBLEMS, seed=3, make_cost=press_time)
     executor = in_this_process(Worker(race, planners, budgets))
     names, folder = [planner.name for planner in planners], RaceFolder(out)
@@ -64,20 +65,18 @@ def test_success_is_what_the_screen_says(tmp_path):
         assert record.projection_distance == 0.25
         assert record.wall_ms > 0.0
     assert read_records(tmp_path / "results.jsonl", Record) == records
-
-
-def test_without_a_twin_the_plan_before_projection_is_unknown(tmp_path):
-    records = run(tmp_path, [ReadyPlanner("solver", Solver({0}))])
+    alone = ReadyPlanner("alone", Solver({0}), with_cost=False)  # without a twin, and no ranking
+    records = run(tmp_path / "alone", [alone])
     assert {record.success_before_projection for record in records} == {None}
+    assert all(problem.cost is None for problem in alone.optimizer.asked)
 
 
 def test_a_planner_sees_pictures_and_nothing_else(tmp_path):
     solver = Solver(set())
     run(tmp_path, [ReadyPlanner("solver", solver)], budgets=(5000.0,))
     asked = solver.asked[-len(PROBLEMS) :]
-    for problem, start, goal in zip(
-        asked, PROBLEMS.start.render(), PROBLEMS.goal.render(), strict=True
-    ):
+    pictures = PROBLEMS.start.render(), PROBLEMS.goal.render()
+    for problem, start, goal in zip(asked, *pictures, strict=True):
         assert isinstance(problem, PlanningProblem)
         assert set(problem.context) == {"state", "goal"}
         np.testing.assert_array_equal(problem.context["state"].ravel(), start.ravel())
@@ -88,24 +87,14 @@ def test_a_planner_sees_pictures_and_nothing_else(tmp_path):
     assert len({problem.seed for problem in asked}) == 7
 
 
-def test_the_cost_is_withheld_where_the_planner_must_not_rank(tmp_path):
-    solver = Solver(set())
-    run(tmp_path, [ReadyPlanner("solver", solver, with_cost=False)])
-    assert all(problem.cost is None for problem in solver.asked)
-
-
-def test_turns_rotate_after_the_warm_up(tmp_path):
+def test_turns_rotate_after_the_warm_up_and_every_planner_races_under_every_budget(tmp_path):
     log = []
-    names = "abc"
-    run(tmp_path, [ReadyPlanner(name, Solver(set(), log, name)) for name in names])
+    names, budgets = "abc", (10.0, 50.0, None)
+    run(tmp_path / "free", [ReadyPlanner(name, Solver(set(), log, name)) for name in names])
     warm_up, turns = log[:-21], log[-21:]
     assert Counter(warm_up) == {"a": 2, "b": 2, "c": 2}
     assert "".join(turns) == "abcbcacababcbcacababc"
-
-
-def test_every_planner_races_under_every_budget(tmp_path):
-    log = []
-    names, budgets = "abc", (10.0, 50.0, None)
+    log.clear()
     planners = [ReadyPlanner(name, Solver({1}, log, name)) for name in names]
     records = run(tmp_path, planners, budgets=budgets)
     warm_up, turns = log[:-63], log[-63:]
@@ -130,16 +119,13 @@ def test_a_run_is_resumed_by_planner_problem_and_budget(tmp_path):
     assert len(run(tmp_path, again[1:], budgets=(None,))) == 7
 
 
-def test_what_is_left_to_do():
+def test_what_is_left_to_do_and_the_most_generous_budget():
     todos = todo_list("ab", (1.0, None), 2, {("a", 0, 1.0), ("b", 1, None), ("a", 7, None)})
     assert [(todo.problem, todo.turns) for todo in todos] == [
         (0, (("b", 1.0), ("a", None), ("b", None))),
         (1, (("b", 1.0), ("a", 1.0), ("a", None))),
     ]
     assert todo_list("a", (None,), 1, {("a", 0, None)}) == []
-
-
-def test_the_most_generous_budget():
     assert most_generous([10.0, 50.0]) == 50.0
     assert most_generous([10.0, None]) is None
     assert most_generous([None]) is None

@@ -46,15 +46,10 @@ def test_what_is_varied_reaches_the_sampler(monkeypatch, study, key, values):
 
 
 def test_every_study_begins_or_ends_with_the_planners_as_they_are():
-    settings = StudySettings(
-        study_planners=("ddim-16", "cem-8x32"),
-        study_world_model=("half=half.pt",),
-        study_bundle=("1 %=one",),
-    )
-    noise = named("goal-noise", settings)
-    assert {name: p.goal_noise for name, p in noise.items() if p.tuned_as == "cem-8x32"} == {
-        "cem-8x32@0": 0.0, "cem-8x32@0.1": 0.1, "cem-8x32@0.2": 0.2, "cem-8x32@0.5": 0.5,
-    }  # fmt: skip
+    files = {"study_world_model": ("half=half.pt",), "study_bundle": ("1 %=one",)}
+    settings = StudySettings(study_planners=("ddim-16", "cem-8x32"), **files)
+    noise = {n: p.goal_noise for n, p in named("goal-noise", settings).items() if n[:3] == "cem"}
+    assert noise == {f"cem-8x32@{std:g}": std for std in (0.0, 0.1, 0.2, 0.5)}
     models = {name: planner.world_model for name, planner in named("world-model", settings).items()}
     assert models == {
         "ddim-16@own": None, "ddim-16@half": Path("half.pt"),
@@ -67,20 +62,13 @@ def test_every_study_begins_or_ends_with_the_planners_as_they_are():
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("study", "message"),
-    [
-        ("world-model", "study_world_model="),
-        ("denoisers", "study_bundle="),
+def test_files_are_given_with_their_names_and_what_a_study_lacks_is_named():
+    for study, message in (
+        ("world-model", "study_world_model="), ("denoisers", "study_bundle="),
         ("stepps", "unknown; use one of steps, candidates"),
-    ],
-)
-def test_what_a_study_lacks_is_named(study, message):
-    with pytest.raises(ConfigError, match=message):
-        StudySettings().variants(study)
-
-
-def test_files_are_given_with_their_names():
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            StudySettings().variants(study)
     settings = StudySettings(study_world_model=("half=h.pt",), study_bundle=("1 %=a=b",))
     assert settings.world_models == {"half": Path("h.pt")}
     assert settings.bundles == {"1 %": Path("a=b")}

@@ -1,5 +1,6 @@
 """The recorded sweep finds the true best and comes back from disk as it was."""
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -19,28 +20,19 @@ PLANNER = Planner("planner", lambda assets, settings: None, SPACE)
 
 
 def test_success_chooses_then_cost_then_order():
-    scores = {
-        (0.1, "zeros"): (0.2, 0.0),
-        (0.1, "centre"): (0.7, 9.0),
-        (1.0, "zeros"): (0.7, 8.0),
-        (1.0, "centre"): (0.7, 8.0),
-        (10.0, "zeros"): (0.6, 1.0),
-        (10.0, "centre"): (0.0, 0.0),
-    }
+    scored = ((0.2, 0.0), (0.7, 9.0), (0.7, 8.0), (0.7, 8.0), (0.6, 1.0), (0.0, 0.0))
+    scores = dict(zip(itertools.product(*SPACE.values()), scored, strict=True))
     found = sweep(SPACE, lambda settings: scores[tuple(settings.values())])
     assert found.winner == {"lr": 1.0, "start": "zeros"}
     assert {tuple(t.settings.values()): (t.success, t.cost) for t in found.trials} == scores
     assert found.at_edge == ()
 
 
-@pytest.mark.parametrize("best", [0.1, 1.0, 10.0])
-def test_a_winner_at_the_edge_of_the_space_is_told(best):
-    found = sweep(SPACE, lambda settings: (-abs(settings["lr"] - best), 0.0))
-    assert found.winner["lr"] == best
-    assert found.at_edge == (() if best == 1.0 else ("lr",))
-
-
-def test_an_empty_setting_is_refused():
+def test_a_winner_at_the_edge_of_the_space_is_told_and_an_empty_setting_refused():
+    for best in (0.1, 1.0, 10.0):
+        found = sweep(SPACE, lambda settings, best=best: (-abs(settings["lr"] - best), 0.0))
+        assert found.winner["lr"] == best
+        assert found.at_edge == (() if best == 1.0 else ("lr",))
     with pytest.raises(ConfigError, match="'lr'"):
         sweep({"lr": ()}, lambda settings: (0.0, 0.0))
 
@@ -55,20 +47,14 @@ def test_a_sweep_comes_back(tmp_path):
     assert len(written["trials"]) == 6
 
 
-def test_what_has_nothing_to_tune_needs_no_file(tmp_path):
-    assert read_tuned(tmp_path, replace(PLANNER, search_space={})) == {}
-
-
-def test_what_was_never_tuned_says_how(tmp_path):
+def test_what_was_never_tuned_says_how_and_a_broken_file_is_named(tmp_path):
+    assert read_tuned(tmp_path, replace(PLANNER, search_space={})) == {}  # nothing to tune
     with pytest.raises(ConfigError, match="benchmark tune --planners planner"):
         read_tuned(tmp_path, PLANNER)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"winner": {"lr": 1.0}}', '{"winner": 3}'])
-def test_a_broken_file_is_named(tmp_path, text):
-    (tmp_path / "planner.json").write_text(text)
-    with pytest.raises(DataError, match=r"planner\.json"):
-        read_tuned(tmp_path, PLANNER)
+    for text in ("", "[]", "{}", '{"winner": {"lr": 1.0}}', '{"winner": 3}'):
+        (tmp_path / "planner.json").write_text(text)
+        with pytest.raises(DataError, match=r"planner\.json"):
+            read_tuned(tmp_path, PLANNER)
 
 
 class Seeing:
@@ -97,14 +83,14 @@ def no_cost(world_model, state, goal):
 
 def test_the_score_is_of_the_executed_plans():
     problems = one_gesture_problems(7, split="validation", seed=0)
-    score = PlanScore(Seeing(), problems, seed=5, batch_size=3, make_cost=no_cost)
+    score = PlanScore(Seeing(), problems, seed=5, make_cost=no_cost)
     actions = problems.actions.copy()
     actions[:2] = 0.0
     answers = Answers(actions)
     success, cost = score(answers)
     assert success == pytest.approx(5 / 7)
     assert cost == 2.0
-    assert answers.seeds == [5, 6, 7]
+    assert answers.seeds == list(range(5, 12))
 
 
 def test_only_what_can_be_tuned_is_tuned(tmp_path):
@@ -114,16 +100,9 @@ def test_only_what_can_be_tuned_is_tuned(tmp_path):
     def build(assets, settings):
         return Answers(problems.actions * settings["gain"])
 
-    planner = Planner("gain", build, {"gain": (0.0, 1.0)})
-    told = []
-    sweeps = tune_planners(
-        tmp_path,
-        (*planners_of(["random-gestures-16"]), planner),
-        PlannerAssets(ActionSpec()),
-        score,
-        {},
-        lambda *progress: told.append(progress),
-    )
+    planner, told = Planner("gain", build, {"gain": (0.0, 1.0)}), []
+    asked = (*planners_of(["random-gestures-16"]), planner), PlannerAssets(ActionSpec()), score, {}
+    sweeps = tune_planners(tmp_path, *asked, lambda *progress: told.append(progress))
     assert list(sweeps) == ["gain"]
     assert [path.name for path in tmp_path.iterdir()] == ["gain.json"]
     assert read_tuned(tmp_path, planner) == {"gain": 1.0}

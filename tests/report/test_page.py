@@ -11,6 +11,7 @@ from builders.race import CHAINS, PLAN, RECORDS, benchmark
 from vj2_ddim_benchmark.race.records import RecordLog
 from vj2_ddim_benchmark.report.page import Findings, print_rows, rebuild_report, write_page
 from vj2_ddim_benchmark.report.summary import summarise, summarise_chains
+from vj2_ddim_benchmark.studies import STUDIES
 from vj2_ddim_plugin.errors import DataError
 
 VOID = {"meta", "img"}
@@ -108,10 +109,8 @@ def test_several_budgets_are_drawn_as_curves(run, tmp_path):
 def test_chains_have_a_part_of_the_page(run, tmp_path):
     write_results(run / "chains" / "results.jsonl", CHAINS)
     rebuild_report(run, tmp_path)
-    assert (
-        "| ddim | 50.0% (15.0 to 85.0) | 50.0% (9.5 to 90.5) |"
-        in (tmp_path / "report.md").read_text()
-    )
+    row = "| ddim | 50.0% (15.0 to 85.0) | 50.0% (9.5 to 90.5) |"
+    assert row in (tmp_path / "report.md").read_text()
     written = json.loads((tmp_path / "chains" / "summary.json").read_text())
     assert written == summarise_chains(CHAINS)
 
@@ -124,15 +123,12 @@ def test_chains_have_a_part_of_the_page(run, tmp_path):
         ((2,) * 6 + (1,) * 2, "who make plans slower: 2 plans by 1, 6 plans by 2."),
     ],
 )
-def test_the_report_says_how_many_workers_there_were(tmp_path, workers, told):
+def test_the_report_says_how_many_workers_there_were_and_what_is_missing(tmp_path, workers, told):
     made = [replace(record, workers=num) for record, num in zip(RECORDS, workers, strict=True)]
     write_page(tmp_path, Findings(summarise(made), made))
     text = (tmp_path / "report.md").read_text()
     assert ("slower" in text) == (told is not None)
     assert told is None or told in text
-
-
-def test_an_unfinished_run_says_what_is_missing(tmp_path):
     found = Findings(summarise(RECORDS[:-1]), RECORDS[:-1])
     write_page(tmp_path, found)
     assert "not finished: of 4 problems, gd has 3." in (tmp_path / "report.md").read_text()
@@ -141,9 +137,7 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path):
 def test_recorded_rows_are_read_without_the_raw_results(run, tmp_path):
     rows, chains = summarise(RECORDS), summarise_chains(CHAINS)
     named = [row | {"planner": f"{row['planner']}@{row['n']}"} for row in rows]
-    studies = dict.fromkeys(
-        ("steps", "candidates", "goal-noise", "world-model", "denoisers"), named
-    )
+    studies = dict.fromkeys(STUDIES, named)
     for name, value in (("race", rows), ("chains", chains), ("studies", studies)):
         (tmp_path / f"{name}.json").write_text(json.dumps(value))
     assert rebuild_report(tmp_path / "race.json", tmp_path / "race") == rows
@@ -158,7 +152,7 @@ def test_recorded_rows_are_read_without_the_raw_results(run, tmp_path):
             rebuild_report(tmp_path / "other.json", tmp_path / "other")
 
 
-def test_the_command_says_where_the_report_is(run, capsys):
+def test_the_command_says_where_the_report_is_and_shows_planners_in_order(run, capsys):
     assert benchmark("report", run) == 0
     printed = capsys.readouterr().out
     assert "report.html" in printed
@@ -166,9 +160,6 @@ def test_the_command_says_where_the_report_is(run, capsys):
     assert (run / "report.html").exists()
     assert benchmark("report", run / "nothing") == 1
     assert "missing or empty" in capsys.readouterr().err
-
-
-def test_the_terminal_shows_planners_in_order(capsys):
     print_rows(summarise(RECORDS))
     print_rows(summarise_chains(CHAINS))
     plans, chains = capsys.readouterr().out.split("chain: ")
@@ -176,7 +167,7 @@ def test_the_terminal_shows_planners_in_order(capsys):
         assert 0 < text.index(" ddim ") < text.index(" gd ")
 
 
-def test_text_is_escaped_and_marks_become_classes(tmp_path):
+def test_text_is_escaped_marks_become_classes_and_what_is_no_picture_is_refused(tmp_path):
     name = "<b> a & b | 1 < 2"
     records = [replace(PLAN, planner=name, problem=i) for i in range(12)]
     records += [replace(PLAN, planner="bad", problem=i, success=False) for i in range(12)]
@@ -188,9 +179,6 @@ def test_text_is_escaped_and_marks_become_classes(tmp_path):
     assert '<td class="ahead">12 : 0' in html
     assert '<td class="behind">0 : 12' in html
     assert "| <b> a & b \\| 1 < 2 | 100.0% |" in (tmp_path / "report.md").read_text()
-
-
-def test_a_picture_that_is_none_is_refused(tmp_path):
     path = tmp_path / "plans.png"
     path.write_bytes(b"BM")
     with pytest.raises(DataError, match=r"plans\.png is neither a PNG nor a GIF"):

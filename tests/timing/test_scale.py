@@ -72,7 +72,7 @@ def test_a_frame_sees_itself_and_those_before(drawn):
     assert (moved[2] > 1e-5).all()  # every patch of the frame
 
 
-def test_attention_is_that_of_the_formula():
+def test_attention_is_that_of_the_formula_and_other_sizes_are_refused(drawn):
     """One layer, in numpy: softmax over allowed tokens alone."""
     size = PredictorSize(depth=1, width=8, num_heads=2, num_frames=2, num_tokens=6)
     block, mask = predictor(size).blocks[0], predictor(size).mask
@@ -88,10 +88,7 @@ def test_attention_is_that_of_the_formula():
     after = hidden + block.write(torch.cat(seen, dim=-1))
     expected = after + block.mix(block.norms[1](after))
     torch.testing.assert_close(block(hidden, mask), expected, rtol=1e-5, atol=1e-5)
-
-
-def test_what_does_not_fit_the_predictor_is_refused(drawn):
-    z, actions = drawn
+    z, actions = drawn  # of other sizes
     with pytest.raises(ContextError, match="latents"):
         predictor()(z[:, :2], actions[:, :2])
     with pytest.raises(ActionError, match="actions"):
@@ -137,13 +134,10 @@ def test_an_iteration_is_one_recorded_pass_of_one_plan_and_a_real_step(problem):
     assert passes == [(1, True)]
     torch.testing.assert_close(descent.actions.detach(), (start - 0.5 * gradient).clamp(0, 1))
     assert gradient.abs().max() > 0
-    np.testing.assert_allclose(cost, problem.rank(start.numpy().reshape(1, 1, 250, 3)), rtol=1e-5)
-
-
-def test_the_cost_falls(problem):
-    descent = Descent(problem, lr=1.0)
-    costs = [descent.step() for _ in range(20)]
+    farther = Descent(problem, lr=1.0)
+    costs = [farther.step() for _ in range(20)]
     assert costs[-1] < costs[0]
+    np.testing.assert_allclose(cost, problem.rank(start.numpy().reshape(1, 1, 250, 3)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -173,10 +167,7 @@ def test_ranking_is_the_cost_in_chunks_and_leaves_no_graph(rows_per_chunk):
 
 
 def test_whole_plans_by_hand():
-    settings = ScaleSettings(
-        num_iterations=10, num_candidates=16, num_inference_steps=5, rows_per_chunk=4
-    )
-    found = whole_plans(PARTS, settings)
+    found = whole_plans(PARTS, ScaleSettings(num_inference_steps=5, rows_per_chunk=4))
     expected = {
         "gradient_descent": 30.0,
         "gradient_descent_trainable": 40.0,
@@ -224,9 +215,6 @@ def test_everything_is_timed_as_often_as_asked_and_written(tmp_path, bundle):
     assert measured["settings"]["bundle"] == bundle.name
     assert measured["environment"]["torch_threads"] == 1
     assert measured["peak_memory_mb"] > 1
-
-
-def test_other_action_blocks_are_refused(bundle):
     with pytest.raises(ConfigError, match="action_width must be 750"):
         measure_scale(replace(TINY, action_width=12), ScaleSettings(), bundle)
 

@@ -122,34 +122,29 @@ def test_detour(state):
     assert result(*ends[0], 130, 70) == state  # dropped on the way
 
 
+BENT = [[stroke(*line, via=(130, y)) for y in (60, 160)]
+        for line in ((53, 110, 207, 110), (207, 110, 53, 110))]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("kind", "state", "one", "other", "expected"),
+    ("kind", "state", "one", "other"),
     [
-        ("twin", 0, stroke(55, 125), stroke(205, 125), 1),
-        ("twin", 1, stroke(55, 125), stroke(205, 125), 0),
-        ("tabs", 0, stroke(105, 75), stroke(200, 120, 100, 115), 1),
-        *(
-            ("detour", state, *(stroke(*line, via=(130, y)) for y in (60, 160)), 1 - state)
-            for state, line in ((0, (53, 110, 207, 110)), (1, (207, 110, 53, 110)))
-        ),
+        *(("twin", state, stroke(55, 125), stroke(205, 125)) for state in (0, 1)),
+        ("tabs", 0, stroke(105, 75), stroke(200, 120, 100, 115)),
+        *(("detour", state, *BENT[state]) for state in (0, 1)),
     ],
 )
-def test_the_average_of_two_gestures_that_reach_a_goal_does_nothing(
-    kind, state, one, other, expected
-):
+def test_the_average_of_two_gestures_that_reach_a_goal_does_nothing(kind, state, one, other):
     screen = screens_of(kind, *WIDGETS[kind], state)
-    assert after(kind, screen, one) == after(kind, screen, other) == expected
+    assert after(kind, screen, one) == after(kind, screen, other) == 1 - state
     assert after(kind, screen, (one + other) / 2) == state
 
 
-@pytest.mark.parametrize(("travel", "dragged"), [(15, False), (15 + 1 / 256, True)])
-def test_the_slop_is_exactly_15_pixels(travel, dragged):
-    for x, y in ((travel, 0), (0, travel), (-0.6 * travel, 0.8 * travel)):
-        gestures = read_gestures(stroke(128, 128, 128 + x, 128 + y).astype(float), 1)
-        assert bool(gestures.dragged[0]) == dragged
-
-
-def test_taps_and_long_presses_leave_a_gap_between_them():
+def test_the_slop_is_exactly_15_pixels_and_taps_and_long_presses_leave_a_gap():
+    for travel, dragged in ((15, False), (15 + 1 / 256, True)):
+        for x, y in ((travel, 0), (0, travel), (-0.6 * travel, 0.8 * travel)):
+            gestures = read_gestures(stroke(128, 128, 128 + x, 128 + y).astype(float), 1)
+            assert bool(gestures.dragged[0]) == dragged
     steps = np.arange(1, 246)
     blocks = np.concatenate([stroke(128, 128, steps=count) for count in steps])
     gestures = read_gestures(blocks, len(steps))

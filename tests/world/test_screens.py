@@ -14,13 +14,6 @@ from vj2_ddim_plugin.errors import ConfigError, DataError
 SCREENS = {split: TouchScreen.generate(300, split=split, seed=4) for split in SPLITS}
 
 
-def test_a_seed_names_the_screens():
-    again = TouchScreen.generate(300, split="test", seed=4)
-    other = TouchScreen.generate(300, split="test", seed=5)
-    np.testing.assert_array_equal(again.render(), SCREENS["test"].render())
-    assert (other.render() != again.render()).any(axis=(1, 2, 3)).all()
-
-
 @pytest.mark.parametrize("split", SPLITS)
 def test_widgets_stay_on_the_page_and_apart_and_sizes_keep_to_their_ranges(split):
     layout = SCREENS[split].layout
@@ -78,6 +71,19 @@ def test_every_arrangement_has_one_owner_and_every_split_every_kind_and_class():
             assert len(np.unique(layout.codes[:, column])) == classes
 
 
+def test_a_seed_names_the_screens_repeats_and_masks_select_them():
+    again = TouchScreen.generate(300, split="test", seed=4)
+    other = TouchScreen.generate(300, split="test", seed=5)
+    np.testing.assert_array_equal(again.render(), SCREENS["test"].render())
+    assert (other.render() != again.render()).any(axis=(1, 2, 3)).all()
+    screens = SCREENS["test"]
+    repeated = screens.select(np.repeat([3, 1], 4))
+    np.testing.assert_array_equal(repeated.render()[5], screens.render()[1])
+    mask = screens.state[:, 4] >= 0
+    assert screens.select(mask).num_screens == mask.sum()
+    assert screens.select(np.zeros(300, bool)).render().shape == (0, 64, 64, 3)
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_a_batch_is_its_screens_one_by_one_and_stays_as_it_was(split):
     screens = SCREENS[split].select(np.arange(40))
@@ -133,15 +139,6 @@ def test_distances_of_widgets_add_up():
     steps[:, menu] = menus
     np.testing.assert_array_equal(screens.state_distance(goal), steps.sum(axis=1))
     np.testing.assert_array_equal(screens.matches(goal), steps.sum(axis=1) == 0)
-
-
-def test_select_repeats_and_masks():
-    screens = SCREENS["test"]
-    repeated = screens.select(np.repeat([3, 1], 4))
-    np.testing.assert_array_equal(repeated.render()[5], screens.render()[1])
-    mask = screens.state[:, 4] >= 0
-    assert screens.select(mask).num_screens == mask.sum()
-    assert screens.select(np.zeros(300, bool)).render().shape == (0, 64, 64, 3)
 
 
 def test_bad_requests_name_what_is_wrong():

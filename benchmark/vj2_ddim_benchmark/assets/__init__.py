@@ -1,18 +1,4 @@
-"""The trained parts of a benchmark, in a run's folder or in the package.
-
-```
-FOLDER/
-├── world_model.pt    the encoder and predictor that every planner plans through
-├── bundle/           the exported denoiser, with its ranker
-├── regression.pt     the action regressed from the same latents
-├── gaussian.pt       a Gaussian over actions from the same latents
-├── provenance.json   what made them and what they measured
-├── latents/          transitions, embedded (HDF5); not shipped
-└── denoiser/         the denoiser's training run; not shipped
-```
-"""
-
-from __future__ import annotations
+"""The trained parts of a benchmark, in a run's folder or, `shipped`, in the package."""
 
 import json
 from pathlib import Path
@@ -20,8 +6,6 @@ from typing import Any
 
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import sha256_of
-
-__all__ = ["COMMAND", "SHIPPED", "Assets", "shipped_assets"]
 
 SHIPPED = Path(__file__).parent / "shipped"
 COMMAND = "vj2-ddim benchmark assets build --threads 1 --out OUT"
@@ -33,13 +17,13 @@ class Assets:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.world_model = folder / "world_model.pt"
-        self.bundle = folder / "bundle"
-        self.regression = folder / "regression.pt"
-        self.gaussian = folder / "gaussian.pt"
-        self.latents = folder / "latents"
-        self.denoiser = folder / "denoiser"
-        self.provenance = folder / "provenance.json"
+        self.world_model = folder / "world_model.pt"  # that every planner plans through
+        self.bundle = folder / "bundle"  # the exported denoiser, with its ranker
+        self.regression = folder / "regression.pt"  # of the action, from the same latents
+        self.gaussian = folder / "gaussian.pt"  # over actions, from the same latents
+        self.latents = folder / "latents"  # transitions, embedded (HDF5); not shipped
+        self.denoiser = folder / "denoiser"  # its training run; not shipped
+        self.provenance = folder / "provenance.json"  # what made them and what they measured
 
     def complete(self) -> bool:
         """Whether everything a benchmark needs is there."""

@@ -1,9 +1,4 @@
-"""DDIM first, another planner after it: does search add anything to a learned plan?
-
-The second planner begins at DDIM's ranked candidates; the plan is the better of the two.
-"""
-
-from __future__ import annotations
+"""DDIM first, another planner from its ranked candidates: does search add to a learned plan?"""
 
 import time
 from collections.abc import Callable
@@ -11,11 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.ranking import require_free_plan, required_cost
+from vj2_ddim_benchmark.planners.ranking import required_cost
 from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import checked_deadline
-
-__all__ = ["Improve", "StartedOptimizer", "WarmStarted"]
 
 Improve = Callable[[PlanningProblem, PlanResult, FloatArray, FloatArray], PlanResult]
 """The second planner: a problem, the first plan, its candidates `[B, K, L, A]` and their cost."""
@@ -28,14 +21,9 @@ class StartedOptimizer:
         self.first, self.improve = first, improve
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:
-        """For each problem the plan of lower cost; of equal ones, the first's.
-
-        The second planner gets what the first leaves of `deadline_s`, if anything. Evaluations and
-        phases are sums over both; `history` is the first's, and the lowest cost in the end.
-        """
+        """For each problem the plan of lower cost; of equal ones, the first's."""
         begun = time.perf_counter()
         judge = required_cost(problem, "improving on candidates")
-        require_free_plan(problem, "improving")
         deadline = checked_deadline(problem)
         ranked: list[tuple[FloatArray, FloatArray]] = []
 
@@ -75,17 +63,16 @@ def _better(first: PlanResult, second: PlanResult) -> PlanResult:
     phases = dict(first.wall_time_s)
     for phase, seconds in second.wall_time_s.items():
         phases[phase] = phases.get(phase, 0.0) + seconds
-    stopped = {first.stopped_because, second.stopped_because}
-    return PlanResult(
+    stopped = (first.stopped_because, second.stopped_because)
+    return replace(
+        first,
         actions=np.where(wins[:, None, None], second.actions, first.actions),
         cost=cost,
         history=np.concatenate([first.history, cost[None]]),
         num_cost_evaluations=first.num_cost_evaluations + second.num_cost_evaluations,
         num_denoiser_evaluations=first.num_denoiser_evaluations + second.num_denoiser_evaluations,
         wall_time_s=phases,
-        provider=first.provider,
         stopped_because="deadline" if "deadline" in stopped else "finished",
         projection_distance=np.where(wins, second.projection_distance, first.projection_distance),
-        planned_by=first.planned_by,
         failures=(*first.failures, *second.failures),
     )

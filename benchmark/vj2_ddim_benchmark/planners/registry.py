@@ -1,32 +1,16 @@
 """The registry of planners: one row each, in the order of the report."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from vj2_ddim_benchmark.amortised import load_amortised
 from vj2_ddim_benchmark.planners import cross_entropy as ce
 from vj2_ddim_benchmark.planners import gradient_descent as descent
+from vj2_ddim_benchmark.planners import population as sampling
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
 from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer, WarmStarted
-from vj2_ddim_benchmark.planners.description import (
-    TUNED_DIR,
-    Planner,
-    PlannerAssets,
-    SearchSpace,
-    TunedSettings,
-    read_tuned,
-)
-from vj2_ddim_benchmark.planners.population import (
-    MPPI,
-    POPULATION_STARTS,
-    PopulationOptimizer,
-    PopulationSettings,
-    PredictiveSampling,
-)
-from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
+from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer
@@ -34,8 +18,6 @@ from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.settings import Settings
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.trajectories import open_trajectories
-
-__all__ = ["REGISTRY", "ddim", "gradient_descent", "planners_of", "retrieval"]
 
 GUIDANCE_SCALES = (1.0, 1.25, 1.5, 2.0)
 TEMPERATURES = (0.5, 0.75, 1.0)
@@ -45,7 +27,7 @@ LEARNING_RATES = {  # wide enough that the best is not at an edge
 }
 
 
-def make_ddim(assets: PlannerAssets, settings: TunedSettings) -> DDIMOptimizer:
+def make_ddim(assets: PlannerAssets, settings: Mapping[str, Any]) -> DDIMOptimizer:
     """DDIM from the bundle, on the CPU."""
     own = {"provider": "cpu", "num_threads": assets.num_threads, "seed": assets.seed}
     return DDIMOptimizer.from_bundle(assets.path("bundle"), **{**own, **settings})
@@ -65,7 +47,7 @@ def ddim(num_candidates: int, suffix: str = "", *, in_quick: bool = True, **how:
     )
 
 
-def make_ddim_cem(assets: PlannerAssets, settings: TunedSettings) -> StartedOptimizer:
+def make_ddim_cem(assets: PlannerAssets, settings: Mapping[str, Any]) -> StartedOptimizer:
     """DDIM's candidates, then CEM with the elites, smoothing and covariance of its own sweep."""
     tuned = {**read_tuned(TUNED_DIR, GESTURE_CEM)}
     del tuned["std"]  # that of the candidates
@@ -73,7 +55,7 @@ def make_ddim_cem(assets: PlannerAssets, settings: TunedSettings) -> StartedOpti
     return StartedOptimizer(_ranked_ddim(assets), ce.CandidateCEM(assets.action_spec, how))
 
 
-def make_ddim_adam(assets: PlannerAssets, settings: TunedSettings) -> StartedOptimizer:
+def make_ddim_adam(assets: PlannerAssets, settings: Mapping[str, Any]) -> StartedOptimizer:
     """DDIM's plan, then Adam as it was tuned for itself."""
     optimizer = ADAM.build(assets, read_tuned(TUNED_DIR, ADAM))
     return StartedOptimizer(_ranked_ddim(assets), WarmStarted(optimizer))
@@ -85,7 +67,7 @@ def _ranked_ddim(assets: PlannerAssets) -> ActionOptimizer:
 
 def make_search(
     optimizer: Callable[[ActionSpec, Any], ActionOptimizer], how: Callable[..., Settings],
-    assets: PlannerAssets, settings: TunedSettings,
+    assets: PlannerAssets, settings: Mapping[str, Any],
 ) -> ActionOptimizer:  # fmt: skip
     """A planner that is made from its settings alone."""
     return optimizer(assets.action_spec, how(seed=assets.seed, **settings))
@@ -106,13 +88,13 @@ def gradient_descent(
 
 
 def population(
-    kind: type[PopulationSettings], rounds: int, samples: int, search_space: SearchSpace,
-    in_quick: bool = False,
+    kind: type[sampling.PopulationSettings], rounds: int, samples: int,
+    search_space: Mapping[str, Sequence[Any]], in_quick: bool = False,
 ) -> Planner:  # fmt: skip
     """So many rounds of so many samples, both in the row's name."""
     return Planner(
         f"{kind.planner.lower().replace(' ', '-')}-{rounds}x{samples}",
-        partial(make_search, PopulationOptimizer, kind),
+        partial(make_search, sampling.PopulationOptimizer, kind),
         search_space,
         in_quick=in_quick,
         fixed={"num_iterations": rounds, "num_samples": samples},
@@ -127,13 +109,15 @@ def gesture_cem(rounds: int, samples: int, in_quick: bool = False) -> Planner:
     return population(ce.GestureCEM, rounds, samples, tried, in_quick)
 
 
-def make_amortised(kind: str, assets: PlannerAssets, settings: TunedSettings) -> AmortisedOptimizer:
+def make_amortised(
+    kind: str, assets: PlannerAssets, settings: Mapping[str, Any]
+) -> AmortisedOptimizer:
     """A planner from the trained model of a kind."""
     model = load_amortised(assets.path(kind), kind)
     return AmortisedOptimizer(assets.action_spec, model, Sampling(seed=assets.seed, **settings))
 
 
-def make_retrieval(assets: PlannerAssets, settings: TunedSettings) -> RetrievalOptimizer:
+def make_retrieval(assets: PlannerAssets, settings: Mapping[str, Any]) -> RetrievalOptimizer:
     """Retrieval from the training split."""
     transitions = open_trajectories(assets.path("latents"), assets.action_spec, "train")
     memory = Memory.of(transitions, settings["features"], seed=assets.seed)
@@ -153,6 +137,7 @@ def retrieval(num_neighbours: int) -> Planner:
     )
 
 
+make_random = partial(make_search, sampling.RandomGesturesOptimizer, sampling.RandomGestures)
 RANKED = ddim(16)
 ADAM = gradient_descent("adam", 10, in_quick=True)
 GESTURE_CEM = gesture_cem(8, 16, in_quick=True)
@@ -183,17 +168,16 @@ REGISTRY: tuple[Planner, ...] = (
     gradient_descent("adam", 50),
     gradient_descent("adam", 200),
     population(ce.CEM, 8, 32, {"num_elites": (4, 8), "smoothing": (0.1, 0.4, 0.7),
-                               "num_knots": (None, 10), "start": POPULATION_STARTS}),
+                               "num_knots": (None, 10), "start": sampling.POPULATION_STARTS}),
     population(ce.ICEM, 8, 60, {"noise_beta": (1.0, 2.0, 3.0, 4.0), "std": (0.25, 0.5, 1.0),
-                                "start": POPULATION_STARTS}),
-    population(MPPI, 8, 32, {"temperature": (1e-6, 1e-5, 1e-4, 1e-3),
+                                "start": sampling.POPULATION_STARTS}),
+    population(sampling.MPPI, 8, 32, {"temperature": (1e-6, 1e-5, 1e-4, 1e-3),
                              "noise_std": (0.1, 0.25, 0.5), "num_knots": (None, 25),
-                             "start": POPULATION_STARTS}),
-    population(PredictiveSampling, 8, 32, {"noise_std": (0.02, 0.05, 0.1, 0.2, 0.4)}),
+                             "start": sampling.POPULATION_STARTS}),
+    population(sampling.PredictiveSampling, 8, 32, {"noise_std": (0.02, 0.05, 0.1, 0.2, 0.4)}),
     GESTURE_CEM,
     gesture_cem(8, 64),
-    Planner("random-gestures-16", partial(make_search, RandomGesturesOptimizer, RandomGestures),
-            fixed={"num_candidates": 16}),
+    Planner("random-gestures-16", make_random, fixed={"num_candidates": 16}),
 )
 # fmt: on
 
@@ -201,10 +185,7 @@ REGISTRY: tuple[Planner, ...] = (
 def planners_of(
     names: Sequence[str] | None = None, *, quick: bool = False, latents: bool = False
 ) -> tuple[Planner, ...]:
-    """Rows of the registry, in its order: those named, or all that there are the assets for.
-
-    The denoiser's training data, `latents`, are not shipped. `ConfigError` for an unknown name.
-    """
+    """Rows of the registry, in its order: those named, or all that there are the assets for."""
     if not names:
         usable = (planner for planner in REGISTRY if latents or "latents" not in planner.needs)
         return tuple(planner for planner in usable if planner.in_quick or not quick)

@@ -1,10 +1,7 @@
 """The folder of a race, and how it is filled: the one process that writes a run's results.
 
-Planners take turns on every problem, under one budget after the other, and who comes first rotates,
-so that noise of the machine hits all alike. A problem is solved by all of them in one process.
+Planners take turns on every problem, and who comes first rotates: noise hits all alike.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vj2_ddim_benchmark.race.records import PlanKey, R, Record, RecordLog, read_records
+from vj2_ddim_benchmark.race.tasks import Budgets, Cold
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import write_json
-
-__all__ = ["Cold", "MapProblems", "RaceFolder", "RaceResults", "Solved", "Todo", "gather", "silent",
-           "todo_list"]  # fmt: skip
-
-Cold = Mapping[str, Mapping[str, float]]
-"""By planner: `build_ms`, and `first_plan_ms` of a fresh optimizer."""
 
 COLD_TIMES = ("build_ms", "first_plan_ms")
 
@@ -48,20 +41,13 @@ class RaceFolder:
         """Write what must stay the same, or check that it is; `noted` is of the latest run."""
         plain = json.loads(json.dumps(dict(fixed)))
         if self.setup.exists():
-            try:
-                found = json.loads(self.setup.read_text(encoding="utf-8"))["fixed"]
-                differing = [name for name in plain if found.get(name) != plain[name]]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(
-                    f"{self.setup}: not a run's settings ({error!r}); use another folder"
-                ) from error
-            if differing:
-                name = differing[0]
-                raise ConfigError(
-                    f"{self.path} holds results of another run: its {name} is "
-                    f"{found.get(name)!r}, here it is {plain[name]!r}; use another folder, or the "
-                    f"same settings to resume"
-                )
+            found, _ = self._read_setup()
+            for name, here in plain.items():
+                if (there := found.get(name)) != here:
+                    raise ConfigError(
+                        f"{self.path} holds results of another run: its {name} is {there!r}, here "
+                        f"it is {here!r}; use another folder, or the same settings to resume"
+                    )
         write_json(self.setup, {"fixed": plain, "noted": dict(noted)})
 
     def read(self) -> RaceResults:
@@ -79,7 +65,8 @@ class RaceFolder:
                     f"{record.problem} a second time under the same budget (first in line "
                     f"{lines[record.key]}); keep one run a folder"
                 )
-        return RaceResults(records, self.read_cold(), self._read_setup())
+        fixed, noted = self._read_setup()
+        return RaceResults(records, self.read_cold(), {**fixed, **noted})
 
     def read_cold(self) -> Cold:
         """Times of first plans."""
@@ -94,15 +81,16 @@ class RaceFolder:
                 )
         return cold
 
-    def _read_setup(self) -> dict[str, Any]:
+    def _read_setup(self) -> list[Mapping[str, Any]]:
+        """What is fixed, and what is noted; both empty if there is no file."""
         setup = _read_mapping(self.setup)
         parts = [setup.get(name, {}) for name in ("fixed", "noted")]
         if not all(isinstance(part, Mapping) for part in parts) or (setup and "fixed" not in setup):
             raise DataError(
-                f"{self.setup}: must hold the settings of a run under 'fixed' and 'noted'; remove "
-                f"the file to report without them"
+                f"{self.setup}: must hold the settings of a run under 'fixed' and 'noted'; use "
+                f"another folder, or remove the file to report without them"
             )
-        return {**parts[0], **parts[1]}
+        return parts
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
@@ -121,10 +109,6 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError(f"{path}: must hold a JSON object; found {type(value).__name__}")
     return value
-
-
-def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
-    """A `Progress` that nobody looks at."""
 
 
 @dataclass(frozen=True)
@@ -148,19 +132,11 @@ MapProblems = Callable[[Sequence[Todo]], Iterator[Solved]]
 
 
 def gather(
-    folder: RaceFolder,
-    planners: Sequence[str],
-    budgets: Sequence[float | None],
-    num_problems: int,
-    map_problems: MapProblems,
-    progress: Progress | None = None,
-    phase: str = "plan",
-    *,
-    kind: type[R],
-    workers: int = 1,
-) -> list[R]:
+    folder: RaceFolder, planners: Sequence[str], budgets: Budgets, num_problems: int,
+    map_problems: MapProblems, progress: Progress = silent, phase: str = "plan", *,
+    kind: type[R], workers: int = 1,
+) -> list[R]:  # fmt: skip
     """Race on the first problems; returns the records that were in the folder, and those made."""
-    report = progress or silent
     with RecordLog(folder.results, kind) as log:
         todos = todo_list(planners, budgets, num_problems, {record.key for record in log.records})
         total, count = sum(len(todo.turns) for todo in todos), 0
@@ -172,7 +148,7 @@ def gather(
             for record in solved.records:
                 log.append(replace(record, workers=workers))
                 count += 1
-                report(phase, count, total)
+                progress(phase, count, total)
         return [
             record
             for record in log.records
@@ -182,10 +158,7 @@ def gather(
 
 
 def todo_list(
-    planners: Sequence[str],
-    budgets: Sequence[float | None],
-    num_problems: int,
-    done: Collection[PlanKey] = (),
+    planners: Sequence[str], budgets: Budgets, num_problems: int, done: Collection[PlanKey] = ()
 ) -> list[Todo]:
     """The problems that are not solved by all planners under all budgets, and by whom not."""
     todos = []

@@ -1,11 +1,7 @@
 """`vj2-ddim benchmark scale`: one plan by gradient descent and by DDIM, at VJ2-GUI's scale.
 
-A plan's passes through the predictor are all alike, so a few are timed and the plan is so many
-times their median; DDIM is timed whole. Both by the wall clock, and as processor time, which other
-processes of a busy machine disturb less.
+A plan's passes through the predictor are all alike: a few are timed; DDIM is timed whole.
 """
-
-from __future__ import annotations
 
 import sys
 import tempfile
@@ -19,6 +15,7 @@ import numpy as np
 import torch
 import typer
 
+from vj2_ddim_benchmark.assets.settings import MODEL
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.timing import JsonFile, Run, Seconds, random_problem, take_turns
 from vj2_ddim_benchmark.timing.scale_predictor import Descent, PredictorSize, ScaleProblem
@@ -32,14 +29,8 @@ from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
-from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel
 
-__all__ = ["ScaleSettings", "measure_scale", "scale", "untrained_bundle", "whole_plans"]
-
-SAMPLER = ModelConfig(
-    d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=16
-)
 PLANS = {
     "gradient_descent": "gradient descent, {num_iterations} iterations, weights frozen",
     "gradient_descent_trainable": "the same, weights left trainable",
@@ -87,11 +78,9 @@ def scale(
 
 
 def measure_scale(
-    size: PredictorSize,
-    settings: ScaleSettings,
-    bundle: Path | None = None,
+    size: PredictorSize, settings: ScaleSettings, bundle: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """By clock, `wall` and `processor`: what `whole_plans` says, and the `timings` behind it."""
     use_threads(settings.threads)
     problem = ScaleProblem(size, seed=settings.seed, rows_per_chunk=settings.rows_per_chunk)
@@ -150,7 +139,7 @@ def untrained_bundle(folder: Path, size: PredictorSize, seed: int = 0) -> Path:
     """Export a sampler with random weights, whose state and goal are of the predictor's size."""
     torch.manual_seed(seed)
     inputs = dict.fromkeys(("state", "goal"), (size.num_patches, size.width))
-    model = DiffusionModel(SAMPLER, ActionSpec(), NoiseSchedule(), inputs)
+    model = DiffusionModel(MODEL, ActionSpec(), NoiseSchedule(), inputs)
     provenance = {"made_by": "random weights, for timing alone"}
     checkpoint, bundle = folder / "checkpoint.pt", folder / "bundle"
     save_checkpoint(Checkpoint(model, model.state_dict(), provenance=provenance), checkpoint)

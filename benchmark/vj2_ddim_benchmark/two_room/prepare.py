@@ -1,64 +1,36 @@
-"""What the comparison trains, step by step: LeWM, then a denoiser on its latents.
-
-A step that is done is not done again, and one that was cut short goes on where it was.
-"""
-
-from __future__ import annotations
+"""What the comparison trains, each step once: LeWM, then a denoiser on its latents."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from vj2_ddim_benchmark.two_room.episodes import (
-    RECORDINGS,
-    Episodes,
-    Recording,
-    collect_episodes,
-    cut_windows,
-    load_episodes,
-)
+from vj2_ddim_benchmark.assets.settings import MODEL
+from vj2_ddim_benchmark.two_room import episodes as recorded
+from vj2_ddim_benchmark.two_room import lewm
+from vj2_ddim_benchmark.two_room.episodes import Episodes, Recording
 from vj2_ddim_benchmark.two_room.evaluation import EvaluationSettings
-from vj2_ddim_benchmark.two_room.lewm import (
-    LeWMConfig,
-    LeWMTraining,
-    Report,
-    WorldModel,
-    encode_images,
-    load_lewm,
-    save_lewm,
-    train_lewm,
-)
+from vj2_ddim_benchmark.two_room.lewm import LeWMConfig, LeWMTraining, Report, WorldModel
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.run import RunSettings, train_run
 
-__all__ = ["Preparation", "prepare"]
-
-DENOISER = ModelConfig(
-    d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=4
-)
+DENOISER = replace(MODEL, condition_tokens=4)
 DENOISER_TRAINING = TrainingConfig(
-    num_epochs=20,
-    batch_size=256,
-    lr=1e-3,
-    condition_dropout=0.1,
-    evaluate_every=5,
-    picture_every=100,
-    device="cpu",
-    wandb_mode="disabled",
-)
+    num_epochs=20, batch_size=256, lr=1e-3, condition_dropout=0.1, evaluate_every=5,
+    picture_every=100, device="cpu", wandb_mode="disabled",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Preparation:
     """Everything that is trained, and on what; the denoiser learns the protocol's window."""
 
-    recordings: Mapping[str, Recording] = field(default_factory=lambda: RECORDINGS)
+    recordings: Mapping[str, Recording] = field(default_factory=lambda: recorded.RECORDINGS)
     lewm: LeWMConfig = field(default_factory=LeWMConfig)
     lewm_training: LeWMTraining = field(default_factory=LeWMTraining)
     num_windows: tuple[int, int] = (60_000, 2_000)  # to train and to validate the denoiser
@@ -74,27 +46,26 @@ def prepare(
     paths: dict[str, list[Path]] = {}
     for name, recording in what.recordings.items():
         report(f"collecting {name}")
-        path = collect_episodes(folder, name, recording)
+        path = recorded.collect_episodes(folder, name, recording)
         paths.setdefault(recording.split, []).append(path)
     file, bundle = folder / "lewm.pt", folder / "bundle"
     if not (file.exists() and bundle.exists()):
-        splits = {name: load_episodes(paths[name]) for name in ("train", "validation")}
+        splits = {name: recorded.load_episodes(paths[name]) for name in ("train", "validation")}
         if not file.exists():
             unfinished = folder / "lewm-training.pt"
-            made = train_lewm(splits["train"], what.lewm, what.lewm_training, unfinished, report)
-            save_lewm(made, file)
+            made = lewm.train_lewm(
+                splits["train"], what.lewm, what.lewm_training, unfinished, report
+            )
+            lewm.save_lewm(made, file)
             unfinished.unlink(missing_ok=True)
-        _make_bundle(folder, load_lewm(file), splits, what, report)
-    return load_lewm(file), bundle
+        _make_bundle(folder, lewm.load_lewm(file), splits, what, report)
+    return lewm.load_lewm(file), bundle
 
 
 def _make_bundle(
-    folder: Path,
-    world_model: WorldModel,
-    splits: Mapping[str, Episodes],
-    what: Preparation,
+    folder: Path, world_model: WorldModel, splits: Mapping[str, Episodes], what: Preparation,
     report: Report,
-) -> None:
+) -> None:  # fmt: skip
     """Encode windows of the episodes, train the denoiser on them, export it."""
     windows, save_dir = folder / "windows", folder / "denoiser"
     steps = what.evaluation.horizon * what.evaluation.action_block
@@ -129,18 +100,16 @@ def _make_bundle(
 
 
 def _windows(
-    world_model: WorldModel,
-    splits: Mapping[str, Episodes],
-    num_windows: tuple[int, ...],
+    world_model: WorldModel, splits: Mapping[str, Episodes], num_windows: tuple[int, ...],
     steps: int,
-) -> tuple[FloatArray, FloatArray, dict[str, list[int]]]:
+) -> tuple[FloatArray, FloatArray, dict[str, list[int]]]:  # fmt: skip
     """Trajectories of two latents `[1, D]` and one block of normalized actions; whose they are."""
     rng, latents, actions = np.random.default_rng(0), [], []
     members: dict[str, list[int]] = {}
     for (split, episodes), num in zip(splits.items(), num_windows, strict=True):
-        images, taken = cut_windows(episodes, steps, num, rng)
+        images, taken = recorded.cut_windows(episodes, steps, num, rng)
         used, where = np.unique(images, return_inverse=True)
-        encoded = encode_images(world_model, episodes.images[torch.from_numpy(used)])
+        encoded = lewm.encode_images(world_model, episodes.images[torch.from_numpy(used)])
         before = sum(map(len, members.values()))
         members[split] = list(range(before, before + num))
         latents.append(encoded[where.reshape(images.shape)][:, :, None])

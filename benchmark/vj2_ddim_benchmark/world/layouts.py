@@ -5,8 +5,6 @@ residues of them modulo 5. So each single kind, sector and class occurs in every
 their combinations in two: a test screen combines anew what was seen in training.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +19,6 @@ from vj2_ddim_benchmark.world.widgets import NUM_SLOTS, SLOT_KINDS, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["SPLITS", "Layout", "all_arrangements", "arrangements_of", "draw_layouts"]
-__all__ += ["draw_pairs", "name_of", "require_split", "seeded"]
 
 RESIDUES: dict[str, tuple[int, ...]] = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
 SPLITS = tuple(RESIDUES)
@@ -118,7 +113,7 @@ class Layout:
     colors: PackedColors  # [n, COUNT]
     codes: IntArray  # [n, 5] arrangement, accent and base sector, width and height class
 
-    def select(self, index: IntArray) -> Layout:
+    def select(self, index: IntArray) -> "Layout":
         """The layouts at an index."""
         return Layout(**{name: values[index] for name, values in vars(self).items()})
 
@@ -134,20 +129,15 @@ def draw_layouts(num: int, split: str, rng: np.random.Generator) -> Layout:
     for code in np.unique(arrangement):
         rows = np.flatnonzero(arrangement == code)
         chosen = all_arrangements()[code]
-        place = rows[:, None], _slots(chosen)
+        kinds = np.concatenate(chosen)
+        before = np.tril(kinds[:, None] == kinds, -1).sum(axis=1)  # of the same kind
+        place = rows[:, None], np.searchsorted(SLOT_KINDS, kinds) + before
         boxes[place], options[place] = _lay_out(chosen, classes[rows], rng)
     for slot, kind in enumerate(SLOT_KINDS):
         rows = np.flatnonzero(boxes[:, slot, 2] > 0)
         num_states[rows, slot] = WIDGETS[kind].num_states(options[rows, slot])
     codes = np.concatenate([arrangement[:, None], sectors, classes], axis=1)
     return Layout(boxes, options, num_states, colors, codes)
-
-
-def _slots(arrangement: Arrangement) -> IntArray:
-    """The state column of each widget of an arrangement, in reading order."""
-    kinds = np.concatenate(arrangement)
-    before = np.tril(kinds[:, None] == kinds, -1).sum(axis=1)  # of the same kind
-    return np.asarray(np.searchsorted(SLOT_KINDS, kinds) + before)
 
 
 def _lay_out(
