@@ -103,12 +103,16 @@ def test_no_help_imports_anything_heavy():
         "def walk(*words):\n"
         "    said = ask(*words).partition('\\nCommands:\\n')[2]\n"
         "    for line in said.splitlines():\n"
-        "        if line[:2] == '  ' != line[:3][1:] and 'benchmark' not in words: walk(*words, line.split()[0])\n"
+        "        if line[:2] == '  ' and line[2:3].strip() and 'benchmark' not in words:\n"
+        "            walk(*words, line.split()[0])\n"
         "walk()\n"
     )
     heavy = (*HEAVY, "numpy", "onnxruntime", "rich", "pandas", "gymnasium", "jinja2")
     done = subprocess.run(
-        [sys.executable, "-c", f"HEAVY = {heavy}\n{code}"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", f"HEAVY = {heavy}\n{code}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     asked = {tuple(line.split()[:-1]) for line in done.stdout.splitlines()}
