@@ -1,14 +1,11 @@
 """Amortised planners: latents to the mean and std of a plan in one pass.
 
-They are trained as the denoiser is: its settings, the same examples in the same order. What has no
-meaning without noise (condition dropout, noises an example, the auxiliary loss) is left out.
+Trained as the denoiser is: its settings, the same examples in the same order, without noise.
 """
-
-from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.model_files import half_weights, read_model, round_weights
+from vj2_ddim_benchmark.world.collect import silent
+from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
@@ -30,12 +28,6 @@ from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.examples import Examples
-
-__all__ = ["STD_FLOOR", "AmortisedConfig", "AmortisedModel", "AmortisedTask", "amortised_loss"]
-__all__ += ["gaussian_nll", "load_amortised", "save_amortised", "train_amortised"]
-
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a phase, how much of it is done, and how much there is."""
 
 KINDS = ("regression", "gaussian")
 STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 64
@@ -58,7 +50,7 @@ class AmortisedConfig(Settings):
     head_width: int = setting(512, "Width of the two layers that read the tokens.", low=1)
 
     @classmethod
-    def like(cls, kind: str, denoiser: ModelConfig, action_spec: ActionSpec) -> AmortisedConfig:
+    def like(cls, kind: str, denoiser: ModelConfig, action_spec: ActionSpec) -> "AmortisedConfig":
         """The denoiser's condition encoder, and a head of about as many weights as it has."""
         if denoiser.condition != "latents":
             found = f"condition 'latents'; found {denoiser.condition!r}"
@@ -117,11 +109,10 @@ def save_amortised(
     data_fingerprint: str, training: Mapping[str, Any], provenance: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Write one file, whole or not at all; weights in half precision, as training rounded them."""
+    parts = {name: getattr(model, name) for name in ("config", "action_spec", "condition")}
     contents = {
         "format": FORMAT,
-        "config": model.config.to_dict(),
-        "action_spec": model.action_spec.to_dict(),
-        "condition": model.condition.to_dict(),
+        **{name: part.to_dict() for name, part in parts.items()},
         "weights": half_weights(model),
         "training": dict(training),
         "provenance": dict(provenance),
@@ -158,13 +149,9 @@ def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
 
 def train_amortised(
     kind: str, examples: Examples, denoiser: ModelConfig, training: TrainingConfig,
-    out: Path | str, progress: Progress = lambda phase, done, total: None,
+    out: Path | str, progress: Progress = silent,
 ) -> AmortisedModel:  # fmt: skip
-    """Make a model and write it to a file; deterministic in `training.seed`.
-
-    The denoiser decides the size. What stopped halfway goes on, bit for bit, when the same call is
-    made again. Returned are the averaged weights, in half precision as the file holds them.
-    """
+    """Make a model and write it to a file; deterministic in `training.seed`."""
     begun, state = time.perf_counter(), Path(f"{out}.training")
     if set(examples.input_shapes) != {"state", "goal"} or not len(examples):
         raise ConfigError(
@@ -197,36 +184,23 @@ def train_amortised(
     return averaged
 
 
-class AmortisedTask(loop.StatelessTask):
+class AmortisedTask(loop.ShuffledTask):
     """A batch a step, of all examples, each epoch in the order that the denoiser sees."""
 
-    def __init__(self, model: AmortisedModel, examples: Examples, training: TrainingConfig) -> None:
+    def __init__(self, model: AmortisedModel, examples: Examples, how: TrainingConfig) -> None:
+        super().__init__(len(examples), how.epoch_share, how.batch_size, how.num_epochs, how.seed)
         looked_at = examples.batch(np.arange(min(NUM_LOOKED_AT, len(examples))))
         model.encoder.set_statistics(torch.from_numpy(looked_at.inputs["state"]))
-        self.device = loop.choose_device(training.device)
+        self.device = loop.choose_device(how.device)
         self.model: nn.Module = model.to(self.device)
-        self.kind, self.examples, self.training = model.config.kind, examples, training
-        self.epoch_length = math.ceil(training.epoch_share * len(examples))
-        self.steps_per_epoch = math.ceil(self.epoch_length / training.batch_size)
-        self.total_steps = training.num_epochs * self.steps_per_epoch
-        self._epoch, self._known = -1, np.arange(0)
+        self.kind, self.examples = model.config.kind, examples
 
     def loss(self, step: int) -> Tensor:
         """Of the batch of this step."""
-        epoch, batch = divmod(step, self.steps_per_epoch)
-        first = batch * self.training.batch_size
-        chosen = self._order(epoch)[first : first + self.training.batch_size]
-        _, original, inputs = self.examples.batch(chosen)
+        _, original, inputs = self.examples.batch(self.rows(step))
         here = {name: torch.from_numpy(z).float().to(self.device) for name, z in inputs.items()}
         wanted = torch.from_numpy(original).float().to(self.device)
         return amortised_loss(self.kind, wanted, *self.model(**here))
-
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        """The examples of an epoch; the latest one's are kept."""
-        if self._epoch != epoch:
-            rng = np.random.default_rng((self.training.seed, epoch))
-            self._epoch, self._known = epoch, rng.permutation(len(self.examples))
-        return self._known[: self.epoch_length]
 
 
 def _loop(task: AmortisedTask, training: TrainingConfig, progress: Progress) -> loop.TrainingLoop:

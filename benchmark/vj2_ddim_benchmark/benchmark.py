@@ -1,8 +1,6 @@
 """`vj2-ddim benchmark run`: one benchmark from end to end: race, study, draw, report."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +22,7 @@ from vj2_ddim_benchmark.report.page import CHAINS_DIR, print_rows, rebuild_repor
 from vj2_ddim_benchmark.report.pictures import animate_record, draw_pictures, telling_chain
 from vj2_ddim_benchmark.report.summary import Row, summarise_chains
 from vj2_ddim_benchmark.studies import STUDIES_DIR, StudySettings
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.layouts import SPLITS
 from vj2_ddim_benchmark.world.problems import chain_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -34,8 +33,6 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["Benchmark", "RaceSettings", "run"]
 
 CHAIN_PLANNERS = (
     "ddim-16-robust-2", "ddim-16", "ddim-1", "regression", "gradient-descent-adam-10-x16",
@@ -86,7 +83,7 @@ class RaceSettings(Settings):
         """How many chains."""
         return (10 if self.quick else 150) if self.chains is None else self.chains
 
-    def with_parts(self, assets: Assets) -> RaceSettings:
+    def with_parts(self, assets: Assets) -> "RaceSettings":
         """The same, with the trained parts of a folder where none are given."""
         parts = ("world_model", "bundle", "regression", "gaussian")
         found = {name: getattr(self, name) or getattr(assets, name) for name in parts}
@@ -99,91 +96,87 @@ class Benchmark:
 
     settings: RaceSettings
     out: Path
+    progress: Progress = silent
 
-    def race(
-        self,
-        planners: Sequence[Planner],
-        progress: Progress | None = None,
-        others: Sequence[Planner] = (),
-    ) -> list[Row]:
-        """Race planners, and others beside them, draw and report; returns the summary's rows."""
+    def race(self, planners: Sequence[Planner]) -> list[Row]:
+        """Race planners, draw and report; returns the summary's rows."""
         given = self.settings
         use_threads(given.threads)
-        racers = (*planners, *others)
-        settings = self._worker_settings(racers, given.budgets, given.total_problems)
+        settings = self._worker_settings(planners, given.budgets, given.total_problems)
         report = WorldModel.load(settings.world_model).report
-        folder = RaceFolder(self.out)
-        folder.claim(self._fixed(), {**self._noted(settings), "world_model_report": report})
+        folder = self._folder(self.out, settings, {}, world_model_report=report)
         worker = settings.make()  # it also draws the pictures
-        records = self._gather(folder, settings, Record, progress, "plan", worker)
+        records = self._gather(folder, settings, Record, "plan", worker)
         budget = most_generous(given.budgets)
         shown = [record for record in records if record.budget_ms == budget]
         ready = list(worker.planners.values())
         draw_pictures(self.out / "pictures", worker.race, ready, shown, budget)  # type: ignore[arg-type]
         return rebuild_report(self.out, self.out)
 
-    def study(self, studies: StudySettings, progress: Progress | None = None) -> list[Row]:
+    def study(self, studies: StudySettings) -> list[Row]:
         """Make studies beside a race that was run, and write its report anew."""
-        given = self.settings
-        num = min(studies.study_problems or given.total_problems, given.total_problems)
+        total = self.settings.total_problems
         for name, planners in {name: studies.variants(name) for name in studies.study}.items():
-            settings = self._worker_settings(planners, (None,), given.total_problems)
-            folder = RaceFolder(self.out / STUDIES_DIR / name)
-            folder.claim({**self._fixed(), **_own_files(planners)}, self._noted(settings))
-            self._gather(folder, settings, Record, progress, f"study {name}", num=num)
+            settings = self._worker_settings(planners, (None,), total)
+            where, files = self.out / STUDIES_DIR / name, _own_files(planners)
+            folder, num = self._folder(where, settings, files), studies.study_problems or total
+            self._gather(folder, settings, Record, f"study {name}", num=min(num, total))
         return rebuild_report(self.out, self.out)
 
-    def go_through_chains(
-        self, planners: Sequence[Planner], progress: Progress | None = None
-    ) -> list[Row]:
+    def go_through_chains(self, planners: Sequence[Planner]) -> list[Row]:
         """Go through chains beside a race, and write its report anew; returns the chains' rows."""
         given, num = self.settings, self.settings.total_chains
-        model = WorldModel.load(self._world_model())
-        size = model.config.screen_size
         settings = self._worker_settings(planners, (None,), num)
+        model = WorldModel.load(settings.world_model)
+        size = model.config.screen_size
         settings = replace(settings, stop_distance=stop_distance_of(model, size))
-        folder = RaceFolder(self.out / CHAINS_DIR)
         fixed = {"num_chains": num, "stop_distance": settings.stop_distance}
-        folder.claim({**self._fixed(), **fixed}, self._noted(settings))
-        records = self._gather(folder, settings, ChainRecord, progress, "chain")
+        folder = self._folder(self.out / CHAINS_DIR, settings, fixed)
+        records = self._gather(folder, settings, ChainRecord, "chain")
         drawn = chain_problems(num, split=given.split, seed=given.seed, size=size)
         shown = telling_chain(records, planners[0].name)
         animate_record(self.out / "pictures" / "chain.gif", drawn, shown)
         rebuild_report(self.out, self.out)
         return summarise_chains(records)
 
-    def _world_model(self) -> Path:
-        if self.settings.world_model is None:
-            raise ConfigError("a race needs a world model; found world_model=None")
-        return self.settings.world_model
-
     def _worker_settings(
         self, planners: Sequence[Planner], budgets: tuple[float | None, ...], num: int
     ) -> WorkerSettings:
         given = self.settings
+        if given.world_model is None:
+            raise ConfigError("a race needs a world model; found world_model=None")
         spec = ActionSpec() if given.bundle is None else read_bundle(given.bundle).action_spec
         parts = given.latents, given.regression, given.gaussian
         assets = PlannerAssets(spec, given.bundle, given.threads, given.seed, *parts)
-        return WorkerSettings(
-            planners=tuple(planners),
-            tuned={planner.name: read_tuned(given.tuned, planner) for planner in planners},
-            world_model=self._world_model(),
-            assets=assets,
-            num_problems=num,
-            split=given.split,
-            budgets=budgets,
-        )
+        tuned = {planner.name: read_tuned(given.tuned, planner) for planner in planners}
+        raced = tuple(planners), tuned, given.world_model, assets
+        return WorkerSettings(*raced, num_problems=num, split=given.split, budgets=budgets)
+
+    def _folder(
+        self, path: Path, settings: WorkerSettings, fixed: Mapping[str, Any], **noted: object
+    ) -> RaceFolder:
+        """The folder, whose results must share what is fixed to be comparable.
+
+        Not the number of workers: each result has its own, and the report tells of it.
+        """
+        given, folder = self.settings, RaceFolder(path)
+        shared = {
+            "split": given.split,
+            "seed": given.seed,
+            "num_problems": given.total_problems,
+            "threads": given.threads,
+            "on_ray": given.ray is not None,
+            "world_model_sha256": sha256_of(settings.world_model),
+            "bundle_sha256": given.bundle and sha256_of(given.bundle / "bundle.json"),
+        }
+        others = {"workers": given.workers, "tuned": settings.tuned, **noted}
+        folder.claim({**shared, **fixed}, {**environment(), **others})
+        return folder
 
     def _gather(
-        self,
-        folder: RaceFolder,
-        settings: WorkerSettings,
-        kind: type[R],
-        progress: Progress | None,
-        phase: str,
-        worker: Worker | None = None,
-        num: int | None = None,
-    ) -> list[R]:
+        self, folder: RaceFolder, settings: WorkerSettings, kind: type[R], phase: str,
+        worker: Worker | None = None, num: int | None = None,
+    ) -> list[R]:  # fmt: skip
         """Results of the planners under the budgets on the first `num` problems."""
         given = self.settings
         if given.ray is not None:
@@ -193,28 +186,8 @@ class Benchmark:
         else:
             executor = workers.in_this_process(worker or settings.make())
         names, num = [planner.name for planner in settings.planners], num or settings.num_problems
-        asked = folder, names, settings.budgets, num, executor, progress, phase
+        asked = folder, names, settings.budgets, num, executor, self.progress, phase
         return gather(*asked, kind=kind, workers=given.workers)
-
-    def _fixed(self) -> dict[str, Any]:
-        """What must be the same for the results in one folder to be comparable.
-
-        Not the number of workers: each result has its own, and the report tells of it.
-        """
-        given = self.settings
-        bundle = None if given.bundle is None else sha256_of(given.bundle / "bundle.json")
-        return {
-            "split": given.split,
-            "seed": given.seed,
-            "num_problems": given.total_problems,
-            "threads": given.threads,
-            "on_ray": given.ray is not None,
-            "world_model_sha256": sha256_of(self._world_model()),
-            "bundle_sha256": bundle,
-        }
-
-    def _noted(self, settings: WorkerSettings) -> dict[str, Any]:
-        return {**environment(), "workers": self.settings.workers, "tuned": settings.tuned}
 
 
 def _own_files(planners: Sequence[Planner]) -> dict[str, str]:
@@ -259,11 +232,11 @@ def run(
             assets = build_assets(out / "assets", AssetSettings(), progress, settings.threads)
         settings = settings.with_parts(assets if retrain else shipped_assets())
         small = [_small_sampler(out, settings, progress)] if small_sampler else []
-        benchmark = Benchmark(settings, out)
-        rows = benchmark.race(planners, progress, small)
-        gone = benchmark.go_through_chains(in_chains, progress) if settings.total_chains else []
+        benchmark = Benchmark(settings, out, progress)
+        rows = benchmark.race([*planners, *small])
+        gone = benchmark.go_through_chains(in_chains) if settings.total_chains else []
         if studies.study:
-            rows = benchmark.study(studies, progress)
+            rows = benchmark.study(studies)
     if json_file is not None:
         write_json(json_file, rows)
     print_rows(rows)

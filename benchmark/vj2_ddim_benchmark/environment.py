@@ -1,7 +1,5 @@
 """Versions, machine and threads: what every recorded figure is noted with."""
 
-from __future__ import annotations
-
 import os
 import platform
 from importlib.metadata import version
@@ -10,8 +8,6 @@ from typing import Any
 import torch
 
 from vj2_ddim_plugin.errors import ConfigError
-
-__all__ = ["environment", "use_threads"]
 
 PACKAGES = ("vj2-ddim-plugin", "torch", "numpy")
 

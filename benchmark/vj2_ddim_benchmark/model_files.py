@@ -1,7 +1,5 @@
 """Files of trained networks: one reader, and weights in half precision, half as large to ship."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,6 @@ from torch import Tensor, nn
 
 from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_training.checkpoint import open_saved
-
-__all__ = ["half_weights", "read_model", "round_weights"]
 
 
 def half_weights(module: nn.Module) -> dict[str, Tensor]:
@@ -27,11 +23,7 @@ def round_weights(module: nn.Module) -> None:
 def read_model(
     path: Path, named: str, fields: Mapping[str, type], hint: str = "train the model first"
 ) -> dict[str, Any]:
-    """A file of the format `named`, with every field there and of its type.
-
-    Raises:
-        CheckpointError: It is missing, broken or of another kind; the message says what is wrong.
-    """
+    """A file of the format `named`, with every field there and of its type."""
     contents = open_saved(path, "model", hint)
     found = contents.get("format") if type(contents) is dict else type(contents).__name__
     if found != named:

@@ -1,26 +1,17 @@
 """What is studied beside the race: one thing changed at a time, everything else as it was.
 
-```
-RUN/studies/
-└── steps/            a study
-    ├── run.json
-    ├── cold.json
-    └── results.jsonl     as the race's, planners named SERIES@VALUE
-```
+`RUN/studies/STUDY/` is a race's folder, whose planners are named SERIES@VALUE.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vj2_ddim_benchmark.planners.description import Planner
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["DEFAULT_PLANNERS", "STUDIES", "STUDIES_DIR", "Study", "StudySettings", "split_name"]
 
 STUDIES_DIR = "studies"
 SEPARATOR = "@"
@@ -101,51 +92,30 @@ class StudySettings(Settings):
         """Who takes part in a study, with the planners as they are first or last."""
         if study not in STUDIES:
             raise ConfigError(f"study {study!r} is unknown; use one of {', '.join(STUDIES)}")
-        makers = {
-            "steps": self._steps,
-            "candidates": self._candidates,
-            "goal-noise": self._goal_noise,
-            "world-model": self._world_model,
-            "denoisers": self._denoisers,
+        varied: dict[str, tuple[str, Mapping[str, Any]]] = {
+            "steps": ("num_inference_steps", {f"{num}": num for num in STEPS}),
+            "candidates": ("num_candidates", {f"{num}": num for num in CANDIDATES}),
+            "goal-noise": ("goal_noise", {f"{std:g}": std for std in GOAL_NOISE}),
+            "world-model": ("world_model", {OWN: None, **self.world_models}),
+            "denoisers": ("bundle", {**self.bundles, OWN: None}),
         }
-        return makers[study]()
-
-    def _steps(self) -> tuple[Planner, ...]:
+        field, values = varied[study]
+        if set(values) == {OWN}:
+            lacking = {
+                "world_model": "world models; give each as study_world_model='NAME=FILE'",
+                "bundle": "bundles; give each as study_bundle='NAME=DIR'",
+            }
+            raise ConfigError(f"the study {study} needs other {lacking[field]}")
+        series = {name: name for name in (RANKED, SINGLE)}
+        if study == "candidates":
+            series = {RANKED: "ddim"}
+        elif study in ("goal-noise", "world-model"):
+            series = {name: name for name in self.study_planners}
+        rows = {planner.name: planner for planner in planners_of(list(series))}
         return tuple(
-            _changed(planner, f"{name}@{steps}", num_inference_steps=steps)
-            for name, planner in _rows((RANKED, SINGLE)).items()
-            for steps in STEPS
-        )
-
-    def _candidates(self) -> tuple[Planner, ...]:
-        ranked = _rows([RANKED])[RANKED]
-        return tuple(_changed(ranked, f"ddim@{num}", num_candidates=num) for num in CANDIDATES)
-
-    def _goal_noise(self) -> tuple[Planner, ...]:
-        return tuple(
-            planner.variant(f"{name}@{std:g}", goal_noise=std)
-            for name, planner in _rows(self.study_planners).items()
-            for std in GOAL_NOISE
-        )
-
-    def _world_model(self) -> tuple[Planner, ...]:
-        if not self.world_models:
-            raise ConfigError("the study world-model needs other world models; give each as "
-                              "study_world_model='NAME=FILE'")  # fmt: skip
-        return tuple(
-            planner.variant(f"{name}@{value}", world_model=path)
-            for name, planner in _rows(self.study_planners).items()
-            for value, path in ((OWN, None), *self.world_models.items())
-        )
-
-    def _denoisers(self) -> tuple[Planner, ...]:
-        if not self.bundles:
-            raise ConfigError("the study denoisers needs other bundles; give each as "
-                              "study_bundle='NAME=DIR'")  # fmt: skip
-        return tuple(
-            planner.variant(f"{name}@{value}", bundle=path)
-            for name, planner in _rows((RANKED, SINGLE)).items()
-            for value, path in (*self.bundles.items(), (OWN, None))
+            _changed(rows[row], f"{name}@{label}", field, value)
+            for row, name in series.items()
+            for label, value in values.items()
         )
 
 
@@ -171,13 +141,9 @@ def _named_paths(option: str, what: str, given: Sequence[str]) -> dict[str, Path
     return named
 
 
-def _rows(names: Sequence[str]) -> dict[str, Planner]:
-    """Rows of the registry in the order of the names."""
-    found = {planner.name: planner for planner in planners_of(names)}
-    return {name: found[name] for name in names}
-
-
-def _changed(planner: Planner, name: str, **settings: int) -> Planner:
-    """A sampler with other settings; a single candidate is not ranked."""
-    fixed = {**planner.fixed, **settings}
+def _changed(planner: Planner, name: str, field: str, value: Any) -> Planner:  # noqa: ANN401
+    """A variant; a sampler with other settings is ranked unless it draws a single candidate."""
+    if not field.startswith("num_"):
+        return planner.variant(name, **{field: value})
+    fixed = {**planner.fixed, field: value}
     return planner.variant(name, fixed=fixed, with_cost=fixed["num_candidates"] > 1)

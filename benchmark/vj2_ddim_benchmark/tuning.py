@@ -1,12 +1,4 @@
-"""`vj2-ddim benchmark tune`: every setting of a search space tried on validation screens.
-
-```
-TUNED/
-└── gradient-descent-adam-10.json    one file a planner: the space, every trial, the winner, how
-```
-"""
-
-from __future__ import annotations
+"""`vj2-ddim benchmark tune`: settings tried on validation screens, a recorded sweep a planner."""
 
 import itertools
 import time
@@ -28,9 +20,9 @@ from vj2_ddim_benchmark.planners.description import (
     SearchSpace,
     TunedSettings,
 )
-from vj2_ddim_benchmark.planners.problem import MakeCost, plan
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.race.folder import silent
+from vj2_ddim_benchmark.race.tasks import MakeCost, plan
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
@@ -40,8 +32,6 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["PlanScore", "Sweep", "Trial", "TuneSettings", "sweep", "tune", "tune_planners"]
 
 SPLIT = "validation"
 
@@ -95,22 +85,20 @@ def sweep(
 
 @dataclass(frozen=True)
 class PlanScore:
-    """The share of problems that a planner solves, and the mean cost; a batch shares its starts."""
+    """The share of problems that a planner solves, and the mean cost."""
 
     world_model: Any
     problems: Problems
     seed: int = 0
-    batch_size: int = 1
     make_cost: MakeCost = LatentCost
 
     def __call__(self, optimizer: ActionOptimizer) -> tuple[float, float]:
         """Plan for all problems."""
         start, goal = self.problems.start.render(), self.problems.goal.render()
         actions, costs = [], []
-        for batch, first in enumerate(range(0, len(self.problems), self.batch_size)):
-            rows = slice(first, first + self.batch_size)
-            asked = {"seed": self.seed + batch, "make_cost": self.make_cost}
-            result = plan(optimizer, self.world_model, start[rows], goal[rows], **asked)
+        for row in range(len(self.problems)):
+            asked = {"seed": self.seed + row, "make_cost": self.make_cost}
+            result = plan(optimizer, self.world_model, start[[row]], goal[[row]], **asked)
             actions.append(result.actions)
             costs.append(result.cost)
         end = self.problems.start.execute(np.concatenate(actions))
@@ -119,15 +107,10 @@ class PlanScore:
 
 
 def tune_planners(
-    folder: Path,
-    planners: Sequence[Planner],
-    assets: PlannerAssets,
-    score: PlanScore,
-    provenance: dict[str, Any],
-    progress: Progress | None = None,
-) -> dict[str, Sweep]:
+    folder: Path, planners: Sequence[Planner], assets: PlannerAssets, score: PlanScore,
+    provenance: dict[str, Any], progress: Progress = silent,
+) -> dict[str, Sweep]:  # fmt: skip
     """Sweep every planner that has something to tune, and write one file each; all by name."""
-    report = progress or silent
     sweeps = {}
     for planner in planners:
         if not planner.search_space:
@@ -140,7 +123,7 @@ def tune_planners(
             nonlocal tried
             scores = score(planner.build(assets, settings))
             tried += 1
-            report(f"tune {planner.name}", tried, total)
+            progress(f"tune {planner.name}", tried, total)
             return scores
 
         sweeps[planner.name] = sweep(planner.search_space, evaluate)

@@ -1,4 +1,4 @@
-"""The benchmark's trained parts: made in order, made once, gone on with after an interruption."""
+"""The trained parts: made in order, made once, gone on with; and those that come shipped."""
 
 import json
 import math
@@ -9,18 +9,22 @@ import pytest
 from builders.race import benchmark
 
 from vj2_ddim_benchmark.amortised import load_amortised
-from vj2_ddim_benchmark.assets import build
-from vj2_ddim_benchmark.assets.build import build_assets, build_variant
-from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
-from vj2_ddim_benchmark.assets.success import (
-    success_of,
-    touch_screen_success,
-    world_model_cost,
+from vj2_ddim_benchmark.assets import Assets, build, shipped_assets
+from vj2_ddim_benchmark.assets.build import (
+    build_assets,
+    build_variant,
+    collect_latents,
+    statistics_of,
 )
+from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
+from vj2_ddim_benchmark.assets.success import success_of, touch_screen_success, world_model_cost
+from vj2_ddim_benchmark.race.tasks import plan
+from vj2_ddim_benchmark.world import one_gesture_problems
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import ModelConfig, RankerConfig
@@ -242,3 +246,67 @@ def test_training_finds_success_and_cost_by_a_file_or_the_shipped(built, tiny):
     costs = world_model_cost(str(found.world_model))({"state": state, "goal": goal}, candidates)
     wanted = LatentCost(WorldModel.load(found.world_model), state, goal)(candidates)
     np.testing.assert_array_equal(costs, wanted)
+
+
+MOST_BYTES = 10_000_000
+NUM_PROBLEMS = 66
+
+
+@pytest.fixture(scope="module")
+def assets():
+    return shipped_assets()
+
+
+def test_they_are_small_enough_to_ship(assets):
+    sizes = [path.stat().st_size for path in assets.folder.rglob("*") if path.is_file()]
+    assert sum(sizes) < MOST_BYTES
+
+
+def test_every_file_is_the_one_that_was_recorded(assets):
+    assert assets.read_provenance()["sha256"] == assets.hashes()
+
+
+def test_they_were_made_with_what_the_command_uses_today(assets):
+    settings = AssetSettings()
+    assert assets.read_provenance()["settings"] == settings.as_json()
+    assert WorldModel.load(assets.world_model).config == settings.world_model
+    spec = read_bundle(assets.bundle).action_spec
+    for kind, path in (("regression", assets.regression), ("gaussian", assets.gaussian)):
+        assert load_amortised(path, kind).action_spec == spec
+
+
+def test_one_sample_succeeds_as_often_as_recorded(assets):
+    """On fresh validation problems, within four standard errors of the two shares."""
+    recorded = assets.read_provenance()["denoiser"]["success"]
+    problems = one_gesture_problems(NUM_PROBLEMS, split="validation", seed=11)
+    with DDIMOptimizer.from_bundle(assets.bundle, provider="cpu", num_candidates=1) as optimizer:
+        result = plan(
+            optimizer,
+            WorldModel.load(assets.world_model),
+            problems.start.render(),
+            problems.goal.render(),
+            with_cost=False,
+            seed=3,
+        )
+    reached = problems.start.execute(result.actions).matches(problems.goal.state).mean()
+    error = np.sqrt(recorded * (1 - recorded) * (1 / NUM_PROBLEMS + 1 / 300))
+    assert abs(reached - recorded) < 4 * error
+
+
+def test_the_command_collects_the_data_that_was_recorded(assets):
+    """Of the validation split, which is small; the encoder, the screens and the gestures count."""
+    recorded = assets.read_provenance()["validation_data"]
+    latents, actions = collect_latents(
+        WorldModel.load(assets.world_model), AssetSettings(), "validation"
+    )
+    found = statistics_of(latents[:, :-1], actions)
+    for name, values in recorded.items():
+        assert found[name] == pytest.approx(values, rel=1e-5, abs=1e-6), name
+
+
+def test_missing_parts_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("vj2_ddim_benchmark.assets.SHIPPED", tmp_path)
+    with pytest.raises(DataError, match="--retrain"):
+        shipped_assets()
+    with pytest.raises(DataError, match=r"provenance\.json"):
+        Assets(tmp_path).read_provenance()

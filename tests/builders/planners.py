@@ -18,8 +18,13 @@ from vj2_ddim_benchmark.planners.cross_entropy import (
 )
 from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer, WarmStarted
 from vj2_ddim_benchmark.planners.gradient_descent import GradientDescent, GradientDescentOptimizer
-from vj2_ddim_benchmark.planners.population import MPPI, PopulationOptimizer, PredictiveSampling
-from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
+from vj2_ddim_benchmark.planners.population import (
+    MPPI,
+    PopulationOptimizer,
+    PredictiveSampling,
+    RandomGestures,
+    RandomGesturesOptimizer,
+)
 from vj2_ddim_benchmark.planners.retrieval import Memory, RetrievalOptimizer
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.optimizer import DDIMOptimizer

@@ -7,12 +7,7 @@ from builders.planners import SPEC, Known
 from vj2_ddim_benchmark.planners import retrieval as module
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.registry import retrieval
-from vj2_ddim_benchmark.planners.retrieval import (
-    FEATURES,
-    Memory,
-    RetrievalOptimizer,
-    features_of,
-)
+from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer, features_of
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanningProblem

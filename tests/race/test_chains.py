@@ -58,9 +58,8 @@ def blind_reference(chain, step):
 
 
 def race(stop_distance=0.0, seed=3):
-    return ChainRace(
-        Seeing(), CHAINS, stop_distance, seed, make_cost=lambda *_: lambda c: c[..., 2].sum(-1)
-    )
+    cost = lambda *_: lambda c: c[..., 2].sum(-1)  # noqa: E731
+    return ChainRace(Seeing(), CHAINS, seed, cost, stop_distance)
 
 
 def run(folder, planners, budgets=(None,), stop_distance=0.0, progress=None):
@@ -171,10 +170,7 @@ def timeless(records):
 
 
 def pair():
-    return [
-        ReadyPlanner("good", Planner(reference)),
-        ReadyPlanner("idle", Planner()),
-    ]
+    return [ReadyPlanner("good", Planner(reference)), ReadyPlanner("idle", Planner())]
 
 
 def test_a_run_that_was_cut_gives_the_same_records(tmp_path):
@@ -219,9 +215,10 @@ def test_a_worker_of_chains_has_the_planners_models_and_seed_of_the_race(tmp_pat
     path = write_world_model(tmp_path / "model.pt")
     base = worker_settings(path, (), {}, 5, budgets=(50.0, None))
     race, worker = base.make().race, replace(base, stop_distance=0.25).make()
+    chains = worker.race
     assert isinstance(race, Race)
-    assert isinstance(worker.race, ChainRace)
-    assert (len(race.problems), len(worker.race.chains), worker.race.stop_distance) == (5, 5, 0.25)
-    assert (worker.race.seed, worker.budgets) == (race.seed, [50.0, None])
+    assert isinstance(chains, ChainRace)
+    assert (len(race.problems), len(chains.problems), chains.stop_distance) == (5, 5, 0.25)
+    assert (chains.seed, worker.budgets) == (race.seed, [50.0, None])
     drawn = chain_problems(5, split="validation", seed=0)
-    np.testing.assert_array_equal(worker.race.chains.goal.state, drawn.goal.state)
+    np.testing.assert_array_equal(chains.problems.goal.state, drawn.goal.state)

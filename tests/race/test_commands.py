@@ -66,16 +66,15 @@ def test_options_reach_the_race_its_chains_and_its_studies(tmp_path, monkeypatch
     called = []
 
     class Benchmark:
-        def __init__(self, settings, out):
+        def __init__(self, settings, out, progress):
             called.append((settings, out))
 
-        def race(self, planners, progress, others):
-            called.append(([planner.name for planner in planners], others))
-
-        def go_through_chains(self, planners, progress):
+        def race(self, planners):
             called.append([planner.name for planner in planners])
 
-        def study(self, studies, progress):
+        go_through_chains = race
+
+        def study(self, studies):
             called.append(studies)
             raise Stop
 
@@ -90,7 +89,7 @@ def test_options_reach_the_race_its_chains_and_its_studies(tmp_path, monkeypatch
     assert out == tmp_path
     assert settings.budgets == (10.0, 50.0, None)
     assert (settings.total_problems, settings.total_chains, settings.workers) == (60, 10, 2)
-    assert raced == (["ddim-1", "random-gestures-16"], [])
+    assert raced == ["ddim-1", "random-gestures-16"]
     assert chains == ["ddim-16"]
     assert studies == StudySettings(study=("steps",), study_problems=3)
 

@@ -34,7 +34,6 @@ def test_lines_come_back_and_one_cut_short_is_written_over(tmp_path, kind, recor
         stream.write('{"planner": "é')
     with pytest.raises(DataError, match="line 2: cut short"):
         read_records(path, kind)
-    assert read_records(path, kind, whole=False) == records[:1]
     with RecordLog(path, kind) as log:
         assert log.records == records[:1]
         for record in records[1:]:

@@ -81,8 +81,6 @@ def test_nothing_to_do_starts_nothing(settings):
     lost = replace(settings, world_model=None)
     assert list(over_processes(lost, 4)([])) == []
     assert threading.active_count() == before
-    with pytest.raises(ConfigError, match="workers"):
-        over_processes(settings, 0)
 
 
 def test_a_missing_ray_names_the_install(monkeypatch):

@@ -1,4 +1,4 @@
-"""`vj2-ddim pressure`: what it measures, where the answer is known. No timing is asserted."""
+"""What `latency` and `pressure` measure, where the answer is known. No timing is asserted."""
 
 import json
 import mmap
@@ -6,11 +6,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from builders.bundles import make_bundle
 from builders.race import benchmark
 
 from vj2_ddim_benchmark.timing import pressure
+from vj2_ddim_benchmark.timing.latency import LatencySettings, measure_latency
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.gestures import is_valid
 
@@ -102,3 +105,24 @@ def test_the_command_writes_what_it_shows(tmp_path, optimizer, capsys):
     assert [row["deadline_ms"] for row in figures["deadlines"]] == [20.0, 50.0, 100.0]
     assert figures["concurrency"]["share_identical"] == 1.0
     assert "deadline 20 ms" in capsys.readouterr().out
+
+
+LATENCY = Path(__file__).parents[2] / "benchmark" / "results" / "latency.json"
+
+
+def test_both_samplers_are_timed(tmp_path):
+    before = torch.get_num_threads()
+    try:
+        bundle = make_bundle(tmp_path / "bundle", conditional=False)
+        settings = LatencySettings(num_plans=3, num_inference_steps=2, threads=1)
+        measured = measure_latency(bundle, settings)
+    finally:
+        torch.set_num_threads(before)
+    for name in ("plugin", "original"):
+        assert 0 < measured[name]["p50_ms"] <= measured[name]["p95_ms"]
+    ratio = measured["original"]["p50_ms"] / measured["plugin"]["p50_ms"]
+    np.testing.assert_allclose(measured["ratio_p50"], ratio)
+    assert measured["overhead"] >= 1.0
+    assert measured["num_plans"] == 3
+    assert measured.keys() == json.loads(LATENCY.read_text()).keys()
+    assert measured["environment"]["torch_threads"] == 1

@@ -54,19 +54,12 @@ def test_scripted_gestures_mostly_change_something_and_random_ones_sometimes(sha
 
 
 def test_progress_adds_up_and_settings_are_checked():
-    done, told = [], []
-    count = collect.counted(lambda *call: told.append(call), "collect", 20)
-    for progress in (done.append, count):
-        collect_transitions(5, horizon=4, split="test", seed=0, size=32, progress=progress)
-    assert sum(done) == 20
-    assert told == [("collect", sum(done[: step + 1]), 20) for step in range(len(done))]
+    told = []
     asked = {"num_trajectories": 5, "horizon": 4, "split": "test", "seed": 0}
-    for name, value in {
-        "scripted_share": 1.5,
-        "horizon": 0,
-        "num_trajectories": 0,
-        "seed": -1,
-    }.items():
+    collect_transitions(**asked, size=32, progress=lambda *call: told.append(call))
+    assert told == [("collect", done, 20) for done in (5, 10, 15, 20)]
+    wrong = {"scripted_share": 1.5, "horizon": 0, "num_trajectories": 0, "seed": -1}
+    for name, value in wrong.items():
         with pytest.raises(ConfigError, match=name):
             collect_transitions(**asked | {name: value})
 

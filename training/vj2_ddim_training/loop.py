@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
@@ -21,8 +22,9 @@ from torch.optim.swa_utils import AveragedModel
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.files import atomic_path
 
-__all__ = ["Progress", "StatelessTask", "Task", "TrainingLoop", "choose_device", "moving_average"]
-__all__ += ["hold_interrupts", "run_resumably", "save_atomically", "warmup_cosine"]
+__all__ = ["Progress", "ShuffledTask", "StatelessTask", "Task", "TrainingLoop", "choose_device"]
+__all__ += ["hold_interrupts", "moving_average", "run_resumably", "save_atomically"]
+__all__ += ["warmup_cosine"]
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last step
 OnEpoch = Callable[["TrainingLoop"], None]
@@ -62,6 +64,25 @@ class StatelessTask:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing to do."""
+
+
+class ShuffledTask(StatelessTask):
+    """A base for tasks that see a share of n examples an epoch, in an order of (seed, epoch)."""
+
+    def __init__(self, num: int, share: float, batch_size: int, num_epochs: int, seed: int) -> None:
+        self._num, self._batch_size, self._seed = num, batch_size, seed
+        self.epoch_length = math.ceil(share * num)
+        self.steps_per_epoch = math.ceil(self.epoch_length / batch_size)
+        self.total_steps = num_epochs * self.steps_per_epoch
+        self._order = (-1, np.empty(0, np.int64))  # an epoch, and its order
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """The examples of a step's batch."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self._seed, epoch))
+            self._order = epoch, rng.permutation(self._num)[: self.epoch_length]
+        return self._order[1][index * self._batch_size :][: self._batch_size]
 
 
 class TrainingLoop:

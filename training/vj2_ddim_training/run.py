@@ -27,7 +27,7 @@ from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
 from vj2_ddim_training.examples import Examples, infer_action_spec, open_examples
 from vj2_ddim_training.loop import (
     Progress,
-    StatelessTask,
+    ShuffledTask,
     TrainingLoop,
     choose_device,
     differences,
@@ -126,27 +126,20 @@ def _new_model(settings: RunSettings, spec: ActionSpec, train_set: Examples) -> 
     return model
 
 
-class DenoiserTask(StatelessTask):
+class DenoiserTask(ShuffledTask):
     """The diffusion loss of batches of the examples."""
 
     def __init__(self, model: DiffusionModel, config: TrainingConfig, examples: Examples) -> None:
+        how = config.epoch_share, config.batch_size, config.num_epochs, config.seed
+        super().__init__(len(examples), *how)
         self.model, self.config, self.examples = model, config, examples
-        self.epoch_length = math.ceil(config.epoch_share * len(examples))
-        self.steps_per_epoch = math.ceil(self.epoch_length / config.batch_size)
-        self.total_steps = config.num_epochs * self.steps_per_epoch
-        self._order = (-1, np.empty(0, np.int64))  # an epoch, and its order
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            rng = np.random.default_rng((self.config.seed, epoch))
-            self._order = epoch, rng.permutation(len(self.examples))[: self.epoch_length]
-        rows = self._order[1][index * self.config.batch_size :][: self.config.batch_size]
         noise, dropout = np.random.SeedSequence((self.config.seed, step)).generate_state(2)
         torch.manual_seed(int(dropout))
         generator = torch.Generator().manual_seed(int(noise))
-        batch, device = self.examples.batch(rows), next(self.model.parameters()).device
+        batch, device = self.examples.batch(self.rows(step)), next(self.model.parameters()).device
         move = partial(torch.as_tensor, dtype=torch.float32, device=device)
         original = move(batch.original)
         inputs = {name: move(array) for name, array in batch.inputs.items()}

@@ -12,16 +12,12 @@ FOLDER/
 ```
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
 
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import sha256_of
-
-__all__ = ["COMMAND", "SHIPPED", "Assets", "shipped_assets"]
 
 SHIPPED = Path(__file__).parent / "shipped"
 COMMAND = "vj2-ddim benchmark assets build --threads 1 --out OUT"

@@ -1,9 +1,4 @@
-"""`vj2-ddim benchmark assets`: the trained parts, made in order by what `vj2-ddim train` calls.
-
-A part whose file is there is not made again; a training that was cut short goes on.
-"""
-
-from __future__ import annotations
+"""`vj2-ddim benchmark assets`: the trained parts, each made once as `vj2-ddim train` makes them."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +13,8 @@ from vj2_ddim_benchmark.assets import COMMAND, Assets, shipped_assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
 from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of
 from vj2_ddim_benchmark.environment import environment
-from vj2_ddim_benchmark.race.folder import RaceFolder, silent
-from vj2_ddim_benchmark.world.collect import collect_transitions, counted
+from vj2_ddim_benchmark.race.folder import RaceFolder
+from vj2_ddim_benchmark.world.collect import collect_transitions, silent
 from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.train import train_world_model
 from vj2_ddim_export.export import export_bundle
@@ -38,24 +33,15 @@ from vj2_ddim_training.ranker.training import train_ranker
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.validation import SUCCESS
 
-__all__ = ["app", "build_assets", "build_variant", "collect_latents", "statistics_of"]
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    help="Make the trained parts anew, or other denoisers.",
-)
+HELP = "Make the trained parts anew, or other denoisers."
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP)
 
 
 def build_assets(
-    folder: Path,
-    settings: AssetSettings,
-    progress: Progress | None = None,
-    threads: int | None = None,
-    world_model: Path | None = None,
-) -> Assets:
+    folder: Path, settings: AssetSettings, progress: Progress = silent,
+    threads: int | None = None, world_model: Path | None = None,
+) -> Assets:  # fmt: skip
     """Collect, train, and export whatever is not there yet; a world model given is trained."""
-    told = progress or silent
     assets = Assets(folder)
     folder.mkdir(parents=True, exist_ok=True)
     asked = settings
@@ -63,27 +49,27 @@ def build_assets(
     if world_model is None:
         world_model = assets.world_model
         if not world_model.exists():
-            train_world_model(settings.world_model, world_model, told)
+            train_world_model(settings.world_model, world_model, progress)
     if not assets.latents.exists():
-        _write_latents(WorldModel.load(world_model), settings, assets.latents, told)
+        _write_latents(WorldModel.load(world_model), settings, assets.latents, progress)
     if not assets.bundle.exists():
         model = WorldModel.load(world_model)
-        _train_denoiser(assets, model, settings, told)
-        ranker = _train_ranker(assets, model, settings, told)
+        _train_denoiser(assets, model, settings, progress)
+        ranker = _train_ranker(assets, model, settings, progress)
         export_bundle(assets.denoiser / "best.pt", assets.bundle, ranker=ranker)
     if settings.amortised is not None:
         amortised = replace(settings.amortised, num_threads=threads)
         for kind, path in (("regression", assets.regression), ("gaussian", assets.gaussian)):
             if not path.exists():
                 examples = _examples(assets, settings)
-                train_amortised(kind, examples, settings.model, amortised, path, told)
+                train_amortised(kind, examples, settings.model, amortised, path, progress)
     if assets.complete() and not assets.provenance.exists():
         _write_provenance(assets, asked)
     return assets
 
 
 def build_variant(
-    folder: Path, settings: VariantSettings, world_model: Path, progress: Progress | None = None
+    folder: Path, settings: VariantSettings, world_model: Path, progress: Progress = silent
 ) -> Path:
     """Collect, train, and export a denoiser that differs in one thing; returns its bundle."""
     asked = {
@@ -98,25 +84,18 @@ def build_variant(
 
 
 def collect_latents(
-    world_model: WorldModel, settings: AssetSettings, split: str, progress: Progress | None = None
+    world_model: WorldModel, settings: AssetSettings, split: str, progress: Progress = silent
 ) -> tuple[FloatArray, FloatArray]:
     """Latents `[n, T, N, D]` and actions `[n, T-1, 250, 3]` of `train` or `validation`."""
-    config = world_model.config
     counts = (settings.num_trajectories, settings.num_validation_trajectories)
+    asked = {
+        "horizon": world_model.config.horizon,
+        "size": world_model.config.screen_size,
+        **{name: getattr(settings, name) for name in ("seed", "scripted_share", "near_miss_share")},
+    }
     num = dict(zip(("train", "validation"), counts, strict=True))[split]
-
-    told = progress or (lambda *told: None)
-    transitions = collect_transitions(
-        num,
-        horizon=config.horizon,
-        split=split,
-        seed=settings.seed,
-        scripted_share=settings.scripted_share,
-        near_miss_share=settings.near_miss_share,
-        size=config.screen_size,
-        progress=counted(told, "collect for the denoiser", num * config.horizon),
-    )
-    return embed_transitions(world_model, transitions)
+    told = {"progress": progress, "phase": "collect for the denoiser"}
+    return embed_transitions(world_model, collect_transitions(num, split=split, **asked, **told))
 
 
 def statistics_of(latents: FloatArray, actions: FloatArray) -> dict[str, dict[str, float]]:
@@ -131,38 +110,31 @@ def _write_latents(
     world_model: WorldModel, settings: AssetSettings, folder: Path, progress: Progress
 ) -> None:
     """Collect transitions on training and validation screens, and embed them."""
-    parts = {
-        split: collect_latents(world_model, settings, split, progress)
-        for split in ("train", "validation")
-    }
-    num_train, num = len(parts["train"][1]), sum(len(actions) for _, actions in parts.values())
-    write_trajectories_h5(
-        folder,
-        np.concatenate([latents for latents, _ in parts.values()]),
-        np.concatenate([actions for _, actions in parts.values()]),
-        {"train": range(num_train), "validation": range(num_train, num)},
-        layer_normed=world_model.config.layer_norm,
+    train, validation = (
+        collect_latents(world_model, settings, split, progress) for split in ("train", "validation")
     )
+    latents, actions = (np.concatenate(pair) for pair in zip(train, validation, strict=True))
+    num, layer_normed = len(train[1]), world_model.config.layer_norm
+    splits = {"train": range(num), "validation": range(num, len(actions))}
+    write_trajectories_h5(folder, latents, actions, splits, layer_normed=layer_normed)
 
 
 def _train_denoiser(
     assets: Assets, world_model: WorldModel, settings: AssetSettings, progress: Progress
 ) -> None:
     """Train the denoiser, or go on where an earlier run stopped; success chooses `best.pt`."""
-    train_run(
-        RunSettings(
-            data_dir=assets.latents,
-            val_data_dir=assets.latents,
-            save_dir=assets.denoiser,
-            model=settings.model,
-            training=settings.training,
-            schedule=NoiseSchedule(),
-            representation=settings.representation,
-            resume=(assets.denoiser / "checkpoint.pt").exists(),
-        ),
-        lambda done, total, line: progress("train the denoiser", done, total),
-        success_of(world_model),
+    settings_of_run = RunSettings(
+        data_dir=assets.latents,
+        val_data_dir=assets.latents,
+        save_dir=assets.denoiser,
+        model=settings.model,
+        training=settings.training,
+        schedule=NoiseSchedule(),
+        representation=settings.representation,
+        resume=(assets.denoiser / "checkpoint.pt").exists(),
     )
+    told = lambda done, total, line: progress("train the denoiser", done, total)  # noqa: E731
+    train_run(settings_of_run, told, success_of(world_model))
 
 
 def _train_ranker(

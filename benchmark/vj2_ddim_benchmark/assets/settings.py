@@ -1,7 +1,5 @@
 """How much of everything the trained parts are made with; the defaults make those shipped."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import dataclass, replace
@@ -11,8 +9,6 @@ from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_plugin.gestures import REPRESENTATIONS
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
-
-__all__ = ["AssetSettings", "VariantSettings"]
 
 TRAINING = TrainingConfig(
     num_epochs=30, num_cycles=3, epoch_share=0.116, batch_size=64, lr=2e-3, condition_dropout=0.1,
@@ -48,7 +44,7 @@ class AssetSettings(Settings):
     seed: int = setting(1, "Of the denoiser's data; the other parts hold their own.", low=0)
 
     @classmethod
-    def small(cls) -> AssetSettings:
+    def small(cls) -> "AssetSettings":
         """A small denoiser in minutes, for the demonstration."""
         training = replace(TRAINING, num_epochs=5, num_cycles=1, epoch_share=1.0, longest_goal=1)
         world_model, sizes = WorldModelConfig.quick(), (4000, 50)
@@ -62,10 +58,7 @@ class AssetSettings(Settings):
 
 @dataclass(frozen=True)
 class VariantSettings(Settings):
-    """A denoiser as the shipped one, with one thing changed: its data or its representation.
-
-    Variants of as many steps are comparable, however little data they see.
-    """
+    """A denoiser as the shipped one, with one thing changed: its data or its representation."""
 
     data_share: float = setting(
         1.0, "Share of the shipped one's trajectories.", above=0.0, high=1.0

@@ -1,10 +1,7 @@
 """What `vj2-ddim train` and `vj2-ddim train-ranker` ask the touch screen while they train.
 
-One sample is the plan, or the one of 16 that the ranker chooses, and no world model is asked. All
-problems of one call start from the same noise, some luckier than other: so there are several calls.
+One call's problems share a starting noise, some luckier than other: so there are several calls.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +19,6 @@ from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.ranker.network import RankedSampler, RankerNetwork
 from vj2_ddim_training.ranker.training import RankerCost
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
-
-__all__ = ["latent_cost_of", "success_of", "touch_screen_success", "world_model_cost"]
 
 NUM_NOISES = 30
 NUM_RANKED = 16  # candidates that a ranker chooses from

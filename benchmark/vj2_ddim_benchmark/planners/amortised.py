@@ -1,29 +1,22 @@
 """Plans from a trained prediction: direct regression, and a Gaussian prior that is ranked.
 
-Regression returns the mean of what was done between such states, in one pass; where a goal has
-several gestures, that is their mean. The Gaussian prior ranks the mean and samples around it, which
-is what planning by sampling from a learned prior comes to when the prior has one mode.
+Where a goal has several gestures, regression returns their mean; the prior samples around it.
 """
 
-from __future__ import annotations
-
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from vj2_ddim_benchmark.amortised import AmortisedModel
-from vj2_ddim_benchmark.planners import ranking as ranked
-from vj2_ddim_benchmark.planners.ranking import RankedPlan
+from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
-from vj2_ddim_plugin.planning.checks import checked_batch, checked_context, checked_deadline
+from vj2_ddim_plugin.interface import PlanningProblem
+from vj2_ddim_plugin.planning.checks import checked_context
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["AmortisedOptimizer", "Sampling"]
 
 PROVIDER = "torch-cpu"
 NAMES = {"regression": "regression", "gaussian": "the Gaussian prior"}
@@ -39,10 +32,7 @@ class Sampling(Settings):
 
 
 class AmortisedOptimizer:
-    """An `ActionOptimizer` that ranks the warm start, the mean and samples around it.
-
-    Without a cost the mean is the plan. Every problem of a batch gets the same noise.
-    """
+    """An `ActionOptimizer` that ranks the warm start, the mean and samples around it."""
 
     def __init__(self, action_spec: ActionSpec, model: AmortisedModel, settings: Sampling) -> None:
         specs = model.action_spec, action_spec
@@ -53,49 +43,19 @@ class AmortisedOptimizer:
                 f"data as the denoiser"
             )
         self.action_spec, self.model, self.settings = action_spec, model, settings
-        self._planner, self._pace = NAMES[model.config.kind], Pace()
+        self._pace = Pace()
 
     def optimize(self, problem: PlanningProblem) -> RankedPlan:
         """Plan; `init_action`, where there is a cost, is one candidate more."""
-        begun = time.perf_counter()
-        context = checked_context(problem, self.model.condition)
-        if problem.cost is None:
-            return self._unranked(problem, context, begun)
-        seed = self.settings.seed
-        ranking = ranked.Ranking(problem, self.action_spec, seed, self._planner, self._pace)
+        context, how = checked_context(problem, self.model.condition), self.settings
+        asked = problem, self.action_spec, how.seed, NAMES[self.model.config.kind], self._pace
+        ranking, begun = Ranking(*asked, needs_cost=False), time.perf_counter()
         mean, std = self.model.predict(context)
-        predicted = time.perf_counter()
-        candidates = self._decoded(self._drawn(mean, std, ranking.rng))
-        ranking.rank(np.concatenate([ranking.warm_start, candidates], axis=1))
-        result = ranking.result()
-        total = time.perf_counter() - begun
-        phases = {**result.wall_time_s, "predict": predicted - begun, "total": total}
-        return replace(result, provider=PROVIDER, wall_time_s=phases)
-
-    def _drawn(self, mean: FloatArray, std: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Normalized candidates `[B, K, M, C]`, the mean first."""
-        num, scale = self.settings.num_candidates - 1, self.settings.std_scale
-        drawn = mean[:, None] + scale * std[:, None] * rng.standard_normal((num, *mean.shape[1:]))
-        return np.concatenate([mean[:, None], drawn], axis=1)
-
-    def _unranked(
-        self, problem: PlanningProblem, context: dict[str, FloatArray], begun: float
-    ) -> RankedPlan:
-        """The mean, decoded and projected."""
-        ranked.require_free_plan(problem, self._planner)
-        checked_batch(problem, context)
-        deadline_s = checked_deadline(problem)
-        mean, _ = self.model.predict(context)
-        predicted = time.perf_counter()
-        drawn = self._decoded(mean)
-        actions = ranked.onto_valid(drawn, self.action_spec)
-        total = time.perf_counter() - begun
-        phases = {"predict": predicted - begun, "total": total}
-        result = ranked.unranked(actions, drawn, phases, PROVIDER)
-        in_time = deadline_s is None or total < deadline_s
-        return result if in_time else replace(result, stopped_because="deadline")
-
-    def _decoded(self, diffused: FloatArray) -> FloatArray:
-        """Actions `[..., L, A]`, not yet projected, of `[..., M, C]`, clipped as DDIM's are."""
+        predicted = time.perf_counter() - begun
+        num_samples = 0 if problem.cost is None else how.num_candidates - 1
+        noise = ranking.rng.standard_normal((num_samples, *mean.shape[1:]))
+        samples = mean[:, None] + how.std_scale * std[:, None] * noise
+        drawn = np.concatenate([mean[:, None], samples], axis=1)
         spec = self.model.action_spec
-        return decode(np.clip(diffused, *diffused_bounds(spec)).astype(np.float32), spec)
+        clipped = np.clip(drawn, *diffused_bounds(spec)).astype(np.float32)  # as DDIM's are
+        return ranking.once(decode(clipped, spec), PROVIDER, predict=predicted)

@@ -1,10 +1,7 @@
-"""The cross-entropy method and its kin: refit a Gaussian to the best samples, again and again.
+"""The cross-entropy method and its kin: a Gaussian refitted to the best samples.
 
-Rubinstein (1999); de Boer, Kroese, Mannor, Rubinstein (2005), "A tutorial on the cross-entropy
-method".
+de Boer, Kroese, Mannor, Rubinstein (2005), "A tutorial on the cross-entropy method".
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -19,8 +16,6 @@ from vj2_ddim_plugin.planning.checks import checked_seed
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.settings import setting
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["CEM", "COVARIANCES", "ICEM", "CandidateCEM", "CandidateCEMSettings", "GestureCEM"]
 
 COVARIANCES = ("diagonal", "full")
 CANDIDATE_STREAM = 1  # of random numbers: not the ones that the candidates were drawn with
@@ -85,14 +80,11 @@ class CrossEntropySettings(PopulationSettings):
             most = f"num_samples, {self.num_samples}; found {self.num_elites}"
             raise self.error(f"num_elites must be at most {most}")
 
-    def gaussian(self, mean: FloatArray) -> Gaussian:
-        """The first Gaussian, around the mean."""
+    def proposal(self, mean: FloatArray) -> "CrossEntropy":
+        """A Gaussian around the mean, and no elites yet."""
         kind = CorrelatedGaussian if self.covariance == "full" else Gaussian
-        return kind(mean, self.std, self.min_std)
-
-    def proposal(self, mean: FloatArray) -> CrossEntropy:
-        """A Gaussian around the mean."""
-        return CrossEntropy(self, self.gaussian(mean))
+        gaussian = kind(mean, self.std, self.min_std)
+        return CrossEntropy(self, gaussian, getattr(self, "keep_share", 0.0))
 
     def noise(self, rng: np.random.Generator, iteration: int, shape: tuple[int, ...]) -> FloatArray:
         """Standard normal, `[K, M, C]` of shape `(M, C)`."""
@@ -107,17 +99,11 @@ class CEM(CrossEntropySettings):
 
     num_knots: int | None = setting(None, "See `ActionKnots`.", low=2)
 
-    def space(self, spec: ActionSpec) -> spaces.ParameterSpace:
-        """The actions, or knots of them."""
-        return spaces.ActionKnots(spec, self.num_knots)
-
 
 class CrossEntropy:
     """The `Proposal` of CEM and its kin; a share of the elites competes again in the next round."""
 
-    def __init__(
-        self, how: CrossEntropySettings, gaussian: Gaussian, keep_share: float = 0.0
-    ) -> None:
+    def __init__(self, how: CrossEntropySettings, gaussian: Gaussian, keep_share: float) -> None:
         self.how, self.gaussian, self.keep_share = how, gaussian, keep_share
         self.kept: FloatArray = gaussian.mean[:, None][:, :0]
         self.kept_cost: FloatArray = np.zeros(self.kept.shape[:2])
@@ -168,10 +154,6 @@ class ICEM(CrossEntropySettings):
     noise_beta: float = setting(2.0, "Exponent of the noise's spectrum; 0 is white.", low=0.0)
     decay: float = setting(1.25, "Each population is smaller by this factor.", low=1.0)
     keep_share: float = setting(0.3, "Of the elites, for the next round.", low=0.0, high=1.0)
-
-    def proposal(self, mean: FloatArray) -> CrossEntropy:
-        """A Gaussian around the mean, and no elites yet."""
-        return CrossEntropy(self, self.gaussian(mean), self.keep_share)
 
     def noise(self, rng: np.random.Generator, iteration: int, shape: tuple[int, ...]) -> FloatArray:
         """Coloured in time, `[K, M, C]`; the mean itself is one of the last population."""
@@ -236,10 +218,9 @@ class CandidateCEM:
         rng = np.random.default_rng((checked_seed(problem, how.seed), CANDIDATE_STREAM))
         space = spaces.natural_space(self.action_spec)
         elites, cost = population.elites_of(space.encode(candidates), cost, how.num_elites)
-        gaussian = how.gaussian(elites.mean(axis=1))
-        gaussian.refit(elites, kept=0.0)
-        proposal = CrossEntropy(how, gaussian, keep_share=1.0)
-        proposal.kept, proposal.kept_cost = elites, cost
+        proposal = how.proposal(elites.mean(axis=1))
+        proposal.gaussian.refit(elites, kept=0.0)
+        proposal.keep_share, proposal.kept, proposal.kept_cost = 1.0, elites, cost
         drawn = space.clip(proposal.ask(rng, 1))
-        candidates, rounds = space.decode(drawn), how.num_iterations
-        return population.search(ranking, space, proposal, drawn, candidates, rounds, rng)
+        found = drawn, space.decode(drawn), how.num_iterations, rng
+        return population.search(ranking, space, proposal, *found)

@@ -1,9 +1,4 @@
-"""DDIM first, another planner after it: does search add anything to a learned plan?
-
-The second planner begins at DDIM's ranked candidates; the plan is the better of the two.
-"""
-
-from __future__ import annotations
+"""DDIM first, another planner from its ranked candidates: does search add to a learned plan?"""
 
 import time
 from collections.abc import Callable
@@ -14,8 +9,6 @@ import numpy as np
 from vj2_ddim_benchmark.planners.ranking import require_free_plan, required_cost
 from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanningProblem, PlanResult
 from vj2_ddim_plugin.planning.checks import checked_deadline
-
-__all__ = ["Improve", "StartedOptimizer", "WarmStarted"]
 
 Improve = Callable[[PlanningProblem, PlanResult, FloatArray, FloatArray], PlanResult]
 """The second planner: a problem, the first plan, its candidates `[B, K, L, A]` and their cost."""
@@ -28,11 +21,7 @@ class StartedOptimizer:
         self.first, self.improve = first, improve
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:
-        """For each problem the plan of lower cost; of equal ones, the first's.
-
-        The second planner gets what the first leaves of `deadline_s`, if anything. Evaluations and
-        phases are sums over both; `history` is the first's, and the lowest cost in the end.
-        """
+        """For each problem the plan of lower cost; of equal ones, the first's."""
         begun = time.perf_counter()
         judge = required_cost(problem, "improving on candidates")
         require_free_plan(problem, "improving")

@@ -1,7 +1,5 @@
 """A planner of the benchmark in one description that can be sent to another process."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,8 +10,6 @@ from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["TUNED_DIR", "Planner", "PlannerAssets", "SearchSpace", "TunedSettings", "read_tuned"]
 
 TUNED_DIR = Path(__file__).parent.parent / "tuned"
 
@@ -64,7 +60,7 @@ class Planner:
     world_model: Path | None = None  # the same
     goal_noise: float = 0.0  # std of the noise on the goal latents it sees, in units of theirs
 
-    def variant(self, name: str, **changes: Any) -> Planner:  # noqa: ANN401
+    def variant(self, name: str, **changes: Any) -> "Planner":  # noqa: ANN401
         """The same planner under another name, with other fields; it shares the recorded sweep."""
         return replace(self, name=name, tuned_as=self.tuned_as or self.name, **changes)
 

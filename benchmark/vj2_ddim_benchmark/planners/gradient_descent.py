@@ -1,10 +1,7 @@
 """The incumbent: gradient descent on the raw action array, as VJ2-GUI's planner does it.
 
-The press is continuous in [0, 1] while it descends and the coordinates are free at every step. The
-plan is what projection makes of the best iterate, and is judged by the planner's cost as it is.
+The press is continuous while it descends; the plan is the best iterate, projected and judged.
 """
-
-from __future__ import annotations
 
 import time
 from collections.abc import Callable
@@ -15,19 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vj2_ddim_benchmark.planners.random_gestures import draw_sequences
-from vj2_ddim_benchmark.planners.ranking import onto_valid, required_cost
+from vj2_ddim_benchmark.planners.parameter_spaces import draw_sequences
+from vj2_ddim_benchmark.planners.ranking import RankedPlan, onto_valid, required_cost
 from vj2_ddim_benchmark.world_model.model import LatentCost
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ContextError
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["STARTS", "GradientDescent", "GradientDescentOptimizer", "GradientDescentPlan"]
-__all__ += ["centre_press", "descend", "latent_torch_cost", "starts"]
 
 TorchCost = Callable[[Tensor], Tensor]
 """Differentiable cost: actions `[B, K, L, A]` to `[B, K]`, each entry a function of its own row."""
@@ -49,14 +43,6 @@ class GradientDescent(Settings):
     seed: int = setting(0, "Used where a problem brings none.", low=0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class GradientDescentPlan(PlanResult):
-    """A plan, and the iterate `[B, L, A]` of lowest cost `[B]`, as in `history`, not projected."""
-
-    unprojected_actions: FloatArray
-    unprojected_cost: FloatArray
-
-
 def latent_torch_cost(problem: PlanningProblem) -> TorchCost:
     """The differentiable side of a problem's `LatentCost`; `ContextError` for another cost."""
     cost = problem.cost
@@ -75,7 +61,7 @@ class GradientDescentOptimizer:
         self.action_spec, self.settings, self.torch_cost_of = action_spec, settings, torch_cost_of
         self._pace = Pace()
 
-    def optimize(self, problem: PlanningProblem) -> GradientDescentPlan:
+    def optimize(self, problem: PlanningProblem) -> RankedPlan:
         """Of each restart's start (the first is `init_action`) and best iterate, the cheapest."""
         deadline = Deadline(checks.checked_deadline(problem), self._pace)
         judge = required_cost(problem, "gradient descent")
@@ -92,22 +78,19 @@ class GradientDescentOptimizer:
         lowest = rows, descent.best_cost.argmin(dim=1).numpy()
         ended = time.perf_counter()
         deadline.record("finish", cost.size, ended - descended)
-        return GradientDescentPlan(
+        total, finish = ended - deadline.started, ended - descended
+        phases = {"descend": total - finish, "finish": finish, "total": total}
+        return RankedPlan(
             actions=projected[chosen],
             cost=cost[chosen],
             history=descent.history.numpy(),
             num_cost_evaluations=descent.num_cost_evaluations + cost.size,
             num_denoiser_evaluations=0,
-            wall_time_s={
-                "descend": descended - deadline.started,
-                "finish": ended - descended,
-                "total": ended - deadline.started,
-            },
+            wall_time_s=phases,
             provider="torch",
             stopped_because=descent.stopped_because,
             projection_distance=np.abs(projected - candidates).max(axis=(2, 3))[chosen],
             unprojected_actions=iterates[lowest],
-            unprojected_cost=descent.best_cost.numpy()[lowest],
         )
 
     def iterates(self, problem: PlanningProblem) -> Tensor:
@@ -129,7 +112,7 @@ class GradientDescentOptimizer:
     def _descend(
         self, problem: PlanningProblem, start: Tensor, deadline: Deadline,
         watch: Callable[[Tensor], None] | None = None,
-    ) -> Descent:  # fmt: skip
+    ) -> "Descent":  # fmt: skip
         how, spec, rows = self.settings, self.action_spec, start.shape[0] * start.shape[1]
         evaluated: list[float] = []
 
@@ -184,11 +167,7 @@ def descend(
     out_of_time: Callable[[], bool] = lambda: False,
     watch: Callable[[Tensor], None] | None = None,
 ) -> Descent:  # fmt: skip
-    """Take `num_iterations` steps of SGD or Adam from `[B, R, L, A]`, clamping after each.
-
-    One more forward pass judges the last iterate. `out_of_time` is asked after each evaluation;
-    True ends the descent. `watch` is called with every iterate, the start included.
-    """
+    """Take `num_iterations` steps of SGD or Adam from `[B, R, L, A]`, clamping after each."""
     actions = start.detach().clone().requires_grad_()
     optimizer = METHODS[method]([actions], lr=lr)
     best = start.detach().clone()

@@ -1,27 +1,18 @@
-"""What a sampling planner searches over: the actions at a few knots in time, or whole gestures.
-
-Parameters are arrays `[..., M, C]` of about unit size around 0.
-"""
-
-from __future__ import annotations
+"""What a sampling planner searches over, as arrays `[..., M, C]` of about unit size around 0."""
 
 from dataclasses import replace
 
 import numpy as np
 
+from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["ActionKnots", "GestureParameters", "ParameterSpace", "natural_space"]
-
 
 class ActionKnots:
-    """Actions at knots evenly spaced in time, linear in between; [-1, 1] from bound to bound.
-
-    Without `num_knots` (2 to L) every action is a knot, and nothing is interpolated.
-    """
+    """Actions at knots evenly spaced in time, linear in between; [-1, 1] from bound to bound."""
 
     def __init__(self, spec: ActionSpec, num_knots: int | None = None) -> None:
         most = spec.length
@@ -96,3 +87,9 @@ def natural_space(spec: ActionSpec) -> ParameterSpace:
     if spec.press_channel is None or spec.path_knots is None:
         return ActionKnots(spec)
     return GestureParameters(spec)
+
+
+def draw_sequences(num: int, spec: ActionSpec, rng: np.random.Generator) -> FloatArray:
+    """Sequences `[num, L, A]` of one tap or drag a block, half of each, anywhere on the screen."""
+    blocks = random_policy(num * spec.horizon, rng)
+    return blocks.reshape(num, spec.length, spec.num_channels)

@@ -1,27 +1,27 @@
 """The planners that sample: one loop that proposes a population, ranks it and learns from it.
 
-A planner is its settings: they say what is searched over and make the `Proposal`, which draws the
-next population and learns from the ranks of the last. The rest is the loop's, the same for all.
+A planner is its settings: what is searched over, and the `Proposal` that draws and learns.
 """
 
-from __future__ import annotations
-
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from vj2_ddim_benchmark.planners.parameter_spaces import ActionKnots, ParameterSpace, natural_space
-from vj2_ddim_benchmark.planners.random_gestures import draw_sequences
-from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_benchmark.planners.parameter_spaces import (
+    ActionKnots,
+    ParameterSpace,
+    draw_sequences,
+    natural_space,
+)
+from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking, required_cost
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
+from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["MPPI", "POPULATION_STARTS", "PopulationOptimizer", "PopulationSettings"]
-__all__ += ["PredictiveSampling", "Proposal", "elites_of", "search"]
 
 POPULATION_STARTS = ("middle", "gestures")
 
@@ -48,8 +48,8 @@ class PopulationSettings(Settings, ABC):
     seed: int = setting(0, "Used where a problem brings none.", low=0)
 
     def space(self, spec: ActionSpec) -> ParameterSpace:
-        """What is searched over."""
-        return ActionKnots(spec)
+        """What is searched over: the actions, or knots of them where there is such a setting."""
+        return ActionKnots(spec, getattr(self, "num_knots", None))
 
     @abstractmethod
     def proposal(self, mean: FloatArray) -> Proposal:
@@ -57,11 +57,7 @@ class PopulationSettings(Settings, ABC):
 
 
 class PopulationOptimizer:
-    """An `ActionOptimizer` that draws and ranks populations.
-
-    The first is drawn around the warm start, which is one of it; without one, around the middle of
-    the bounds, or it is real gestures. Each problem gets the same random numbers.
-    """
+    """An `ActionOptimizer` that draws and ranks populations."""
 
     def __init__(self, action_spec: ActionSpec, settings: PopulationSettings) -> None:
         self.action_spec, self.settings = action_spec, settings
@@ -74,8 +70,8 @@ class PopulationOptimizer:
         proposal, parameters = self._first(ranking)
         candidates = self.space.decode(parameters)
         candidates[:, : ranking.warm_start.shape[1]] = ranking.warm_start
-        rounds = how.num_iterations
-        return search(ranking, self.space, proposal, parameters, candidates, rounds, ranking.rng)
+        found = parameters, candidates, how.num_iterations, ranking.rng
+        return search(ranking, self.space, proposal, *found)
 
     def _first(self, ranking: Ranking) -> tuple[Proposal, FloatArray]:
         """The proposal, and the first population `[B, K, M, C]`."""
@@ -131,11 +127,7 @@ class MPPI(PopulationSettings):
     noise_std: float = setting(0.5, "Of the samples; 1 is half of a channel's range.", above=0.0)
     num_knots: int | None = setting(None, "See `ActionKnots`.", low=2)
 
-    def space(self, spec: ActionSpec) -> ParameterSpace:
-        """The actions, or knots of them."""
-        return ActionKnots(spec, self.num_knots)
-
-    def proposal(self, mean: FloatArray) -> PathIntegral:
+    def proposal(self, mean: FloatArray) -> "PathIntegral":
         """Samples around the mean."""
         return PathIntegral(self, mean)
 
@@ -185,7 +177,7 @@ class PredictiveSampling(PopulationSettings):
         """Gestures where the actions are touches."""
         return natural_space(spec)
 
-    def proposal(self, mean: FloatArray) -> AroundTheBest:
+    def proposal(self, mean: FloatArray) -> "AroundTheBest":
         """Samples around the mean until there is a best."""
         return AroundTheBest(self, mean)
 
@@ -208,3 +200,41 @@ class AroundTheBest:
         better = lowest[:, 0] < self.best_cost
         self.best = np.where(better[:, None, None], first[:, 0], self.best)
         self.best_cost = np.where(better, lowest[:, 0], self.best_cost)
+
+
+@dataclass(frozen=True)
+class RandomGestures(Settings):
+    """How random gestures are planned with."""
+
+    num_candidates: int = setting(16, "Gestures that are ranked.", low=1)
+    seed: int = setting(0, "Used where a problem brings none.", low=0)
+
+
+class RandomGesturesOptimizer:
+    """An `ActionOptimizer` that returns the cheapest of gestures drawn from the seed alone."""
+
+    def __init__(self, action_spec: ActionSpec, settings: RandomGestures) -> None:
+        self.action_spec, self.settings = action_spec, settings
+
+    def optimize(self, problem: PlanningProblem) -> PlanResult:
+        """Plan in one round; `init_action`, when given, is one candidate more."""
+        begun = time.perf_counter()
+        judge = required_cost(problem, "ranking random gestures")
+        batch = checks.checked_batch(problem, problem.context)
+        rng = np.random.default_rng(checks.checked_seed(problem, self.settings.seed))
+        drawn = draw_sequences(self.settings.num_candidates, self.action_spec, rng)
+        warm = checks.padded_warm_start(problem.init_action, self.action_spec, batch)
+        candidates = np.concatenate([warm, np.tile(drawn, (batch, 1, 1, 1))], axis=1)
+        cost = checks.checked_cost(judge, candidates)
+        rows, chosen = np.arange(batch), cost.argmin(axis=1)
+        return PlanResult(
+            actions=candidates[rows, chosen],
+            cost=cost[rows, chosen],
+            history=cost[rows, chosen][None],
+            num_cost_evaluations=cost.size,
+            num_denoiser_evaluations=0,
+            wall_time_s={"total": time.perf_counter() - begun},
+            provider="numpy",
+            stopped_because="finished",
+            projection_distance=np.zeros(batch),
+        )

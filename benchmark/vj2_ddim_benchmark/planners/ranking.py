@@ -1,9 +1,4 @@
-"""The accounts of one planning call: what was ranked, what it cost, and the best of it.
-
-What is ranked is what would be executed: every candidate is first projected onto valid gestures.
-"""
-
-from __future__ import annotations
+"""What was ranked in one planning call, projected as it would be executed, and the best of it."""
 
 import time
 from dataclasses import dataclass
@@ -16,8 +11,6 @@ from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem, PlanR
 from vj2_ddim_plugin.planning import checks
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.spec import ActionSpec
-
-__all__ = ["RankedPlan", "Ranking", "onto_valid", "require_free_plan", "required_cost", "unranked"]
 
 ROWS_BETWEEN_LOOKS = 16  # candidates of all problems that are ranked between looks at the clock
 
@@ -38,12 +31,15 @@ class Ranking:
     """
 
     def __init__(
-        self, problem: PlanningProblem, spec: ActionSpec, seed: int, planner: str, pace: Pace
-    ) -> None:
+        self, problem: PlanningProblem, spec: ActionSpec, seed: int, planner: str, pace: Pace,
+        *, needs_cost: bool = True,
+    ) -> None:  # fmt: skip
         self._deadline, self._pace = Deadline(checks.checked_deadline(problem), pace), pace
         self._ended: float | None = None  # when the last round was ranked
         require_free_plan(problem, planner)
-        self._cost, self._spec = required_cost(problem, planner), spec
+        if needs_cost:
+            required_cost(problem, planner)
+        self._problem, self._planner, self._spec = problem, planner, spec
         self.batch = checks.checked_batch(problem, problem.context)
         self.rng = np.random.default_rng(checks.checked_seed(problem, seed))
         self.warm_start = checks.padded_warm_start(problem.init_action, spec, self.batch)
@@ -53,11 +49,18 @@ class Ranking:
         self._history: list[FloatArray] = []
         self._num_evaluations, self._cost_s, self._stopped = 0, 0.0, "finished"
 
-    def rank(self, candidates: FloatArray) -> FloatArray:
-        """Rank one round of `[B, K, L, A]`; their cost when projected, `[B, K]`.
+    def once(self, candidates: FloatArray, provider: str, **phases: float) -> RankedPlan:
+        """The best of the warm start and `[B, K, L, A]`; the first of these where nothing ranks."""
+        if self._problem.cost is not None:
+            self.rank(np.concatenate([self.warm_start, candidates], axis=1))
+        else:
+            self._unprojected, self._best_cost = candidates[:, 0], np.full(self.batch, np.nan)
+            self._best = onto_valid(self._unprojected, self._spec)
+            self._stopped = "finished" if self._deadline.remaining() > 0.0 else "deadline"
+        return self.result(provider, **phases)
 
-        It is infinite where the deadline left no time, or the planner's cost is NaN.
-        """
+    def rank(self, candidates: FloatArray) -> FloatArray:
+        """Rank one round of `[B, K, L, A]`; their cost when projected, `[B, K]`."""
         if self._ended is not None:
             self._deadline.record("between", self.batch, time.perf_counter() - self._ended)
         cost, first = np.full(candidates.shape[:2], np.inf), 0
@@ -88,17 +91,17 @@ class Ranking:
             return 0
         return size
 
-    def result(self) -> RankedPlan:
-        """The best candidates, after at least one round."""
+    def result(self, provider: str = "numpy", **phases: float) -> RankedPlan:
+        """The best candidates."""
         total = time.perf_counter() - self._deadline.started
         return RankedPlan(
             actions=self._best,
             cost=self._best_cost,
-            history=np.stack(self._history),
+            history=np.reshape(self._history, (-1, self.batch)),
             num_cost_evaluations=self._num_evaluations,
             num_denoiser_evaluations=0,
-            wall_time_s={"cost": self._cost_s, "total": total},
-            provider="numpy",
+            wall_time_s={**phases, "cost": self._cost_s, "total": total},
+            provider=provider,
             stopped_because=self._stopped,
             projection_distance=np.abs(self._best - self._unprojected).max(axis=(1, 2)),
             unprojected_actions=self._unprojected,
@@ -109,7 +112,7 @@ class Ranking:
         started = time.perf_counter()
         projected = onto_valid(candidates, self._spec)
         begun = time.perf_counter()
-        cost = checks.cost_of(self._cost, projected)
+        cost = checks.cost_of(required_cost(self._problem, self._planner), projected)
         self._cost_s += time.perf_counter() - begun
         self._num_evaluations += cost.size
         best = np.arange(self.batch), cost.argmin(axis=1)
@@ -127,24 +130,6 @@ def onto_valid(actions: FloatArray, spec: ActionSpec) -> FloatArray:
     valid = is_valid(actions, spec)[..., None, None]
     projected: FloatArray = np.where(valid, actions, project(actions, spec))
     return projected
-
-
-def unranked(
-    actions: FloatArray, drawn: FloatArray, phases: dict[str, float], provider: str
-) -> RankedPlan:
-    """The result of problems without a cost: `[B, L, A]`, and what they were projected from."""
-    return RankedPlan(
-        actions=actions,
-        cost=np.full(len(actions), np.nan),
-        history=np.zeros((0, len(actions))),
-        num_cost_evaluations=0,
-        num_denoiser_evaluations=0,
-        wall_time_s=phases,
-        provider=provider,
-        stopped_because="finished",
-        projection_distance=np.abs(actions - drawn).max(axis=(1, 2)),
-        unprojected_actions=drawn,
-    )
 
 
 def require_free_plan(problem: PlanningProblem, planner: str) -> None:

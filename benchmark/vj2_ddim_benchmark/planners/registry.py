@@ -1,7 +1,5 @@
 """The registry of planners: one row each, in the order of the report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -25,8 +23,9 @@ from vj2_ddim_benchmark.planners.population import (
     PopulationOptimizer,
     PopulationSettings,
     PredictiveSampling,
+    RandomGestures,
+    RandomGesturesOptimizer,
 )
-from vj2_ddim_benchmark.planners.random_gestures import RandomGestures, RandomGesturesOptimizer
 from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer
@@ -34,8 +33,6 @@ from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.settings import Settings
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.trajectories import open_trajectories
-
-__all__ = ["REGISTRY", "ddim", "gradient_descent", "planners_of", "retrieval"]
 
 GUIDANCE_SCALES = (1.0, 1.25, 1.5, 2.0)
 TEMPERATURES = (0.5, 0.75, 1.0)
@@ -201,10 +198,7 @@ REGISTRY: tuple[Planner, ...] = (
 def planners_of(
     names: Sequence[str] | None = None, *, quick: bool = False, latents: bool = False
 ) -> tuple[Planner, ...]:
-    """Rows of the registry, in its order: those named, or all that there are the assets for.
-
-    The denoiser's training data, `latents`, are not shipped. `ConfigError` for an unknown name.
-    """
+    """Rows of the registry, in its order: those named, or all that there are the assets for."""
     if not names:
         usable = (planner for planner in REGISTRY if latents or "latents" not in planner.needs)
         return tuple(planner for planner in usable if planner.in_quick or not quick)

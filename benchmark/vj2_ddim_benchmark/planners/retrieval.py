@@ -1,27 +1,18 @@
-"""Retrieval: do what was done in training between the two states most like these.
+"""Retrieval: do what was done in training between the two states most like these."""
 
-It shows what memory alone buys. Its data are the transitions that the denoiser is trained on.
-"""
-
-from __future__ import annotations
-
-import time
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking, unranked
+from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
-from vj2_ddim_plugin.planning.checks import checked_batch
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.trajectories import Trajectories
-
-__all__ = ["FEATURES", "Memory", "RetrievalOptimizer", "features_of"]
 
 FEATURES = ("both", "difference")  # one after the other, or what changed
 ROWS_PER_CHUNK = 1024  # transitions read at once
@@ -48,7 +39,7 @@ class Memory:
     @classmethod
     def of(
         cls, transitions: Trajectories, kind: str = "both", max_bytes: int = 1 << 30, seed: int = 0
-    ) -> Memory:
+    ) -> "Memory":
         """Read transitions, chunk by chunk; if too many for `max_bytes`, a random part of them."""
         if not len(transitions):
             raise ConfigError("there are no transitions to retrieve from; give other data")
@@ -104,16 +95,9 @@ class RetrievalOptimizer:
 
     def optimize(self, problem: PlanningProblem) -> RankedPlan:
         """Plan in one round; `init_action`, when there is a cost, is one candidate more."""
-        begun = time.perf_counter()
         if missing := {"state", "goal"} - set(problem.context):
             raise ContextError(f"retrieval needs {sorted(missing)} in the context")
-        state, goal = problem.context["state"], problem.context["goal"]
-        if problem.cost is None:
-            checked_batch(problem, problem.context)
-            actions = self.memory.actions[self.memory.nearest(state, goal, 1)[:, 0]]
-            phases = {"total": time.perf_counter() - begun}
-            return unranked(actions, actions, phases, "numpy")  # as they were done
-        ranking = Ranking(problem, self.action_spec, 0, "retrieval", self._pace)
-        nearest = self.memory.nearest(state, goal, self.num_neighbours)
-        ranking.rank(np.concatenate([ranking.warm_start, self.memory.actions[nearest]], axis=1))
-        return ranking.result()
+        ranking = Ranking(problem, self.action_spec, 0, "retrieval", self._pace, needs_cost=False)
+        num = 1 if problem.cost is None else self.num_neighbours
+        nearest = self.memory.nearest(problem.context["state"], problem.context["goal"], num)
+        return ranking.once(self.memory.actions[nearest], "numpy")

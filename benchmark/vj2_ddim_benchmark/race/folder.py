@@ -1,10 +1,7 @@
 """The folder of a race, and how it is filled: the one process that writes a run's results.
 
-Planners take turns on every problem, under one budget after the other, and who comes first rotates,
-so that noise of the machine hits all alike. A problem is solved by all of them in one process.
+Planners take turns on every problem, and who comes first rotates: noise hits all alike.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from vj2_ddim_benchmark.race.records import PlanKey, R, Record, RecordLog, read_records
+from vj2_ddim_benchmark.race.tasks import Budgets, Cold
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import write_json
-
-__all__ = ["Cold", "MapProblems", "RaceFolder", "RaceResults", "Solved", "Todo", "gather", "silent",
-           "todo_list"]  # fmt: skip
-
-Cold = Mapping[str, Mapping[str, float]]
-"""By planner: `build_ms`, and `first_plan_ms` of a fresh optimizer."""
 
 COLD_TIMES = ("build_ms", "first_plan_ms")
 
@@ -123,10 +116,6 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     return value
 
 
-def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
-    """A `Progress` that nobody looks at."""
-
-
 @dataclass(frozen=True)
 class Todo:
     """One problem, and whose turn it is under which budget, in order."""
@@ -148,19 +137,11 @@ MapProblems = Callable[[Sequence[Todo]], Iterator[Solved]]
 
 
 def gather(
-    folder: RaceFolder,
-    planners: Sequence[str],
-    budgets: Sequence[float | None],
-    num_problems: int,
-    map_problems: MapProblems,
-    progress: Progress | None = None,
-    phase: str = "plan",
-    *,
-    kind: type[R],
-    workers: int = 1,
-) -> list[R]:
+    folder: RaceFolder, planners: Sequence[str], budgets: Budgets, num_problems: int,
+    map_problems: MapProblems, progress: Progress = silent, phase: str = "plan", *,
+    kind: type[R], workers: int = 1,
+) -> list[R]:  # fmt: skip
     """Race on the first problems; returns the records that were in the folder, and those made."""
-    report = progress or silent
     with RecordLog(folder.results, kind) as log:
         todos = todo_list(planners, budgets, num_problems, {record.key for record in log.records})
         total, count = sum(len(todo.turns) for todo in todos), 0
@@ -172,7 +153,7 @@ def gather(
             for record in solved.records:
                 log.append(replace(record, workers=workers))
                 count += 1
-                report(phase, count, total)
+                progress(phase, count, total)
         return [
             record
             for record in log.records
@@ -182,10 +163,7 @@ def gather(
 
 
 def todo_list(
-    planners: Sequence[str],
-    budgets: Sequence[float | None],
-    num_problems: int,
-    done: Collection[PlanKey] = (),
+    planners: Sequence[str], budgets: Budgets, num_problems: int, done: Collection[PlanKey] = ()
 ) -> list[Todo]:
     """The problems that are not solved by all planners under all budgets, and by whom not."""
     todos = []

@@ -1,7 +1,5 @@
 """Raw results: one line of JSON a plan or chain, appended as they come, resumed after a crash."""
 
-from __future__ import annotations
-
 import json
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -14,9 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, PAGE, drag, gesture_path
 from vj2_ddim_plugin.errors import ConfigError, DataError
-
-__all__ = ["TOLERANCE_MS", "TOLERANCE_SHARE", "ChainRecord", "PlanKey", "Record", "RecordLog",
-           "from_stroke", "read_records", "to_stroke"]  # fmt: skip
 
 TOLERANCE_MS, TOLERANCE_SHARE = 2.0, 0.1
 """A plan is late if it is later than its budget by more than the larger of these."""
@@ -130,7 +125,7 @@ class RecordLog(Generic[R]):
         self._stream.flush()
         self.records.append(record)
 
-    def __enter__(self) -> RecordLog[R]:
+    def __enter__(self) -> "RecordLog[R]":
         """The log."""
         return self
 
@@ -145,13 +140,13 @@ class RecordLog(Generic[R]):
         self._lock.release()
 
 
-def read_records(path: Path, kind: type[R], *, whole: bool = True) -> list[R]:
-    """The records of a file; a last line cut short is refused if `whole`, else left out."""
+def read_records(path: Path, kind: type[R]) -> list[R]:
+    """The records of a file; a last line cut short is refused."""
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; make the run first") from error
-    if whole and content and not content.endswith(NEWLINE):
+    if content and not content.endswith(NEWLINE):
         raise DataError(
             f"{path}, line {content.count(NEWLINE) + 1}: cut short; the run crashed or is still "
             f"being written: wait, or run the same command again, which resumes it"

@@ -1,37 +1,76 @@
 """The two tasks, a goal of one gesture and a chain of gestures, under one rule for all planners.
 
-A planner sees two pictures, never the screen's state. On a chain the host sees the screen's and the
-final goal's, and stops when their latents are close or its gestures have run out. Only then is the
-true state asked for, so that no planner is saved by a judge who looks on.
+A planner sees two pictures, never the state. On a chain the host stops when the latents of screen
+and goal are close, or its gestures run out; only then is the true state asked for.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
-from vj2_ddim_benchmark.planners.problem import Frames, MakeCost, plan, planning_problem
 from vj2_ddim_benchmark.race.records import ChainRecord, Record, to_stroke
+from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.problems import Chains, Problems, one_gesture_problems
-from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.model import LatentCost, latent_distance
 from vj2_ddim_plugin.errors import ContextError
-from vj2_ddim_plugin.interface import ActionOptimizer, FloatArray, PlanningProblem, PlanResult
-
-__all__ = ["SPARE_GESTURES", "ChainRace", "NoisyGoal", "Race", "ReadyPlanner", "make_ready",
-           "most_generous", "noisy_goal", "picture_distance", "problem_seed",
-           "stop_distance_of"]  # fmt: skip
+from vj2_ddim_plugin.interface import (
+    ActionOptimizer,
+    CostFn,
+    FloatArray,
+    PlanningProblem,
+    PlanResult,
+)
 
 NOISE_STREAM = 1  # apart from the planner's own randomness, which has the same seed
 SPARE_GESTURES = 2  # beyond the chain's length
 STOP_PAIRS = 600  # pairs of screens that one gesture tells apart
 STOP_SHARE = 0.5  # of the smallest distance among them
+
+Budgets = Sequence[float | None]
+Cold = Mapping[str, Mapping[str, float]]
+"""By planner: `build_ms`, and `first_plan_ms` of a fresh optimizer."""
+
+MakeCost = Callable[[Any, FloatArray, FloatArray], CostFn]
+"""The cost of B problems from a world model and the latents of their states and goals."""
+
+P = TypeVar("P", Problems, Chains)
+
+
+def planning_problem(
+    world_model: Any, start_frames: Images, goal_frames: Images, *,  # noqa: ANN401
+    with_cost: bool = True, init_action: FloatArray | None = None,
+    deadline_s: float | None = None, seed: int | None = None, make_cost: MakeCost = LatentCost,
+) -> PlanningProblem:  # fmt: skip
+    """Encode B pairs of pictures, uint8 `[B, H, W, 3]`, into the problem an optimizer is given."""
+    if start_frames.shape != goal_frames.shape or start_frames.ndim != 4:
+        shapes = f"{list(start_frames.shape)} and {list(goal_frames.shape)}"
+        raise ContextError(f"start and goal frames must both be [B, H, W, 3]; found {shapes}")
+    begun = time.perf_counter()
+    state, goal = np.split(world_model.encode(np.concatenate([start_frames, goal_frames])), 2)
+    cost = make_cost(world_model, state, goal) if with_cost else None
+    if deadline_s is not None:
+        deadline_s = max(0.0, deadline_s - (time.perf_counter() - begun))
+    context = {"state": state, "goal": goal}
+    return PlanningProblem(context, cost, init_action, deadline_s, seed)
+
+
+def plan(
+    optimizer: ActionOptimizer, world_model: Any,  # noqa: ANN401
+    start_frames: Images, goal_frames: Images, **asked: Any,  # noqa: ANN401
+) -> PlanResult:  # fmt: skip
+    """Ask any optimizer for a plan; `asked` are the keywords of `planning_problem`."""
+    begun = time.perf_counter()
+    problem = planning_problem(world_model, start_frames, goal_frames, **asked)
+    encoded = time.perf_counter()
+    result = optimizer.optimize(problem)
+    total = time.perf_counter() - begun
+    phases = {**result.wall_time_s, "encode": encoded - begun, "total": total}
+    return replace(result, wall_time_s=phases)
 
 
 @dataclass(frozen=True)
@@ -47,12 +86,9 @@ class ReadyPlanner:
 
 
 def make_ready(
-    planner: Planner,
-    assets: PlannerAssets,
-    settings: TunedSettings,
-    world_models: Mapping[Any, Any],
-    make_cost: MakeCost,
-) -> ReadyPlanner:
+    planner: Planner, assets: PlannerAssets, settings: TunedSettings,
+    world_models: Mapping[Any, Any], make_cost: MakeCost,
+) -> ReadyPlanner:  # fmt: skip
     """Build a planner; `world_models` are those of the files, under None the race's own."""
     begun = time.perf_counter()
     optimizer = planner.build(assets, settings)
@@ -94,29 +130,63 @@ class NoisyGoal:
 
 
 @dataclass(frozen=True)
-class Race:
-    """One-gesture problems, the world model that all plan through, and the planners' seed."""
+class Contest(Generic[P]):
+    """Problems, the world model that all plan through (and the host looks through), and a seed."""
 
     world_model: Any
-    problems: Problems
+    problems: P
     seed: int = 0
     make_cost: MakeCost = LatentCost
 
-    def frames(self, problem: int) -> tuple[Frames, Frames]:
+    def ask(
+        self, planner: ReadyPlanner, frames: tuple[Images, Images], budget_ms: float | None,
+        seed: int, twin: ActionOptimizer | None = None,
+    ) -> PlanResult:  # fmt: skip
+        """One plan for pictures uint8 `[1, H, W, 3]`, of a planner or of its twin."""
+        return plan(
+            twin or planner.optimizer,
+            self.world_model if planner.world_model is None else planner.world_model,
+            *frames,
+            with_cost=planner.with_cost,
+            deadline_s=None if budget_ms is None else budget_ms / 1e3,
+            seed=seed,
+            make_cost=self.make_cost,
+        )
+
+    def warm_up(self, planners: Sequence[ReadyPlanner], budgets: Budgets) -> Cold:
+        """A first plan of each, then one under each budget; the times of the first, by planner."""
+        num, size = 1 + len(budgets), self.problems.start.size
+        problems = one_gesture_problems(num, split="train", seed=self.seed, size=size)
+        start, goal = problems.start.render(), problems.goal.render()
+        # The first use of the world model and of torch.optim is slow; nobody pays for it.
+        shared = planning_problem(self.world_model, start, goal, make_cost=self.make_cost)
+        if shared.cost is not None:
+            shared.cost(problems.actions[:, None])
+        torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).zero_grad()
+        cold = {}
+        for each in planners:
+            limits = [most_generous(budgets), *budgets]
+            plans = [self.ask(each, (start[[i]], goal[[i]]), at, i) for i, at in enumerate(limits)]
+            first_plan_ms = 1e3 * plans[0].wall_time_s["total"]
+            cold[each.name] = {"build_ms": each.build_ms, "first_plan_ms": first_plan_ms}
+        return cold
+
+
+class Race(Contest[Problems]):
+    """One-gesture problems."""
+
+    def frames(self, problem: int) -> tuple[Images, Images]:
         """The two pictures of a problem, uint8 `[1, H, W, 3]` each: all that planners see."""
         start, goal = self.problems.start, self.problems.goal
         return start.select(problem).render(), goal.select(problem).render()
 
     def plan(
-        self,
-        planner: ReadyPlanner,
-        problem: int,
-        budget_ms: float | None = None,
+        self, planner: ReadyPlanner, problem: int, budget_ms: float | None = None,
         twin: ActionOptimizer | None = None,
-    ) -> PlanResult:
+    ) -> PlanResult:  # fmt: skip
         """One plan of a planner or its twin; without a deadline the same every time."""
         seed = problem_seed(self.seed, problem)
-        return _plan(self, planner, twin, self.frames(problem), budget_ms, seed)
+        return self.ask(planner, self.frames(problem), budget_ms, seed, twin)
 
     def attempt(
         self, planner: ReadyPlanner, problem: int, budget_ms: float | None = None
@@ -146,39 +216,32 @@ class Race:
             provider=result.provider,
         )
 
-    def warm_up(
-        self, planners: Sequence[ReadyPlanner], budgets: Sequence[float | None]
-    ) -> dict[str, dict[str, float]]:
-        """A first plan of each, then one under each budget; the times of the first, by planner."""
-        return _warm_up(self, self.problems.start.size, planners, budgets)
-
 
 @dataclass(frozen=True)
-class ChainRace:
-    """Chains, the world model that all plan through, and the latent distance to stop at."""
+class ChainRace(Contest[Chains]):
+    """Chains, and the latent distance between screen and goal to stop at."""
 
-    world_model: Any  # what the host looks through to stop, for all planners
-    chains: Chains
-    stop_distance: float
-    seed: int = 0
-    make_cost: MakeCost = LatentCost
+    stop_distance: float = 0.0
 
     def attempt(
         self, planner: ReadyPlanner, problem: int, budget_ms: float | None = None
     ) -> ChainRecord:
         """Go through one chain, each plan timed and under the budget, then judge it."""
-        screen, goal = self.chains.start.select(problem), self.chains.goal.select(problem)
-        length = int(self.chains.length[problem])
+        screen, goal = self.problems.start.select(problem), self.problems.goal.select(problem)
+        length, wanted = int(self.problems.length[problem]), goal.render()
         results: list[PlanResult] = []
         states: list[list[int]] = []
-        distances = [self._distance(screen, goal)]
+
+        def distance() -> float:
+            return float(picture_distance(self.world_model, screen.render(), wanted)[0])
+
+        distances = [distance()]
         while distances[-1] > self.stop_distance and len(results) < length + SPARE_GESTURES:
             seed = problem_seed(problem_seed(self.seed, problem), len(results))
-            frames = screen.render(), goal.render()
-            results.append(_plan(self, planner, None, frames, budget_ms, seed))
+            results.append(self.ask(planner, (screen.render(), wanted), budget_ms, seed))
             screen = screen.execute(results[-1].actions)
             states.append(screen.state[0].tolist())
-            distances.append(self._distance(screen, goal))
+            distances.append(distance())
         return ChainRecord(
             planner=planner.name,
             problem=problem,
@@ -195,28 +258,19 @@ class ChainRace:
             states=states,
         )
 
-    def warm_up(
-        self, planners: Sequence[ReadyPlanner], budgets: Sequence[float | None]
-    ) -> dict[str, dict[str, float]]:
-        """As in a race of one-gesture problems."""
-        return _warm_up(self, self.chains.start.size, planners, budgets)
-
-    def _distance(self, screen: TouchScreen, goal: TouchScreen) -> float:
-        return float(picture_distance(self.world_model, screen.render(), goal.render())[0])
-
 
 def problem_seed(seed: int, problem: int) -> int:
     """The seed every planner gets for a problem."""
     return int(np.random.SeedSequence([seed, problem]).generate_state(1)[0])
 
 
-def most_generous(budgets: Sequence[float | None]) -> float | None:
+def most_generous(budgets: Budgets) -> float | None:
     """No deadline if that is among them, or else the longest."""
     longest = [budget for budget in budgets if budget is not None]
     return max(longest) if longest and len(longest) == len(budgets) else None
 
 
-def picture_distance(world_model: Any, frames: Frames, goals: Frames) -> FloatArray:  # noqa: ANN401
+def picture_distance(world_model: Any, frames: Images, goals: Images) -> FloatArray:  # noqa: ANN401
     """Latent distance of pictures uint8 `[n, H, W, 3]` from others, as `[n]`."""
     state, goal = np.split(world_model.encode(np.concatenate([frames, goals])), 2)
     kind = world_model.config.cost_kind
@@ -224,57 +278,8 @@ def picture_distance(world_model: Any, frames: Frames, goals: Frames) -> FloatAr
     return np.asarray(distance.numpy())
 
 
-def stop_distance_of(
-    world_model: Any,  # noqa: ANN401
-    size: int = 64,
-    num_pairs: int = STOP_PAIRS,
-) -> float:
+def stop_distance_of(world_model: Any, size: int = 64, num_pairs: int = STOP_PAIRS) -> float:  # noqa: ANN401
     """Half the least latent distance one gesture makes: nearer pictures are taken for the same."""
     pairs = one_gesture_problems(num_pairs, split="train", seed=0, size=size)
     apart = picture_distance(world_model, pairs.start.render(), pairs.goal.render())
     return STOP_SHARE * float(apart.min())
-
-
-def _plan(
-    race: Race | ChainRace,
-    planner: ReadyPlanner,
-    twin: ActionOptimizer | None,
-    frames: tuple[Frames, Frames],
-    budget_ms: float | None,
-    seed: int,
-) -> PlanResult:
-    return plan(
-        twin or planner.optimizer,
-        race.world_model if planner.world_model is None else planner.world_model,
-        *frames,
-        with_cost=planner.with_cost,
-        deadline_s=None if budget_ms is None else budget_ms / 1e3,
-        seed=seed,
-        make_cost=race.make_cost,
-    )
-
-
-def _warm_up(
-    race: Race | ChainRace,
-    size: int,
-    planners: Sequence[ReadyPlanner],
-    budgets: Sequence[float | None],
-) -> dict[str, dict[str, float]]:
-    num = 1 + len(budgets)
-    problems = one_gesture_problems(num, split="train", seed=race.seed, size=size)
-    start, goal = problems.start.render(), problems.goal.render()
-    # The first use of the world model and of torch.optim is slow; nobody pays for it.
-    shared = planning_problem(race.world_model, start, goal, make_cost=race.make_cost)
-    if shared.cost is not None:
-        shared.cost(problems.actions[:, None])
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0).zero_grad()
-    cold = {}
-    for each in planners:
-        limits = [most_generous(budgets), *budgets]
-        first_plan, *_ = (
-            _plan(race, each, None, (start[[i]], goal[[i]]), limit, seed=i)
-            for i, limit in enumerate(limits)
-        )
-        first_plan_ms = 1e3 * first_plan.wall_time_s["total"]
-        cold[each.name] = {"build_ms": each.build_ms, "first_plan_ms": first_plan_ms}
-    return cold

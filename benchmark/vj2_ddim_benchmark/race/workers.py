@@ -1,10 +1,4 @@
-"""Who solves problems: this process, several of this machine, or a Ray cluster. Same results.
-
-All three are `MapProblems`. They solve whole problems and yield results in the problems' order, so
-that a run's file does not tell how many processes made it, but for the times in it.
-"""
-
-from __future__ import annotations
+"""Who solves whole problems: this process, several, or a Ray cluster. Same results, same order."""
 
 import importlib
 import pickle
@@ -25,13 +19,10 @@ from joblib.externals.loky.process_executor import (  # type: ignore[import-unty
 from vj2_ddim_benchmark.environment import use_threads
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.race.folder import MapProblems, Solved, Todo
-from vj2_ddim_benchmark.race.tasks import ChainRace, Race, ReadyPlanner, make_ready
+from vj2_ddim_benchmark.race.tasks import Budgets, ChainRace, Race, ReadyPlanner, make_ready
 from vj2_ddim_benchmark.world.problems import chain_problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.errors import ConfigError
-
-__all__ = ["Worker", "WorkerSettings", "import_ray", "in_this_process", "over_processes",
-           "over_ray"]  # fmt: skip
 
 LOCAL, AUTO = "local", "auto"
 PATIENCE_S = 5.0  # for a cluster's address to answer
@@ -41,10 +32,7 @@ class Worker:
     """A race and the planners in it; a planner is warmed up before the first problem it meets."""
 
     def __init__(
-        self,
-        race: Race | ChainRace,
-        planners: Sequence[ReadyPlanner],
-        budgets: Sequence[float | None],
+        self, race: Race | ChainRace, planners: Sequence[ReadyPlanner], budgets: Budgets
     ) -> None:
         self.race, self.budgets = race, list(budgets)
         self.planners = {planner.name: planner for planner in planners}
@@ -87,7 +75,7 @@ class WorkerSettings:
             race = Race(model, one_gesture_problems(self.num_problems, **draw), seed)
         else:
             chains = chain_problems(self.num_problems, **draw)
-            race = ChainRace(model, chains, self.stop_distance, seed)
+            race = ChainRace(model, chains, seed, stop_distance=self.stop_distance)
         ready = [
             make_ready(planner, self.assets, self.tuned[planner.name], models, race.make_cost)
             for planner in self.planners
@@ -97,17 +85,11 @@ class WorkerSettings:
 
 def in_this_process(worker: Worker) -> MapProblems:
     """One problem after the other; each plan is handed out as it comes."""
-
-    def map_problems(todos: Sequence[Todo]) -> Iterator[Solved]:
-        return chain.from_iterable(worker.solve(todo) for todo in todos)
-
-    return map_problems
+    return lambda todos: chain.from_iterable(map(worker.solve, todos))
 
 
 def over_processes(settings: WorkerSettings, num_workers: int) -> MapProblems:
     """Over fresh processes of this machine, each with planners of its own."""
-    if num_workers < 1:
-        raise ConfigError(f"workers must be at least 1; found {num_workers}")
 
     def map_problems(todos: Sequence[Todo]) -> Iterator[Solved]:
         if not todos:
@@ -139,10 +121,7 @@ def import_ray() -> Any:  # noqa: ANN401
 
 
 def over_ray(settings: WorkerSettings, address: str, num_workers: int = 1) -> MapProblems:
-    """Over a Ray cluster, a task a problem; every node reads the same files at the same paths.
-
-    The address `local` starts one with room for `num_workers`; `auto` joins or starts one here.
-    """
+    """Over a Ray cluster, a task a problem; every node reads the same files at the same paths."""
     ray, threads = import_ray(), settings.assets.num_threads
 
     def map_problems(todos: Sequence[Todo]) -> Iterator[Solved]:

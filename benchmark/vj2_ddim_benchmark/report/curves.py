@@ -1,16 +1,14 @@
-"""The pictures of success: against time and evaluations, and against what a study varied.
+"""The pictures of success against time, evaluations, and what a study varied.
 
-At most ten lines are drawn, told apart by colour, by mark and by a name beside each; the tables of
-the report hold the rest.
+At most ten lines are drawn; the tables of the report hold the rest.
 """
-
-from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
@@ -20,21 +18,11 @@ from vj2_ddim_benchmark.report.tables import overall, values_of
 from vj2_ddim_benchmark.studies import Study, split_name
 from vj2_ddim_plugin.files import atomic_path
 
-__all__ = ["Panel", "draw_study", "draw_success", "points_of", "shown_planners"]
-
 MOST_LINES = 10
 TOLD_OF_FIRST = (
-    "ddim-16-ranker-4",
-    "ddim-16",
-    "ddim-1",
-    "retrieval-16",
-    "gaussian-prior-16",
-    "regression",
-    "gesture-cem-8x64",
-    "cem-8x32",
-    "gradient-descent-adam-10-x16",
-    "gradient-descent-adam-10",
-)
+    "ddim-16-ranker-4", "ddim-16", "ddim-1", "retrieval-16", "gaussian-prior-16", "regression",
+    "gesture-cem-8x64", "cem-8x32", "gradient-descent-adam-10-x16", "gradient-descent-adam-10",
+)  # fmt: skip
 """Who is drawn where there are more planners than lines: every kind of planner, its best known."""
 
 COLORS = (
@@ -44,6 +32,10 @@ COLORS = (
 MARKS = "o^sDPXv<>*"
 OURS = "ddim"
 SUCCESS = "goals reached (%)"
+NAME = {
+    "xytext": (8, 0), "textcoords": "offset points", "fontsize": 9, "va": "center",
+    "bbox": {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5},
+}  # fmt: skip
 DPI = 130
 
 Point = tuple[float, float, float, float]
@@ -53,17 +45,13 @@ Point = tuple[float, float, float, float]
 def shown_planners(rows: Sequence[Row], most: int = MOST_LINES) -> list[str]:
     """Who is drawn, in order of appearance: all if they are few, or else those to be told of."""
     names = list(dict.fromkeys(row["planner"] for row in rows))
-    in_turn = [*(n for n in TOLD_OF_FIRST if n in names), *names]
-    chosen = list(dict.fromkeys(in_turn))[:most]
+    in_turn = dict.fromkeys([*(n for n in TOLD_OF_FIRST if n in names), *names])
+    chosen = list(in_turn)[:most]
     return [name for name in names if name in chosen]
 
 
 def points_of(rows: Sequence[Row], planner: str, key: str) -> list[Point]:
-    """A planner's points over its budgets on the whole task, from left to right.
-
-    `key` is on the horizontal axis. Late plans are no failures here: the point is where the plan
-    really was ready.
-    """
+    """A planner's points over its budgets on the whole task, from left to right."""
     return sorted(
         (row[key], *_in_percent(row, "any_time_success"))
         for row in overall(rows)
@@ -136,21 +124,11 @@ class Panel:
 
     def line(self, index: int, points: Sequence[Point], name: str) -> None:
         """Points with the bars of their intervals, joined."""
-        x, success, low, high = zip(*points, strict=True)
-        below = [max(0.0, s - end) for s, end in zip(success, low, strict=True)]
-        above = [max(0.0, end - s) for s, end in zip(success, high, strict=True)]
-        color = COLORS[index % len(COLORS)]
-        self.axes.errorbar(
-            x,
-            success,
-            yerr=[below, above],
-            fmt=f"{MARKS[index % len(MARKS)]}-",
-            color=color,
-            ms=6.5,
-            lw=1.8,
-            elinewidth=1.0,
-            capsize=2,
-        )
+        x, success, low, high = np.transpose(points)
+        bars = np.maximum(0.0, [success - low, high - success])
+        color, mark = COLORS[index % len(COLORS)], MARKS[index % len(MARKS)]
+        style = {"ms": 6.5, "lw": 1.8, "elinewidth": 1.0, "capsize": 2, "color": color}
+        self.axes.errorbar(x, success, yerr=bars, fmt=f"{mark}-", **style)
         self.named.append((x[-1], success[-1], name, color))
         self.marks += zip(x, success, strict=True)
 
@@ -169,17 +147,8 @@ class Panel:
         places = self.axes.transData.transform(self.marks)
         taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
         for x, y, name, color in sorted(self.named, key=lambda each: -each[1]):
-            text = self.axes.annotate(
-                name,
-                (x, y),
-                xytext=(8, 0),
-                textcoords="offset points",
-                color=color,
-                fontsize=9,
-                va="center",
-                weight="bold" if name.startswith(OURS) else "normal",
-                bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5},
-            )
+            weight = "bold" if name.startswith(OURS) else "normal"
+            text = self.axes.annotate(name, (x, y), color=color, weight=weight, **NAME)
             for offset in _offsets():
                 text.set_position(offset)
                 text.set_ha("left" if offset[0] > 0 else "right" if offset[0] < 0 else "center")

@@ -1,9 +1,4 @@
-"""`vj2-ddim benchmark report`: the tables and pictures of a run, from its raw results alone.
-
-The words are in `templates/report.jinja`; how Markdown and HTML spell them is beside it.
-"""
-
-from __future__ import annotations
+"""`vj2-ddim benchmark report`: a run's tables and pictures; its words are in `templates`."""
 
 import base64
 import json
@@ -26,27 +21,13 @@ from vj2_ddim_benchmark.report import summary, tables
 from vj2_ddim_benchmark.report.curves import draw_study, draw_success
 from vj2_ddim_benchmark.report.summary import CHAIN, ONE_GESTURE, Row
 from vj2_ddim_benchmark.report.tables import overall
-from vj2_ddim_benchmark.studies import STUDIES, STUDIES_DIR
+from vj2_ddim_benchmark.studies import STUDIES, STUDIES_DIR, Study
 from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path, write_json
 
-__all__ = ["CHAINS_DIR", "Findings", "print_rows", "rebuild_report", "report", "write_page"]
-
 CHAINS_DIR = "chains"
 DRAWN_BY_THE_RACE = ("landscape.png", "plans.png", "chain.gif")  # they need the planners
-CAPTIONS = {
-    "success_against_time": "Goals reached against the median time of one plan, a point a planner; "
-    "bars are Wilson's 95 % intervals.",
-    "curves": "Goals reached against the median time of one plan and against its mean number of "
-    "cost evaluations, a curve a planner through its budgets; late plans are shown where they were "
-    "ready, not as failures; bars are Wilson's 95 % intervals.",
-    "chain": "A chain of gestures: the screen with the finger on it, and the goal.",
-    "landscape": "One goal: the world model's cost of a tap at every place of the screen, the path "
-    "of gradient descent, and the candidates of the sampler.",
-    "plans": "Goals, and planners' plans drawn over the screens they were made for; framed green "
-    "where they reach the goal, red where they do not.",
-}
 SIGNATURES = {"png": (b"\x89PNG\r\n\x1a\n",), "gif": (b"GIF87a", b"GIF89a")}
 
 
@@ -77,11 +58,7 @@ def report(
 
 
 def rebuild_report(run: Path, out: Path) -> list[Row]:
-    """Write the report, its pictures, and `summary.json`, of chains and studies too.
-
-    Success is drawn anew; the pictures that only the race can draw are taken as they are. A run
-    that is a file is the rows of a summary. Returns the rows of `summary.json`.
-    """
+    """Write the report, its pictures, and `summary.json`, of chains and studies too."""
     if run.is_file():
         recorded = _read_recorded(run)
         rows = list(recorded.rows)
@@ -108,25 +85,29 @@ def rebuild_report(run: Path, out: Path) -> list[Row]:
 
 def write_page(out: Path, found: Findings, pictures: Sequence[Path] = ()) -> None:
     """Write `report.md` and `report.html`; pictures are PNG or GIF files below the folder."""
+    plans = overall(found.rows)
+    budgets = {row["budget_ms"] for row in plans}
+    asked = int(found.setup.get("num_problems", max((row["n"] for row in plans), default=0)))
+    made = Counter(record.workers for record in found.records)
     plain, further = tables.setting_tables(found.setup)
-    budgets = {row["budget_ms"] for row in overall(found.rows)}
     words = {
-        "opening": _opening(found),
-        "warnings": _warnings(found),
-        "settings": plain if found.setup else None,
-        "planners": tables.main_table(found.rows) if found.rows else None,
-        "budgets": tables.budget_table(found.rows) if budgets - {None} else None,
-        "evaluations": tables.evaluation_table(found.rows) if len(budgets) > 1 else None,
-        "kinds": tables.kind_table(found.rows) if found.rows else None,
+        "found": found,
+        "num_planners": len({row["planner"] for row in plans}),
+        "asked": asked,
+        "missing": [f"{row['planner']} has {row['n']}" for row in plans if row["n"] != asked],
+        "made": [f"{num} plans by {workers}" for workers, num in sorted(made.items())],
+        "most_workers": max(made, default=1),
+        "tables": tables,
+        "plain": plain,
+        "further": further,
+        "budgets": budgets,
         "pairs": [
             _pairs(same, f", {tables.budget_name(budget)}" if len(budgets) > 1 else "")
             for budget, same in summary.by_budget(found.records).items()
             if len({record.planner for record in same}) > 1
         ],
-        "chains": tables.chain_table(found.chains) if found.chains else None,
         "studies": [_study(out, name, rows) for name, rows in found.studies.items()],
-        "pictures": [(path, CAPTIONS.get(path.stem, path.stem)) for path in pictures],
-        "further": further if len(further) else None,
+        "pictures": pictures,
         "tolerance": f"{results.TOLERANCE_MS:g} ms or {results.TOLERANCE_SHARE:.0%} of it",
         "spare_gestures": SPARE_GESTURES,
     }
@@ -168,44 +149,6 @@ def _data_url(path: Path) -> str:
     raise DataError(f"{path} is neither a PNG nor a GIF picture; remove it, or draw it again")
 
 
-def _opening(found: Findings) -> str:
-    rows = overall(found.rows)
-    if not rows:
-        return f"{'Chains' if found.chains else 'Studies'} beside a race."
-    split = f" of the {found.setup['split']} split" if "split" in found.setup else ""
-    return (
-        f"{len({row['planner'] for row in rows})} planners, {_asked(found)} one-gesture problems "
-        f"on screens{split}, the same for all."
-    )
-
-
-def _asked(found: Findings) -> int:
-    most = max((row["n"] for row in overall(found.rows)), default=0)
-    return int(found.setup.get("num_problems", most))
-
-
-def _warnings(found: Findings) -> list[str]:
-    """What keeps the figures from being compared as they stand."""
-    told, asked = [], _asked(found)
-    rows = overall(found.rows)
-    missing = [f"{row['planner']} has {row['n']}" for row in rows if row["n"] != asked]
-    if missing:
-        told.append(
-            f"This run is not finished: of {asked} problems, {', '.join(missing)}. Shares and "
-            f"times are of different problems; only the pairs compare like with like."
-        )
-    made = Counter(record.workers for record in found.records)
-    if len(made) > 1:
-        parts = ", ".join(f"{num} plans by {workers}" for workers, num in sorted(made.items()))
-        told.append(
-            f"Not all plans had as many workers beside them, who make plans slower: {parts}. "
-            f"Compare times, and success under a budget, with that in mind."
-        )
-    elif made and max(made) > 1:
-        told.append(f"{max(made)} problems were solved at once, which makes plans slower.")
-    return told
-
-
 def _pairs(records: Sequence[Record], where: str) -> dict[str, Any]:
     """Pairs with the first planner, and every pair, under one budget."""
     reference, pairs = records[0].planner, tables.pairs_of(records)
@@ -221,16 +164,9 @@ def _pairs(records: Sequence[Record], where: str) -> dict[str, Any]:
     }
 
 
-def _study(out: Path, name: str, rows: Sequence[Row]) -> dict[str, Any]:
-    study, picture = STUDIES[name], out / "pictures" / f"study-{name}.png"
-    draw_study(picture, study, rows)
-    return {
-        "title": study.title,
-        "meaning": study.meaning,
-        "table": tables.study_table(study, rows),
-        "figures": tables.main_table(rows),
-        "picture": picture,
-    }
+def _study(out: Path, name: str, rows: Sequence[Row]) -> tuple[Study, Sequence[Row], Path]:
+    draw_study(picture := out / "pictures" / f"study-{name}.png", STUDIES[name], rows)
+    return STUDIES[name], rows, picture
 
 
 def _draw(out: Path, rows: Sequence[Row]) -> Path:

@@ -1,12 +1,8 @@
-"""The pictures that need the planners and the world model.
+"""The pictures that need the planners and the world model: landscape, plans, a chain.
 
-`landscape.png` explains the project: what the cost of a tap looks like, and who finds its minimum.
-Around the goal's button is a hole, and elsewhere a plain that slopes nowhere in particular:
-gradient descent walks about the plain, while the denoiser, which read the goal, starts in the hole.
-`plans.png` shows plans on their screens, `chain.gif` a chain with the moving finger.
+Around the goal's button the cost of a tap has a hole, and elsewhere it slopes nowhere much:
+gradient descent walks about the plain; the denoiser, which read the goal, starts in the hole.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,20 +18,16 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.planners.gradient_descent import GradientDescentOptimizer
-from vj2_ddim_benchmark.planners.problem import Frames, planning_problem
 from vj2_ddim_benchmark.race.records import ChainRecord, Record, from_stroke
-from vj2_ddim_benchmark.race.tasks import Race, ReadyPlanner, problem_seed
+from vj2_ddim_benchmark.race.tasks import Race, ReadyPlanner, planning_problem, problem_seed
 from vj2_ddim_benchmark.report.curves import shown_planners
+from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.pictures import draw_gesture
 from vj2_ddim_benchmark.world.problems import Chains
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, gesture_path, tap
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import CostFn, FloatArray, PlanningProblem
-
-__all__ = ["Spy", "animate_chain", "animate_record", "descent_path", "draw_landscape",
-           "draw_pictures", "draw_plans", "tap_costs", "telling_chain", "telling_problems",
-           "touch_points"]  # fmt: skip
 
 MAX_FRAMES = 60  # of a chain's animation
 MOVING_FRAMES = 8  # of each gesture, unless there are many
@@ -45,6 +37,7 @@ BORDER, HEAD = 8, 22  # pixels
 DPI = 100
 TAP_KINDS = ("switch", "keypad")
 GRID = 48  # taps along each side
+SCREEN = (0, 1, 1, 0)  # left, right, bottom and top of a picture
 TAP_START, TAP_STEPS = 100, 40
 MOST_PROBLEMS, MOST_PLANNERS = 9, 6  # in the picture of plans
 SOLVED, FAILED = "#2ca02c", "#d62728"
@@ -52,28 +45,18 @@ DESCENT, SAMPLER = "#e8590c", "#ffffff"
 
 
 def draw_pictures(
-    folder: Path,
-    race: Race,
-    planners: Sequence[ReadyPlanner],
-    records: Sequence[Record],
+    folder: Path, race: Race, planners: Sequence[ReadyPlanner], records: Sequence[Record],
     budget_ms: float | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Draw both, of planners that raced (the first is the reference) and their results."""
     problems = telling_problems(records, planners[0].name)
     descents = [p for p in planners if isinstance(p.optimizer, GradientDescentOptimizer)]
     single = [p for p in descents if p.optimizer.settings.num_restarts == 1] or descents  # type: ignore[attr-defined]
     samplers = [p for p in planners if p.with_cost and p not in descents]
-    kinds = race.problems.kind
-    taps = [p for kind in TAP_KINDS for p in problems if kinds[p] == kind] or problems
-    draw_landscape(
-        folder / "landscape.png",
-        race,
-        taps[0],
-        single[-1] if single else None,
-        samplers[0] if samplers else None,
-    )
-    rows = [{"planner": planner.name} for planner in planners]
-    chosen = shown_planners(rows, MOST_PLANNERS)
+    taps = [p for kind in TAP_KINDS for p in problems if race.problems.kind[p] == kind] or problems
+    who = single[-1] if single else None, samplers[0] if samplers else None
+    draw_landscape(folder / "landscape.png", race, taps[0], *who)
+    chosen = shown_planners([{"planner": planner.name} for planner in planners], MOST_PLANNERS)
     shown = [planner for planner in planners if planner.name in chosen]
     draw_plans(folder / "plans.png", race, shown, problems[:MOST_PROBLEMS], budget_ms)
 
@@ -126,38 +109,32 @@ def descent_path(optimizer: GradientDescentOptimizer, problem: PlanningProblem) 
 def draw_landscape(
     path: Path, race: Race, problem: int, descent: ReadyPlanner | None, sampler: ReadyPlanner | None
 ) -> None:
-    """One problem whose goal is reached by a tap: the screen, the goal, the cost of any tap.
-
-    The path of `descent` is drawn, and the candidates of `sampler`, which ranks them.
-    """
-    frames = race.frames(problem)
-    seed = problem_seed(race.seed, problem)
+    """One goal that a tap reaches: the screen, the goal, any tap's cost, and how planners go."""
+    frames, seed = race.frames(problem), problem_seed(race.seed, problem)
     asked = planning_problem(race.world_model, *frames, seed=seed, make_cost=race.make_cost)
     if asked.cost is None:
         return
+    (before,), (after,) = frames
     figure = Figure(figsize=(12.6, 4.9), layout="constrained")
     start, goal, landscape = (Canvas(axes) for axes in figure.subplots(1, 3))
-    start.screen(frames[0][0], "the screen")
-    goal.screen(frames[1][0], "the goal; the frame marks what has to change")
-    for canvas in (start, goal):
-        canvas.ring(frames[0][0], frames[1][0])
+    for canvas, frame, title in (
+        (start, before, "the screen"),
+        (goal, after, "the goal; the frame marks what has to change"),
+    ):
+        canvas.show(frame, title)
+        canvas.ring(before, after)
     costs = tap_costs(asked.cost)
-    shown = landscape.costs(costs, frames[0][0], "cost of a tap there, says the world model")
-    landscape.hole(costs)
-    bar = figure.colorbar(shown, ax=landscape.axes, shrink=0.85)
+    bar = figure.colorbar(landscape.costs(costs, before), ax=landscape.axes, shrink=0.85)
     bar.set_label("cost (logarithmic); dark is near the goal")
     if descent is not None and isinstance(descent.optimizer, GradientDescentOptimizer):
         landscape.descent(descent_path(descent.optimizer, asked), descent.name)
     if sampler is not None:
         spy = Spy(asked.cost)
         result = sampler.optimizer.optimize(PlanningProblem(asked.context, spy, seed=seed))
-        candidates = np.concatenate(spy.asked, axis=1)[0]
-        best = touch_points(result.actions[0])
-        landscape.candidates(touch_points(candidates), best, sampler.name)
-    handles, labels = landscape.axes.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=4, frameon=True, facecolor="#9aa5b1"
-    )
+        points = touch_points(np.concatenate(spy.asked, axis=1)[0])
+        landscape.candidates(points, touch_points(result.actions[0]), sampler.name)
+    where = {"loc": "outside lower center", "ncols": 4, "frameon": True, "facecolor": "#9aa5b1"}
+    figure.legend(*landscape.axes.get_legend_handles_labels(), **where)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)
 
@@ -168,72 +145,62 @@ class Canvas:
 
     axes: Any
 
-    def screen(self, frame: Frames, title: str) -> None:
-        """Show a picture of the screen."""
-        self.axes.imshow(frame, extent=(0, 1, 1, 0), interpolation="nearest")
-        self._frame(title)
+    def show(self, picture: FloatArray | Images, title: str, **how: object) -> Any:  # noqa: ANN401
+        """A picture of the whole screen."""
+        self.axes.set(xticks=[], yticks=[])
+        self.axes.set_title(title, fontsize=11)
+        shown = self.axes.imshow(picture, **{"interpolation": "nearest", "extent": SCREEN, **how})
+        self.axes.set(xlim=(-0.02, 1.02), ylim=(1.02, -0.02))
+        return shown
 
-    def ring(self, before: Frames, after: Frames) -> None:
+    def ring(self, before: Images, after: Images) -> None:
         """A frame around what differs between two pictures of one screen."""
         rows, columns = np.nonzero((before != after).any(axis=-1))
         if len(rows):
             size, margin = before.shape[0], 2
             low, high = np.array([[columns.min(), rows.min()], [columns.max(), rows.max()]])
             width, height = (high - low + 1 + 2 * margin) / size
-            corner = (low - margin) / size
-            box = Rectangle(tuple(corner), width, height, fill=False, lw=2.5, ec="#d6006e")
-            self.axes.add_patch(box)
+            corner = tuple((low - margin) / size)
+            self.axes.add_patch(Rectangle(corner, width, height, fill=False, lw=2.5, ec="#d6006e"))
 
-    def costs(self, costs: FloatArray, frame: Frames, title: str) -> Any:  # noqa: ANN401
-        """Colours by the logarithm of the cost, with the outlines of the screen over them."""
+    def costs(self, costs: FloatArray, frame: Images) -> Any:  # noqa: ANN401
+        """Colours by the logarithm of the cost, the screen's outlines, a line around the hole.
+
+        The line is half way, in logarithms, from the least cost to the median.
+        """
         norm = LogNorm(max(float(costs.min()), 1e-9 + 1e-4 * float(costs.max())), costs.max())
-        extent = (0, 1, 1, 0)
-        shown = self.axes.imshow(costs, extent=extent, cmap="viridis", norm=norm)
+        title = "cost of a tap there, says the world model"
+        shown = self.show(costs, title, interpolation=None, cmap="viridis", norm=norm)
         grey = frame.astype(float).mean(axis=-1)
         edges = np.zeros((*grey.shape, 4))
         edges[..., 3] = 0.45 * (np.hypot(*np.gradient(grey)) > 12)
-        self.axes.imshow(edges, extent=extent, interpolation="nearest")
-        self._frame(title)
-        return shown
-
-    def hole(self, costs: FloatArray) -> None:
-        """A line around the lowest costs, half way (in logarithms) from the least to the median."""
+        self.show(edges, title)
         level = float(np.sqrt(max(costs.min(), 1e-12) * np.median(costs)))
-        if not costs.min() < level < costs.max():
-            return
-        centres = (np.arange(len(costs)) + 0.5) / len(costs)
-        self.axes.contour(centres, centres, costs, levels=[level], colors="white", linewidths=1.6)
-        self.axes.plot([], [], color="white", lw=1.6, label="the hole around the goal")
+        if costs.min() < level < costs.max():
+            at = (np.arange(len(costs)) + 0.5) / len(costs)
+            self.axes.contour(at, at, costs, levels=[level], colors="white", linewidths=1.6)
+            self.axes.plot([], [], color="white", lw=1.6, label="the hole around the goal")
+        return shown
 
     def descent(self, path: FloatArray, name: str) -> None:
         """A line through the iterates, from a ring to a cross."""
-        self.axes.plot(*path.T, "-", color="white", lw=4, zorder=3)
-        self.axes.plot(
-            *path.T, ".-", color=DESCENT, lw=2, ms=5, zorder=4, label=f"{name}: ring to cross"
-        )
-        self.axes.plot(*path[0], "o", mfc="none", mec=DESCENT, ms=12, mew=2.5, zorder=4)
-        self.axes.plot(*path[-1], "X", color=DESCENT, mec="white", ms=12, zorder=5)
+        plot, label = self.axes.plot, f"{name}: ring to cross"
+        plot(*path.T, "-", color="white", lw=4, zorder=3)
+        plot(*path.T, ".-", color=DESCENT, lw=2, ms=5, zorder=4, label=label)
+        plot(*path[0], "o", mfc="none", mec=DESCENT, ms=12, mew=2.5, zorder=4)
+        plot(*path[-1], "X", color=DESCENT, mec="white", ms=12, zorder=5)
 
     def candidates(self, points: FloatArray, best: FloatArray, name: str) -> None:
         """A dot a candidate, a star on the plan."""
-        style = {"mec": "black", "mew": 0.8, "ls": "none"}
-        self.axes.plot(
-            *points.T, "o", color=SAMPLER, ms=6, zorder=6, label=f"{name}: candidates", **style
-        )
-        self.axes.plot(*best, "*", color="#ff3bd4", ms=18, zorder=7, label=f"{name}: plan", **style)
-
-    def _frame(self, title: str) -> None:
-        self.axes.set(xticks=[], yticks=[], xlim=(-0.02, 1.02), ylim=(1.02, -0.02))
-        self.axes.set_title(title, fontsize=11)
+        style, plot = {"mec": "black", "mew": 0.8, "ls": "none"}, self.axes.plot
+        plot(*points.T, "o", color=SAMPLER, ms=6, zorder=6, label=f"{name}: candidates", **style)
+        plot(*best, "*", color="#ff3bd4", ms=18, zorder=7, label=f"{name}: plan", **style)
 
 
 def draw_plans(
-    path: Path,
-    race: Race,
-    planners: Sequence[ReadyPlanner],
-    problems: Sequence[int],
+    path: Path, race: Race, planners: Sequence[ReadyPlanner], problems: Sequence[int],
     budget_ms: float | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """A row of goals, then each planner's plans over the screens, framed green where they work."""
     num_rows, num_columns = 1 + len(planners), len(problems)
     figure = Figure(figsize=(1.35 * num_columns + 1.4, 1.42 * num_rows), layout="constrained")
@@ -254,15 +221,13 @@ def draw_plans(
     for row, name in enumerate(["the goal", *(planner.name for planner in planners)]):
         label = name.replace("gradient-descent-", "gradient\ndescent\n")
         grid[row, 0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center", labelpad=9)
-    words = (
-        "Green dot: finger down; red dot: finger up. Frame: green if the goal is reached, or red."
-    )
+    words = "Green dot: finger down; red dot: up. Frame: green if the goal is reached, or red."
     figure.supxlabel(words, fontsize=9, color="#555555")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=90)
 
 
-def animate_chain(path: Path, frames: Frames, actions: ArrayLike, goal: Frames) -> None:
+def animate_chain(path: Path, frames: Images, actions: ArrayLike, goal: Images) -> None:
     """Write a GIF that loops, whole or not at all.
 
     `frames` are what the screen showed, uint8 `[m + 1, H, W, 3]`: before, and after each of the
@@ -284,10 +249,8 @@ def animate_chain(path: Path, frames: Frames, actions: ArrayLike, goal: Frames) 
     with atomic_path(path) as temporary, writer.saving(figure, str(temporary), DPI):
         for picture, caption, num in _pictures(shown, blocks):
             figure.clear()
-            for left, image, words in (
-                (BORDER, picture, caption),
-                (2 * BORDER + width, beside, "goal"),
-            ):
+            parts = (BORDER, picture, caption), (2 * BORDER + width, beside, "goal")
+            for left, image, words in parts:
                 figure.figimage(image, left, BORDER, origin="upper")
                 figure.text(left / size[0], 1 - 6 / size[1], words, va="top", fontsize=9)
             for _ in range(num):  # equal pictures become one that is shown for longer
@@ -299,24 +262,19 @@ def animate_record(path: Path, chains: Chains, record: ChainRecord) -> None:
     start, goal = chains.start.select(record.problem), chains.goal.select(record.problem)
     screens = [start, *(start.with_state([state]) for state in record.states)]
     frames = np.concatenate([screen.render() for screen in screens])
-    actions = np.zeros((0, NUM_STEPS, 3))
-    if record.strokes:
-        actions = np.stack([from_stroke(stroke) for stroke in record.strokes])
+    actions = np.reshape([from_stroke(each) for each in record.strokes], (-1, NUM_STEPS, 3))
     animate_chain(path, frames, actions, goal.render()[0])
 
 
 def telling_chain(records: Sequence[ChainRecord], planner: str) -> ChainRecord:
-    """The one to show: of a planner's chains that were solved the longest, and of those the first.
-
-    Without a solved one, the longest that was not.
-    """
+    """The first of a planner's longest chains that were solved, or of all if none was."""
     own = [record for record in records if record.planner == planner]
     if not own:
         raise DataError(f"there are no chains of planner {planner!r} to animate")
     return min(own, key=lambda record: (not record.solved, -record.length, record.problem))
 
 
-def _pictures(frames: Frames, actions: NDArray[np.floating]) -> Iterator[tuple[Frames, str, int]]:
+def _pictures(frames: Images, actions: NDArray[np.floating]) -> Iterator[tuple[Images, str, int]]:
     """Pictures, what is said over them, and for how many frames: rest, move, rest, ..."""
     num = len(actions)
     moving = min(MOVING_FRAMES, (MAX_FRAMES - num - 1) // max(num, 1))

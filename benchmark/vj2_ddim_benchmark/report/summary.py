@@ -1,10 +1,7 @@
 """From raw results to the rows of `summary.json`, and the statistics in them.
 
-References: Wilson 1927 (the score interval); McNemar 1947; Fagerland, Lydersen & Laake 2013,
-"The McNemar test for binary matched-pairs data" (why the mid-p).
+Fagerland, Lydersen & Laake 2013, "The McNemar test for binary matched-pairs data" (mid-p).
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,13 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binom, binomtest
 
-from vj2_ddim_benchmark.race.folder import Cold
 from vj2_ddim_benchmark.race.records import ChainRecord, R, Record
+from vj2_ddim_benchmark.race.tasks import Cold
 from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS
 from vj2_ddim_plugin.errors import DataError
-
-__all__ = ["CHAIN", "MULTIMODAL", "ONE_GESTURE", "PairedTest", "Row", "by_budget", "mcnemar",
-           "summarise", "summarise_chains", "wilson_interval"]  # fmt: skip
 
 ONE_GESTURE, CHAIN = "one-gesture", "chain"
 MULTIMODAL = "multimodal"
@@ -75,11 +69,11 @@ def by_budget(records: Sequence[R]) -> dict[float | None, list[R]]:
     return {budget: [r for r in records if r.budget_ms == budget] for budget in budgets}
 
 
-def wilson_interval(num_successes: int, num: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a probability, from successes among independent trials."""
+def wilson_interval(num_successes: int, num: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a probability, from successes among independent trials."""
     if num < 1 or not 0 <= num_successes <= num:
         raise DataError(f"need 0 <= successes <= n and n >= 1; found {num_successes} of {num}")
-    interval: Any = binomtest(num_successes, num).proportion_ci(confidence, method="wilson")
+    interval: Any = binomtest(num_successes, num).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
@@ -113,12 +107,9 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> PairedTest:
 
 
 def _rows(
-    records: Sequence[R],
-    whole: str,
-    attribute: str,
-    figures: Callable[[Sequence[R]], Row],
+    records: Sequence[R], whole: str, attribute: str, figures: Callable[[Sequence[R]], Row],
     more: dict[Any, list[Any]],
-) -> Iterator[Row]:
+) -> Iterator[Row]:  # fmt: skip
     """Rows of a task, then of each value of an attribute, then of `more` groups of values."""
     of = attrgetter(attribute)
     parts = sorted({of(record) for record in records})

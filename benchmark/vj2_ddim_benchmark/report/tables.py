@@ -1,7 +1,5 @@
 """The tables of the report: frames of text whose first column names the rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
@@ -12,10 +10,6 @@ import pandas as pd
 from vj2_ddim_benchmark.race.records import Record
 from vj2_ddim_benchmark.report.summary import CHAIN, ONE_GESTURE, PairedTest, Row, mcnemar
 from vj2_ddim_benchmark.studies import Study, split_name
-
-__all__ = ["SIGNIFICANT", "Pair", "against_table", "budget_name", "budget_table", "chain_table",
-           "evaluation_table", "kind_table", "main_table", "matrix_table", "overall", "pairs_of",
-           "setting_tables", "study_table", "values_of", "with_interval"]  # fmt: skip
 
 PLANNER = "planner"
 EVALUATIONS = (0, 16, 64, 256, 1024)

@@ -1,9 +1,4 @@
-"""What a plan costs: against the original's sampler, under pressure, at VJ2-GUI's scale.
-
-What is compared takes turns, so that a busy machine slows all alike.
-"""
-
-from __future__ import annotations
+"""What a plan costs. What is compared takes turns, so that a busy machine slows all alike."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +10,6 @@ import typer
 
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import SamplerModel
-
-__all__ = ["JsonFile", "Run", "Seconds", "random_problem", "take_turns"]
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 Seconds = dict[str, list[float]]  # by name

@@ -1,10 +1,7 @@
 """`vj2-ddim benchmark latency`: one plan by the plugin and by the original's torch sampler.
 
-The original is its transformer at its published size (width 64, 3 layers, 4 heads) with random
-weights, sampled by a plain torch DDIM loop. Nothing is ranked: this is the sampler alone.
+That is its transformer at its published size, random weights, in a plain DDIM loop; no ranking.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -25,8 +22,6 @@ from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
-
-__all__ = ["LatencySettings", "latency", "measure_latency"]
 
 NUM_WARM_UP = 5
 

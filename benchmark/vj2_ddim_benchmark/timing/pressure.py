@@ -1,9 +1,4 @@
-"""`vj2-ddim benchmark pressure`: deadlines on a busy machine, threads, a hundred thousand plans.
-
-Everything is measured through `DDIMOptimizer.optimize`, as a planner calls it.
-"""
-
-from __future__ import annotations
+"""`vj2-ddim benchmark pressure`: deadlines on a busy machine, threads, a hundred thousand plans."""
 
 import math
 import multiprocessing
@@ -31,9 +26,6 @@ from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["PressureSettings", "measure_concurrency", "measure_deadlines", "measure_memory"]
-__all__ += ["measure_overhead", "pressure", "stand_in_cost"]
 
 Problems = Sequence[PlanningProblem]
 WARM_UP_PLANS = 20
@@ -98,7 +90,7 @@ def _ranked_problems(optimizer: DDIMOptimizer, world_model: Path | None, count: 
     if world_model is None:
         cost = stand_in_cost(0.001)
         return [random_problem(optimizer.model, seed, cost=cost) for seed in range(count)]
-    from vj2_ddim_benchmark.planners.problem import planning_problem
+    from vj2_ddim_benchmark.race.tasks import planning_problem
     from vj2_ddim_benchmark.world.problems import one_gesture_problems
     from vj2_ddim_benchmark.world_model.model import WorldModel
 

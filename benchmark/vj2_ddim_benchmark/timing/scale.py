@@ -1,11 +1,7 @@
 """`vj2-ddim benchmark scale`: one plan by gradient descent and by DDIM, at VJ2-GUI's scale.
 
-A plan's passes through the predictor are all alike, so a few are timed and the plan is so many
-times their median; DDIM is timed whole. Both by the wall clock, and as processor time, which other
-processes of a busy machine disturb less.
+A plan's passes through the predictor are all alike: a few are timed; DDIM is timed whole.
 """
-
-from __future__ import annotations
 
 import sys
 import tempfile
@@ -34,8 +30,6 @@ from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel
-
-__all__ = ["ScaleSettings", "measure_scale", "scale", "untrained_bundle", "whole_plans"]
 
 SAMPLER = ModelConfig(
     d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=16
@@ -87,11 +81,9 @@ def scale(
 
 
 def measure_scale(
-    size: PredictorSize,
-    settings: ScaleSettings,
-    bundle: Path | None = None,
+    size: PredictorSize, settings: ScaleSettings, bundle: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """By clock, `wall` and `processor`: what `whole_plans` says, and the `timings` behind it."""
     use_threads(settings.threads)
     problem = ScaleProblem(size, seed=settings.seed, rows_per_chunk=settings.rows_per_chunk)

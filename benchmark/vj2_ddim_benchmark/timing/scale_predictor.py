@@ -1,11 +1,8 @@
-"""A predictor of VJ2-GUI's signature and size, with random weights: for its time, not its answers.
+"""A predictor of VJ2-GUI's signature and size, with random weights: for its time alone.
 
-Each of T frames is its patches and a token that holds its action block: 8 of 256 patches are 2,056
-tokens. A token attends to its own frame and to those before. A learned position is added where
-VJ2-GUI rotates queries and keys by theirs, which costs more.
+Each of T frames is a token for its action block and its patches; a token attends to its frame and
+those before. A learned position stands where VJ2-GUI rotates, which costs more.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import cast
@@ -18,8 +15,6 @@ from torch.nn import functional
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["Descent", "PredictorSize", "ScalePredictor", "ScaleProblem"]
 
 
 @dataclass(frozen=True)
@@ -104,10 +99,7 @@ class _Block(nn.Module):
 
 
 class ScaleProblem:
-    """A planning problem with VJ2-GUI's cost: how far the last predicted state is from the goal.
-
-    The last T states are given, and the blocks between them; a plan is the block after the last.
-    """
+    """A planning problem with VJ2-GUI's cost: how far the last predicted state is from the goal."""
 
     def __init__(self, size: PredictorSize, *, seed: int = 0, rows_per_chunk: int = 1) -> None:
         torch.manual_seed(seed)

@@ -1,7 +1,5 @@
 """stable-worldmodel's TwoRoom: its world, its world model, its evaluation; its solvers and ours."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import sys
@@ -9,8 +7,6 @@ import warnings
 from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
-
-__all__ = ["ENVIRONMENT", "IMAGE_SHAPE", "import_stable_worldmodel"]
 
 ENVIRONMENT = "swm/TwoRoom-v1"
 IMAGE_SHAPE = (64, 64)

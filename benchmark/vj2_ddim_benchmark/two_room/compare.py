@@ -1,10 +1,7 @@
 """`vj2-ddim benchmark two-room`: our solver and stable-worldmodel's, in its world and evaluation.
 
-The host's are tuned on validation episodes; as they come and as tuned they meet ours on the same
-test episodes. Every row is written as soon as it is there, and not measured again.
+The host's as they come and as tuned; a row is written once it is there, and not measured again.
 """
-
-from __future__ import annotations
 
 import json
 import time
@@ -30,9 +27,6 @@ from vj2_ddim_plugin.cli.console import say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["ComparisonSettings", "Contest", "best_settings", "markdown_table", "row_of"]
-__all__ += ["two_room", "verdict"]
 
 Row = dict[str, Any]  # what one evaluation measured, as plain values
 NUM_TIMED = 10  # problems

@@ -1,10 +1,7 @@
 """Recorded episodes of the host's own expert, by its writer; and windows that are cut from them.
 
-Training mixes a good expert with the very noisy one of the host's collection script, so that the
-world model also sees actions far from the expert's. Starts and goals are the good expert's.
+A very noisy expert is mixed in, so that the world model sees actions far from the good one's.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +14,6 @@ from torch import Tensor
 from vj2_ddim_benchmark.two_room import ENVIRONMENT, IMAGE_SHAPE, import_stable_worldmodel
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["RECORDINGS", "Episodes", "Recording", "collect_episodes", "cut_windows"]
-__all__ += ["load_episodes", "recording_path"]
 
 NUM_ENVS = 8
 EPISODES_AT_ONCE = 100

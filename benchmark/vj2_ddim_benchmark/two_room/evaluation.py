@@ -1,10 +1,7 @@
 """The host's own evaluation of a solver, with its World, policy and goals; and the solvers.
 
-The host's are at their constructors' defaults, or, where there is none, at its configuration files'
-(gradient descent: 30 steps of SGD at a learning rate of 1), one environment at a time.
+The host's are at their constructors' defaults, or at those of its configuration files.
 """
-
-from __future__ import annotations
 
 import io
 import itertools
@@ -24,9 +21,6 @@ from vj2_ddim_benchmark.two_room.lewm import WorldModel, image_transform
 from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["OURS", "PUBLISHED", "Chosen", "EvaluationSettings", "OneByOne", "Outcome", "Problems"]
-__all__ += ["PublishedSolver", "build_solver", "choose_problems", "evaluate", "time_in_turns"]
 
 SUCCESS_RADIUS = 16.0  # pixels, the environment's own
 CALLABLES = [
@@ -132,35 +126,30 @@ def choose_problems(
 
 def evaluate(
     solver: Any,  # noqa: ANN401
-    world_model: WorldModel,
-    problems: Problems,
-    settings: EvaluationSettings,
-) -> Outcome:
+    world_model: WorldModel, problems: Problems, settings: EvaluationSettings,
+) -> Outcome:  # fmt: skip
     """Run `World.evaluate` with `WorldModelPolicy` and this solver."""
-    host, most = import_stable_worldmodel(), 2 * settings.eval_budget
+    host, timed, transform = import_stable_worldmodel(), OneByOne(solver), image_transform()
     dataset = host.data.LanceDataset(str(problems.recording))
-    timed, transform = OneByOne(solver), image_transform()
-    process = {"action": world_model.action_scaler()}
-    transforms = {"pixels": transform, "goal": transform}
+    given = {
+        "process": {"action": world_model.action_scaler()},
+        "transform": {"pixels": transform, "goal": transform},
+    }
+    asked = {
+        "dataset": dataset,
+        "goal_offset": settings.goal_offset,
+        "eval_budget": settings.eval_budget,
+        "callables": CALLABLES,
+    }
+    shown = {"image_shape": IMAGE_SHAPE, "max_episode_steps": 2 * settings.eval_budget}
     successes: list[bool] = []
     for first in range(0, len(problems.episodes), settings.num_envs):
         chosen = slice(first, first + settings.num_envs)
-        episodes, num = problems.episodes[chosen], len(problems.episodes[chosen])
-        world = host.World(
-            ENVIRONMENT, num_envs=num, image_shape=IMAGE_SHAPE, max_episode_steps=most
-        )
+        episodes, starts = problems.episodes[chosen], problems.starts[chosen]
+        world = host.World(ENVIRONMENT, num_envs=len(episodes), **shown)
         config = settings.plan_config()
-        world.set_policy(
-            host.policy.WorldModelPolicy(timed, config, process=process, transform=transforms)
-        )
-        result = world.evaluate(
-            dataset=dataset,
-            episodes_idx=episodes,
-            start_steps=problems.starts[chosen],
-            goal_offset=settings.goal_offset,
-            eval_budget=settings.eval_budget,
-            callables=CALLABLES,
-        )
+        world.set_policy(host.policy.WorldModelPolicy(timed, config, **given))
+        result = world.evaluate(episodes_idx=episodes, start_steps=starts, **asked)
         world.close()
         successes += map(bool, result["episode_successes"])
     return Outcome(successes, timed.seconds)
@@ -202,26 +191,19 @@ class PublishedSolver:
 BUDGETS = ((300, 30), (300, 10), (100, 10))  # num_samples, n_steps; the first is the default
 
 PUBLISHED = {
-    "gradient, 1 sample": PublishedSolver(
-        "GradientSolver",
-        {"n_steps": 30, "num_samples": 1},
-        {"optimizer": ("SGD", "Adam"), "lr": (0.03, 0.1, 0.3, 1.0, 3.0)},
-    ),
-    "gradient, 100 samples": PublishedSolver(
-        "GradientSolver",
-        {"n_steps": 30, "num_samples": 100},
-        {"optimizer": ("SGD", "Adam"), "lr": (0.1, 0.3, 1.0), "n_steps": (10, 30)},
-    ),
-    "CEM": PublishedSolver(
-        "CEMSolver", {}, {"budget": BUDGETS, "topk": (10, 30), "var_scale": (1.0, 2.0)}
-    ),
-    "iCEM": PublishedSolver(
-        "ICEMSolver", {}, {"budget": BUDGETS[:2], "topk": (10, 30), "noise_beta": (0.5, 2.0)}
-    ),
-    "MPPI": PublishedSolver(
-        "MPPISolver", {}, {"budget": BUDGETS[:2], "temperature": (0.05, 0.5, 5.0, 20.0, 80.0)}
-    ),
-}
+    name: PublishedSolver(*row)
+    for name, *row in (
+        ("gradient, 1 sample", "GradientSolver", {"n_steps": 30, "num_samples": 1},
+         {"optimizer": ("SGD", "Adam"), "lr": (0.03, 0.1, 0.3, 1.0, 3.0)}),
+        ("gradient, 100 samples", "GradientSolver", {"n_steps": 30, "num_samples": 100},
+         {"optimizer": ("SGD", "Adam"), "lr": (0.1, 0.3, 1.0), "n_steps": (10, 30)}),
+        ("CEM", "CEMSolver", {}, {"budget": BUDGETS, "topk": (10, 30), "var_scale": (1.0, 2.0)}),
+        ("iCEM", "ICEMSolver", {},
+         {"budget": BUDGETS[:2], "topk": (10, 30), "noise_beta": (0.5, 2.0)}),
+        ("MPPI", "MPPISolver", {},
+         {"budget": BUDGETS[:2], "temperature": (0.05, 0.5, 5.0, 20.0, 80.0)}),
+    )
+}  # fmt: skip
 
 OURS: dict[str, Chosen] = {
     "ours, 16 candidates": {"num_candidates": 16},

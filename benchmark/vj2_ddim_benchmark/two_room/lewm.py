@@ -1,7 +1,5 @@
 """The host's LeWM, put together small of its own classes: sizes, training, file, and error."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,9 +18,6 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.denoisers.dit import TransformerLayer
 from vj2_ddim_training.loop import TrainingLoop, run_resumably, save_atomically
-
-__all__ = ["LeWMConfig", "LeWMTraining", "Report", "WorldModel", "build_lewm", "encode_images"]
-__all__ += ["image_transform", "load_lewm", "prediction_error", "save_lewm", "train_lewm"]
 
 Report = Callable[[str], None]
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -164,10 +159,7 @@ def load_lewm(path: Path) -> WorldModel:
 
 
 class _NextLatent:
-    """LeWM's training task: the next latent, and its Gaussian regularizer SIGReg.
-
-    A batch is windows of `num_frames + 1` world-model steps, drawn in order from one generator.
-    """
+    """LeWM's training task: the next latent, and its Gaussian regularizer SIGReg."""
 
     def __init__(self, episodes: Episodes, config: LeWMConfig, training: LeWMTraining) -> None:
         torch.manual_seed(training.seed)
@@ -215,12 +207,9 @@ class _NextLatent:
 
 
 def train_lewm(
-    episodes: Episodes,
-    config: LeWMConfig,
-    training: LeWMTraining,
-    file: Path | None = None,
+    episodes: Episodes, config: LeWMConfig, training: LeWMTraining, file: Path | None = None,
     report: Report = lambda line: None,
-) -> WorldModel:
+) -> WorldModel:  # fmt: skip
     """A trained LeWM in evaluation mode; `file` keeps the state of a training cut short."""
     task = _NextLatent(episodes, config, training)
     optimizer = torch.optim.AdamW(

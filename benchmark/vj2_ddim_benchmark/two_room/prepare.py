@@ -1,9 +1,4 @@
-"""What the comparison trains, step by step: LeWM, then a denoiser on its latents.
-
-A step that is done is not done again, and one that was cut short goes on where it was.
-"""
-
-from __future__ import annotations
+"""What the comparison trains, each step once: LeWM, then a denoiser on its latents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,8 +31,6 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.config import ModelConfig, RunSettings, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.run import train_run
-
-__all__ = ["Preparation", "prepare"]
 
 DENOISER = ModelConfig(
     d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=4
@@ -89,12 +82,9 @@ def prepare(
 
 
 def _make_bundle(
-    folder: Path,
-    world_model: WorldModel,
-    splits: Mapping[str, Episodes],
-    what: Preparation,
+    folder: Path, world_model: WorldModel, splits: Mapping[str, Episodes], what: Preparation,
     report: Report,
-) -> None:
+) -> None:  # fmt: skip
     """Encode windows of the episodes, train the denoiser on them, export it."""
     windows, save_dir = folder / "windows", folder / "denoiser"
     steps = what.evaluation.horizon * what.evaluation.action_block
@@ -129,11 +119,9 @@ def _make_bundle(
 
 
 def _windows(
-    world_model: WorldModel,
-    splits: Mapping[str, Episodes],
-    num_windows: tuple[int, ...],
+    world_model: WorldModel, splits: Mapping[str, Episodes], num_windows: tuple[int, ...],
     steps: int,
-) -> tuple[FloatArray, FloatArray, dict[str, list[int]]]:
+) -> tuple[FloatArray, FloatArray, dict[str, list[int]]]:  # fmt: skip
     """Trajectories of two latents `[1, D]` and one block of normalized actions; whose they are."""
     rng, latents, actions = np.random.default_rng(0), [], []
     members: dict[str, list[int]] = {}

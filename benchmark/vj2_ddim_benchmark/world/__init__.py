@@ -1,9 +1,4 @@
-"""The touch screen: a small phone whose screens are laid out, touched and rendered by numpy.
-
-Importing this package registers the `gymnasium` environment `TouchScreen-v0`.
-"""
-
-from __future__ import annotations
+"""The touch screen, by numpy; importing it registers `TouchScreen-v0` with `gymnasium`."""
 
 import gymnasium
 

@@ -1,8 +1,6 @@
 """Trajectories of touched screens: collected by policies, and kept in HDF5 files."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,13 @@ from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures.segments import IntArray
 
-__all__ = ["Transitions", "collect_transitions", "counted", "load_transitions"]
-__all__ += ["save_transitions"]
-
 FORMAT = "vj2-ddim touch screen transitions 1"
 DATASETS = {"frames": (5, "u"), "actions": (4, "f"), "states": (3, "i")}  # dimensions, type
 PURPOSE = 2  # keeps the randomness apart from that of problems with the same seed
+
+
+def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
+    """A `Progress` that nobody looks at."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,9 @@ class Transitions:
 def collect_transitions(
     num_trajectories: int, *, horizon: int, split: str, seed: int, scripted_share: float = 0.7,
     near_miss_share: float = NEAR_MISS_SHARE, size: int = 64,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress = silent, phase: str = "collect",
 ) -> Transitions:  # fmt: skip
-    """Touch fresh screens and record what happens; no kind of widget is much rarer than another.
-
-    A trajectory has `horizon` action blocks and one screen more, of `size` x `size` pixels. A share
-    of the gestures is scripted, of which a share are near misses; the others are random. Progress
-    is told how many transitions each round added. A wrong split or number is a `ConfigError`.
-    """
+    """Touch fresh screens and record what happens; no kind of widget is much rarer than another."""
     if not 0.0 <= scripted_share <= 1.0:
         raise ConfigError(f"scripted_share must be in [0, 1]; found {scripted_share}")
     rng = seeded(split, seed, PURPOSE, num_trajectories=num_trajectories, horizon=horizon)
@@ -80,21 +74,8 @@ def collect_transitions(
         actions[:, step] = mixed_policy(screens, scripted_share, rng, near_miss_share)
         screens = screens.execute(actions[:, step])
         frames[:, step + 1], states[:, step + 1] = screens.render(), screens.state
-        if progress is not None:
-            progress(num_trajectories)
+        progress(phase, (step + 1) * num_trajectories, horizon * num_trajectories)
     return Transitions(frames, actions, states)
-
-
-def counted(progress: Progress, phase: str, total: int) -> Callable[[int], None]:
-    """A progress for `collect_transitions` that adds up, and tells how many of a total are done."""
-    done = 0
-
-    def count(added: int) -> None:
-        nonlocal done
-        done += added
-        progress(phase, done, total)
-
-    return count
 
 
 def save_transitions(

@@ -5,8 +5,6 @@ residues of them modulo 5. So each single kind, sector and class occurs in every
 their combinations in two: a test screen combines anew what was seen in training.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -21,9 +19,6 @@ from vj2_ddim_benchmark.world.widgets import NUM_SLOTS, SLOT_KINDS, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["SPLITS", "Layout", "all_arrangements", "arrangements_of", "draw_layouts"]
-__all__ += ["draw_pairs", "name_of", "require_split", "seeded"]
 
 RESIDUES: dict[str, tuple[int, ...]] = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
 SPLITS = tuple(RESIDUES)
@@ -118,7 +113,7 @@ class Layout:
     colors: PackedColors  # [n, COUNT]
     codes: IntArray  # [n, 5] arrangement, accent and base sector, width and height class
 
-    def select(self, index: IntArray) -> Layout:
+    def select(self, index: IntArray) -> "Layout":
         """The layouts at an index."""
         return Layout(**{name: values[index] for name, values in vars(self).items()})
 

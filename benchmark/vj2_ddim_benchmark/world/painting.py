@@ -1,10 +1,7 @@
 """Colours and painting: a palette for each screen, and the rectangles everything is made of.
 
-Pictures are painted at twice their size, colours packed into one integer a pixel, and each block of
-2 x 2 pixels is then averaged, so that edges between pixels are smooth.
+Painted at twice the size, colours packed in integers; 2 x 2 pixels are averaged: smooth edges.
 """
-
-from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +9,6 @@ from numpy.typing import NDArray
 from vj2_ddim_benchmark.world.touch import PAGE
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["NUM_SECTORS", "Color", "Images", "Layers", "PackedColors", "cell_boxes"]
-__all__ += ["draw_palettes", "paint", "shrunk", "stack_boxes"]
 
 Images = NDArray[np.uint8]
 PackedColors = NDArray[np.uint32]  # little-endian red, green, blue, 0
@@ -35,10 +29,7 @@ class Color:
 
 
 def draw_palettes(sectors: IntArray, rng: np.random.Generator) -> PackedColors:
-    """Palettes `[n, COUNT]` with accent and base hue in the given sectors, `[n, 2]`.
-
-    Each is light or dark; the hues of keys and pages are spread evenly from the base.
-    """
+    """Palettes `[n, COUNT]` with accent and base hue in the given sectors, `[n, 2]`."""
     num = len(sectors)
     accent, base = ((sectors + rng.random((num, 2))) / NUM_SECTORS).T[:, :, None]
     dark = rng.random((num, 1)) < 0.5

@@ -1,7 +1,5 @@
 """Pictures to look at: a screen with a gesture drawn over it, and a gallery of all widgets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,6 @@ from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS, WIDGETS
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["PRESS", "RELEASE", "draw_gallery", "draw_gesture"]
 
 OUTLINE = (0, 0, 0)
 PATH, PRESS, RELEASE = (255, 255, 255), (40, 200, 80), (235, 50, 50)
@@ -68,10 +64,7 @@ def _stamp(picture: Images, points: FloatArray, radius: float, color: tuple[int,
 
 
 def draw_gallery(path: Path | str, *, split: str = "train", seed: int = 0) -> None:
-    """Draw a problem of each kind into a PNG file: start and gesture left of the goal.
-
-    A star marks the multimodal kinds.
-    """
+    """Draw a problem of each kind into a PNG file: start and gesture left of the goal."""
     from matplotlib.figure import Figure  # here, so that a planner's worker does not load it
 
     kinds = [widget.kind for widget in WIDGETS if widget.active]

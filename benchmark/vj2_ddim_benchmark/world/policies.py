@@ -1,10 +1,4 @@
-"""Who touches the screen while data are collected: VJ2-GUI's gestures, `[n, 250, 3]`.
-
-The scripted policy picks a widget and touches it as a user would, or narrowly fails to. The random
-policy taps and drags anywhere.
-"""
-
-from __future__ import annotations
+"""Who touches the screen while data are collected: scripted or random gestures, `[n, 250, 3]`."""
 
 import numpy as np
 
@@ -13,9 +7,6 @@ from vj2_ddim_benchmark.world.touch import PAGE, Actions, Mask, drag, random_tim
 from vj2_ddim_benchmark.world.widgets import SLOT_KINDS
 from vj2_ddim_benchmark.world.widgets.widget import Strokes
 from vj2_ddim_plugin.gestures.segments import IntArray
-
-__all__ = ["NEAR_MISS_SHARE", "choose_slots", "mixed_policy", "num_alike", "random_policy"]
-__all__ += ["touch_slots"]
 
 NEAR_MISS_SHARE = 0.35  # of scripted gestures, unless told
 MISS_PIXELS = (2.0, 24.0)  # how far beside a widget a near miss lands

@@ -1,11 +1,7 @@
-"""Problems: a screen, and the same screen after one touch of one widget, or of several in turn.
+"""Problems: a screen, and the same after one touch, or after two to five, one a widget.
 
-A third of the one-gesture problems are of multimodal kinds, where several different gestures reach
-the goal and their average does not. A chain asks for two to five gestures, one a widget.
-`TouchScreenEnv` poses problems as the `gymnasium` environment `TouchScreen-v0`.
+A third of the one-gesture problems are of multimodal kinds: the average of their gestures fails.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +19,6 @@ from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, SLOT_TOLERANCE, 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
 
-__all__ = ["LENGTHS", "Chains", "Problems", "TouchScreenEnv", "assign_lengths", "chain_problems"]
-__all__ += ["one_gesture_problems", "screens_with"]
-
 PERIOD = 36  # problems after which the kinds come round again
 LENGTHS = (2, 3, 4, 5)  # of chains
 SPARE = 4  # screens drawn for each wanted: nearly always enough have what is asked of them
@@ -34,31 +27,31 @@ ONE_GESTURE, CHAIN = 1, 3  # purposes, which keep the randomness of one seed apa
 
 
 @dataclass(frozen=True)
-class Problems:
-    """n goals that one gesture reaches."""
+class Goals:
+    """n screens, and the same screens in the states to reach."""
 
     start: TouchScreen
-    goal: TouchScreen  # the same screens in the states to reach
-    kind: NDArray[np.str_]  # [n], the kind of widget that must be touched
-    actions: Actions  # [n, 250, 3], a gesture that reaches each goal
+    goal: TouchScreen
 
     def __len__(self) -> int:
         """n."""
-        return len(self.kind)
+        return self.start.num_screens
 
 
 @dataclass(frozen=True)
-class Chains:
+class Problems(Goals):
+    """n goals that one gesture reaches."""
+
+    kind: NDArray[np.str_]  # [n], the kind of widget that must be touched
+    actions: Actions  # [n, 250, 3], a gesture that reaches each goal
+
+
+@dataclass(frozen=True)
+class Chains(Goals):
     """n goals that several gestures reach, and no fewer."""
 
-    start: TouchScreen
-    goal: TouchScreen  # the same screens in the states to reach
     length: IntArray  # [n], how many widgets differ; one gesture changes one widget
     actions: Actions  # [n, 5, 250, 3] that reach each goal; all zero after its length
-
-    def __len__(self) -> int:
-        """n."""
-        return len(self.length)
 
 
 def one_gesture_problems(num: int, *, split: str, seed: int, size: int = 64) -> Problems:
@@ -86,10 +79,7 @@ def _kinds_in_turn(num: int) -> IntArray:
 
 
 def screens_with(kinds: IntArray, split: str, seed: int, size: int) -> tuple[TouchScreen, IntArray]:
-    """Screens, and the row of a different one for each of `kinds` `[num]` that has that kind.
-
-    A `ConfigError` where a kind does not occur often enough even on a great many screens.
-    """
+    """Screens, and the row of a different one for each of `kinds` `[num]` that has that kind."""
     spare = SPARE
     while spare <= MOST_SPARE:
         pool = TouchScreen.generate(spare * len(kinds) + 32, split=split, seed=seed, size=size)
@@ -113,10 +103,7 @@ def screens_with(kinds: IntArray, split: str, seed: int, size: int) -> tuple[Tou
 
 
 def chain_problems(num: int, *, split: str, seed: int, size: int = 64) -> Chains:
-    """Draw chains in random order, equally many (give or take one) of each length.
-
-    Where the screens that were drawn have too few widgets for that, chains are shorter.
-    """
+    """Draw chains in random order, equally many (give or take one) of each length."""
     rng = seeded(split, seed, CHAIN, num=num)
     pool = TouchScreen.generate(SPARE * num + 32, split=split, seed=seed, size=size)
     wanted = np.resize(LENGTHS, num)

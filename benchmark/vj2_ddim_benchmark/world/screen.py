@@ -1,7 +1,5 @@
 """`TouchScreen`: n phone screens, what they look like, and what touches do to them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,8 +15,6 @@ from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["ABSENT", "TouchScreen"]
-
 ABSENT = -1  # the state of a widget that a screen does not have
 MIN_SIZE, MAX_SIZE = 32, 256
 
@@ -32,7 +28,7 @@ class TouchScreen:
     size: int = 64  # width and height of the picture, in pixels
 
     @classmethod
-    def generate(cls, num_screens: int, *, split: str, seed: int, size: int = 64) -> TouchScreen:
+    def generate(cls, num_screens: int, *, split: str, seed: int, size: int = 64) -> "TouchScreen":
         """Draw screens of a split (train, validation or test) in random states, as the seed says.
 
         No layout is in two splits; a wrong split or number is a `ConfigError`.
@@ -49,20 +45,17 @@ class TouchScreen:
         """n."""
         return len(self.state)
 
-    def with_state(self, state: ArrayLike) -> TouchScreen:
+    def with_state(self, state: ArrayLike) -> "TouchScreen":
         """The same screens in other states, `[n, S]`; a `DataError` if they are not theirs."""
         return replace(self, state=self._checked(state))
 
-    def select(self, index: ArrayLike) -> TouchScreen:
+    def select(self, index: ArrayLike) -> "TouchScreen":
         """The screens at an index (integers, repeats allowed) or under a mask `[n]`."""
         chosen = np.arange(self.num_screens)[np.atleast_1d(np.asarray(index))]
         return replace(self, layout=self.layout.select(chosen), state=self.state[chosen])
 
-    def execute(self, actions: ArrayLike) -> TouchScreen:
-        """The screens after an action block each, `[n, 250, 3]` of x, y, press in [0, 1].
-
-        The widget under a gesture's start receives it. Other shapes are an `ActionError`.
-        """
+    def execute(self, actions: ArrayLike) -> "TouchScreen":
+        """The screens after an action block each, `[n, 250, 3]` of x, y, press in [0, 1]."""
         gestures = read_gestures(actions, self.num_screens)
         under = inside(gestures.start[:, None], self.layout.boxes)
         slot = under.argmax(axis=1)

@@ -1,11 +1,8 @@
-"""Gestures: reading them out of action blocks, as a phone does, and writing them as VJ2-GUI does.
+"""Gestures: read out of action blocks as a phone does, and written as VJ2-GUI does.
 
-The first press segment of a block is its gesture. A path that leaves the slop around its start is
-a drag; one that stays is a tap or a long press by its length, and in between neither. Written ones
-are straight or once bent, at constant speed, and zero where the finger is up.
+The first press of a block is its gesture. A path that leaves the slop around its start is a drag;
+one that stays is a tap or a long press by its length, and in between neither.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -15,9 +12,6 @@ from numpy.typing import ArrayLike, NDArray
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["MARGIN", "NUM_STEPS", "PAGE", "Actions", "Gestures", "Mask", "drag", "gesture_path"]
-__all__ += ["inside", "points_inside", "random_times", "read_gestures", "tap"]
 
 Actions = NDArray[np.float32]  # [n, 250, 3] of x, y, press
 Mask = NDArray[np.bool_]
@@ -73,7 +67,7 @@ class Gestures:
         start = self.starts_on(cells)
         return np.where(self.tapped & (start == self.ends_on(cells)), start, -1)
 
-    def select(self, index: IntArray) -> Gestures:
+    def select(self, index: IntArray) -> "Gestures":
         """The gestures at an index."""
         return Gestures(**{name: values[index] for name, values in vars(self).items()})
 

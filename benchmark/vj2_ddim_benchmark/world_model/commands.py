@@ -49,9 +49,8 @@ def collect(
     """Touch screens with scripted and random gestures and write what happened."""
     total = num_trajectories * horizon
     with progress_bars() as progress:
-        told = data.counted(progress, "collect", total)
         transitions = data.collect_transitions(
-            num_trajectories, horizon=horizon, split=split, seed=seed, progress=told
+            num_trajectories, horizon=horizon, split=split, seed=seed, progress=progress
         )
     data.save_transitions(out, transitions, {"split": split, "seed": seed})
     typer.echo(f"{total} transitions in {out}")

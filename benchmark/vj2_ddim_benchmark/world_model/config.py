@@ -1,12 +1,8 @@
 """`WorldModelConfig`: every number that decides what a world model is and how it is trained."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from vj2_ddim_plugin.settings import Settings, setting
-
-__all__ = ["WorldModelConfig"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class WorldModelConfig(Settings):
                 raise self.error(f"{part} must divide {whole}; found {found[0]} and {found[1]}")
 
     @classmethod
-    def quick(cls) -> WorldModelConfig:
+    def quick(cls) -> "WorldModelConfig":
         """Trains in under a minute, for demonstrations."""
         return cls(
             num_trajectories=5000, num_epochs=2, unchanged_share=0.3, learning_rate=4e-3,

@@ -1,7 +1,5 @@
 """`WorldModel`, in one file on disk, and `LatentCost`, what planners minimise through it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,6 @@ from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError, Co
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.loop import save_atomically
 
-__all__ = ["LatentCost", "WorldModel", "embed_transitions", "latent_distance"]
-
 FORMAT = "vj2-ddim touch screen world model 2"
 FIELDS = dict.fromkeys(("config", "encoder", "predictor", "report", "provenance"), dict)
 ROWS_PER_CHUNK = 256  # candidates in one forward pass, which bounds the memory
@@ -27,11 +23,7 @@ HINT = "train one with `vj2-ddim benchmark world train`"
 
 
 class WorldModel(nn.Module):
-    """A frozen encoder and a learned predictor of what a touch does to the encoded screen.
-
-    A new one's predictor is untrained, its weights drawn from torch's generator. `report` says how
-    good it is, as `report.py` measured it, and `provenance` how it was made; empty before that.
-    """
+    """A frozen encoder and a learned predictor of what a touch does to the encoded screen."""
 
     def __init__(self, config: WorldModelConfig, encoder: PatchEncoder) -> None:
         super().__init__()
@@ -65,10 +57,7 @@ class WorldModel(nn.Module):
         return z
 
     def save(self, path: Path | str) -> None:
-        """Write one file that `torch.load(weights_only=True)` opens, whole or not at all.
-
-        The predictor's weights are written in half precision; training has rounded them.
-        """
+        """Write one file that `torch.load(weights_only=True)` opens, whole or not at all."""
         contents = {
             "format": FORMAT,
             "config": self.config.to_dict(),
@@ -80,7 +69,7 @@ class WorldModel(nn.Module):
         save_atomically(contents, Path(path))
 
     @classmethod
-    def load(cls, path: Path | str, *, device: str = "cpu") -> WorldModel:
+    def load(cls, path: Path | str) -> "WorldModel":
         """Read a world model, in evaluation mode; `CheckpointError` names file and field."""
         contents = read_model(Path(path), FORMAT, FIELDS, HINT)
         try:
@@ -98,7 +87,7 @@ class WorldModel(nn.Module):
                 f"({reason}); train it again"
             ) from error
         model.report, model.provenance = contents["report"], contents["provenance"]
-        return model.to(device).eval()
+        return model.eval()
 
 
 def embed_transitions(
@@ -115,11 +104,7 @@ def latent_distance(prediction: Tensor, goal: Tensor, kind: str) -> Tensor:
 
 
 class LatentCost:
-    """Cost of candidate plans for B problems: numpy in and out, the plugin's `CostFn`.
-
-    It is the distance of what is predicted, from latents `state`, to latents `goal`, both
-    `[B, N, D]`. Gradient-based planners call `torch_cost` instead.
-    """
+    """Cost of candidate plans for B problems: numpy in and out, the plugin's `CostFn`."""
 
     def __init__(
         self, world_model: WorldModel, state: FloatArray, goal: FloatArray, *,
@@ -136,10 +121,7 @@ class LatentCost:
         self.state, self.goal = self._tensor(state), self._tensor(goal)
 
     def torch_cost(self, z_start: Tensor, z_goal: Tensor, actions: Tensor) -> Tensor:
-        """Differentiable cost `[B, K]`, lower is better, of latents `[B, N, D]` and candidates.
-
-        Candidates are `[B, K, L, 3]`; L may hold several action blocks.
-        """
+        """Differentiable cost `[B, K]`, lower is better, of latents `[B, N, D]` and candidates."""
         if actions.ndim != 4 or len(actions) != len(z_start):
             raise ContextError(
                 f"candidates must be [{len(z_start)}, K, L, A], one row a problem; found "

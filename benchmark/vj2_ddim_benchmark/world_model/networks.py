@@ -1,10 +1,4 @@
-"""The two networks of the world model: `PatchEncoder` and `Predictor`.
-
-The frozen encoder stands where V-JEPA 2 stands in VJ2-GUI. The predictor takes latents and an
-action block to the next latents; all that a touch says varies smoothly with x, y and press.
-"""
-
-from __future__ import annotations
+"""The networks of the world model: a frozen `PatchEncoder` in V-JEPA 2's place, and `Predictor`."""
 
 import math
 from typing import Any
@@ -18,9 +12,6 @@ from torch.nn import functional
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError, DataError
 
-__all__ = ["NUM_CHANNELS", "Glimpse", "PatchEncoder", "Predictor", "press_knots"]
-__all__ += ["sample_windows"]
-
 FRAMES_PER_CHUNK = 512  # bounds the memory of encoding many frames
 NUM_CHANNELS = 3  # x, y, press
 EPSILON = 1e-3  # steps of press below which a position means nothing
@@ -32,11 +23,7 @@ SHARPNESS = (20.0, 100.0)  # how fast likeness falls with squared distance, to b
 
 
 class PatchEncoder(nn.Module):
-    """Frames `[..., H, W, 3]` to latents `[..., N, D]`, one token for each square patch.
-
-    `fit` makes one; it is never trained after. With `layer_norm`, each token is normalised after
-    whitening, as VJ2-GUI does.
-    """
+    """Frames `[..., H, W, 3]` to latents `[..., N, D]`, one token for each square patch."""
 
     mean: Tensor  # [P], the mean patch, P = patch_size^2 * 3, pixels in [0, 1]
     projection: Tensor  # [P, D], which whitens
@@ -59,7 +46,7 @@ class PatchEncoder(nn.Module):
     def fit(
         cls, frames: NDArray[np.uint8], *, patch_size: int = 8, token_dim: int = 32,
         noise_floor: float = 0.01, layer_norm: bool = False,
-    ) -> PatchEncoder:  # fmt: skip
+    ) -> "PatchEncoder":  # fmt: skip
         """Whiten the patches of `frames` along their `token_dim` leading principal components.
 
         A component of variance v is divided by sqrt(v + noise_floor * v_max), so that directions
@@ -140,7 +127,11 @@ class Predictor(nn.Module):
         self.mix = _two_layers(width, width)
         layers: list[nn.Module] = [NeighbourLayer(grid, width)]
         for _ in range(config.num_layers):
-            layers += [_screen_layer(width, config.num_heads), NeighbourLayer(grid, width)]
+            # over all tokens: a key may change a display far from it
+            screen = nn.TransformerEncoderLayer(
+                width, config.num_heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+            )
+            layers += [screen, NeighbourLayer(grid, width)]
         self.layers = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(width)
         self.write = nn.Linear(width, token_dim)
@@ -148,10 +139,7 @@ class Predictor(nn.Module):
         nn.init.zeros_(self.write.bias)
 
     def forward(self, z: Tensor, actions: Tensor) -> Tensor:
-        """The latents after each step, from latents `[B, T, N, D]` before it and a block each.
-
-        Blocks are `[B, T, L * A]` or `[B, T, L, A]`, x and y in [0, 1].
-        """
+        """The latents after each step, from latents `[B, T, N, D]` before it and a block each."""
         if z.ndim != 4 or z.shape[2:] != (self.num_tokens, self.token_dim):
             expected = f"[B, T, {self.num_tokens}, {self.token_dim}]"
             raise ContextError(f"latents must be {expected}; found {list(z.shape)}")
@@ -195,11 +183,7 @@ def press_knots(actions: Tensor, num_knots: int) -> tuple[Tensor, Tensor]:
 
 
 class TouchMap(nn.Module):
-    """What each token of the `grid` x `grid` learns of the touch, relative to its own centre.
-
-    Where the finger was, how far it went and how long it stayed, in sines and cosines of several
-    wavelengths; what a tap does to a widget can so be learned once for all places.
-    """
+    """What each token of the `grid` x `grid` learns of the touch, relative to its own centre."""
 
     waves: Tensor
 
@@ -311,10 +295,3 @@ class NeighbourLayer(nn.Module):
 
 def _two_layers(inputs: int, width: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-
-
-def _screen_layer(width: int, num_heads: int) -> nn.Module:
-    """A pre-norm transformer layer over all tokens: a key may change a display far from it."""
-    return nn.TransformerEncoderLayer(
-        width, num_heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
-    )

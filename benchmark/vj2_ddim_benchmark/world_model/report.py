@@ -1,9 +1,4 @@
-"""How good a world model is, on one-gesture problems of screens it has never seen.
-
-Every measure is one number a problem, averaged over all and over those of each kind of widget.
-"""
-
-from __future__ import annotations
+"""How good a world model is on unseen one-gesture problems, over all and by kind of widget."""
 
 from typing import Any
 
@@ -12,14 +7,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
+from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.policies import mixed_policy, random_policy
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import Actions, tap
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel, latent_distance
 from vj2_ddim_plugin.cli.console import Progress
-
-__all__ = ["report_world_model"]
 
 NUM_RANDOM, NUM_SCRIPTED = 31, 32  # gestures beside the reference
 NUM_OTHER_SCREENS, TAP_GRID, TAP_START, TAP_STEPS = 100, 16, 100, 30
@@ -30,12 +24,9 @@ Latents = NDArray[np.float32]
 
 def report_world_model(
     model: WorldModel, *, split: str = "validation", num_problems: int | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure a world model on so many problems of a split, as configured unless told.
-
-    `{"split": .., "num_problems": .., "measures": {"overall" or kind: {measure: value}}}`.
-    """
+    """Measure a world model on so many problems of a split, as configured unless told."""
     config = model.config
     count, seed, size = num_problems or config.num_report_problems, config.seed, config.screen_size
     problems = one_gesture_problems(count, split=split, seed=seed + 1, size=size)
@@ -43,8 +34,7 @@ def report_world_model(
     rows: list[Measures] = []
     for index in range(count):
         rows.append(_Case(model, problems, index).measures(rng))
-        if progress is not None:
-            progress("report", index + 1, count)
+        progress("report", index + 1, count)
     measures = {"overall": _mean(rows)}
     for kind in np.unique(problems.kind):
         of_kind = [row for row, own in zip(rows, problems.kind, strict=True) if own == kind]

@@ -1,7 +1,5 @@
 """Training a world model: collect, fit the encoder, train the predictor, measure, save."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.model_files import round_weights
-from vj2_ddim_benchmark.world.collect import collect_transitions, counted
+from vj2_ddim_benchmark.world.collect import collect_transitions, silent
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.networks import PatchEncoder, Predictor
@@ -24,9 +22,6 @@ from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_training.loop import TrainingLoop, run_resumably
-
-__all__ = ["PredictorTask", "adversarial_actions", "prediction_loss", "train_predictor"]
-__all__ += ["train_world_model"]
 
 KEPT = (  # what further training cannot change
     "screen_size", "patch_size", "token_dim", "noise_floor", "layer_norm", "action_block", "width",
@@ -39,27 +34,19 @@ STEP = 1.25  # of the sign of the gradient, in radii
 
 
 def train_world_model(
-    config: WorldModelConfig, out: Path | str, progress: Progress | None = None, *,
+    config: WorldModelConfig, out: Path | str, progress: Progress = silent, *,
     device: str = "cpu", start: Path | None = None,
 ) -> WorldModel:  # fmt: skip
-    """Make a world model (further, from `start`), write it, and return it in evaluation mode.
-
-    A training that is interrupted keeps its state beside the file, in `OUT.training`; the same call
-    goes on from there to the same weights.
-    """
-    progress = progress or (lambda *told: None)
+    """Make a world model (further, from `start`), write it, and return it in evaluation mode."""
     began = time.perf_counter()
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
     num, horizon, size = config.num_trajectories, config.horizon, config.screen_size
-    told = counted(progress, "collect", num * horizon)
-    transitions = collect_transitions(
-        num, horizon=horizon, split="train", seed=config.seed, size=size, progress=told
-    )
+    asked = {"horizon": horizon, "split": "train", "seed": config.seed, "size": size}
+    transitions = collect_transitions(num, **asked, progress=progress)
     model = (known or _untrained(config, transitions.frames)).to(device)
     latents, actions = model.encode(transitions.frames), transitions.actions
     del transitions  # the frames are large
-    origin = None if start is None else sha256_of(start)
-    state = Path(f"{out}.training")
+    origin, state = start and sha256_of(start), Path(f"{out}.training")
     tensors = torch.from_numpy(latents), torch.from_numpy(actions)
     losses = train_predictor(
         model.predictor, *tensors, config, progress, state=state, origin=origin
@@ -83,11 +70,7 @@ def train_predictor(
     predictor: Predictor, latents: Tensor, actions: Tensor, config: WorldModelConfig,
     progress: Progress, *, state: Path | None = None, origin: str | None = None,
 ) -> list[float]:  # fmt: skip
-    """Train on latents `[n, T, N, D]` and actions `[n, T-1, L, 3]`; the mean loss of each epoch.
-
-    The file `state` keeps what an interrupted training goes on from; `origin` names the weights
-    that were there before it.
-    """
+    """Train on latents `[n, T, N, D]` and actions `[n, T-1, L, 3]`; the mean loss of each epoch."""
     task = PredictorTask(predictor, latents, actions, config)
     rate, total = config.learning_rate, task.total_steps
     optimizer = torch.optim.AdamW(predictor.parameters(), rate, weight_decay=config.weight_decay)
@@ -154,10 +137,7 @@ class PredictorTask:
 def prediction_loss(
     prediction: Tensor, before: Tensor, after: Tensor, change_weight: float
 ) -> Tensor:
-    """Smooth L1 distance, of `[n, N, D]`, over all tokens, and over those that change.
-
-    The latter count as one, however many they are, so that a switch weighs as much as a page.
-    """
+    """Smooth L1 distance, of `[n, N, D]`, over all tokens, and over those that change."""
     changed = changed_tokens(before, after)
     error = functional.smooth_l1_loss(prediction, after, reduction="none", beta=BETA).mean(dim=-1)
     of_changed = (error * changed).sum(dim=-1) / changed.sum(dim=-1).clamp(min=1)

@@ -1,15 +1,11 @@
 """The registry of widgets. Its order is the order of the state's columns."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from vj2_ddim_benchmark.world.widgets.dragged import Detour, Slider, Tray
 from vj2_ddim_benchmark.world.widgets.scrolled import Carousel, ScrollList, Tabs
 from vj2_ddim_benchmark.world.widgets.tapped import Keypad, Menu, Panel, Radio, Switch, Twin
 from vj2_ddim_benchmark.world.widgets.widget import Widget
-
-__all__ = ["KINDS", "MULTIMODAL_KINDS", "NUM_SLOTS", "SLOT_KINDS", "SLOT_TOLERANCE", "WIDGETS"]
 
 WIDGETS: tuple[Widget, ...] = (
     Switch(), Radio(), Keypad(), Slider(), Tray(), ScrollList(), Carousel(), Menu(), Twin(), Tabs(),

@@ -1,7 +1,5 @@
 """Widgets that are dragged: slider, tray, and detour, whose piece must go around a wall."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from vj2_ddim_benchmark.world.painting import Color, Layers, shrunk, stack_boxes
@@ -10,14 +8,9 @@ from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, othe
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["Detour", "Slider", "Tray", "paths_meet"]
-
 
 class Slider(Widget):
-    """The state is the place of the knob in hundredths of the track; it counts within 6 of them.
-
-    Pressed anywhere on the track, the knob follows the finger to where it is lifted.
-    """
+    """The state is the place of the knob in hundredths of the track; it counts within 6 of them."""
 
     kind = "slider"
     max_count = 2

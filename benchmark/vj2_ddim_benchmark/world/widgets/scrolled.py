@@ -1,7 +1,5 @@
 """Widgets that show a part of what they hold, and move on by swipes: list, carousel, tabs."""
 
-from __future__ import annotations
-
 from itertools import permutations
 from typing import ClassVar
 
@@ -12,8 +10,6 @@ from vj2_ddim_benchmark.world.touch import MARGIN, PAGE, Gestures, Mask, points_
 from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, other_than
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["Carousel", "ScrollList", "Tabs"]
 
 
 class ScrollList(Widget):
@@ -77,10 +73,7 @@ class ScrollList(Widget):
 
 
 class _Pages(Widget):
-    """The state is the page shown; options begin with how many there are.
-
-    A drag to the left shows the next page, one to the right the page before; the ends do not wrap.
-    """
+    """The state is the page shown; options begin with how many there are."""
 
     most = 4
     fixed_grid = (1, 1)

@@ -1,7 +1,5 @@
 """Widgets that are tapped: switch, radio, keypad, menu, twin; and the panel, which is dead."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from vj2_ddim_benchmark.world.painting import Color, Layers, shrunk, stack_boxes
@@ -9,8 +7,6 @@ from vj2_ddim_benchmark.world.touch import Gestures, inside, points_inside
 from vj2_ddim_benchmark.world.widgets.widget import Parts, Strokes, Widget, other_than
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["Keypad", "Menu", "Panel", "Radio", "Switch", "Twin"]
 
 
 class Switch(Widget):

@@ -1,11 +1,8 @@
-"""What a widget is: its sizes, its states, its answer to a touch, its picture, and its gestures.
+"""What a widget is: its sizes, states, answer to a touch, picture and gestures.
 
-A widget class holds rules, not data. The data of m widgets of one kind, on any screens, come as
-`Parts`. To add a widget, write a subclass beside its family (`tapped.py`, `dragged.py`,
-`scrolled.py`) and name it in the registry (`widgets/__init__.py`).
+A class holds rules; data of m widgets come as `Parts`. To add one, write a subclass beside its
+family and name it in the registry (`widgets/__init__.py`).
 """
-
-from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -17,8 +14,6 @@ from vj2_ddim_benchmark.world.painting import Color, Layers, PackedColors, cell_
 from vj2_ddim_benchmark.world.touch import Gestures, Mask, points_inside
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-
-__all__ = ["Parts", "Strokes", "Widget", "other_than"]
 
 Things = TypeVar("Things", FloatArray, PackedColors)
 
