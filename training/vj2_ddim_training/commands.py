@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vj2_ddim_plugin.cli.console import print_table, progress_bars, say
+from vj2_ddim_plugin.cli.console import print_findings, print_table, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
@@ -126,7 +126,7 @@ def train_ranker(
     save_ranker(trained, file)
     for left in (resume_file, ranker_training.candidates_file(resume_file)):
         left.unlink(missing_ok=True)
-    print_table([(name, f"{value:.3f}") for name, value in trained.metrics.items()])
+    print_findings({name: f"{value:.3f}" for name, value in trained.metrics.items()})
     say(f"the ranker is in {file}")
 
 
@@ -169,11 +169,8 @@ def evaluate(
     results = evaluate_model(model, held_out, steps, settings, training=seen, report=report)
     _print_results(results)
     if json_file is not None:
-        try:
-            with atomic_path(json_file) as temporary:
-                temporary.write_text(strict_json(results, indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"{json_file}: cannot be written ({error})") from error
+        with atomic_path(json_file) as temporary:
+            temporary.write_text(strict_json(results, indent=2) + "\n", encoding="utf-8")
 
 
 def find_by_name(group: str, text: str, option: str) -> Callable[..., Any]:

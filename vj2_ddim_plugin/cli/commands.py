@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vj2_ddim_plugin.cli.console import print_table, say
+from vj2_ddim_plugin.cli.console import print_findings, print_table, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError, ContextError, ProviderError
 from vj2_ddim_plugin.files import atomic_path, write_json
@@ -40,7 +40,7 @@ def inspect(bundle: Folder, session: SessionSettings, json_file: JsonFile = None
     read = read_bundle(bundle)
     with BundleModel(read, session) as model:
         description = {**_describe(read), "runs on": model.provider}
-    print_table(list(description.items()), title=str(bundle))
+    print_findings(description, title=str(bundle))
     if json_file is not None:
         write_json(json_file, description)
 
@@ -149,25 +149,15 @@ def doctor(
     if unknown:
         raise ConfigError(f"require {unknown[0]!r} is unknown; use one of {', '.join(PROVIDERS)}")
     findings = examine()
-    _show(findings)
+    print_findings(findings)
     if bundle is not None:  # after the rest: what is wrong with a bundle may be read off it
         findings["bundle"] = time_one_plan(bundle, session)
-        _show({"bundle": findings["bundle"]})
+        print_findings({"bundle": findings["bundle"]})
     if json_file is not None:
         write_json(json_file, findings)
     for name in require or ():
         if findings["providers"][name] != RUNS:
             raise ProviderError(f"require={name!r}: it {findings['providers'][name]}")
-
-
-def _show(findings: dict[str, Any]) -> None:
-    """A section a row, a finding a line."""
-    rows = []
-    for section, found in findings.items():
-        if isinstance(found, dict):
-            found = "\n".join(f"{name}: {value}" for name, value in found.items())
-        rows.append((section, found))
-    print_table(rows, lines=True)
 
 
 def adapters(json_file: JsonFile = None) -> None:

@@ -1,19 +1,20 @@
 """What commands print: tables with whole values, lines of plain text, progress bars.
 
-Text is shown as it is: brackets in a path or a message are never taken for Rich's markup. On a
-terminal a long value is folded; in a pipe or a file nothing is folded or cut.
+Text is shown as it is: brackets in a path or a message are never taken for Rich's markup, and
+what is no character to be seen is escaped. On a terminal a long value is folded; in a pipe or a
+file nothing is folded or cut, and findings are lines instead of a table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-__all__ = ["Progress", "print_table", "progress_bars", "say"]
+__all__ = ["Progress", "print_findings", "print_table", "printable", "progress_bars", "say"]
 
 UNBOUNDED = 100_000  # columns; what is measured against it is never folded
 
@@ -25,12 +26,41 @@ class Progress(Protocol):
         """So much of a phase is done, of so much in all; `line` is a word on the last step."""
 
 
+def printable(text: object) -> str:
+    """Text that is safe to print: control characters, and what is no Unicode, are escaped."""
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else repr(each)[1:-1] for each in str(text)
+    )
+
+
 def say(text: object, *, style: str = "", error: bool = False) -> None:
     """Print one line as it is, on the standard output or, with `error`, on the other."""
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=error).print(Text(str(text), style=style), soft_wrap=True)
+    Console(stderr=error).print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def print_findings(findings: Mapping[str, object], *, title: str = "") -> None:
+    """Print what was found, by name: a table on a terminal, `name: value` a line elsewhere."""
+    from rich.console import Console
+
+    texts = {
+        name: "\n".join(f"{key}: {of}" for key, of in value.items())
+        if isinstance(value, Mapping)
+        else str(value)
+        for name, value in findings.items()
+    }
+    if Console().is_terminal:
+        print_table(
+            list(texts.items()), title=title, lines=any("\n" in of for of in texts.values())
+        )
+        return
+    if title:
+        say(title)
+    for name, text in texts.items():
+        of_several = isinstance(findings[name], Mapping)
+        say(f"{name}:" + (f"\n{text}".replace("\n", "\n  ") if of_several else f" {text}"))
 
 
 def print_table(
@@ -50,7 +80,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    texts = [[Text("" if cell is None else str(cell)) for cell in row] for row in rows]
+    texts = [[Text("" if cell is None else printable(cell)) for cell in row] for row in rows]
     table = Table(show_header=bool(headings), show_lines=lines, box=HEAVY_HEAD)
     if numbers:
         table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)
@@ -89,7 +119,7 @@ def progress_bars() -> Iterator[Progress]:
 
         def update(phase: str, done: int, total: int, line: str = "", /) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=total, line=line)
-            bars.update(tasks[phase], completed=done, total=total, line=line)
+                tasks[phase] = bars.add_task(printable(phase), total=total, line="")
+            bars.update(tasks[phase], completed=done, total=total, line=printable(line))
 
         yield update

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vj2_ddim_plugin.cli.console import print_table, say
+from vj2_ddim_plugin.cli.console import print_findings, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.spec import ActionSpec
@@ -41,7 +41,7 @@ def generate(
 
     write = partial(write_gestures, sequences_per_file=sequences_per_file, overwrite=overwrite)
     files = write(output_dir, num_sequences, settings, rng=np.random.default_rng(seed))
-    typer.echo(f"{num_sequences} sequences in {len(files)} files: {output_dir}")
+    say(f"{num_sequences} sequences in {len(files)} files: {output_dir}")
 
 
 @app.command()
@@ -58,7 +58,7 @@ def inspect(
         action_block=sequence_length, min_press_steps=1, max_press_steps=None, representation="raw"
     )
     description = describe_data(path, spec)
-    print_table(_rows(description), title=description.path)
+    print_findings(_findings(description), title=description.path)
     if json_file is not None:
         write_json(json_file, description.to_dict())
     if picture is not None:
@@ -75,7 +75,7 @@ def inspect(
         raise typer.Exit(1)
 
 
-def _rows(description: DataDescription) -> list[tuple[str, str]]:
+def _findings(description: DataDescription) -> dict[str, str]:
     seconds = description.sequence_length / description.rate_hz
     rows = {"files": f"{description.num_files}", "sequences": f"{description.num_sequences}"}
     rows["sequence length"] = f"{description.sequence_length} steps, {seconds:g} s"
@@ -89,4 +89,4 @@ def _rows(description: DataDescription) -> list[tuple[str, str]]:
     rows |= {f"gesture type {name}": f"{of}" for name, of in description.gesture_types.items()}
     rows["valid gestures"] = f"{100 * description.valid_share:.1f} %"
     rows["fingerprint"] = description.data_fingerprint
-    return list(rows.items())
+    return rows
