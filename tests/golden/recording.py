@@ -205,9 +205,10 @@ from vj2_ddim_benchmark.amortised import train_amortised  # noqa: E402
 from vj2_ddim_benchmark.assets import shipped_assets  # noqa: E402
 from vj2_ddim_benchmark.assets.build import collect_latents  # noqa: E402
 from vj2_ddim_benchmark.assets.settings import AssetSettings  # noqa: E402
-from vj2_ddim_benchmark.benchmark import Benchmark, RaceSettings  # noqa: E402
-from vj2_ddim_benchmark.planners.description import TUNED_DIR, read_tuned  # noqa: E402
+from vj2_ddim_benchmark.benchmark import Benchmark  # noqa: E402
+from vj2_ddim_benchmark.planners.description import read_tuned  # noqa: E402
 from vj2_ddim_benchmark.planners.registry import REGISTRY, planners_of  # noqa: E402
+from vj2_ddim_benchmark.settings import TUNED_DIR, RaceSettings  # noqa: E402
 from vj2_ddim_benchmark.world.policies import mixed_policy  # noqa: E402
 from vj2_ddim_benchmark.world.problems import one_gesture_problems  # noqa: E402
 from vj2_ddim_benchmark.world.screen import TouchScreen  # noqa: E402
