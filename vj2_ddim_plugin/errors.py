@@ -11,6 +11,7 @@ VJ2DDIMError
 │   └── CostError        a cost that raised, or that ranks nothing
 ├── CheckpointError      a checkpoint that cannot be opened or does not say what it holds
 ├── BundleError          a bundle whose manifest or graphs are missing, changed or inconsistent
+├── OutputError          a file or folder that cannot be written
 ├── ParityError          an exported bundle that does not agree with its checkpoint
 └── ProviderError        an execution provider that was asked for and is not running
 ```
@@ -20,8 +21,8 @@ A message says what was found, what was expected and what to do; it names the fi
 
 __all__ = [
     "ActionError", "BundleError", "CheckpointError", "ConfigError", "ConstraintError",
-    "ContextError", "CostError", "DataError", "ParityError", "ProviderError", "ScheduleError",
-    "VJ2DDIMError", "escaped",
+    "ContextError", "CostError", "DataError", "OutputError", "ParityError", "ProviderError",
+    "ScheduleError", "VJ2DDIMError", "escaped",
 ]  # fmt: skip
 
 
@@ -75,6 +76,10 @@ class CheckpointError(VJ2DDIMError, ValueError):
 
 class BundleError(VJ2DDIMError, ValueError):
     """A bundle whose manifest or graphs are missing, changed, unknown or inconsistent."""
+
+
+class OutputError(VJ2DDIMError, OSError):
+    """A file or folder that cannot be written, or that must not be replaced."""
 
 
 class ParityError(VJ2DDIMError):

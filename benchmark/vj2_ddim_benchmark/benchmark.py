@@ -3,91 +3,32 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from vj2_ddim_benchmark.assets import Assets, shipped_assets
+from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.assets.build import build_assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.race import workers
 from vj2_ddim_benchmark.race.folder import RaceFolder, gather
 from vj2_ddim_benchmark.race.records import ChainRecord, R, Record
 from vj2_ddim_benchmark.race.tasks import most_generous, stop_distance_of
 from vj2_ddim_benchmark.race.workers import Worker, WorkerSettings
-from vj2_ddim_benchmark.report.page import CHAINS_DIR, print_rows, rebuild_report
+from vj2_ddim_benchmark.report.page import CHAINS_DIR, rebuild_report
 from vj2_ddim_benchmark.report.pictures import animate_record, draw_pictures, telling_chain
 from vj2_ddim_benchmark.report.summary import Row, summarise_chains
+from vj2_ddim_benchmark.settings import RaceSettings
 from vj2_ddim_benchmark.studies import STUDIES_DIR, StudySettings
 from vj2_ddim_benchmark.world.collect import silent
-from vj2_ddim_benchmark.world.layouts import SPLITS
 from vj2_ddim_benchmark.world.problems import chain_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
-from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.cli.console import Progress, progress_bars
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.files import sha256_of, write_json
-from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.spec import ActionSpec
-
-CHAIN_PLANNERS = (
-    "ddim-16-robust-2", "ddim-16", "ddim-1", "regression", "gradient-descent-adam-10-x16",
-    "gesture-cem-8x16",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class RaceSettings(Settings):
-    """What is compared, and how."""
-
-    planners: tuple[str, ...] = setting((), "Who races, with commas between; all unless told.")
-    budget_ms: tuple[float, ...] = setting(
-        (), "Deadlines of a plan, with commas between; full plans unless told."
-    )
-    full_plan: bool = setting(False, "With deadlines: also race without.")
-    num_problems: int | None = setting(None, "Problems; 600, or 60 if quick.", low=1)
-    chains: int | None = setting(None, "Chains of gestures; 150, or 10 if quick.", low=0)
-    chain_planners: tuple[str, ...] = setting(CHAIN_PLANNERS, "Who goes through chains.")
-    quick: bool = setting(False, "Fewer problems, chains and planners.")
-    split: str = setting("test", "Whose screens.", choices=SPLITS)
-    seed: int = setting(0, "Of the problems and of the planners' randomness.", low=0)
-    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
-    workers: int = setting(1, "Problems solved at once, each in a process.", low=1)
-    ray: str | None = setting(
-        None, "Solve them on this Ray cluster: its address, auto, or local to start one."
-    )
-    world_model: Path | None = setting(None, "Another world model than the shipped.")
-    bundle: Path | None = setting(None, "Another denoiser than the shipped.")
-    regression: Path | None = setting(None, "Another amortised regression than the shipped.")
-    gaussian: Path | None = setting(None, "Another amortised Gaussian than the shipped.")
-    latents: Path | None = setting(None, "The denoiser's training data, for retrieval.")
-    tuned: Path = setting(TUNED_DIR, "The folder of the recorded sweeps.")
-
-    @property
-    def budgets(self) -> tuple[float | None, ...]:
-        """Deadlines in ms, each once, the smallest first; None, a planner's full plan, last."""
-        limits: list[float | None] = [*sorted(set(self.budget_ms))]
-        return tuple([*limits, None] if self.full_plan or not limits else limits)
-
-    @property
-    def total_problems(self) -> int:
-        """How many problems are asked for."""
-        return self.num_problems or (60 if self.quick else 600)
-
-    @property
-    def total_chains(self) -> int:
-        """How many chains."""
-        return (10 if self.quick else 150) if self.chains is None else self.chains
-
-    def with_parts(self, assets: Assets) -> "RaceSettings":
-        """The same, with the trained parts of a folder where none are given."""
-        parts = ("world_model", "bundle", "regression", "gaussian")
-        found = {name: getattr(self, name) or getattr(assets, name) for name in parts}
-        return replace(self, **found)
 
 
 @dataclass(frozen=True)
@@ -200,23 +141,10 @@ def _own_files(planners: Sequence[Planner]) -> dict[str, str]:
     }
 
 
-@options
 def run(
-    settings: RaceSettings,
-    studies: StudySettings,
-    out: Annotated[Path, typer.Option(help="The run's folder; a run that was cut short resumes.")],
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Make anew all that is shipped, and use that.")
-    ] = False,
-    small_sampler: Annotated[
-        bool,
-        typer.Option("--small-sampler", help="First train and export a small one, to race too."),
-    ] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the rows here.")
-    ] = None,
-) -> None:
-    """Compare planners on unseen touch screens, with the shipped trained parts unless told."""
+    settings: RaceSettings, studies: StudySettings, out: Path, *, retrain: bool, small_sampler: bool
+) -> list[list[Row]]:
+    """Compare planners; returns the rows of the race, or the last study, and of the chains."""
     planners = planners_of(
         settings.planners, quick=settings.quick, latents=settings.latents is not None
     )
@@ -240,9 +168,4 @@ def run(
         gone = benchmark.go_through_chains(in_chains) if settings.total_chains else []
         if studies.study:
             rows = benchmark.study(studies)
-    if json_file is not None:
-        write_json(json_file, rows)
-    print_rows(rows)
-    if gone:
-        print_rows(gone)
-    say(f"report, pictures and raw results in {out}")
+    return [rows, gone] if gone else [rows]

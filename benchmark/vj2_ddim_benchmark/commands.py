@@ -1,25 +1,138 @@
-"""`vj2-ddim benchmark`: its commands, each imported only when called."""
+"""`vj2-ddim benchmark`: its commands and their options; the work is imported when it begins."""
 
-from __future__ import annotations
+from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from vj2_ddim_benchmark.settings import (
+    TUNED_DIR,
+    ComparisonSettings,
+    LatencySettings,
+    PredictorSize,
+    PressureSettings,
+    RaceSettings,
+    ScaleSettings,
+    TuneSettings,
+)
+from vj2_ddim_benchmark.studies import StudySettings
 from vj2_ddim_plugin.cli.app import Command, lazy_app
-
-__all__ = ["COMMANDS", "app"]
+from vj2_ddim_plugin.cli.console import say
+from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.files import write_json
 
 HERE, INSTALL = "vj2_ddim_benchmark", "vj2-ddim-benchmark"
 COMMANDS = {
     name: Command(f"{HERE}.{target}", INSTALL, words)
     for name, target, words in (
-        ("run", "benchmark:run", "Race planners on unseen touch screens, and write a report."),
-        ("report", "report.page:report", "Rebuild a run's tables and pictures."),
-        ("tune", "tuning:tune", "Tune the planners on validation screens."),
+        ("run", "commands:run", "Race planners on unseen touch screens, and write a report."),
+        ("report", "commands:report", "Rebuild a run's tables and pictures."),
+        ("tune", "commands:tune", "Tune the planners on validation screens."),
         ("world", "world_model.commands:app", "Collect data and train the world model."),
-        ("assets", "assets.build:app", "Make the trained parts anew, or other denoisers."),
-        ("latency", "timing.latency:latency", "Time a plan against the original's sampler."),
-        ("pressure", "timing.pressure:pressure", "Overhead, deadlines under load, memory."),
-        ("scale", "timing.scale:scale", "Time a plan through a predictor of VJ2-GUI's size."),
-        ("two-room", "two_room.compare:two_room", "Compare in stable-worldmodel's own world."),
+        ("assets", "assets.commands:app", "Make the trained parts anew, or other denoisers."),
+        ("latency", "commands:latency", "Time a plan against the original's sampler."),
+        ("pressure", "commands:pressure", "Overhead, deadlines under load, memory."),
+        ("scale", "commands:scale", "Time a plan through a predictor of VJ2-GUI's size."),
+        ("two-room", "commands:two_room", "Compare in stable-worldmodel's own world."),
     )
 }
 
 app = lazy_app(COMMANDS, help="Compare planners on unseen touch screens.")
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
+Bundle = Annotated[Path, typer.Argument(help="The bundle to plan with.")]
+
+
+@options
+def run(
+    settings: RaceSettings,
+    studies: StudySettings,
+    out: Annotated[Path, typer.Option(help="The run's folder; a run that was cut short resumes.")],
+    retrain: Annotated[bool, typer.Option("--retrain", help="Make anew all that is shipped, and use that.")] = False,
+    small_sampler: Annotated[bool, typer.Option("--small-sampler", help="First train and export a small one, to race too.")] = False,
+    json_file: JsonFile = None,
+) -> None:  # fmt: skip
+    """Compare planners on unseen touch screens, with the shipped trained parts unless told."""
+    from vj2_ddim_benchmark.benchmark import run as race
+    from vj2_ddim_benchmark.report.page import print_rows
+
+    measured = race(settings, studies, out, retrain=retrain, small_sampler=small_sampler)
+    if json_file is not None:
+        write_json(json_file, measured[0])
+    for rows in measured:
+        print_rows(rows)
+    say(f"report, pictures and raw results in {out}")
+
+
+def report(
+    run: Annotated[
+        Path, typer.Argument(help="The run's folder, or a summary.json, recorded results too.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the report goes; the run's folder unless told.")
+    ] = None,
+) -> None:
+    """Rebuild a run's tables and pictures from its raw results: Markdown and one HTML page."""
+    from vj2_ddim_benchmark.report.page import print_rows, rebuild_report
+
+    target = out or (run if run.is_dir() or not run.exists() else run.parent)
+    rows = rebuild_report(run, target)
+    print_rows(rows)
+    say(f"wrote {target / 'report.md'} and {target / 'report.html'}")
+
+
+@options
+def tune(
+    settings: TuneSettings,
+    out: Annotated[Path, typer.Option(help="The folder of the recorded sweeps.")] = TUNED_DIR,
+) -> None:
+    """Tune the planners that have settings to tune on validation screens, and record the sweep."""
+    from vj2_ddim_benchmark import tuning
+
+    tuning.tune(settings, out)
+
+
+@options
+def latency(bundle: Bundle, settings: LatencySettings, json_file: JsonFile = None) -> None:
+    """Time one plan at batch 1, in turns with the original script's torch sampler."""
+    from vj2_ddim_benchmark.timing import latency
+
+    latency.latency(bundle, settings, json_file)
+
+
+@options
+def pressure(
+    bundle: Bundle,
+    settings: PressureSettings,
+    world_model: Annotated[Path | None, typer.Option(help="Whose cost ranks; a stand-in of 1 ms a candidate if none.")] = None,
+    json_file: JsonFile = None,
+) -> None:  # fmt: skip
+    """Measure overhead, deadlines on a busy machine, memory over many plans, and many threads."""
+    from vj2_ddim_benchmark.timing import pressure
+
+    pressure.pressure(bundle, settings, world_model, json_file)
+
+
+@options
+def scale(
+    size: PredictorSize,
+    settings: ScaleSettings,
+    bundle: Annotated[Path | None, typer.Option(help="Trained; random weights if none.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Time one plan at VJ2-GUI's scale, by gradient descent and by DDIM, in turns."""
+    from vj2_ddim_benchmark.timing import scale
+
+    scale.scale(size, settings, bundle, json_file)
+
+
+@options
+def two_room(
+    out: Annotated[Path, typer.Option(help="The comparison's folder; a run that was cut short resumes.")],
+    settings: ComparisonSettings,
+    json_file: JsonFile = None,
+) -> None:  # fmt: skip
+    """Collect, train, tune and compare on TwoRoom; needs requirements-hosts.txt installed."""
+    from vj2_ddim_benchmark.two_room import compare
+
+    compare.two_room(out, settings, json_file)

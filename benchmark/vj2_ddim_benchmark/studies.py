@@ -6,12 +6,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vj2_ddim_benchmark.planners.description import Planner
-from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from vj2_ddim_benchmark.planners.description import Planner
 
 STUDIES_DIR = "studies"
 SEPARATOR = "@"
@@ -75,7 +76,7 @@ class StudySettings(Settings):
 
     def check(self) -> None:
         """Names that are not known, and files without a name."""
-        planners_of(self.study_planners)
+        _planners(self.study_planners)
         self.world_models, self.bundles  # noqa: B018
 
     @property
@@ -88,7 +89,7 @@ class StudySettings(Settings):
         """Other denoisers, likewise."""
         return _named_paths("study_bundle", "DIR", self.study_bundle)
 
-    def variants(self, study: str) -> tuple[Planner, ...]:
+    def variants(self, study: str) -> "tuple[Planner, ...]":
         """Who takes part in a study, with the planners as they are first or last."""
         if study not in STUDIES:
             raise ConfigError(f"study {study!r} is unknown; use one of {', '.join(STUDIES)}")
@@ -111,12 +112,18 @@ class StudySettings(Settings):
             series = {RANKED: "ddim"}
         elif study in ("goal-noise", "world-model"):
             series = {name: name for name in self.study_planners}
-        rows = {planner.name: planner for planner in planners_of(list(series))}
+        rows = {planner.name: planner for planner in _planners(list(series))}
         return tuple(
             _changed(rows[row], f"{name}@{label}", field, value)
             for row, name in series.items()
             for label, value in values.items()
         )
+
+
+def _planners(names: Sequence[str]) -> "tuple[Planner, ...]":
+    from vj2_ddim_benchmark.planners.registry import planners_of  # all that they need loads slowly
+
+    return tuple(planners_of(names))
 
 
 def split_name(planner: str) -> tuple[str, str]:
@@ -141,7 +148,7 @@ def _named_paths(option: str, what: str, given: Sequence[str]) -> dict[str, Path
     return named
 
 
-def _changed(planner: Planner, name: str, field: str, value: Any) -> Planner:  # noqa: ANN401
+def _changed(planner: "Planner", name: str, field: str, value: Any) -> "Planner":  # noqa: ANN401
     """A variant; a sampler with other settings is ranked unless it draws a single candidate."""
     if not field.startswith("num_"):
         return planner.variant(name, **{field: value})

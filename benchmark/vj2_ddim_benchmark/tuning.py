@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.planners.description import (
-    TUNED_DIR,
     Planner,
     PlannerAssets,
     SearchSpace,
@@ -22,16 +20,15 @@ from vj2_ddim_benchmark.planners.description import (
 )
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.race.tasks import MakeCost, plan
+from vj2_ddim_benchmark.settings import TuneSettings
 from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
-from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import ActionOptimizer
-from vj2_ddim_plugin.settings import Settings, setting
 
 SPLIT = "validation"
 
@@ -131,23 +128,7 @@ def tune_planners(
     return sweeps
 
 
-@dataclass(frozen=True)
-class TuneSettings(Settings):
-    """What planners are tuned on."""
-
-    world_model: Path | None = setting(None, "Another world model than the shipped.")
-    planners: tuple[str, ...] = setting((), "Names with commas between; all unless told.")
-    num_problems: int = setting(100, "Validation problems.", low=1)
-    seed: int = setting(0, "Of the problems and of the planners' randomness.", low=0)
-    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
-    quick: bool = setting(False, "Only planners of quick runs.")
-
-
-@options
-def tune(
-    settings: TuneSettings,
-    out: Annotated[Path, typer.Option(help="The folder of the recorded sweeps.")] = TUNED_DIR,
-) -> None:
+def tune(settings: TuneSettings, out: Path) -> None:
     """Tune the planners that have settings to tune on validation screens, and record the sweep."""
     use_threads(settings.threads)
     chosen = [p for p in planners_of(settings.planners, quick=settings.quick) if p.search_space]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -86,6 +87,40 @@ def added(tmp_path, monkeypatch):
     sys.modules.pop("another", None)
 
 
+def test_no_help_imports_anything_heavy():
+    """Of every command there is, one after the other in an interpreter of its own."""
+    code = (
+        "import sys\n"
+        "from vj2_ddim_plugin.cli.app import _all_commands, build_app, main\n"
+        "import contextlib, io, typer\n"
+        "def ask(*words):\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as said:\n"
+        "        try: main([*words, '--help'])\n"
+        "        except SystemExit as stop: assert not stop.code, words\n"
+        "    found = sorted(set(HEAVY) & set(sys.modules))\n"
+        "    assert not found, (words, found)\n"
+        "    print(*words, len(said.getvalue()))\n"
+        "    return said.getvalue()\n"
+        "def walk(*words):\n"
+        "    said = ask(*words).partition('\\nCommands:\\n')[2]\n"
+        "    for line in said.splitlines():\n"
+        "        if line[:2] == '  ' and line[2:3].strip():\n"
+        "            walk(*words, line.split()[0])\n"
+        "walk()\n"
+    )
+    heavy = (*HEAVY, "numpy", "onnxruntime", "rich", "pandas", "gymnasium", "jinja2")
+    done = subprocess.run(
+        [sys.executable, "-c", f"HEAVY = {heavy}\n{code}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    asked = {tuple(line.split()[:-1]) for line in done.stdout.splitlines()}
+    assert {(), *((name,) for name in TEN), ("data", "generate"), ("benchmark", "run")} <= asked
+    assert len(asked) > 28
+
+
 def test_help_lists_every_command_without_importing_anything_heavy():
     done = run("--help", blocked=HEAVY)
     assert done.returncode == 0, done.stderr
@@ -108,7 +143,7 @@ def test_without_a_command_help_or_the_version(capsys):
 
 @pytest.mark.parametrize(
     ("words", "module", "extra"),
-    [(["train", "--help"], "torch", "train"), (["--help"], "typer", "cli")],
+    [(["evaluate", "a", "b"], "torch", "train"), (["--help"], "typer", "cli")],
 )
 def test_a_missing_extra_gives_the_exact_install_line(words, module, extra):
     done = run(*words, blocked=[module])
@@ -250,11 +285,91 @@ def test_the_projects_errors_are_one_line_and_status_one(tmp_path, capsys):
     assert captured.out == ""
 
 
+RAISES = """
+import os, signal, sys
+from vj2_ddim_plugin import bundle
+from vj2_ddim_plugin.cli import main
+def read_bundle(path):
+    {body}
+bundle.read_bundle = read_bundle
+sys.argv = ["vj2-ddim", "inspect", "b"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ("raise ZeroDivisionError('of ours')", 70, "vj2-ddim: fault: ZeroDivisionError: of ours ("),
+        ("return read_bundle(path)", 70, "vj2-ddim: fault: RecursionError: maximum recursion"),
+        ("raise MemoryError", 1, "vj2-ddim: error: there is not enough memory for this"),
+        ("raise OSError(28, 'No space left')", 1, "vj2-ddim: error: No space left"),
+        ("raise OSError(13, 'Denied', 'x/[b]')", 1, "vj2-ddim: error: x/[b]: Denied"),
+        ("open('gone')", 1, "vj2-ddim: error: gone: No such file or directory"),
+        ("os.kill(os.getpid(), signal.SIGINT)", 130, ""),
+        (
+            "sys.stdout = open('/dev/full', 'w'); print(1, flush=True)",
+            1,
+            "vj2-ddim: error: No space",
+        ),
+        ("raise bundle.BundleError('a\\n  b\\x1b[31m\\udcff')", 1, r"error: a b\x1b[31m\udcff"),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line(body, status, said):
+    code = RAISES.format(body=body)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) <= 1
+    assert "Traceback" not in done.stderr
+    if status == 70:
+        assert "VJ2_DDIM_TRACEBACK=1" in done.stderr
+        env = {**os.environ, "VJ2_DDIM_TRACEBACK": "1"}
+        shown = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=60
+        )
+        assert "Traceback" in shown.stderr
+
+
+@pytest.mark.parametrize("redirected", ["| head -1", "| true", ">&-", "2>&-", ">&- 2>&-", "<&-"])
+@pytest.mark.parametrize("words", ["inspect {}", "--help"])
+def test_outputs_that_end_early_or_are_closed(tmp_path, redirected, words):
+    bundle = make_bundle(tmp_path / "bundle")
+    code = "from vj2_ddim_plugin.cli import main; main()"
+    command = f"{sys.executable} -c '{code}' {words.format(bundle)} {redirected}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+def test_names_that_are_not_utf_8_or_look_like_markup(tmp_path):
+    """The way into an error, a table's title and the last line, in two encodings."""
+    strange = os.fsencode(tmp_path) + b"/[/x]\xff[b]\x1b[31m"
+    os.makedirs(strange)
+    bundle = os.path.join(strange, b"bundle")
+    shutil.copytree(make_bundle(tmp_path / "bundle", conditional=False), os.fsdecode(bundle))
+    code = "from vj2_ddim_plugin.cli import main; main()"
+    out = os.path.join(strange, b"m[b]", b"y[/b].npy")
+    shown = r"[/x]\udcff[b]\x1b[31m"
+    for encoding in ("utf-8", "ascii"):
+        env = {**os.environ, "PYTHONIOENCODING": encoding}
+        for words in (
+            [b"inspect", bundle], [b"inspect", strange], [b"plan", bundle, b"--out", out]
+        ):  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-c", code, *words], capture_output=True, text=True, env=env
+            )
+            assert done.returncode == (words[-1] == strange), done.stderr
+            assert "Traceback" not in done.stderr
+            assert shown in done.stdout + done.stderr
+    assert os.listdir(os.path.dirname(out)) == [b"y[/b].npy"]
+
+
 def test_other_errors_keep_their_traceback(tmp_path, monkeypatch):
     def broken(*words, **options):
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr("vj2_ddim_plugin.cli.commands.read_bundle", broken)
+    monkeypatch.setattr("vj2_ddim_plugin.bundle.read_bundle", broken)
     with pytest.raises(ZeroDivisionError, match="a bug of ours"):
         main(["inspect", str(tmp_path)])
 

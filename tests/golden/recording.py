@@ -205,9 +205,10 @@ from vj2_ddim_benchmark.amortised import train_amortised  # noqa: E402
 from vj2_ddim_benchmark.assets import shipped_assets  # noqa: E402
 from vj2_ddim_benchmark.assets.build import collect_latents  # noqa: E402
 from vj2_ddim_benchmark.assets.settings import AssetSettings  # noqa: E402
-from vj2_ddim_benchmark.benchmark import Benchmark, RaceSettings  # noqa: E402
-from vj2_ddim_benchmark.planners.description import TUNED_DIR, read_tuned  # noqa: E402
+from vj2_ddim_benchmark.benchmark import Benchmark  # noqa: E402
+from vj2_ddim_benchmark.planners.description import read_tuned  # noqa: E402
 from vj2_ddim_benchmark.planners.registry import REGISTRY, planners_of  # noqa: E402
+from vj2_ddim_benchmark.settings import TUNED_DIR, RaceSettings  # noqa: E402
 from vj2_ddim_benchmark.world.policies import mixed_policy  # noqa: E402
 from vj2_ddim_benchmark.world.problems import one_gesture_problems  # noqa: E402
 from vj2_ddim_benchmark.world.screen import TouchScreen  # noqa: E402
@@ -226,12 +227,12 @@ from vj2_ddim_plugin.bundle import RANKER, read_bundle  # noqa: E402
 from vj2_ddim_plugin.planning import SearchSettings  # noqa: E402
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE  # noqa: E402
 from vj2_ddim_training.checkpoint import load_checkpoint  # noqa: E402
-from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig  # noqa: E402
+from vj2_ddim_training.config import ModelConfig, RankerConfig, RunSettings, TrainingConfig  # noqa: E402
 from vj2_ddim_training.data.generate import generate_gestures  # noqa: E402
 from vj2_ddim_training.data.trajectories import write_trajectories_h5  # noqa: E402
 from vj2_ddim_training.examples import open_examples  # noqa: E402
 from vj2_ddim_training.ranker.training import train_ranker  # noqa: E402
-from vj2_ddim_training.run import RunSettings, train_run  # noqa: E402
+from vj2_ddim_training.run import train_run  # noqa: E402
 
 SHIPPED = shipped_assets()
 SETTINGS = {  # every class whose defaults are a promise

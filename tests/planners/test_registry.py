@@ -11,7 +11,7 @@ from vj2_ddim_benchmark.amortised import AmortisedConfig
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.planners.amortised import Sampling
 from vj2_ddim_benchmark.planners.cross_entropy import CEM, ICEM, CandidateCEMSettings, GestureCEM
-from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.gradient_descent import STARTS, GradientDescent
 from vj2_ddim_benchmark.planners.population import MPPI, PredictiveSampling, RandomGestures
 from vj2_ddim_benchmark.planners.registry import (
@@ -21,6 +21,7 @@ from vj2_ddim_benchmark.planners.registry import (
     gradient_descent,
     planners_of,
 )
+from vj2_ddim_benchmark.settings import TUNED_DIR
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.optimizer import DDIMOptimizer

@@ -11,10 +11,9 @@ from builders.race import benchmark
 from vj2_ddim_benchmark import benchmark as benchmark_module
 from vj2_ddim_benchmark.assets import Assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings
-from vj2_ddim_benchmark.benchmark import RaceSettings, run
-from vj2_ddim_benchmark.commands import COMMANDS
+from vj2_ddim_benchmark.commands import COMMANDS, run, tune
+from vj2_ddim_benchmark.settings import RaceSettings
 from vj2_ddim_benchmark.studies import StudySettings
-from vj2_ddim_benchmark.tuning import tune
 
 
 @pytest.fixture(autouse=True)

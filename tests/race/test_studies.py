@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import pytest
 from builders.race import write_world_model
 
-from vj2_ddim_benchmark.benchmark import Benchmark, RaceSettings
+from vj2_ddim_benchmark.benchmark import Benchmark
 from vj2_ddim_benchmark.planners import registry as ddim_module
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.report.page import rebuild_report
+from vj2_ddim_benchmark.settings import RaceSettings
 from vj2_ddim_benchmark.studies import STUDIES, StudySettings, split_name
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.spec import ActionSpec

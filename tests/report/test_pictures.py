@@ -11,7 +11,7 @@ from builders.race import CHAINS as RECORDS
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vj2_ddim_benchmark.benchmark import Benchmark, RaceSettings
+from vj2_ddim_benchmark.benchmark import Benchmark
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.gradient_descent import descend
 from vj2_ddim_benchmark.planners.registry import REGISTRY, planners_of
@@ -29,6 +29,7 @@ from vj2_ddim_benchmark.report.pictures import (
     touch_points,
 )
 from vj2_ddim_benchmark.report.summary import summarise
+from vj2_ddim_benchmark.settings import RaceSettings
 from vj2_ddim_benchmark.tuning import sweep
 from vj2_ddim_benchmark.world.problems import chain_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen

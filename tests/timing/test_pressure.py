@@ -12,8 +12,9 @@ import torch
 from builders.bundles import make_bundle
 from builders.race import benchmark
 
+from vj2_ddim_benchmark.settings import LatencySettings
 from vj2_ddim_benchmark.timing import pressure
-from vj2_ddim_benchmark.timing.latency import LatencySettings, measure_latency
+from vj2_ddim_benchmark.timing.latency import measure_latency
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.gestures import is_valid
 

@@ -10,11 +10,11 @@ import torch
 from builders.bundles import make_bundle
 from builders.race import benchmark
 
+from vj2_ddim_benchmark.settings import PredictorSize, ScaleSettings
 from vj2_ddim_benchmark.timing import scale
-from vj2_ddim_benchmark.timing.scale import ScaleSettings, measure_scale, whole_plans
+from vj2_ddim_benchmark.timing.scale import measure_scale, whole_plans
 from vj2_ddim_benchmark.timing.scale_predictor import (
     Descent,
-    PredictorSize,
     ScalePredictor,
     ScaleProblem,
 )

@@ -8,9 +8,8 @@ import logging
 import math
 import platform
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,12 @@ import torch
 from torch import Tensor
 
 import vj2_ddim_plugin
-from vj2_ddim_plugin.errors import CheckpointError, ConfigError
+from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
-from vj2_ddim_plugin.settings import Settings, setting
-from vj2_ddim_plugin.spec import REPRESENTATIONS, ActionSpec
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
-from vj2_ddim_training.config import ModelConfig, TrainingConfig
+from vj2_ddim_training.config import RunSettings, TrainingConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
 from vj2_ddim_training.examples import Examples, GestureExamples, action_parts, open_examples
 from vj2_ddim_training.loop import (
@@ -41,79 +38,12 @@ from vj2_ddim_training.run_folder import RunFolder, Tracker
 from vj2_ddim_training.survey import ActionSurvey
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, Validation
 
-__all__ = ["DataSettings", "DenoiserTask", "RunSettings", "Trainer", "train_run"]
+__all__ = ["DenoiserTask", "Trainer", "train_run"]
 
 NUM_COMPARED = 5000  # training transitions that generated actions are compared with
 logger = logging.getLogger(__name__)
 RESUMED = ("step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
 FREE = {"device", "num_threads", "wandb_mode", "wandb_project"}  # may differ when resuming
-
-
-@dataclass(frozen=True)
-class DataSettings(Settings):
-    """What a run learns from, and the folder it goes to."""
-
-    data_dir: Path = setting(MISSING, "A folder of *_actions.npy files; trajectories for latents.")
-    val_data_dir: Path = setting(MISSING, "Validation data; trajectories: the same folder will do.")
-    save_dir: Path = setting(Path("checkpoints"), "The run's folder.")
-    representation: str = setting(
-        "auto",
-        "Auto is the best that inverts, raw for minimal.",
-        choices=("auto", *REPRESENTATIONS),
-    )
-    horizon: int = setting(1, "World-model steps in one sequence, so many a plan.", low=1)
-    action_block: int | None = setting(
-        None, "Actions in one world-model step; 250 if neither this nor the next is told.", low=1
-    )
-    sequence_length: int | None = setting(
-        None, "Actions in one sequence, horizon * action_block: tell either.", low=1
-    )
-    channels: tuple[str, ...] = setting(
-        ("x", "y", "press"), "An action's channels; without one named press, it is no touch."
-    )
-    action_low: tuple[float, ...] = setting((0.0, 0.0, 0.0), "Lower bound of each channel.")
-    action_high: tuple[float, ...] = setting((1.0, 1.0, 1.0), "Upper bound of each channel.")
-    resume: bool = setting(False, "Go on from the run's checkpoint.")
-    overwrite: bool = setting(False, "Replace the run that is there.")
-
-    def check(self) -> None:
-        """The sequence must be whole blocks, and channels must say what they are."""
-        if self.sequence_length is not None and self.sequence_length != self.horizon * self.block:
-            raise ConfigError(
-                f"sequence_length must be horizon * action_block; found {self.sequence_length}, "
-                f"{self.horizon} and {self.action_block}. Leave one of them out"
-            )
-        for name in self.channels:
-            if name != "press" and name.strip().lower() == "press":
-                raise ConfigError(
-                    f"channels has {name!r}; write 'press' for the channel of the touch, or give "
-                    f"one that is no touch another name"
-                )
-
-    @property
-    def block(self) -> int:
-        """Actions in one world-model step, worked out where they were left open."""
-        if self.action_block is not None:
-            return self.action_block
-        return 250 if self.sequence_length is None else self.sequence_length // self.horizon
-
-
-@dataclass(frozen=True)
-class RunSettings(DataSettings):
-    """All that `train_run` needs."""
-
-    model: ModelConfig = setting(ModelConfig(), "What is built.")
-    training: TrainingConfig = setting(TrainingConfig(), "How it is trained.")
-    schedule: NoiseSchedule | None = setting(
-        None, "How it is noised; None is the default, or the original script's for minimal."
-    )
-
-    @property
-    def noise_schedule(self) -> NoiseSchedule:
-        """The schedule, chosen where it was left open."""
-        if self.schedule is not None:
-            return self.schedule
-        return ORIGINAL_SCHEDULE if self.model.architecture == "minimal" else NoiseSchedule()
 
 
 def train_run(

@@ -12,20 +12,24 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
+from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError, escaped
 
 if TYPE_CHECKING:
     import typer
 
 __all__ = ["COMMANDS", "Command", "build_app", "find_commands", "in_options", "lazy_app", "main"]
 
+TRACEBACK = "VJ2_DDIM_TRACEBACK"
 GROUP = "vj2_ddim_plugin.commands"
 
 
@@ -72,11 +76,18 @@ def _load(words: str, command: Command) -> Any:  # noqa: ANN401
     module, _, attribute = command.target.partition(":")
     if not module:
         raise ConfigError(f"'{words}' is not installed. Run: pip install {command.install}")
-    try:
+    with _what_to_install(words, command):
         return getattr(importlib.import_module(module), attribute)
+
+
+@contextmanager
+def _what_to_install(words: str, command: Command) -> Iterator[None]:
+    """A module that is missing, when a subcommand is imported or runs, as an error that says so."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         package, dot, _ = (error.name or "").partition(".")
-        if dot and package == module.partition(".")[0]:
+        if dot and package == command.target.partition(".")[0]:
             raise  # a part of the package itself: no install brings it
         raise ConfigError(
             f"'{words}' needs the module {error.name!r}, which is not installed. Run: "
@@ -97,15 +108,18 @@ def lazy_app(commands: Mapping[str, Command], help: str) -> typer.Typer:
             name, stand_in, rest = super().resolve_command(ctx, args)
             if name is None or stand_in is None:
                 return name, stand_in, rest
-            target = _load(f"{ctx.command_path} {name}", commands[name])
+            words = f"{ctx.command_path} {name}"
+            target = _load(words, commands[name])
             if not isinstance(target, typer.Typer):
                 wrapper = typer.Typer(add_completion=False)
                 wrapper.command(name=name)(target)
                 target = wrapper
             command = typer.main.get_command(target)
             command.name = name
-            for leaf in _leaves(command):
-                leaf.invoke = _speaking_options(leaf)
+            for each in _all_commands(command):
+                each.rich_markup_mode = None  # plain: literal, quick, as wide as what it says
+                if not hasattr(each, "commands"):
+                    each.invoke = _speaking_options(each, _what_to_install(words, commands[name]))
             return name, command, rest
 
     app = typer.Typer(
@@ -113,6 +127,7 @@ def lazy_app(commands: Mapping[str, Command], help: str) -> typer.Typer:
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
         help=help,
     )
     for name, command in commands.items():
@@ -141,7 +156,11 @@ def build_app() -> typer.Typer:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; the project's errors end it with one readable message and status 1.
+    """Run the command line; whatever goes wrong ends it with one readable line.
+
+    Status 1 is an error that the project knows, 2 a wrong use, 130 Ctrl-C, 70 a fault of the
+    program: with the environment variable `VJ2_DDIM_TRACEBACK` set that one is shown in full. Where
+    Python calls this with arguments, a fault is raised as it is.
 
     Options may be spelled with dashes or underscores, as the original script's are.
     """
@@ -149,32 +168,82 @@ def main(arguments: list[str] | None = None) -> None:
         re.sub("^--[^=]+", lambda option: option[0].replace("_", "-"), word)
         for word in (sys.argv[1:] if arguments is None else arguments)
     ]
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="backslashreplace")  # where an encoding lacks a character
+    _make_streams_safe()
     try:
         build_app()(args=words, prog_name="vj2-ddim")
+    except SystemExit as stop:
+        _flush()
+        raise stop from None
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        sys.exit(
+        _stop(
             f"vj2-ddim needs {error.name!r}, which is not installed. Run: "
             f"pip install 'vj2-ddim-plugin[cli]'"
         )
-    except (VJ2DDIMError, OSError) as error:  # OSError: a full disk, a folder without permission
-        sys.stderr.write(f"vj2-ddim: error: {error}\n")
+    except BrokenPipeError:
+        _flush()
         sys.exit(1)
+    except VJ2DDIMError as error:
+        _stop(f"vj2-ddim: error: {error}")
+    except OSError as error:  # a full disk, a folder without permission
+        about = f"{error.filename}: " if error.filename else ""
+        _stop(f"vj2-ddim: error: {about}{error.strerror or error}")
+    except KeyboardInterrupt:
+        _stop("vj2-ddim: stopped", 130)
+    except MemoryError:
+        _stop("vj2-ddim: error: there is not enough memory for this; ask for less at once")
+    except Exception as error:
+        if arguments is not None or os.environ.get(TRACEBACK):
+            raise
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        _stop(
+            f"vj2-ddim: fault: {type(error).__name__}: {error} ({where.filename}, line "
+            f"{where.lineno}). This is a fault of the program, please report it with what is shown "
+            f"when {TRACEBACK}=1 is set",
+            70,
+        )
 
 
-def _leaves(command: Any) -> Iterator[Any]:  # noqa: ANN401
-    """The commands that run something, of a command that may be a group of others."""
-    if not (inner := getattr(command, "commands", {})):
-        yield command
-    for each in inner.values():
-        yield from _leaves(each)
+def _make_streams_safe() -> None:
+    """Output that is closed goes nowhere; a character that an encoding lacks is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
-def _speaking_options(command: Any) -> Callable[[Any], Any]:  # noqa: ANN401
+def _flush() -> None:
+    """Write what is still to be written; where nobody reads it any more, in silence."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _stop(message: str, status: int = 1) -> NoReturn:
+    """End with one line on the standard error."""
+    with suppress(OSError):
+        sys.stderr.write(escaped(re.sub(r"\s*\n\s*", " ", message)) + "\n")
+    _flush()
+    sys.exit(status)
+
+
+def _all_commands(command: Any) -> Iterator[Any]:  # noqa: ANN401
+    """A command, and where it is a group of others, all of those."""
+    yield command
+    for each in getattr(command, "commands", {}).values():
+        yield from _all_commands(each)
+
+
+def _speaking_options(
+    command: Any,  # noqa: ANN401
+    installed: AbstractContextManager[None],
+) -> Callable[[Any], Any]:
     """A command's `invoke`, whose errors name its options instead of Python's names."""
     invoke: Callable[[Any], Any] = command.invoke
     options = [each for each in command.params if each.param_type_name == "option"]
@@ -183,7 +252,8 @@ def _speaking_options(command: Any) -> Callable[[Any], Any]:  # noqa: ANN401
 
     def translated(ctx: Any) -> Any:  # noqa: ANN401
         try:
-            return invoke(ctx)
+            with installed:
+                return invoke(ctx)
         except VJ2DDIMError as error:
             error.args = (in_options(str(error), flags, off),)
             raise

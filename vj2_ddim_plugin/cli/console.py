@@ -2,25 +2,22 @@
 
 Text is shown as it is: brackets in a path or a message are never taken for Rich's markup, and what
 no terminal shows, a name's bytes that are not UTF-8 or its control characters, is escaped. On a
-terminal a long value is folded; in a pipe or a file nothing is folded or cut.
+terminal a long value is folded; in a pipe or a file nothing is folded or cut, and findings are
+lines instead of a table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from rich.box import HEAVY_HEAD, SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 from vj2_ddim_plugin.errors import escaped
 
-__all__ = ["Progress", "print_table", "progress_bars", "say"]
+__all__ = ["Progress", "print_findings", "print_table", "progress_bars", "say"]
 
 UNBOUNDED = 100_000  # columns; what is measured against it is never folded
 
@@ -34,7 +31,32 @@ class Progress(Protocol):
 
 def say(text: object, *, style: str = "", error: bool = False) -> None:
     """Print one line as it is, on the standard output or, with `error`, on the other."""
+    from rich.console import Console
+    from rich.text import Text
+
     Console(stderr=error).print(Text(escaped(str(text)), style=style), soft_wrap=True)
+
+
+def print_findings(findings: Mapping[str, object], *, title: str = "") -> None:
+    """Print what was found, by name: a table on a terminal, `name: value` a line elsewhere."""
+    from rich.console import Console
+
+    texts = {
+        name: "\n".join(f"{key}: {of}" for key, of in value.items())
+        if isinstance(value, Mapping)
+        else str(value)
+        for name, value in findings.items()
+    }
+    if Console().is_terminal:
+        print_table(
+            list(texts.items()), title=title, lines=any("\n" in of for of in texts.values())
+        )
+        return
+    if title:
+        say(title)
+    for name, text in texts.items():
+        of_several = isinstance(findings[name], Mapping)
+        say(f"{name}:" + (f"\n{text}".replace("\n", "\n  ") if of_several else f" {text}"))
 
 
 def print_table(
@@ -49,6 +71,11 @@ def print_table(
 
     Of `numbers`, in all columns but the first: to the right, not folded whatever the terminal.
     """
+    from rich.box import HEAVY_HEAD, SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     texts = [[Text("" if cell is None else escaped(str(cell))) for cell in row] for row in rows]
     table = Table(show_header=bool(headings), show_lines=lines, box=HEAVY_HEAD)
     if numbers:
@@ -72,6 +99,10 @@ def print_table(
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
     """One bar a phase on the standard error, made when the phase first reports."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -84,7 +115,7 @@ def progress_bars() -> Iterator[Progress]:
 
         def update(phase: str, done: int, total: int, line: str = "", /) -> None:
             if phase not in tasks:
-                tasks[phase] = bars.add_task(phase, total=total, line=line)
-            bars.update(tasks[phase], completed=done, total=total, line=line)
+                tasks[phase] = bars.add_task(escaped(phase), total=total, line="")
+            bars.update(tasks[phase], completed=done, total=total, line=escaped(line))
 
         yield update

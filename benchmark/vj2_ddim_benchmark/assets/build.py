@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 import vj2_ddim_plugin
 from vj2_ddim_benchmark.amortised import train_amortised
-from vj2_ddim_benchmark.assets import COMMAND, Assets, shipped_assets
+from vj2_ddim_benchmark.assets import COMMAND, Assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
 from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of
 from vj2_ddim_benchmark.environment import environment
@@ -19,21 +18,18 @@ from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.train import train_world_model
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
-from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.checkpoint import load_checkpoint
+from vj2_ddim_training.config import RunSettings
 from vj2_ddim_training.data.trajectories import open_trajectories, write_trajectories_h5
 from vj2_ddim_training.examples import Examples, open_examples
 from vj2_ddim_training.ranker.network import save_ranker
 from vj2_ddim_training.ranker.training import train_ranker
-from vj2_ddim_training.run import RunSettings, train_run
+from vj2_ddim_training.run import train_run
 from vj2_ddim_training.validation import SUCCESS
-
-HELP = "Make the trained parts anew, or other denoisers."
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP)
 
 
 def build_assets(
@@ -167,13 +163,13 @@ def _write_provenance(assets: Assets, settings: AssetSettings) -> None:
         "version": vj2_ddim_plugin.__version__,
         "settings": settings.as_json(),
         "sha256": assets.hashes(),
-        "denoiser": _best(assets.denoiser),
+        "denoiser": best_of(assets.denoiser),
         "validation_data": statistics_of(latents, actions),
     }
     write_json(assets.provenance, contents)
 
 
-def _best(run: Path) -> dict[str, Any]:
+def best_of(run: Path) -> dict[str, Any]:
     """What is known of the best checkpoint of a denoiser's training run: data, steps, success."""
     best = load_checkpoint(run / "best.pt")
     return {
@@ -182,41 +178,3 @@ def _best(run: Path) -> dict[str, Any]:
         "step": best.training["step"],
         **{name: value for name, value in best.metrics.items() if name.startswith(SUCCESS)},
     }
-
-
-Out = Annotated[Path, typer.Option(help="Its folder; a training that was cut short goes on.")]
-
-
-@app.command()
-def build(
-    out: Out,
-    threads: Annotated[int, typer.Option(min=1, help="Torch's threads.")] = 1,
-    small: Annotated[
-        bool, typer.Option("--small", help="As small as in the demonstration.")
-    ] = False,
-) -> None:
-    """Collect, train and export all that is shipped: world model, denoiser, ranker, amortised."""
-    with progress_bars() as progress:
-        settings = AssetSettings.small() if small else AssetSettings()
-        assets = build_assets(out, settings, progress, threads)
-    say(f"one sample reaches {_best(assets.denoiser)['success']:.1%} of validation goals; in {out}")
-
-
-@app.command()
-@options
-def denoiser(
-    settings: VariantSettings,
-    out: Out,
-    world_model: Annotated[
-        Path | None, typer.Option(help="Another world model than the shipped.")
-    ] = None,
-) -> None:
-    """Train and export a denoiser as the shipped one, on less data or in another representation.
-
-    `vj2-ddim benchmark run --study denoisers --study-bundle NAME=OUT/bundle` compares them.
-    """
-    with progress_bars() as progress:
-        model = world_model or shipped_assets().world_model
-        bundle = build_variant(out, settings, model, progress)
-    success = _best(out / "denoiser")["success"]
-    say(f"one sample reaches {success:.1%} of validation goals; bundle in {bundle}")

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_plugin.gestures import REPRESENTATIONS
 from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import REPRESENTATIONS
 from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
 
 TRAINING = TrainingConfig(

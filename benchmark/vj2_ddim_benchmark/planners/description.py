@@ -11,8 +11,6 @@ from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.spec import ActionSpec
 
-TUNED_DIR = Path(__file__).parent.parent / "tuned"
-
 TunedSettings = Mapping[str, Any]
 SearchSpace = Mapping[str, Sequence[Any]]
 

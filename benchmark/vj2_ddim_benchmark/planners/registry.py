@@ -10,8 +10,9 @@ from vj2_ddim_benchmark.planners import gradient_descent as descent
 from vj2_ddim_benchmark.planners import population as sampling
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
 from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer, WarmStarted
-from vj2_ddim_benchmark.planners.description import TUNED_DIR, Planner, PlannerAssets, read_tuned
+from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer
+from vj2_ddim_benchmark.settings import TUNED_DIR
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.optimizer import DDIMOptimizer

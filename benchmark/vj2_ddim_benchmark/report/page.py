@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jinja2
-import typer
 
 from vj2_ddim_benchmark.race import records as results
 from vj2_ddim_benchmark.race.folder import RaceFolder
@@ -22,7 +21,7 @@ from vj2_ddim_benchmark.report.curves import draw_study, draw_success
 from vj2_ddim_benchmark.report.summary import CHAIN, ONE_GESTURE, Row
 from vj2_ddim_benchmark.report.tables import overall
 from vj2_ddim_benchmark.studies import STUDIES, STUDIES_DIR
-from vj2_ddim_plugin.cli.console import print_table, say
+from vj2_ddim_plugin.cli.console import print_table
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path, write_json
 
@@ -40,21 +39,6 @@ class Findings:
     setup: Mapping[str, Any] = field(default_factory=dict)
     chains: Sequence[Row] = ()
     studies: Mapping[str, Sequence[Row]] = field(default_factory=dict)
-
-
-def report(
-    run: Annotated[
-        Path, typer.Argument(help="The run's folder, or a summary.json, recorded results too.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="Where the report goes; the run's folder unless told.")
-    ] = None,
-) -> None:
-    """Rebuild a run's tables and pictures from its raw results: Markdown and one HTML page."""
-    target = out or (run if run.is_dir() or not run.exists() else run.parent)
-    rows = rebuild_report(run, target)
-    print_rows(rows)
-    say(f"wrote {target / 'report.md'} and {target / 'report.html'}")
 
 
 def rebuild_report(run: Path, out: Path) -> list[Row]:

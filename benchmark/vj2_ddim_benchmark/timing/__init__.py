@@ -2,16 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import SamplerModel
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 Seconds = dict[str, list[float]]  # by name
 Run = tuple[str, Callable[[int], object]]  # its name, and what is timed; it is told the turn
 

@@ -5,42 +5,25 @@ That is its transformer at its published size, random weights, in a plain DDIM l
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
 
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.timing import JsonFile, random_problem, take_turns
+from vj2_ddim_benchmark.settings import LatencySettings
+from vj2_ddim_benchmark.timing import random_problem, take_turns
 from vj2_ddim_plugin.cli.console import print_table, say
-from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE
-from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 
 NUM_WARM_UP = 5
 
 
-@dataclass(frozen=True)
-class LatencySettings(Settings):
-    """How plans are timed."""
-
-    num_plans: int = setting(200, "Plans of each.", low=1)
-    num_inference_steps: int = setting(10, "DDIM steps of both.", low=1)
-    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
-
-
-@options
-def latency(
-    bundle: Annotated[Path, typer.Argument(help="The bundle to time.")],
-    settings: LatencySettings,
-    json_file: JsonFile = None,
-) -> None:
+def latency(bundle: Path, settings: LatencySettings, json_file: Path | None) -> None:
     """Time one plan at batch 1, in turns with the original script's torch sampler."""
     measured = measure_latency(bundle, settings)
     samplers = ("plugin", "original")

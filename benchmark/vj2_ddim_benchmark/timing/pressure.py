@@ -7,49 +7,31 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 from unittest import mock
 
 import numpy as np
-import typer
 
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.timing import JsonFile, random_problem
+from vj2_ddim_benchmark.settings import PressureSettings
+from vj2_ddim_benchmark.timing import random_problem
 from vj2_ddim_plugin.cli.console import print_table
-from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
 from vj2_ddim_plugin.onnx.session import onnxruntime
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.settings import Settings, setting
 
 Problems = Sequence[PlanningProblem]
 WARM_UP_PLANS = 20
 DEADLINES_S = (0.02, 0.05, 0.1)
 
 
-@dataclass(frozen=True)
-class PressureSettings(Settings):
-    """How many plans, and how busy a machine."""
-
-    num_plans: int = setting(300, "Plans of each timed measure.", low=10)
-    memory_plans: int = setting(100_000, "Plans of the memory measure.", low=10)
-    load: int | None = setting(None, "Busy processes; one a core unless told.", low=0)
-    threads: int = setting(1, "Threads of torch and ONNX Runtime.", low=1)
-
-
-@options
 def pressure(
-    bundle: Annotated[Path, typer.Argument(help="The bundle to plan with.")],
-    settings: PressureSettings,
-    world_model: Annotated[
-        Path | None, typer.Option(help="Whose cost ranks; a stand-in of 1 ms a candidate if none.")
-    ] = None,
-    json_file: JsonFile = None,
+    bundle: Path, settings: PressureSettings, world_model: Path | None, json_file: Path | None
 ) -> None:
     """Measure overhead, deadlines on a busy machine, memory over many plans, and many threads."""
     use_threads(settings.threads)

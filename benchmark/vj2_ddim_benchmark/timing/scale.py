@@ -6,27 +6,25 @@ A plan's passes through the predictor are all alike: a few are timed; DDIM is ti
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
 
 from vj2_ddim_benchmark.assets.settings import MODEL
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.timing import JsonFile, Run, Seconds, random_problem, take_turns
-from vj2_ddim_benchmark.timing.scale_predictor import Descent, PredictorSize, ScaleProblem
+from vj2_ddim_benchmark.settings import PredictorSize, ScaleSettings
+from vj2_ddim_benchmark.timing import Run, Seconds, random_problem, take_turns
+from vj2_ddim_benchmark.timing.scale_predictor import Descent, ScaleProblem
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.cli.console import print_table, progress_bars, say
-from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
 from vj2_ddim_training.diffusion_model import DiffusionModel
@@ -41,32 +39,8 @@ PLANS = {
 }
 
 
-@dataclass(frozen=True)
-class ScaleSettings(Settings):
-    """What is timed beside the predictor, and how often."""
-
-    num_iterations: int = setting(10, "Of gradient descent.", low=1, option="--iterations")
-    num_candidates: int = setting(16, "Candidates K of DDIM.", low=1)
-    num_inference_steps: int = setting(10, "DDIM steps N.", low=1)
-    rows_per_chunk: int = setting(1, "Candidates in one forward pass.", low=1)
-    num_turns: int = setting(3, "Times that each pass is timed.", low=1, option="--turns")
-    num_plans: int = setting(20, "DDIM plans timed in each turn.", low=1)
-    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1)
-    seed: int = setting(0, "Of all weights.", low=0)
-
-    def check(self) -> None:
-        """A chunk is no larger than what is ranked."""
-        chunk, most = self.rows_per_chunk, self.num_candidates
-        if chunk > most:
-            raise ConfigError(f"rows_per_chunk must be 1 to num_candidates, {most}; found {chunk}")
-
-
-@options
 def scale(
-    size: PredictorSize,
-    settings: ScaleSettings,
-    bundle: Annotated[Path | None, typer.Option(help="Trained; random weights if none.")] = None,
-    json_file: JsonFile = None,
+    size: PredictorSize, settings: ScaleSettings, bundle: Path | None, json_file: Path | None
 ) -> None:
     """Time one plan at VJ2-GUI's scale, by gradient descent and by DDIM, in turns."""
     with progress_bars() as progress:

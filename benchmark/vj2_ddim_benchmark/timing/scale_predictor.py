@@ -4,7 +4,6 @@ Each of T frames is a token for its action block and its patches; a token attend
 those before. A learned position stands where VJ2-GUI rotates, which costs more.
 """
 
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -12,36 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
+from vj2_ddim_benchmark.settings import PredictorSize
+from vj2_ddim_plugin.errors import ActionError, ContextError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.settings import Settings, setting
-
-
-@dataclass(frozen=True)
-class PredictorSize(Settings):
-    """How large; VJ2-GUI's is the default."""
-
-    depth: int = setting(24, "Layers of the predictor.", low=1)
-    width: int = setting(1024, "Its width, of latents and inside alike.", low=1)
-    num_heads: int = setting(16, "Its attention heads.", low=1, option="--heads")
-    num_frames: int = setting(8, "States it sees.", low=1, option="--frames")
-    num_tokens: int = setting(2056, "Its tokens: frames x (patches + 1).", low=1, option="--tokens")
-    action_width: int = setting(750, "Numbers of an action block, L x A.", low=1)
-
-    def check(self) -> None:
-        """Sizes that do not fit one another cannot be built."""
-        heads, tokens, frames = self.num_heads, self.num_tokens, self.num_frames
-        if self.width % heads:
-            raise ConfigError(f"num_heads must divide width; found {heads} and {self.width}")
-        if tokens % frames or self.num_patches < 1:
-            raise ConfigError(
-                f"num_tokens must be num_frames * (patches + 1); found {tokens} for {frames} frames"
-            )
-
-    @property
-    def num_patches(self) -> int:
-        """Patches N of one frame."""
-        return self.num_tokens // self.num_frames - 1
 
 
 class ScalePredictor(nn.Module):

@@ -9,47 +9,29 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import typer
 
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.report.summary import mcnemar, wilson_interval
-from vj2_ddim_benchmark.timing import JsonFile, Seconds
+from vj2_ddim_benchmark.settings import ComparisonSettings
+from vj2_ddim_benchmark.timing import Seconds
 from vj2_ddim_benchmark.two_room import evaluation
 from vj2_ddim_benchmark.two_room.episodes import load_episodes, recording_path
 from vj2_ddim_benchmark.two_room.evaluation import OURS, PUBLISHED, Chosen, Outcome, Problems
 from vj2_ddim_benchmark.two_room.lewm import WorldModel, prediction_error
 from vj2_ddim_benchmark.two_room.prepare import Preparation, prepare
 from vj2_ddim_plugin.cli.console import say
-from vj2_ddim_plugin.cli.options import options
-from vj2_ddim_plugin.files import sha256_of, write_json
-from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.files import atomic_path, sha256_of, write_json
 
 Row = dict[str, Any]  # what one evaluation measured, as plain values
 NUM_TIMED = 10  # problems
 HEADINGS = ("solver", "settings", "success", "95 % interval", "median ms a plan", "p95 ms")
 
 
-@dataclass(frozen=True)
-class ComparisonSettings(Settings):
-    """How much is compared."""
-
-    num_problems: int = setting(100, "Test episodes.", low=1)
-    num_validation: int = setting(20, "Validation episodes to tune on.", low=1)
-    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1)
-
-
-@options
-def two_room(
-    out: Annotated[
-        Path, typer.Option(help="The comparison's folder; a run that was cut short resumes.")
-    ],
-    settings: ComparisonSettings,
-    json_file: JsonFile = None,
-) -> None:
+def two_room(out: Path, settings: ComparisonSettings, json_file: Path | None) -> None:
     """Collect, train, tune and compare on TwoRoom; needs requirements-hosts.txt installed."""
     use_threads(settings.threads)
     what = Preparation()
@@ -62,7 +44,8 @@ def two_room(
     contest.tune(validation)
     rows = contest.compare(test)
     table = markdown_table(rows)
-    (out / "table.md").write_text(table, encoding="utf-8")
+    with atomic_path(out / "table.md") as temporary:
+        temporary.write_text(table, encoding="utf-8")
     say(table)
     if json_file is not None:
         write_json(json_file, contest.results(rows, test=test, validation=validation))

@@ -13,6 +13,7 @@ from zlib import crc32
 
 import numpy as np
 
+from vj2_ddim_benchmark.settings import SPLITS
 from vj2_ddim_benchmark.world.painting import NUM_SECTORS, PackedColors, draw_palettes
 from vj2_ddim_benchmark.world.touch import PAGE
 from vj2_ddim_benchmark.world.widgets import NUM_SLOTS, SLOT_KINDS, WIDGETS
@@ -20,8 +21,7 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 
-RESIDUES: dict[str, tuple[int, ...]] = {"train": (0, 1, 2), "validation": (3,), "test": (4,)}
-SPLITS = tuple(RESIDUES)
+RESIDUES = dict(zip(SPLITS, ((0, 1, 2), (3,), (4,)), strict=True))
 MODULUS = NUM_SIZE_CLASSES = 5
 EDGE = GAP = 8.0  # least page pixels between a widget and the edge of the page, and the next
 NUM_DRAWS, MAX_TRIES = 8000, 6  # pages drawn, and bands that are tried on each

@@ -1,4 +1,7 @@
-"""`vj2-ddim benchmark world`: collect touch screens, train a world model on them, measure it."""
+"""`vj2-ddim benchmark world`: collect touch screens, train a world model on them, measure it.
+
+The screens and the world model are imported when work begins.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +12,19 @@ from statistics import median
 from timeit import repeat
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from vj2_ddim_benchmark.environment import environment
-from vj2_ddim_benchmark.world import collect as data
-from vj2_ddim_benchmark.world.pictures import draw_gallery
-from vj2_ddim_benchmark.world.policies import mixed_policy
-from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
-from vj2_ddim_benchmark.world_model.report import report_world_model
-from vj2_ddim_benchmark.world_model.train import train_world_model
-from vj2_ddim_plugin.cli.console import progress_bars
+from vj2_ddim_plugin.cli.console import print_table, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
-from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="The touch screen world and its learned world model.")
 
 Split = Annotated[str, typer.Option(help="train, validation or test: whose screens.")]
-Seed = Annotated[int, typer.Option(min=0)]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1)]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the report here.")]
 DEFAULTS = WorldModelConfig()
 
@@ -47,13 +38,15 @@ def collect(
     seed: Seed = 0,
 ) -> None:
     """Touch screens with scripted and random gestures and write what happened."""
+    from vj2_ddim_benchmark.world import collect as data
+
     total = num_trajectories * horizon
     with progress_bars() as progress:
         transitions = data.collect_transitions(
             num_trajectories, horizon=horizon, split=split, seed=seed, progress=progress
         )
     data.save_transitions(out, transitions, {"split": split, "seed": seed})
-    typer.echo(f"{total} transitions in {out}")
+    say(f"{total} transitions in {out}")
 
 
 @app.command()
@@ -67,6 +60,12 @@ def speed(
 
     CPU time tells on a busy machine how fast one core to itself would be.
     """
+    import numpy as np
+
+    from vj2_ddim_benchmark.environment import environment
+    from vj2_ddim_benchmark.world.policies import mixed_policy
+    from vj2_ddim_benchmark.world.screen import TouchScreen
+
     screens = TouchScreen.generate(num_screens, split="train", seed=0, size=size)
     actions = mixed_policy(screens, 0.7, np.random.default_rng(0))
     clocks = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -75,7 +74,7 @@ def speed(
         for clock, now in clocks.items()
     }
     rates = {clock: num_screens / median(seconds) for clock, seconds in repeats.items()}
-    typer.echo(
+    say(
         f"{rates['wall']:.0f} transitions a second by the clock on the wall, "
         f"{rates['cpu']:.0f} a second of CPU time, at {size} x {size}"
     )
@@ -92,8 +91,10 @@ def picture(
     seed: Seed = 0,
 ) -> None:
     """Draw a one-gesture problem of every kind of widget."""
+    from vj2_ddim_benchmark.world.pictures import draw_gallery
+
     draw_gallery(out, split=split, seed=seed)
-    typer.echo(f"picture in {out}")
+    say(f"picture in {out}")
 
 
 @app.command()
@@ -112,6 +113,8 @@ def train(
 
     Stopped with Ctrl-C, the same command goes on where it was.
     """
+    from vj2_ddim_benchmark.world_model.train import train_world_model
+
     if quick:  # what is asked for by name stays
         sources = {each.name: context.get_parameter_source(each.name) for each in fields(config)}
         asked = [name for name, source in sources.items() if source and source.name != "DEFAULT"]
@@ -120,7 +123,7 @@ def train(
     with progress_bars() as progress:
         model = train_world_model(config, out, progress, device=device, start=start_from)
     _show(model.report)
-    typer.echo(f"world model in {out}")
+    say(f"world model in {out}")
 
 
 @app.command()
@@ -131,6 +134,9 @@ def report(
     json_file: JsonFile = None,
 ) -> None:
     """Measure a world model anew, and print what it measured."""
+    from vj2_ddim_benchmark.world_model.model import WorldModel
+    from vj2_ddim_benchmark.world_model.report import report_world_model
+
     model = WorldModel.load(checkpoint)
     with progress_bars() as bars:
         measured = report_world_model(model, split=split, num_problems=num_problems, progress=bars)
@@ -148,6 +154,12 @@ def embed(
     test: Annotated[Path | None, typer.Option(help="Screens to test on.")] = None,
 ) -> None:
     """Encode collected screens into trajectories of latents, to train a denoiser on."""
+    import numpy as np
+
+    from vj2_ddim_benchmark.world import collect as data
+    from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
+    from vj2_ddim_training.data.trajectories import write_trajectories_h5
+
     model = WorldModel.load(checkpoint)
     files = {"train": transitions, "validation": validation, "test": test}
     parts, splits, num = [], {}, 0
@@ -157,7 +169,7 @@ def embed(
             splits[split] = range(num, num := num + len(parts[-1][1]))
     embeddings, actions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     write_trajectories_h5(out, embeddings, actions, splits, layer_normed=model.config.layer_norm)
-    typer.echo(f"{num} trajectories in {out}")
+    say(f"{num} trajectories in {out}")
 
 
 def _show(measured: dict[str, Any]) -> None:
@@ -165,8 +177,10 @@ def _show(measured: dict[str, Any]) -> None:
     measures = measured["measures"]
     names = list(measures["overall"])
     title = f"{measured['num_problems']} problems of the {measured['split']} split"
-    table = Table("kind", *(name.replace("_", " ") for name in names), title=title, padding=0)
-    for kind, found in measures.items():
-        cells = [found.get(name) for name in names]
-        table.add_row(kind, *("" if value is None else f"{value:.3f}" for value in cells))
-    Console().print(table)
+    rows = [
+        (kind, *("" if (of := found.get(name)) is None else f"{of:.3f}" for name in names))
+        for kind, found in measures.items()
+    ]
+    print_table(
+        rows, ("kind", *(name.replace("_", " ") for name in names)), title=title, numbers=True
+    )

@@ -1,0 +1,158 @@
+"""Every setting of the benchmark's commands, each declared once; nothing here needs torch or numpy.
+
+Those of the trained parts are beside what they are of.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from vj2_ddim_benchmark.assets import Assets
+
+SPLITS = ("train", "validation", "test")
+TUNED_DIR = Path(__file__).parent / "tuned"
+CHAIN_PLANNERS = (
+    "ddim-16-robust-2", "ddim-16", "ddim-1", "regression", "gradient-descent-adam-10-x16",
+    "gesture-cem-8x16",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RaceSettings(Settings):
+    """What is compared, and how."""
+
+    planners: tuple[str, ...] = setting((), "Who races, with commas between; all unless told.")
+    budget_ms: tuple[float, ...] = setting(
+        (), "Deadlines of a plan, with commas between; full plans unless told."
+    )
+    full_plan: bool = setting(False, "With deadlines: also race without.")
+    num_problems: int | None = setting(None, "Problems; 600, or 60 if quick.", low=1)
+    chains: int | None = setting(None, "Chains of gestures; 150, or 10 if quick.", low=0)
+    chain_planners: tuple[str, ...] = setting(CHAIN_PLANNERS, "Who goes through chains.")
+    quick: bool = setting(False, "Fewer problems, chains and planners.")
+    split: str = setting("test", "Whose screens.", choices=SPLITS)
+    seed: int = setting(0, "Of the problems and of the planners' randomness.", low=0)
+    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
+    workers: int = setting(1, "Problems solved at once, each in a process.", low=1)
+    ray: str | None = setting(
+        None, "Solve them on this Ray cluster: its address, auto, or local to start one."
+    )
+    world_model: Path | None = setting(None, "Another world model than the shipped.")
+    bundle: Path | None = setting(None, "Another denoiser than the shipped.")
+    regression: Path | None = setting(None, "Another amortised regression than the shipped.")
+    gaussian: Path | None = setting(None, "Another amortised Gaussian than the shipped.")
+    latents: Path | None = setting(None, "The denoiser's training data, for retrieval.")
+    tuned: Path = setting(TUNED_DIR, "The folder of the recorded sweeps.")
+
+    @property
+    def budgets(self) -> tuple[float | None, ...]:
+        """Deadlines in ms, each once, the smallest first; None, a planner's full plan, last."""
+        limits: list[float | None] = [*sorted(set(self.budget_ms))]
+        return tuple([*limits, None] if self.full_plan or not limits else limits)
+
+    @property
+    def total_problems(self) -> int:
+        """How many problems are asked for."""
+        return self.num_problems or (60 if self.quick else 600)
+
+    @property
+    def total_chains(self) -> int:
+        """How many chains."""
+        return (10 if self.quick else 150) if self.chains is None else self.chains
+
+    def with_parts(self, assets: "Assets") -> "RaceSettings":
+        """The same, with the trained parts of a folder where none are given."""
+        parts = ("world_model", "bundle", "regression", "gaussian")
+        found = {name: getattr(self, name) or getattr(assets, name) for name in parts}
+        return replace(self, **found)
+
+
+@dataclass(frozen=True)
+class TuneSettings(Settings):
+    """What planners are tuned on."""
+
+    world_model: Path | None = setting(None, "Another world model than the shipped.")
+    planners: tuple[str, ...] = setting((), "Names with commas between; all unless told.")
+    num_problems: int = setting(100, "Validation problems.", low=1)
+    seed: int = setting(0, "Of the problems and of the planners' randomness.", low=0)
+    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
+    quick: bool = setting(False, "Only planners of quick runs.")
+
+
+@dataclass(frozen=True)
+class LatencySettings(Settings):
+    """How plans are timed."""
+
+    num_plans: int = setting(200, "Plans of each.", low=1)
+    num_inference_steps: int = setting(10, "DDIM steps of both.", low=1)
+    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
+
+
+@dataclass(frozen=True)
+class PressureSettings(Settings):
+    """How many plans, and how busy a machine."""
+
+    num_plans: int = setting(300, "Plans of each timed measure.", low=10)
+    memory_plans: int = setting(100_000, "Plans of the memory measure.", low=10)
+    load: int | None = setting(None, "Busy processes; one a core unless told.", low=0)
+    threads: int = setting(1, "Threads of torch and ONNX Runtime.", low=1)
+
+
+@dataclass(frozen=True)
+class ScaleSettings(Settings):
+    """What is timed beside the predictor, and how often."""
+
+    num_iterations: int = setting(10, "Of gradient descent.", low=1, option="--iterations")
+    num_candidates: int = setting(16, "Candidates K of DDIM.", low=1)
+    num_inference_steps: int = setting(10, "DDIM steps N.", low=1)
+    rows_per_chunk: int = setting(1, "Candidates in one forward pass.", low=1)
+    num_turns: int = setting(3, "Times that each pass is timed.", low=1, option="--turns")
+    num_plans: int = setting(20, "DDIM plans timed in each turn.", low=1)
+    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1)
+    seed: int = setting(0, "Of all weights.", low=0)
+
+    def check(self) -> None:
+        """A chunk is no larger than what is ranked."""
+        chunk, most = self.rows_per_chunk, self.num_candidates
+        if chunk > most:
+            raise ConfigError(f"rows_per_chunk must be 1 to num_candidates, {most}; found {chunk}")
+
+
+@dataclass(frozen=True)
+class PredictorSize(Settings):
+    """How large; VJ2-GUI's is the default."""
+
+    depth: int = setting(24, "Layers of the predictor.", low=1)
+    width: int = setting(1024, "Its width, of latents and inside alike.", low=1)
+    num_heads: int = setting(16, "Its attention heads.", low=1, option="--heads")
+    num_frames: int = setting(8, "States it sees.", low=1, option="--frames")
+    num_tokens: int = setting(2056, "Its tokens: frames x (patches + 1).", low=1, option="--tokens")
+    action_width: int = setting(750, "Numbers of an action block, L x A.", low=1)
+
+    def check(self) -> None:
+        """Sizes that do not fit one another cannot be built."""
+        heads, tokens, frames = self.num_heads, self.num_tokens, self.num_frames
+        if self.width % heads:
+            raise ConfigError(f"num_heads must divide width; found {heads} and {self.width}")
+        if tokens % frames or self.num_patches < 1:
+            raise ConfigError(
+                f"num_tokens must be num_frames * (patches + 1); found {tokens} for {frames} frames"
+            )
+
+    @property
+    def num_patches(self) -> int:
+        """Patches N of one frame."""
+        return self.num_tokens // self.num_frames - 1
+
+
+@dataclass(frozen=True)
+class ComparisonSettings(Settings):
+    """How much is compared."""
+
+    num_problems: int = setting(100, "Test episodes.", low=1)
+    num_validation: int = setting(20, "Validation episodes to tune on.", low=1)
+    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1)
