@@ -19,7 +19,8 @@ from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
 from vj2_ddim_training.gestures import sketch_of
 
-__all__ = ["Batch", "Examples", "GestureExamples", "infer_action_spec", "open_examples"]
+__all__ = ["Batch", "Examples", "GestureExamples", "IndexArray", "infer_action_spec"]
+__all__ += ["open_examples"]
 
 IndexArray = NDArray[np.int64]
 KNOT_CHOICES = (2, 3, 5, 9)
@@ -50,6 +51,9 @@ class Examples(Protocol):
     def batch(self, indices: IndexArray) -> Batch:
         """The examples at these indices."""
 
+    def names(self, indices: IndexArray) -> list[str]:
+        """What an error calls them, with their files where these are known."""
+
 
 class GestureExamples:
     """Gestures in memory, unconditional or with their sketch."""
@@ -76,6 +80,10 @@ class GestureExamples:
         inputs = {name: array[indices] for name, array in self._inputs.items()}
         return Batch(self.actions[indices], self._original[indices], inputs)
 
+    def names(self, indices: IndexArray) -> list[str]:
+        """Their numbers."""
+        return [str(index) for index in indices]
+
 
 class TransitionExamples:
     """Transitions `(z_t, z_goal) -> action`: every one is its own goal (hindsight)."""
@@ -101,6 +109,10 @@ class TransitionExamples:
         actions, original, inputs = self._kept
         kept = {name: array[indices] for name, array in inputs.items()}
         return Batch(actions[indices], original[indices], kept)
+
+    def names(self, indices: IndexArray) -> list[str]:
+        """Their numbers and files."""
+        return [f"{row} ({self._trajectories.file_of(row).name})" for row in indices]
 
     def _read(self, indices: IndexArray) -> Batch:
         state, goal, actions = self._trajectories.gather(indices)

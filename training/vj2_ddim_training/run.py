@@ -27,13 +27,14 @@ from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import open_trajectories
 from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
-from vj2_ddim_training.examples import Examples, infer_action_spec, open_examples
+from vj2_ddim_training.examples import Examples, IndexArray, infer_action_spec, open_examples
 from vj2_ddim_training.loop import (
     Progress,
     StatelessTask,
     TrainingLoop,
     choose_device,
     differences,
+    name_rows,
     run_and_save,
     warmup_cosine,
 )
@@ -181,19 +182,26 @@ class DenoiserTask(StatelessTask):
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            rng = np.random.default_rng((self.config.seed, epoch))
-            self._order = epoch, rng.permutation(len(self.examples))[: self.epoch_length]
-        rows = self._order[1][index * self.config.batch_size :][: self.config.batch_size]
         noise, dropout = np.random.SeedSequence((self.config.seed, step)).generate_state(2)
         torch.manual_seed(int(dropout))
         generator = torch.Generator().manual_seed(int(noise))
-        batch, device = self.examples.batch(rows), next(self.model.parameters()).device
+        batch, device = self.examples.batch(self._rows(step)), next(self.model.parameters()).device
         move = partial(torch.as_tensor, dtype=torch.float32, device=device)
         original = move(batch.original)
         inputs = {name: move(array) for name, array in batch.inputs.items()}
         return diffusion_loss(self.model, original, inputs, generator, self.config)
+
+    def batch_name(self, step: int) -> str:
+        """The examples of a step."""
+        return name_rows(self.examples.names(self._rows(step)))
+
+    def _rows(self, step: int) -> IndexArray:
+        """The examples of a step; the order of the latest epoch is kept."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self.config.seed, epoch))
+            self._order = epoch, rng.permutation(len(self.examples))[: self.epoch_length]
+        return self._order[1][index * self.config.batch_size :][: self.config.batch_size]
 
 
 class Trainer:
@@ -234,7 +242,7 @@ class Trainer:
         def save() -> None:
             save_checkpoint(self.checkpoint(), self.folder.checkpoint)
 
-        run_and_save(self.loop, save, self._validate)
+        run_and_save(self.loop, save, self.folder.checkpoint, self._validate)
         return self.checkpoint()
 
     def _validate(self, loop: TrainingLoop) -> None:

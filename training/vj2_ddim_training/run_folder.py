@@ -12,19 +12,18 @@ RUN/
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 
 from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_training.config import TrainingConfig
+from vj2_ddim_training.processes import locked
 
 __all__ = ["RunFolder", "Tracker", "strict_json"]
 
@@ -58,30 +57,10 @@ class RunFolder:
         except OSError as error:
             message = f"{self.folder} cannot hold a run ({error}); give another save_dir"
             raise ConfigError(message) from error
-        with self._locked():
+        with locked(self._lock, "save_dir"):
             for path in (self.checkpoint, self.best, self.metrics) if overwrite else ():
                 path.unlink(missing_ok=True)
             yield
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock, which the operating system frees when a process dies."""
-        lock = FileLock(self._lock)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            owner = self._lock.read_text(encoding="ascii").strip()
-            raise ConfigError(
-                f"{self.folder} is in use by the running process {owner or '(not known)'}. Give "
-                f"another save_dir, or wait for it to finish ({self._lock} is its lock)"
-            ) from None
-        try:
-            with suppress(OSError):  # for the message above alone
-                self._lock.write_text(str(os.getpid()), encoding="ascii")
-            yield
-        finally:
-            self._lock.unlink(missing_ok=True)
-            lock.release()
 
 
 class Tracker:

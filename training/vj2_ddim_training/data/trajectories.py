@@ -91,6 +91,10 @@ class Trajectories:
         """Names the exact files; reads all of them the first time."""
         return fingerprint_files(path for file in self.files for path in file.paths)
 
+    def file_of(self, index: int) -> Path:
+        """The file that a transition is in."""
+        return self.files[np.searchsorted(self._offsets, index, side="right") - 1].paths[0]
+
     def gather(self, indices: Sequence[int] | IntArray) -> tuple[Float32, Float32, Float32]:
         """Read b transitions: states and goals `[b, N, D]`, actions `[b, L, A]`, all float32.
 

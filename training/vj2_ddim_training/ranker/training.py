@@ -19,8 +19,14 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.examples import Batch, Examples
-from vj2_ddim_training.loop import TrainingLoop, run_resumably, save_atomically, warmup_cosine
+from vj2_ddim_training.examples import Batch, Examples, IndexArray
+from vj2_ddim_training.loop import (
+    TrainingLoop,
+    name_rows,
+    run_resumably,
+    save_atomically,
+    warmup_cosine,
+)
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
 
@@ -198,12 +204,18 @@ class RankerTask:
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self._cost))
-        size = self.config.batch_size
-        rows = torch.as_tensor(order[index * size :][:size])
+        rows = torch.as_tensor(self._rows(step))
         predicted = self.model.rank(self._diffused[rows], self._condition[rows])
         return pairwise_loss(predicted, self._cost[rows], self.config.full_difference)
+
+    def batch_name(self, step: int) -> str:
+        """The problems of a step."""
+        return name_rows(self._rows(step), "problems")
+
+    def _rows(self, step: int) -> IndexArray:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self._cost))
+        return order[index * self.config.batch_size :][: self.config.batch_size]
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch, where it is kept."""
