@@ -4,16 +4,19 @@ Both travel inside the checkpoint and the bundle: nothing else knows a length, a
 What is done with a specification is in `vj2_ddim_plugin.gestures`.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vj2_ddim_plugin.errors import ActionError, BundleError
-from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["CONDITION_KINDS", "REPRESENTATIONS", "ActionSpec", "ConditionSpec"]
 
@@ -73,9 +76,10 @@ class ActionSpec(Settings):
             raise ActionError(
                 f"channels, action_low, action_high repeat or differ in length: {sized}"
             )
-        bounds = np.array([self.action_low, self.action_high], float)
-        if not (np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()):
-            raise ActionError(f"need finite action_low < action_high; found {bounds.tolist()}")
+        bounds = list(zip(self.action_low, self.action_high, strict=True))
+        if not all(-math.inf < low < high < math.inf for low, high in bounds):
+            bounds_found = [list(self.action_low), list(self.action_high)]
+            raise ActionError(f"need finite action_low < action_high; found {bounds_found}")
         if self.press_channel is not None:
             self._check_gesture_rules()
         elif self.representation != "raw":
@@ -85,7 +89,7 @@ class ActionSpec(Settings):
     def _check_gesture_rules(self) -> None:
         if self.press_channel not in self.channels:
             raise ActionError(f"press_channel {self.press_channel!r} is not in {self.channels}")
-        if self.low_array[self.press_index] > 0 or self.high_array[self.press_index] < 1:
+        if self.action_low[self.press_index] > 0 or self.action_high[self.press_index] < 1:
             raise ActionError("the action_low and action_high of press_channel must hold 0 and 1")
         if not self.min_press_steps <= self.longest_press <= self.action_block:
             found = f"{self.min_press_steps}, {self.max_press_steps}, {self.action_block}"
@@ -135,18 +139,22 @@ class ActionSpec(Settings):
     @cached_property
     def low_array(self) -> FloatArray:
         """`action_low`, `[A]`."""
+        import numpy as np  # not for the settings alone
+
         return np.array(self.action_low)
 
     @cached_property
     def high_array(self) -> FloatArray:
         """`action_high`, `[A]`."""
+        import numpy as np
+
         return np.array(self.action_high)
 
     @cached_property
     def bound_slack(self) -> FloatArray:
         """`[A]`, how far beyond its bounds a value is still within them: what float32 rounds."""
-        largest = np.maximum(np.abs(self.low_array), np.abs(self.high_array))
-        return np.asarray(BOUND_TOLERANCE * largest)
+        largest: FloatArray = abs(self.low_array)
+        return BOUND_TOLERANCE * largest.clip(abs(self.high_array))
 
     @property
     def diffused_shape(self) -> tuple[int, int]:

@@ -1,14 +1,24 @@
-"""Every setting of a model, of its training, and of a ranker: each declared once, here."""
+"""Every setting of data, a model, its training and measuring, and of a ranker: each declared once.
 
-from dataclasses import dataclass
+Nothing here needs torch or numpy: the command line reads its options here.
+"""
+
+from dataclasses import MISSING, dataclass
+from pathlib import Path
 from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import REPRESENTATIONS
 
-__all__ = ["ARCHITECTURES", "CONDITIONS", "ModelConfig", "RankerConfig", "TrainingConfig"]
+__all__ = [
+    "ARCHITECTURES", "CONDITIONS", "DataSettings", "EvaluationSettings", "GestureSettings",
+    "ModelConfig", "RankerConfig", "RunSettings", "TrainingConfig",
+]  # fmt: skip
 
 ARCHITECTURES = ("dit", "minimal")
+GESTURE_KINDS = ("click", "swipe", "mixed")
 CONDITIONS = ("none", "sketch", "latents")
 MODES = ("offline", "online", "disabled")
 SHARE: Any = {"low": 0.0, "high": 1.0}
@@ -118,3 +128,82 @@ class RankerConfig(Settings):
     def num_candidates(self) -> int:
         """Candidates a problem, the true action among them."""
         return 1 + self.num_sampled + self.num_perturbed + self.num_random
+
+
+@dataclass(frozen=True)
+class DataSettings(Settings):
+    """What a run learns from, and the folder it goes to."""
+
+    data_dir: Path = setting(MISSING, "A folder of *_actions.npy files; trajectories for latents.")
+    val_data_dir: Path = setting(MISSING, "Validation data; trajectories: the same folder will do.")
+    save_dir: Path = setting(Path("checkpoints"), "The run's folder.")
+    representation: str = setting(
+        "auto",
+        "Auto is the best that inverts, raw for minimal.",
+        choices=("auto", *REPRESENTATIONS),
+    )
+    sequence_length: int = setting(250, "Actions in one sequence.", low=1)
+    channels: tuple[str, ...] = setting(
+        ("x", "y", "press"), "An action's channels; without one named press, it is no touch."
+    )
+    action_low: tuple[float, ...] = setting((0.0, 0.0, 0.0), "Lower bound of each channel.")
+    action_high: tuple[float, ...] = setting((1.0, 1.0, 1.0), "Upper bound of each channel.")
+    resume: bool = setting(False, "Go on from the run's checkpoint.")
+    overwrite: bool = setting(False, "Replace the run that is there.")
+
+
+@dataclass(frozen=True)
+class RunSettings(DataSettings):
+    """All that `train_run` needs."""
+
+    model: ModelConfig = setting(ModelConfig(), "What is built.")
+    training: TrainingConfig = setting(TrainingConfig(), "How it is trained.")
+    schedule: NoiseSchedule | None = setting(
+        None, "How it is noised; None is the default, or the original script's for minimal."
+    )
+
+    @property
+    def noise_schedule(self) -> NoiseSchedule:
+        """The schedule, chosen where it was left open."""
+        if self.schedule is not None:
+            return self.schedule
+        return ORIGINAL_SCHEDULE if self.model.architecture == "minimal" else NoiseSchedule()
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(Settings):
+    """How much is measured."""
+
+    num_sequences: int = setting(0, "Held-out sequences, from the first on; 0 for all.", low=0)
+    num_generated: int = setting(2000, "Sequences to generate.", low=1)
+    seed: int = setting(0, "Of all noise.", low=0)
+    clip: bool = setting(True, "Clip x0 to the action bounds while sampling.")
+
+
+@dataclass(frozen=True)
+class GestureSettings(Settings):
+    """What random gestures are like."""
+
+    kind: str = setting(
+        "mixed",
+        "A click stays in one place, a swipe goes from any point to any other; mixed is, with "
+        "equal chances, a click or a horizontal, vertical or diagonal swipe.",
+        choices=GESTURE_KINDS,
+        option="--action-type",
+    )
+    min_duration_share: float = setting(
+        0.02, "Shortest press, as a share of the sequence.", option="--min-delta-t-pct", **SHARE
+    )
+    max_duration_share: float = setting(
+        0.3, "Longest press, as a share of the sequence.", option="--max-delta-t-pct", **SHARE
+    )
+    sequence_length: int = setting(250, "Steps in a sequence.", low=1)
+
+    def check(self) -> None:
+        """The shortest must not be longer than the longest."""
+        if self.min_duration_share > self.max_duration_share:
+            raise ConfigError(
+                f"need 0 <= min_duration_share <= max_duration_share <= 1; found "
+                f"{self.min_duration_share} and {self.max_duration_share}. They are shares of the "
+                f"sequence: 0.02 is 2 %"
+            )

@@ -6,9 +6,8 @@ so that a run resumed at any step is the run that was not interrupted, to the la
 
 import math
 import platform
-from dataclasses import MISSING, dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +17,10 @@ from torch import Tensor
 import vj2_ddim_plugin
 from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
-from vj2_ddim_plugin.settings import Settings, setting
-from vj2_ddim_plugin.spec import REPRESENTATIONS, ActionSpec
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
-from vj2_ddim_training.config import ModelConfig, TrainingConfig
+from vj2_ddim_training.config import RunSettings, TrainingConfig
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import open_trajectories
 from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
@@ -41,51 +38,11 @@ from vj2_ddim_training.loop import (
 from vj2_ddim_training.run_folder import RunFolder, Tracker
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, Validation
 
-__all__ = ["DataSettings", "DenoiserTask", "RunSettings", "Trainer", "train_run"]
+__all__ = ["DenoiserTask", "Trainer", "train_run"]
 
 NUM_LOOKED_AT = 5000  # examples that decide the representation and the latents' statistics
 RESUMED = ("step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
 FREE = {"device", "num_threads", "wandb_mode", "wandb_project"}  # may differ when resuming
-
-
-@dataclass(frozen=True)
-class DataSettings(Settings):
-    """What a run learns from, and the folder it goes to."""
-
-    data_dir: Path = setting(MISSING, "A folder of *_actions.npy files; trajectories for latents.")
-    val_data_dir: Path = setting(MISSING, "Validation data; trajectories: the same folder will do.")
-    save_dir: Path = setting(Path("checkpoints"), "The run's folder.")
-    representation: str = setting(
-        "auto",
-        "Auto is the best that inverts, raw for minimal.",
-        choices=("auto", *REPRESENTATIONS),
-    )
-    sequence_length: int = setting(250, "Actions in one sequence.", low=1)
-    channels: tuple[str, ...] = setting(
-        ("x", "y", "press"), "An action's channels; without one named press, it is no touch."
-    )
-    action_low: tuple[float, ...] = setting((0.0, 0.0, 0.0), "Lower bound of each channel.")
-    action_high: tuple[float, ...] = setting((1.0, 1.0, 1.0), "Upper bound of each channel.")
-    resume: bool = setting(False, "Go on from the run's checkpoint.")
-    overwrite: bool = setting(False, "Replace the run that is there.")
-
-
-@dataclass(frozen=True)
-class RunSettings(DataSettings):
-    """All that `train_run` needs."""
-
-    model: ModelConfig = setting(ModelConfig(), "What is built.")
-    training: TrainingConfig = setting(TrainingConfig(), "How it is trained.")
-    schedule: NoiseSchedule | None = setting(
-        None, "How it is noised; None is the default, or the original script's for minimal."
-    )
-
-    @property
-    def noise_schedule(self) -> NoiseSchedule:
-        """The schedule, chosen where it was left open."""
-        if self.schedule is not None:
-            return self.schedule
-        return ORIGINAL_SCHEDULE if self.model.architecture == "minimal" else NoiseSchedule()
 
 
 def train_run(

@@ -16,9 +16,9 @@ from vj2_ddim_plugin.ddim import add_noise, to_x0_and_epsilon
 from vj2_ddim_plugin.gestures import decode, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.config import TrainingConfig
+from vj2_ddim_training.config import EvaluationSettings, TrainingConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler, diffusion_loss
-from vj2_ddim_training.evaluation import SHOWN_SHARE, EvaluationSettings, evaluate, recreate_from
+from vj2_ddim_training.evaluation import SHOWN_SHARE, evaluate, recreate_from
 from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.run_folder import Tracker
 
