@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "sha256_of", "write_json"]
+__all__ = ["atomic_path", "named", "sha256_of", "write_json"]
 
 
 @contextmanager
@@ -27,12 +27,24 @@ def atomic_path(target: Path | str, *, folder: bool = False) -> Iterator[Path]:
     try:
         if folder:
             temporary.mkdir()
-        yield temporary
+        with named(target):
+            yield temporary
         if folder and target.exists():
             os.replace(target, scratch / "replaced")
         os.replace(temporary, target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def named(path: Path | str) -> Iterator[None]:
+    """Let an `OSError` from inside say which file it is of: that of a full disk says none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sha256_of(path: Path | str) -> str:

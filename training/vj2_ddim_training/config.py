@@ -3,7 +3,7 @@
 Nothing here needs torch or numpy: the command line reads its options here.
 """
 
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -134,8 +134,12 @@ class RankerConfig(Settings):
 class DataSettings(Settings):
     """What a run learns from, and the folder it goes to."""
 
-    data_dir: Path = setting(MISSING, "A folder of *_actions.npy files; trajectories for latents.")
-    val_data_dir: Path = setting(MISSING, "Validation data; trajectories: the same folder will do.")
+    data_dir: Path | None = setting(
+        None, "A folder of *_actions.npy files; trajectories for latents. Needed for a new run."
+    )
+    val_data_dir: Path | None = setting(
+        None, "Validation data, needed for a new run; trajectories: the same folder will do."
+    )
     save_dir: Path = setting(Path("checkpoints"), "The run's folder.")
     representation: str = setting(
         "auto",
@@ -161,6 +165,22 @@ class RunSettings(DataSettings):
     schedule: NoiseSchedule | None = setting(
         None, "How it is noised; None is the default, or the original script's for minimal."
     )
+
+    def check(self) -> None:
+        """A run learns from something."""
+        super().check()
+        _ = self.folders
+
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """Training and validation data; one that is resumed has them from its `run.json`."""
+        if self.data_dir is None or self.val_data_dir is None:
+            raise ConfigError(
+                f"data_dir and val_data_dir must be given; found {self.data_dir} and "
+                f"{self.val_data_dir}. Only a run that is resumed knows its own, from the run.json "
+                f"in its folder"
+            )
+        return self.data_dir, self.val_data_dir
 
     @property
     def noise_schedule(self) -> NoiseSchedule:
