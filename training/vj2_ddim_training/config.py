@@ -22,6 +22,8 @@ GESTURE_KINDS = ("click", "swipe", "mixed")
 CONDITIONS = ("none", "sketch", "latents")
 MODES = ("offline", "online", "disabled")
 SHARE: Any = {"low": 0.0, "high": 1.0}
+COUNT: Any = {"low": 1, "high": 10**9}
+SEED: Any = {"low": 0, "high": 2**64 - 1}  # as torch takes
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ class ModelConfig(Settings):
 class TrainingConfig(Settings):
     """How a denoiser is trained. All of it is stored in the checkpoint."""
 
-    num_epochs: int = setting(50, "Passes over the training data, or over a share of it.", low=1)
+    num_epochs: int = setting(50, "Passes over the training data, or over a share of it.", **COUNT)
     epoch_share: float = setting(1.0, "Share of the data in an epoch.", above=0.0, high=1.0)
-    batch_size: int = setting(32, "Examples in one step.", low=1)
+    batch_size: int = setting(32, "Examples in one step.", **COUNT)
     lr: float = setting(1e-4, "Peak learning rate: warm-up, then cosine decay to 0.", low=0.0)
-    num_cycles: int = setting(1, "Times that course is run, each from half the peak.", low=1)
+    num_cycles: int = setting(1, "Times that course is run, each from half the peak.", **COUNT)
     warmup_share: float = setting(0.02, "Share of a cycle's steps that is warm-up.", **SHARE)
     weight_decay: float = setting(1e-4, "AdamW's weight decay.", low=0.0)
     clip_norm: float = setting(1.0, "Largest norm of the gradient.", above=0.0)
@@ -68,19 +70,21 @@ class TrainingConfig(Settings):
     condition_dropout: float = setting(
         0.2, "Share of examples trained without their condition, so that guidance works.", **SHARE
     )
-    noises_per_example: int = setting(1, "Timesteps and noises drawn for each example.", low=1)
+    noises_per_example: int = setting(1, "Timesteps and noises drawn for each example.", **COUNT)
     longest_goal: int = setting(
-        1, "How many later states serve as goals for each; more than 1 for chains.", low=1
+        1, "How many later states serve as goals for each; more than 1 for chains.", **COUNT
     )
     auxiliary_weight: float = setting(
         0.5, "Weight of regressing the actions from the condition tokens (latents).", low=0.0
     )
-    seed: int = setting(0, "Of weights, data order, timesteps and noise.", low=0)
-    evaluate_every: int = setting(1, "Epochs between validations.", low=1)
-    picture_every: int = setting(10, "Epochs between pictures.", low=1)
-    num_validation: int = setting(128, "Validation sequences measured after an epoch.", low=1)
+    seed: int = setting(0, "Of weights, data order, timesteps and noise.", **SEED)
+    evaluate_every: int = setting(1, "Epochs between validations.", **COUNT)
+    picture_every: int = setting(10, "Epochs between pictures.", **COUNT)
+    num_validation: int = setting(128, "Validation sequences measured after an epoch.", **COUNT)
     device: str = setting("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
-    num_threads: int | None = setting(None, "Torch's threads; its own choice unless told.", low=1)
+    num_threads: int | None = setting(
+        None, "Torch's threads; its own choice unless told.", low=1, high=1024
+    )
     wandb_project: str = setting("vj2-ddim", "Weights & Biases project.")
     wandb_mode: str = setting("offline", "Weights & Biases.", choices=MODES, option="--wandb")
 
@@ -92,7 +96,7 @@ class RankerConfig(Settings):
     width: int = setting(64, "Width of its layers; nhead must divide it.", low=1)
     num_layers: int = setting(2, "Layers that look at the condition.", low=1)
     nhead: int = setting(4, "Attention heads.", low=1)
-    num_queries: int = setting(4, "Tokens that one candidate is turned into.", low=1)
+    num_queries: int = setting(4, "Tokens that one candidate is turned into.", **COUNT)
     num_problems: int = setting(8000, "Examples whose (state, goal) it learns from.", low=2)
     num_sampled: int = setting(10, "Candidates a problem that the model samples.", low=0)
     num_perturbed: int = setting(
@@ -101,19 +105,19 @@ class RankerConfig(Settings):
     num_random: int = setting(
         2, "Candidates a problem that are the true actions of other examples.", low=0
     )
-    num_inference_steps: int = setting(5, "DDIM steps of the sampled candidates.", low=1)
+    num_inference_steps: int = setting(5, "DDIM steps of the sampled candidates.", **COUNT)
     full_difference: float = setting(
         0.5,
         "Difference of two costs whose order counts in full, in standard deviations of the "
         "(logarithmic) cost among a problem's candidates; less counts less.",
         above=0.0,
     )
-    num_epochs: int = setting(20, "Times each problem is seen.", low=1)
-    batch_size: int = setting(64, "Problems a step.", low=1)
+    num_epochs: int = setting(20, "Times each problem is seen.", **COUNT)
+    batch_size: int = setting(64, "Problems a step.", **COUNT)
     lr: float = setting(1e-3, "Peak learning rate: warm-up, then cosine decay to 0.", above=0.0)
     weight_decay: float = setting(1e-2, "AdamW's weight decay.", low=0.0)
     held_out_share: float = setting(0.05, "Problems that are only measured.", low=0.0, below=1.0)
-    seed: int = setting(0, "Of the weights, the candidates and the order.", low=0)
+    seed: int = setting(0, "Of the weights, the candidates and the order.", **SEED)
 
     def check(self) -> None:
         """A single candidate cannot be ranked."""
@@ -196,7 +200,7 @@ class EvaluationSettings(Settings):
 
     num_sequences: int = setting(0, "Held-out sequences, from the first on; 0 for all.", low=0)
     num_generated: int = setting(2000, "Sequences to generate.", low=1)
-    seed: int = setting(0, "Of all noise.", low=0)
+    seed: int = setting(0, "Of all noise.", **SEED)
     clip: bool = setting(True, "Clip x0 to the action bounds while sampling.")
 
 

@@ -129,9 +129,7 @@ class TrainingLoop:
 
     def _take_step(self) -> None:
         with hold_interrupts():  # no moment inside to write a checkpoint
-            loss = self.task.loss(self.step)
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = self._with_gradients()
             norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), self.clip_norm)
             value, size = torch.stack([loss.detach(), norm]).tolist()  # one wait for the device
             self._require_sound(value, size)  # before the weights change
@@ -142,6 +140,20 @@ class TrainingLoop:
             self.losses.append(value)
             self.step += 1
 
+    def _with_gradients(self) -> Tensor:
+        try:
+            loss = self.task.loss(self.step)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        except (MemoryError, RuntimeError) as error:  # torch has no kind of its own on the CPU
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            raise TrainingError(
+                f"there is not the memory for {self._step_name()}. Use smaller batches or a "
+                f"smaller model"
+            ) from error
+        return loss
+
     def _require_sound(self, loss: float, norm: float) -> None:
         """Stop where the loss or the norm of the gradient says that training has gone wrong."""
         first = (self.epoch_losses or self.losses or [1.0])[0]
@@ -150,14 +162,17 @@ class TrainingLoop:
         elif not math.isfinite(norm):
             found = f"the norm of the gradient is {norm} (the loss is {loss:.4g})"
         elif abs(loss) > EXPLODED * max(1.0, abs(first)):
-            found = f"the loss is {loss:.4g}, and was {first:.4g} at the beginning"
+            found = f"the loss went from {first:.4g} at the beginning to {loss:.4g}"
         else:
             return
-        batch = self.task.batch_name(self.step)
         raise TrainingError(
-            f"{found} in step {self.step + 1}, epoch {self.epoch + 1}, whose batch is {batch}: "
-            f"training has diverged. Train with a lower learning rate, or look at these examples"
+            f"{found} in {self._step_name()}: training has diverged. Train with a lower learning "
+            f"rate, or look at these examples"
         )
+
+    def _step_name(self) -> str:
+        batch = self.task.batch_name(self.step)
+        return f"step {self.step + 1}, epoch {self.epoch + 1}, whose batch is {batch}"
 
     def require_finite(self) -> None:
         """Refuse weights that are not finite: they are not to be kept."""
@@ -234,7 +249,7 @@ def run_and_save(
             loop.run((loop.epoch + 1) * loop.task.steps_per_epoch, on_epoch)
             save()
     except TrainingError as error:
-        kept = f"{file} is that of epoch {loop.epoch}" if loop.epoch else "nothing was kept"
+        kept = f"{file} is that of epoch {loop.epoch}" if loop.epoch else "none of it was kept"
         raise TrainingError(f"{error}; {kept}") from error
     except (KeyboardInterrupt, SystemExit):
         loop.require_finite()
@@ -253,7 +268,7 @@ def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> Non
             loop.load_state_dict(saved["state"])
     except Exception as error:  # pickle, zip, and torch errors of many kinds, of many lines
         raise CheckpointError(
-            f"{file}: is not the whole state of a training that was cut short "
+            f"{file}: cannot be taken up, it is not the whole state of a training cut short "
             f"({type(error).__name__}). Delete it to begin anew"
         ) from error
     if different:

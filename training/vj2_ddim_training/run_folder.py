@@ -55,21 +55,25 @@ class RunFolder:
             self.require_run()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            with locked(self._lock, "save_dir"):
+                if self.checkpoint.exists() and not (resume or overwrite):
+                    raise ConfigError(
+                        f"{self.folder} already holds a run. Go on with resume=True, replace it "
+                        f"with overwrite=True, or give another save_dir"
+                    )
+                for name in ("checkpoint.pt", "best.pt", "metrics.jsonl", "run.json", "epoch_"):
+                    for scratch in self.folder.rglob(f".{name}*-*"):  # of a process that was killed
+                        shutil.rmtree(scratch, ignore_errors=True)
+                if not self.checkpoint.exists():
+                    self.record()
+                yield
         except OSError as error:
-            message = f"{self.folder} cannot hold a run ({error}); give another save_dir"
-            raise ConfigError(message) from error
-        with locked(self._lock, "save_dir"):
-            if self.checkpoint.exists() and not (resume or overwrite):
-                raise ConfigError(
-                    f"{self.folder} already holds a run. Go on with resume=True, replace it with "
-                    f"overwrite=True, or give another save_dir"
-                )
-            for name in (self.checkpoint, self.best, self.metrics, self.identity):
-                for scratch in self.folder.glob(f".{name.name}-*"):  # of a process that was killed
-                    shutil.rmtree(scratch, ignore_errors=True)
-            if not self.checkpoint.exists():
-                self.record()
-            yield
+            if not str(error.filename).startswith(str(self.folder)):
+                raise
+            raise ConfigError(
+                f"{self.folder} cannot hold a run ({error}). Free some space there, or give "
+                f"another save_dir; what was kept before is untouched"
+            ) from error
 
     def require_run(self) -> None:
         """Refuse to go on with what is not there."""
@@ -194,10 +198,10 @@ class Tracker:
 
 def _refused(mode: str, error: Exception) -> ConfigError:
     """What Weights & Biases says, in one line."""
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return ConfigError(
-        f"wandb_mode {mode!r} does not work: {said or type(error).__name__}. Log in with 'wandb "
-        f"login' or WANDB_API_KEY, or use wandb_mode='offline' or wandb_mode='disabled'"
+        f"wandb_mode={mode!r} cannot start: {said}. Log in by 'wandb login' or WANDB_API_KEY, or "
+        f"use wandb_mode='offline' or wandb_mode='disabled'"
     )
 
 

@@ -17,6 +17,7 @@ from vj2_ddim_plugin.errors import ConfigError, CostError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds, encode, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.checkpoint import open_saved
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples, IndexArray
@@ -28,7 +29,7 @@ from vj2_ddim_training.loop import (
     warmup_cosine,
 )
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
-from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
+from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, tried_out
 
 __all__ = ["JudgedCandidates", "RankerCost", "candidates_file", "comparable", "fit_ranker"]
 __all__ += ["judge_candidates", "measure_ranker", "pairwise_loss", "train_ranker"]
@@ -279,7 +280,7 @@ def train_ranker(
 
     def measure(ranker: RankerNetwork) -> dict[str, float]:
         metrics = measure_ranker(ranker, measured) if held_out else {}
-        return metrics if success is None else {**metrics, **success(model, ranker)}
+        return metrics if success is None else {**metrics, **tried_out(success, model, ranker)}
 
     best = _Best(measure) if keep == "best" else None
     fit = partial(fit_ranker, best=best, resume_file=resume_file, made_of=made_of)
@@ -297,8 +298,8 @@ def _judge_once(
     file = candidates_file(resume_file)
     key = repr((sorted(config.to_dict().items()), made_of))
     if file.exists():
-        saved = torch.load(file, weights_only=True)
-        if saved["key"] == key:
+        saved = open_saved(file, "file of judged candidates", "")
+        if isinstance(saved, dict) and saved.get("key") == key:
             return JudgedCandidates(*(saved[name].numpy() for name in JudgedCandidates._fields))
     judged = judge()
     arrays = {name: torch.as_tensor(array) for name, array in judged._asdict().items()}
