@@ -108,7 +108,10 @@ def test_no_help_imports_anything_heavy():
     )
     heavy = (*HEAVY, "numpy", "onnxruntime", "rich", "pandas", "gymnasium", "jinja2")
     done = subprocess.run(
-        [sys.executable, "-c", f"HEAVY = {heavy}\n{code}"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", f"HEAVY = {heavy}\n{code}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     asked = {tuple(line.split()[:-1]) for line in done.stdout.splitlines()}

@@ -22,6 +22,7 @@ GESTURE_KINDS = ("click", "swipe", "mixed")
 CONDITIONS = ("none", "sketch", "latents")
 MODES = ("offline", "online", "disabled")
 SHARE: Any = {"low": 0.0, "high": 1.0}
+FACTOR: Any = {"low": 0.0, "high": 1e6}
 COUNT: Any = {"low": 1, "high": 10**9}
 SEED: Any = {"low": 0, "high": 2**64 - 1}  # as torch takes
 
@@ -61,11 +62,11 @@ class TrainingConfig(Settings):
     num_epochs: int = setting(50, "Passes over the training data, or over a share of it.", **COUNT)
     epoch_share: float = setting(1.0, "Share of the data in an epoch.", above=0.0, high=1.0)
     batch_size: int = setting(32, "Examples in one step.", **COUNT)
-    lr: float = setting(1e-4, "Peak learning rate: warm-up, then cosine decay to 0.", low=0.0)
+    lr: float = setting(1e-4, "Peak learning rate: warm-up, then cosine decay to 0.", **FACTOR)
     num_cycles: int = setting(1, "Times that course is run, each from half the peak.", **COUNT)
     warmup_share: float = setting(0.02, "Share of a cycle's steps that is warm-up.", **SHARE)
-    weight_decay: float = setting(1e-4, "AdamW's weight decay.", low=0.0)
-    clip_norm: float = setting(1.0, "Largest norm of the gradient.", above=0.0)
+    weight_decay: float = setting(1e-4, "AdamW's weight decay.", **FACTOR)
+    clip_norm: float = setting(1.0, "Largest norm of the gradient.", above=0.0, high=1e30)
     ema_decay: float = setting(0.999, "Decay of the averaged weights, after a warm-up.", **SHARE)
     condition_dropout: float = setting(
         0.2, "Share of examples trained without their condition, so that guidance works.", **SHARE
@@ -75,7 +76,7 @@ class TrainingConfig(Settings):
         1, "How many later states serve as goals for each; more than 1 for chains.", **COUNT
     )
     auxiliary_weight: float = setting(
-        0.5, "Weight of regressing the actions from the condition tokens (latents).", low=0.0
+        0.5, "Weight of regressing the actions from the condition tokens (latents).", **FACTOR
     )
     seed: int = setting(0, "Of weights, data order, timesteps and noise.", **SEED)
     evaluate_every: int = setting(1, "Epochs between validations.", **COUNT)
@@ -114,8 +115,10 @@ class RankerConfig(Settings):
     )
     num_epochs: int = setting(20, "Times each problem is seen.", **COUNT)
     batch_size: int = setting(64, "Problems a step.", **COUNT)
-    lr: float = setting(1e-3, "Peak learning rate: warm-up, then cosine decay to 0.", above=0.0)
-    weight_decay: float = setting(1e-2, "AdamW's weight decay.", low=0.0)
+    lr: float = setting(
+        1e-3, "Peak learning rate: warm-up, then cosine decay to 0.", above=0.0, high=1e6
+    )
+    weight_decay: float = setting(1e-2, "AdamW's weight decay.", **FACTOR)
     held_out_share: float = setting(0.05, "Problems that are only measured.", low=0.0, below=1.0)
     seed: int = setting(0, "Of the weights, the candidates and the order.", **SEED)
 
