@@ -76,12 +76,12 @@ def assert_same_run(folder, other):
 
 
 STARTS = """
-import os, select, signal, sys, time
-import matplotlib.figure, torch
-import vj2_ddim_training.run, vj2_ddim_training.commands
+import contextlib, io, os, signal, sys, time
 from vj2_ddim_plugin.cli import main
 
-torch.set_num_threads(1)
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.suppress(SystemExit):
+        main(sys.argv[1:])  # once here: what it imports is there for all
 print("ready", flush=True)
 for line in sys.stdin:  # seconds to live or "", the file for what is said, the arguments
     life, log, *words = line.rstrip("\\n").split("\\t")
@@ -108,12 +108,16 @@ for line in sys.stdin:  # seconds to live or "", the file for what is said, the 
 
 
 class Starter:
-    """Runs the command line in one process after the other, without importing torch for each."""
+    """Runs the command line in one process after the other, without importing torch for each.
 
-    def __init__(self, folder):
+    The `words` are run in the process that they are all forked from.
+    """
+
+    def __init__(self, folder, *words):
         self.folder = folder
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, "-c", STARTS], cwd=folder, **pipes)
+        command = [sys.executable, "-c", STARTS, *map(str, words)]
+        self.process = subprocess.Popen(command, cwd=folder, **pipes)
         assert self.process.stdout.readline() == "ready\n"
 
     def __call__(self, *words, life=""):

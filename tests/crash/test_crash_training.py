@@ -29,7 +29,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(root):
     write_data(root / "data")
-    starter = Starter(root)
+    starter = Starter(root, *ALWAYS, "--save-dir", "old", "--seed", 7, *SHORT)
     yield starter
     starter.close()
 
@@ -37,7 +37,7 @@ def start(root):
 @pytest.fixture(scope="module")
 def whole(start, root):
     """A run that nothing happens to, one before it in its folder's place, and its seconds."""
-    assert start(*ALWAYS, "--save-dir", "old", "--seed", 7, *SHORT)[0] == 0
+    assert (root / "old" / "checkpoint.pt").exists()
     status, seconds, said = start(*ALWAYS, "--save-dir", "whole")
     assert status == 0, said
     return root / "whole", root / "old", seconds
@@ -93,9 +93,9 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("free", [0, 20_000, 120_000])
+@pytest.mark.parametrize("free", [0, 150_000])
 def test_a_full_disk_names_its_file_and_loses_nothing(start, root, whole, small_disk, free):
-    """At the start, at the first checkpoint, and at a later one."""
+    """At the start, and at a checkpoint."""
     folder = small_disk / "run"
     filler = small_disk / "filler"
     filler.write_bytes(b"x" * (2 * 2**20 - 8192 - free))
@@ -114,13 +114,13 @@ def test_a_folder_that_cannot_be_written_is_a_named_error(start, root, whole):
     folder = root / "read_only"
     shutil.copytree(whole[1], folder)
     before = content_of(folder)
-    how = ["mount", "-o", "bind,ro", str(folder), str(folder)]
-    if os.geteuid() == 0 and (
-        subprocess.run(["mount", "--bind", folder, folder], check=False).returncode
-        or subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=False).returncode
+    if os.geteuid():
+        folder.chmod(0o555)
+    elif any(
+        subprocess.run(["mount", *how, folder], check=False, capture_output=True).returncode
+        for how in (["--bind", folder], ["-o", "remount,bind,ro"])
     ):
         pytest.skip("root can write anywhere, and cannot mount")
-    folder.chmod(0o555)
     try:
         for how in ("--overwrite", "--resume"):
             status, _, said = start("train", "--save-dir", folder, how, *ALWAYS[1:])
@@ -130,4 +130,5 @@ def test_a_folder_that_cannot_be_written_is_a_named_error(start, root, whole):
     finally:
         if os.geteuid() == 0:
             subprocess.run(["umount", folder], check=True)
-        folder.chmod(0o755)
+        else:
+            folder.chmod(0o755)

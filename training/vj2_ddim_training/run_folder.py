@@ -143,7 +143,7 @@ class Tracker:
                 resume="allow" if same else None,
                 config=dict(settings),
                 dir=str(self._folder.folder),
-                mode=training.wandb_mode,
+                mode=training.wandb_mode,  # type: ignore[arg-type]
                 settings=wandb.Settings(silent=True),
             )
         except Exception as error:  # its own kinds, of the network and of the disk
