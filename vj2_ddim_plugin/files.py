@@ -22,7 +22,8 @@ from vj2_ddim_plugin.errors import OutputError, VJ2DDIMError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["SCRATCH", "atomic_path", "read_json", "require_regular_file", "sha256_of", "write_json"]
+__all__ = ["SCRATCH", "atomic_path", "named", "read_json", "require_regular_file", "sha256_of"]
+__all__ += ["write_json"]
 
 SCRATCH = ".vj2-ddim-scratch-"
 """How the names of the folders begin in which something is being written."""
@@ -260,6 +261,17 @@ def _require_shallow(value: Any) -> None:  # noqa: ANN401
         level = list(chain.from_iterable(values))
     if nested:
         raise ValueError(f"nested more than {MAX_JSON_DEPTH} levels deep")
+
+
+@contextmanager
+def named(path: Path | str) -> Iterator[None]:
+    """Let an `OSError` from inside say which file it is of: that of a full disk says none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sha256_of(path: Path | str) -> str:

@@ -199,6 +199,10 @@ class AmortisedTask(loop.ShuffledTask):
         wanted = torch.from_numpy(original).float().to(self.device)
         return amortised_loss(self.kind, wanted, *self.model(**here))
 
+    def batch_name(self, step: int) -> str:
+        """The examples of a step."""
+        return loop.name_rows(self.examples.names(self.rows(step)))
+
 
 def _loop(task: AmortisedTask, training: TrainingConfig, progress: Progress) -> loop.TrainingLoop:
     decay, phase = training.weight_decay, f"train the {task.kind} planner"

@@ -60,17 +60,22 @@ def train(
 
     --architecture minimal is the original script's in all that is not said otherwise.
     """
-    from vj2_ddim_training.run import train_run
+    from vj2_ddim_training.run import settings_of_run, train_run
 
-    if model.architecture == "minimal":
-        told = {
-            name: getattr(schedule, name)
-            for name in declared(NoiseSchedule)
-            if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-        }
-        schedule = replace(ORIGINAL_SCHEDULE, **told)
-    whole = {name: getattr(data, name) for name in declared(DataSettings)}
-    settings = RunSettings(**whole, model=model, training=training, schedule=schedule)
+    told = {
+        name: getattr(group, name)
+        for group in (data, model, training, schedule)
+        for name in declared(type(group))
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    if data.resume:
+        settings = settings_of_run(data.save_dir, told)
+    else:
+        if model.architecture == "minimal":
+            of_schedule = {name: told[name] for name in declared(NoiseSchedule) if name in told}
+            schedule = replace(ORIGINAL_SCHEDULE, **of_schedule)
+        whole = {name: getattr(data, name) for name in declared(DataSettings)}
+        settings = RunSettings(**whole, model=model, training=training, schedule=schedule)
     measure = None if judge is None else find_by_name(JUDGES, judge, "judge")
     with progress_bars() as progress:
         checkpoint = train_run(settings, partial(progress, "training"), measure, say)

@@ -3,7 +3,7 @@
 Nothing here needs torch or numpy: the command line reads its options here.
 """
 
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ GESTURE_KINDS = ("click", "swipe", "mixed")
 CONDITIONS = ("none", "sketch", "latents")
 MODES = ("offline", "online", "disabled")
 SHARE: Any = {"low": 0.0, "high": 1.0}
+FACTOR: Any = {"low": 0.0, "high": 1e6}
+COUNT: Any = {"low": 1, "high": 10**9}
+SEED: Any = {"low": 0, "high": 2**64 - 1}  # as torch takes
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,14 @@ class ModelConfig(Settings):
 class TrainingConfig(Settings):
     """How a denoiser is trained. All of it is stored in the checkpoint."""
 
-    num_epochs: int = setting(50, "Passes over the training data, or over a share of it.", low=1)
+    num_epochs: int = setting(50, "Passes over the training data, or over a share of it.", **COUNT)
     epoch_share: float = setting(1.0, "Share of the data in an epoch.", above=0.0, high=1.0)
-    batch_size: int = setting(32, "Examples in one step.", low=1)
-    lr: float = setting(1e-4, "Peak learning rate: warm-up, then cosine decay to 0.", low=0.0)
-    num_cycles: int = setting(1, "Times that course is run, each from half the peak.", low=1)
+    batch_size: int = setting(32, "Examples in one step.", **COUNT)
+    lr: float = setting(1e-4, "Peak learning rate: warm-up, then cosine decay to 0.", **FACTOR)
+    num_cycles: int = setting(1, "Times that course is run, each from half the peak.", **COUNT)
     warmup_share: float = setting(0.02, "Share of a cycle's steps that is warm-up.", **SHARE)
-    weight_decay: float = setting(1e-4, "AdamW's weight decay.", low=0.0)
-    clip_norm: float = setting(1.0, "Largest norm of the gradient.", above=0.0)
+    weight_decay: float = setting(1e-4, "AdamW's weight decay.", **FACTOR)
+    clip_norm: float = setting(1.0, "Largest norm of the gradient.", above=0.0, high=1e30)
     ema_decay: float = setting(0.999, "Decay of the averaged weights, after a warm-up.", **SHARE)
     condition_dropout: float = setting(
         0.2,
@@ -75,19 +78,21 @@ class TrainingConfig(Settings):
         low=0.0,
         below=1.0,
     )
-    noises_per_example: int = setting(1, "Timesteps and noises drawn for each example.", low=1)
+    noises_per_example: int = setting(1, "Timesteps and noises drawn for each example.", **COUNT)
     longest_goal: int = setting(
-        1, "How many later states serve as goals for each; more than 1 for chains.", low=1
+        1, "How many later states serve as goals for each; more than 1 for chains.", **COUNT
     )
     auxiliary_weight: float = setting(
-        0.5, "Weight of regressing the actions from the condition tokens (latents).", low=0.0
+        0.5, "Weight of regressing the actions from the condition tokens (latents).", **FACTOR
     )
-    seed: int = setting(0, "Of weights, data order, timesteps and noise.", low=0)
-    evaluate_every: int = setting(1, "Epochs between validations.", low=1)
-    picture_every: int = setting(10, "Epochs between pictures.", low=1)
-    num_validation: int = setting(128, "Validation sequences measured after an epoch.", low=1)
+    seed: int = setting(0, "Of weights, data order, timesteps and noise.", **SEED)
+    evaluate_every: int = setting(1, "Epochs between validations.", **COUNT)
+    picture_every: int = setting(10, "Epochs between pictures.", **COUNT)
+    num_validation: int = setting(128, "Validation sequences measured after an epoch.", **COUNT)
     device: str = setting("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
-    num_threads: int | None = setting(None, "Torch's threads; its own choice unless told.", low=1)
+    num_threads: int | None = setting(
+        None, "Torch's threads; its own choice unless told.", low=1, high=1024
+    )
     wandb_project: str = setting("vj2-ddim", "Weights & Biases project.")
     wandb_mode: str = setting("offline", "Weights & Biases.", choices=MODES, option="--wandb")
 
@@ -108,19 +113,21 @@ class RankerConfig(Settings):
     num_random: int = setting(
         2, "Candidates a problem that are the true actions of other examples.", low=0
     )
-    num_inference_steps: int = setting(5, "DDIM steps of the sampled candidates.", low=1)
+    num_inference_steps: int = setting(5, "DDIM steps of the sampled candidates.", **COUNT)
     full_difference: float = setting(
         0.5,
         "Difference of two costs whose order counts in full, in standard deviations of the "
         "(logarithmic) cost among a problem's candidates; less counts less.",
         above=0.0,
     )
-    num_epochs: int = setting(20, "Times each problem is seen.", low=1)
-    batch_size: int = setting(64, "Problems a step.", low=1)
-    lr: float = setting(1e-3, "Peak learning rate: warm-up, then cosine decay to 0.", above=0.0)
-    weight_decay: float = setting(1e-2, "AdamW's weight decay.", low=0.0)
+    num_epochs: int = setting(20, "Times each problem is seen.", **COUNT)
+    batch_size: int = setting(64, "Problems a step.", **COUNT)
+    lr: float = setting(
+        1e-3, "Peak learning rate: warm-up, then cosine decay to 0.", above=0.0, high=1e6
+    )
+    weight_decay: float = setting(1e-2, "AdamW's weight decay.", **FACTOR)
     held_out_share: float = setting(0.05, "Problems that are only measured.", low=0.0, below=1.0)
-    seed: int = setting(0, "Of the weights, the candidates and the order.", low=0)
+    seed: int = setting(0, "Of the weights, the candidates and the order.", **SEED)
 
     def check(self) -> None:
         """A single candidate cannot be ranked."""
@@ -141,8 +148,12 @@ class RankerConfig(Settings):
 class DataSettings(Settings):
     """What a run learns from, and the folder it goes to."""
 
-    data_dir: Path = setting(MISSING, "A folder of *_actions.npy files; trajectories for latents.")
-    val_data_dir: Path = setting(MISSING, "Validation data; trajectories: the same folder will do.")
+    data_dir: Path | None = setting(
+        None, "A folder of *_actions.npy files; trajectories for latents. Needed for a new run."
+    )
+    val_data_dir: Path | None = setting(
+        None, "Validation data, needed for a new run; trajectories: the same folder will do."
+    )
     save_dir: Path = setting(Path("checkpoints"), "The run's folder.")
     representation: str = setting(
         "auto",
@@ -196,6 +207,22 @@ class RunSettings(DataSettings):
         None, "How it is noised; None is the default, or the original script's for minimal."
     )
 
+    def check(self) -> None:
+        """A run learns from something."""
+        super().check()
+        _ = self.folders
+
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """Training and validation data; one that is resumed has them from its `run.json`."""
+        if self.data_dir is None or self.val_data_dir is None:
+            raise ConfigError(
+                f"data_dir and val_data_dir must be given; found {self.data_dir} and "
+                f"{self.val_data_dir}. Only a run that is resumed knows its own, from the run.json "
+                f"in its folder"
+            )
+        return self.data_dir, self.val_data_dir
+
     @property
     def noise_schedule(self) -> NoiseSchedule:
         """The schedule, chosen where it was left open."""
@@ -210,7 +237,7 @@ class EvaluationSettings(Settings):
 
     num_sequences: int = setting(0, "Held-out sequences, from the first on; 0 for all.", low=0)
     num_generated: int = setting(2000, "Sequences to generate.", low=1)
-    seed: int = setting(0, "Of all noise.", low=0)
+    seed: int = setting(0, "Of all noise.", **SEED)
     clip: bool = setting(True, "Clip x0 to the action bounds while sampling.")
 
 

@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from vj2_ddim_plugin.ddim import Denoiser, add_noise, clip_to, ddim_invert, ddim_sample
+from vj2_ddim_plugin.errors import TrainingError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds, is_valid, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.config import EvaluationSettings
@@ -115,7 +116,17 @@ def _denoiser(model: DiffusionModel, batch: Batch | None) -> Denoiser:
     sampler = TorchSampler(model)
     encoded = None if batch is None else sampler.encode(batch.inputs)
     condition = None if encoded is None else encoded.condition
-    return lambda sample, timestep: sampler.denoise(sample, timestep, condition)
+
+    def denoise(sample: FloatArray, timestep: int) -> FloatArray:
+        output = sampler.denoise(sample, timestep, condition)
+        if not np.isfinite(output).all():
+            raise TrainingError(
+                f"the model's output at timestep {timestep} is not finite: its training has "
+                f"diverged. Train again, with a lower learning rate"
+            )
+        return output
+
+    return denoise
 
 
 def _compare(model: DiffusionModel, batch: Batch, diffused: FloatArray) -> Measures:
