@@ -140,10 +140,11 @@ class Settings:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`; a missing or an unknown field raises `error`, by name."""
         names = {each.name for each in fields(cls)}
-        if set(values) != names:
+        given = set(values) if isinstance(values, Mapping) else set()
+        if given != names:
             raise cls.error(
-                f"{cls.__name__} has missing fields {sorted(names - set(values))} and unknown "
-                f"fields {shown(sorted(map(str, set(values) - names)))}"
+                f"{cls.__name__} has missing fields {sorted(names - given)} and unknown "
+                f"fields {shown(sorted(map(str, given - names)))}"
             )
         return cls(**values)
 

@@ -222,8 +222,12 @@ class ConditionSpec(Settings):
                 f"condition is of kind {self.kind!r} but has inputs {shown(sorted(shapes))} and "
                 f"{self.num_tokens} tokens of width {self.width}"
             )
-        if largest := [each for each in (tokens, *shapes.values()) if prod(each) > MOST_NUMBERS]:
-            raise BundleError(f"condition has the size {largest[0]}, above {MOST_NUMBERS} numbers")
+        for each in (tokens, *shapes.values()):
+            if max(each, default=0) > MOST_TOKENS or prod(each) > MOST_NUMBERS:
+                raise BundleError(
+                    f"condition has the size {shown(each)}, more than {MOST_NUMBERS} numbers or "
+                    f"{MOST_TOKENS} along an axis"
+                )
         if (self.kind == "sketch") != ("sketch" in shapes) or (
             self.kind == "sketch" and shapes != {"sketch": (self.num_tokens,)}
         ):

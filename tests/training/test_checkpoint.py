@@ -1,8 +1,12 @@
 """Checkpoints: exact round trips, and every way a file can be wrong."""
 
 import errno
+import math
 import os
+import reprlib
 import shutil
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -84,10 +88,10 @@ def test_a_missing_field_is_named(path, field):
         ("model", "dit", "ModelConfig"),
         ("action_spec", {}, "ActionSpec has missing fields"),
         ("schedule", {"beta_schedule": "linear", "surprise": 1}, "unknown fields.*surprise"),
-        ("input_shapes", {}, "state"),
+        ("input_shapes", {}, "kind .latents. but has inputs"),
         ("input_shapes", ["state", "goal"], "do not fit"),
         ("input_shapes", {"state": [4], "goal": [4]}, "do not fit"),
-        ("ema_weights", {}, "more than its 0 weights"),
+        ("ema_weights", {}, "than its 0 weights"),
         ("ema_weights", 3, "do not fit"),
         ("model", {"d_model": 32}, r"(?s)do not fit one another.*size mismatch"),
     ],
@@ -262,3 +266,156 @@ def test_replacing_an_open_checkpoint_keeps_the_copy(path, tmp_path):
     )
     earlier = load_checkpoint(tmp_path / "copy.pt").model.state_dict()
     assert not all(torch.equal(found[name], earlier[name]) for name in found)
+
+
+def change(path, *names, value):
+    """Save the checkpoint with one value replaced."""
+    content = torch.load(path, weights_only=True)
+    *outer, last = names
+    entry = content
+    for name in outer:
+        entry = entry[name]
+    entry[last] = value
+    torch.save(content, path)
+    return path
+
+
+def with_entry(weight, value):
+    weight = weight.clone()
+    weight.view(-1)[0] = value
+    return weight
+
+
+def within_itself(depth):
+    value = []
+    for _ in range(depth):
+        value = [value, value]
+    return value
+
+
+EMBED = "denoiser.embed.weight"
+OF_CHANGED_WEIGHTS = {
+    **{f"{v}": (lambda w, v=v: with_entry(w, v)) for v in (math.nan, -math.inf, 1e30, 2e6)},
+    "complex": lambda w: w.to(torch.complex64),
+    "double": lambda w: w.double(),
+    "integers": lambda w: w.long(),
+    "sparse": lambda w: w.to_sparse(),
+    "meta": lambda w: w.to("meta"),
+    "a number": lambda w: 3.0,
+    "huge by claim": lambda w: torch.zeros(1).expand(10**10),
+    "of another shape": lambda w: w.T.contiguous(),
+}
+
+
+@pytest.mark.parametrize("part", ["ema_weights", "weights"])
+@pytest.mark.parametrize("name", OF_CHANGED_WEIGHTS)
+def test_weights_that_compute_nothing_are_refused(path, part, name):
+    weight = make_checkpoint().model.state_dict()[EMBED]
+    change(path, part, EMBED, value=OF_CHANGED_WEIGHTS[name](weight))
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt.*(weight|tensor)") as caught:
+        load_checkpoint(path)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("names", "value", "said"),
+    [
+        (("ema_weights", 3), torch.zeros(1), "weight 3"),
+        (("ema_weights", "condition_encoder.latent_std"), torch.zeros(5), "std above 0"),
+        (("weights", "another"), torch.zeros(1), "differ in names or shapes"),
+        *((("model", "d_model"), size, "d_model") for size in (10**8, 10**300, -2, 7.5)),
+        (("model", "d_model"), 8000, "larger network than its 18296 weights"),
+        (("model", "num_layers"), 256, "larger network than its 18296 weights"),
+        (("model", "num_layers"), 10**6, "num_layers"),
+        *((("model", "condition_layers"), n, "larger|condition_layers") for n in (256, 10**9)),
+        *((("model", "condition_tokens"), n, "larger|condition_tokens") for n in (4096, 10**9)),
+        (("action_spec", "action_block"), 10**8, "action_block"),
+        (("action_spec", "horizon"), 50_000, "larger network"),
+        (("schedule", "num_train_timesteps"), 10**300, "num_train_timesteps"),
+        (("schedule",), 3, "NoiseSchedule has missing fields"),
+        (("input_shapes",), {"state": [10**8, 9], "goal": [10**8, 9]}, "along an axis"),
+        (("input_shapes",), {"state": [60_000, 5], "goal": [60_000, 5]}, "larger network"),
+        (("input_shapes",), {"state": [4, 5], "goal": [4, 5], "more": [1]}, "'more'"),
+        (("input_shapes",), {"sketch": [6]}, "kind 'latents'"),
+        (("provenance", "x"), math.nan, "JSON"),
+        (("provenance", "x"), torch.zeros(2), "JSON"),
+        (("provenance",), None, "provenance"),
+        (("data_fingerprint",), 3, "data_fingerprint"),
+        (("unheard_of",), 3, r"unknown ones, \['unheard_of'\]"),
+        (("training", "x"), within_itself(60), "values within values"),
+        (("action_spec", "channels"), within_itself(60), "values within values"),
+    ],
+    ids=lambda part: reprlib.repr(part)[:40],
+)
+def test_claims_are_refused_before_anything_is_built(path, names, value, said):
+    change(path, *names, value=value)
+    began = time.perf_counter()
+    with pytest.raises(CheckpointError, match=said):
+        load_checkpoint(path)
+    assert time.perf_counter() - began < 5.0
+
+
+def rewritten(path, changed=lambda name, content: content, compression=zipfile.ZIP_STORED):
+    """The archive with the contents of its parts changed."""
+    with zipfile.ZipFile(path) as archive:
+        parts = [(part, archive.read(part)) for part in archive.namelist()]
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in parts:
+            archive.writestr(name, changed(name, content))
+    return path
+
+
+class Sized:
+    """Pickled as a call that torch allows, and that takes memory."""
+
+    def __init__(self, function, size):
+        self.call = function, (size,)
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_an_archive_is_held_against_itself(path):
+    content = path.read_bytes()
+    at = content.find(make_checkpoint().model.state_dict()["null_condition"].numpy().tobytes())
+    path.write_bytes(content[: at + 3] + bytes([content[at + 3] ^ 0x40]) + content[at + 4 :])
+    with pytest.raises(CheckpointError, match=r"check sum of its part .* was changed"):
+        load_checkpoint(path)
+    path.write_bytes(content)
+    load_checkpoint(rewritten(path))
+    with pytest.raises(CheckpointError, match="parts claim"):
+        load_checkpoint(rewritten(path, compression=zipfile.ZIP_DEFLATED))
+    with pytest.raises(CheckpointError, match="no tensors"):
+        load_checkpoint(rewritten(path, lambda n, p: p + bytes(2**24 * n.endswith("pkl"))))
+    torch.save({}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(CheckpointError, match="does not begin as"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("function", [bytearray, torch.Tensor, torch.storage.UntypedStorage])
+def test_memory_is_not_taken_because_a_file_says_so(path, function):
+    change(path, "metrics", "x", value=Sized(function, 1000))
+    with pytest.raises(CheckpointError, match="a size that it only claims"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "a named pipe"),
+        (lambda path: path.symlink_to("nowhere"), "a link to nowhere"),
+        (lambda path: path.symlink_to("/dev/zero"), "a device"),
+    ],
+)
+def test_what_is_no_file_is_named_and_never_opened(tmp_path, make, said):
+    make(tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=rf"x\.pt: found {said}.*expected a checkpoint"):
+        load_checkpoint(tmp_path / "x.pt")
+
+
+def test_the_advice_of_others_stays_away(path):
+    change(path, "metrics", "x", value=Sized(os.getenv, "HOME"))
+    with pytest.raises(CheckpointError, match="no code of a file is run") as caught:
+        load_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)

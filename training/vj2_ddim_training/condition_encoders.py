@@ -104,10 +104,9 @@ class LatentEncoder(nn.Module):
         num_tokens: int = 16,
     ) -> None:
         super().__init__()
-        if input_shapes["state"] != input_shapes["goal"]:
+        if set(input_shapes) != {"state", "goal"} or len(set(input_shapes.values())) > 1:
             raise ConfigError(
-                f"state and goal latents must have one shape; found {input_shapes['state']} and "
-                f"{input_shapes['goal']}"
+                f"state and goal latents must have one shape; found {dict(input_shapes)}"
             )
         num_patches, latent_width = input_shapes["state"]
         self.num_tokens = num_tokens

@@ -1,6 +1,7 @@
 """`DiffusionModel`: a denoiser, its condition encoder, what they were made for, and their loss."""
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 import torch
@@ -40,6 +41,10 @@ class DiffusionModel(nn.Module):
         super().__init__()
         self.config, self.action_spec, self.schedule = config, action_spec, schedule
         shapes = dict(input_shapes or {})
+        tokens = {"none": 0, "sketch": prod(shapes.get("sketch", ()))}
+        num_tokens = tokens.get(config.condition, config.condition_tokens)
+        width = config.d_model if num_tokens else 0
+        self.condition = ConditionSpec(config.condition, shapes, num_tokens, width)
         rows, channels = action_spec.diffused_shape
         sizes = config.d_model, config.num_layers, config.nhead
         self.denoiser: nn.Module
@@ -49,12 +54,9 @@ class DiffusionModel(nn.Module):
         else:
             conditional = config.condition != "none"
             self.denoiser = DiTDenoiser(rows, channels, *sizes, config.patch_size or 1, conditional)
-        num_tokens = 0
         if config.condition == "sketch":
-            encoder = SketchEncoder(shapes, config.d_model)
-            self.condition_encoder, num_tokens = encoder, encoder.num_tokens
+            self.condition_encoder = SketchEncoder(shapes, config.d_model)
         elif config.condition == "latents":
-            num_tokens = config.condition_tokens
             self.condition_encoder = LatentEncoder(
                 shapes, config.d_model, config.condition_layers, config.nhead, num_tokens
             )

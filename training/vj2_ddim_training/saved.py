@@ -9,6 +9,7 @@ length and check sums, and a network is built only as far as the file has weight
 import math
 import os
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,10 @@ __all__ = ["MISFITS", "built_with", "one_line", "open_saved", "require_weights"]
 LARGEST_WEIGHT = 1e6
 BEGINNING = b"PK\x03\x04"
 MOST_PICKLED = 2**24  # bytes of everything but the tensors' numbers
-MOST_VALUES = 1_000_000  # in dicts and lists, each counted as often as it is met
+# Calls that torch allows, and that take whatever memory the file asks for.
+SIZED = re.compile(rb"c(builtins|__builtin__)\nbytearray\n|ctorch[\w.]*\n\w*(Tensor|dStorage)\n")
+MOST_REPEATED = 10_000  # dicts and lists that stand in several places
+FOLLOWED = (dict, list, tuple, set, Tensor)
 LONGEST_REASON = 300
 SPARE = 8  # numbers a network may make while it is built, for each number of its file
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
@@ -83,21 +87,27 @@ def _require_sound(stream: IO[bytes]) -> None:
             raise ValueError(f"its parts claim {claimed} bytes, of {length}, or are not plain")
         if pickled > MOST_PICKLED:
             raise ValueError(f"{pickled} bytes of it are no tensors, more than {MOST_PICKLED}")
+        if any(
+            SIZED.search(archive.read(part)) for part in parts if part.filename.endswith(".pkl")
+        ):
+            raise ValueError("it makes arrays of a size that it only claims")
         if changed := archive.testzip():
             raise ValueError(f"the check sum of its part {changed!r} is wrong: it was changed")
     stream.seek(0)
 
 
 def _require_plain(content: object) -> None:
-    """Refuse values that, followed one by one, are more than a file can have been written with."""
-    waiting, left = [content], MOST_VALUES
+    """Refuse what would grow when it is followed: values within themselves, tensors of no size."""
+    waiting, met, left = [content], set(), MOST_REPEATED
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict | list | tuple | set):
-            left -= len(value)
+            left -= id(value) in met
             if left < 0:
-                raise ValueError(f"it nests more than {MOST_VALUES} values")
-            waiting += [*value, *value.values()] if isinstance(value, dict) else value
+                raise ValueError(f"it repeats values within values more than {MOST_REPEATED} times")
+            met.add(id(value))
+            inner = [*value, *value.values()] if isinstance(value, dict) else value
+            waiting += [each for each in inner if isinstance(each, FOLLOWED)]
         elif isinstance(value, Tensor) and value.nbytes > value.untyped_storage().nbytes():
             raise ValueError(f"a tensor claims the shape {tuple(value.shape)} of fewer numbers")
 
@@ -119,8 +129,8 @@ def require_weights(weights: Any) -> None:  # noqa: ANN401
     if not isinstance(weights, Mapping):
         raise CheckpointError(f"the weights are no dict; found {type(weights).__name__}")
     for name, weight in weights.items():
-        if not isinstance(weight, Tensor) or weight.layout != torch.strided or weight.is_meta:
-            raise CheckpointError(f"weight {name!r} is no plain tensor")
+        if not (isinstance(name, str) and isinstance(weight, Tensor)) or weight.is_meta:
+            raise CheckpointError(f"weight {name!r} is no tensor")
         if weight.dtype != torch.float32 or not weight.is_contiguous():
             found = f"{weight.dtype} of shape {tuple(weight.shape)}"
             raise CheckpointError(f"weight {name!r} is no plain array of float32; found {found}")
@@ -145,5 +155,7 @@ class _Room(TorchFunctionMode):
         if func in FACTORIES:
             self.left -= math.prod(args[0] if args and isinstance(args[0], Sequence) else args)
             if self.left < 0:
-                raise CheckpointError(f"its sizes ask for more than its {self.weights} weights")
+                raise CheckpointError(
+                    f"its sizes ask for a larger network than its {self.weights} weights are"
+                )
         return func(*args, **(kwargs or {}))
