@@ -124,7 +124,7 @@ def arrays(draw, shape):
             )
     change = draw(st.sampled_from(["none"] * 6 + ["less", "flat", "more", "mask", "list"]))
     changed = {"less": lambda a: a[..., 1:], "flat": np.ravel, "more": lambda a: a[None]}
-    changed |= {"mask": np.ma.masked_invalid, "list": lambda a: a.tolist()}
+    changed |= {"mask": np.ma.masked_array, "list": lambda a: a.tolist()}
     return changed.get(change, lambda a: a)(array)
 
 
