@@ -186,7 +186,7 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
 def _checked_chain(on_failure: Sequence[Fallback]) -> tuple[Fallback, ...]:
     """The chain, or `ConfigError` for a link that is neither `"previous"` nor an optimizer."""
     several = isinstance(on_failure, Iterable) and not isinstance(on_failure, str)
-    chain = tuple(on_failure) if several else (on_failure,)
+    chain: tuple[Any, ...] = tuple(on_failure) if several else (on_failure,)
     for link in chain:
         previous = isinstance(link, str) and link == "previous"
         if not previous and not callable(getattr(link, "optimize", None)):
