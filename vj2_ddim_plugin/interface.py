@@ -52,7 +52,7 @@ class PlanConstraints:
     action_low: FloatArray | None = None
     action_high: FloatArray | None = None
     fixed: FloatArray | None = None
-    forbidden: Sequence[tuple[float, float, float, float]] = ()
+    forbidden: Sequence[tuple[float, float, float, float]] | None = ()
 
 
 @dataclass(frozen=True)

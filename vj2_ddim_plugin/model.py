@@ -20,7 +20,7 @@ from vj2_ddim_plugin.onnx import SessionSettings
 from vj2_ddim_plugin.onnx.rows import IndependentRows, example_feeds
 from vj2_ddim_plugin.onnx.session import Feeds, OnnxGraph
 from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.settings import shown, with_changes
+from vj2_ddim_plugin.settings import of_kind, shown, with_changes
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = ["BundleModel", "CostPredictor", "EncodedContext", "SamplerModel", "ranker_of"]
@@ -104,7 +104,7 @@ class BundleModel(AbstractContextManager["BundleModel"]):
     ) -> None:
         if isinstance(session, str):
             session, changes = None, {"provider": session, **changes}
-        self._session = with_changes(SessionSettings, session, changes)
+        self._session = with_changes(of_kind(SessionSettings, session), changes)
         if not isinstance(bundle, Bundle | str | PathLike):
             raise ConfigError(f"expected the path of a bundle's folder; found {shown(bundle)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)

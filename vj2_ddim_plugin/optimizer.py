@@ -28,7 +28,7 @@ from vj2_ddim_plugin.planning.checks import (
 )
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.planning.search import CandidateSearch
-from vj2_ddim_plugin.settings import declared, shown, with_changes
+from vj2_ddim_plugin.settings import declared, of_kind, shown, with_changes
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["DDIMOptimizer", "Fallback"]
@@ -75,7 +75,7 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
                 f"bundle's folder"
             )
         self.model, self.action_spec = model, model.action_spec
-        self.settings = with_changes(SearchSettings, settings, changes, ["on_failure"])
+        self.settings = with_changes(of_kind(SearchSettings, settings), changes, ["on_failure"])
         self.settings.check_model(model)
         self.on_failure = _checked_chain(on_failure)
         self._pace = Pace()
@@ -107,8 +107,8 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
         """
         known = declared(SessionSettings)
         of_session = {name: changes.pop(name) for name in known if name in changes}
-        search = with_changes(SearchSettings, settings, changes, ["on_failure", *known])
-        model = BundleModel(path, with_changes(SessionSettings, session, of_session))
+        search = with_changes(of_kind(SearchSettings, settings), changes, ["on_failure", *known])
+        model = BundleModel(path, with_changes(of_kind(SessionSettings, session), of_session))
         optimizer = cls(model, search, on_failure=on_failure)
         optimizer.warm_up()
         return optimizer
@@ -186,7 +186,7 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
 def _checked_chain(on_failure: Sequence[Fallback]) -> tuple[Fallback, ...]:
     """The chain, or `ConfigError` for a link that is neither `"previous"` nor an optimizer."""
     several = isinstance(on_failure, Iterable) and not isinstance(on_failure, str)
-    chain = tuple(on_failure) if several else (on_failure,)
+    chain: tuple[Any, ...] = tuple(on_failure) if several else (on_failure,)
     for link in chain:
         previous = isinstance(link, str) and link == "previous"
         if not previous and not callable(getattr(link, "optimize", None)):

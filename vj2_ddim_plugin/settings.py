@@ -21,7 +21,10 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_args, get_origi
 
 from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 
-__all__ = ["Setting", "Settings", "declared", "is_a", "plain", "setting", "shown", "with_changes"]
+__all__ = [
+    "Setting", "Settings", "declared", "is_a", "of_kind", "plain", "setting", "shown",
+    "with_changes",
+]  # fmt: skip
 
 LONGEST_SHOWN = 200
 
@@ -78,18 +81,20 @@ def declared(kind: type[Settings]) -> dict[str, Setting]:
 S = TypeVar("S", bound="Settings")
 
 
-def with_changes(
-    kind: type[S], settings: S | None, changes: Mapping[str, Any], also_known: Sequence[str] = ()
-) -> S:
-    """The settings (None: the defaults) with some fields replaced.
-
-    `ConfigError` for settings of another kind and for a name that is no field. The message lists
-    the fields, and the other names that the caller takes, `also_known`.
-    """
+def of_kind(kind: type[S], settings: S | None) -> S:
+    """The settings given, or the defaults for None; `ConfigError` for anything else."""
     settings = kind() if settings is None else settings
     if not isinstance(settings, kind):
         raise ConfigError(f"expected {kind.__name__} or None; found {shown(settings)}")
-    known = declared(kind)
+    return settings
+
+
+def with_changes(settings: S, changes: Mapping[str, Any], also_known: Sequence[str] = ()) -> S:
+    """The settings with some fields replaced; `ConfigError` for a name that is no field.
+
+    The message lists the fields, and the other names that the caller takes, `also_known`.
+    """
+    known = declared(type(settings))
     if unknown := sorted(set(changes) - set(known)):
         names = ", ".join(sorted([*known, *also_known]))
         raise ConfigError(f"{unknown[0]!r} is no setting; use one of {names}")

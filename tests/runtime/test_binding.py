@@ -163,3 +163,14 @@ def test_a_graph_on_a_gpu_runs_bound(plain, tmp_path, monkeypatch, cuda_graph):
     assert set(places) == {("cuda", 1)}
     ids = [o and o.get_run_config_entry("gpu_graph_id") for o in made[0].plain + made[0].bound]
     assert ids == (["-1", "1", "1"] if cuda_graph else [None, None, None])
+
+
+def test_a_run_with_options_of_its_own_leaves_the_buffers_alone(plain):
+    session = Recording(plain)
+    runs = BoundRuns(session, on_the_cpu, lambda graph_id: None)
+    options, given = onnxruntime.RunOptions(), feeds(2)
+    for own in (None, options, None):
+        (found,) = runs.run(given, own)
+        np.testing.assert_array_equal(found, plain.run(None, given)[0])
+    assert session.plain.count(options) == 1
+    assert len(session.bound) == 2

@@ -110,6 +110,49 @@ def test_one_slow_first_cost_does_not_end_all_ranking(clock):
     assert sum(count == 0 for count in asked) < 10
 
 
+@pytest.mark.parametrize("deadline_s", [0.05, None])
+@pytest.mark.parametrize("stalled", [0, 1, 5])
+def test_after_one_stall_the_next_plan_is_ranked(clock, stalled, deadline_s):
+    optimizer = DDIMOptimizer(TimedModel(clock, 1e-4, 0.0), num_candidates=16)
+    optimizer.warm_up()
+    cost = TimedCost(clock, 5e-4)
+
+    def plan(stall_s, deadline_s=0.05):
+        def judge(candidates, left=[stall_s]):  # noqa: B006
+            clock["s"] += left.pop() if left else 0.0
+            return cost(candidates)
+
+        return optimizer.optimize(PlanningProblem(cost=judge, deadline_s=deadline_s))
+
+    for _ in range(stalled):
+        plan(0.0)
+    plan(1.0, deadline_s)
+    for _ in range(3):
+        assert plan(0.0).num_cost_evaluations == 16
+
+
+def test_a_first_measurement_that_cannot_be_is_not_believed_alone():
+    pace = Pace()
+    for _ in range(9):
+        pace.record("cost", 1, 0.001)
+    pace.record("cost", 8, 1.0)  # a stall: eight take as long as a thousand
+    assert pace.expected("cost", 8) < 0.02
+    pace.record("cost", 8, 0.007)
+    assert pace.expected("cost", 8) < 0.02
+    for seconds in (1.0, 2.0):  # but what comes twice is
+        pace.record("cost", 16, seconds)
+    assert pace.expected("cost", 16) >= 1.0
+
+
+def test_a_cost_that_is_slow_for_good_is_soon_left_out(clock):
+    optimizer = DDIMOptimizer(TimedModel(clock, 1e-4, 0.0), num_candidates=16)
+    optimizer.warm_up()
+    problem = PlanningProblem(cost=TimedCost(clock, 1.0), deadline_s=0.05)
+    asked = [optimizer.optimize(problem).num_cost_evaluations for _ in range(40)]
+    assert asked[:3] == [1, 1, 0]
+    assert sum(asked) < 10
+
+
 def test_the_candidates_come_back_after_stalls(clock):
     model = TimedModel(clock, 1e-3, 1e-4)
     optimizer = DDIMOptimizer(model, num_candidates=16)

@@ -117,6 +117,9 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
         ProviderError: The provider asked for is not the one that runs.
     """
 
+    _run: Any
+    _opening: threading.Lock
+
     def __init__(
         self,
         source: Path | str | bytes,
@@ -200,8 +203,7 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
         self._begin()
 
     def _begin(self) -> None:
-        self._run: Any = None
-        self._opening = threading.Lock()
+        self._run, self._opening = None, threading.Lock()
         tell_of_forks(self)
         if not self._closed:
             self._open()
