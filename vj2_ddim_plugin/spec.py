@@ -7,13 +7,16 @@ What is done with a specification is in `vj2_ddim_plugin.gestures`.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from vj2_ddim_plugin.errors import ActionError, BundleError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
+
+if TYPE_CHECKING:  # Python 3.10 has it not
+    from typing_extensions import Self
 
 __all__ = ["CONDITION_KINDS", "REPRESENTATIONS", "ActionSpec", "ConditionSpec"]
 
@@ -174,7 +177,7 @@ class ConditionSpec:
         return {**asdict(self), "inputs": inputs}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> "Self":
         """The inverse of `to_dict`; `BundleError` where a field or an input is not as it should."""
         if unknown := set(values) - set(cls.__dataclass_fields__):
             raise BundleError(f"condition spec has unknown fields {sorted(unknown)}")
