@@ -21,12 +21,24 @@ A message says what was found, what was expected and what to do; it names the fi
 __all__ = [
     "ActionError", "BundleError", "CheckpointError", "ConfigError", "ConstraintError",
     "ContextError", "CostError", "DataError", "ParityError", "ProviderError", "ScheduleError",
-    "VJ2DDIMError",
+    "VJ2DDIMError", "escaped",
 ]  # fmt: skip
+
+
+def escaped(text: str) -> str:
+    """The text with everything escaped that no terminal shows, of names of files above all."""
+    if text.isprintable():
+        return text
+    shown = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(shown)
 
 
 class VJ2DDIMError(Exception):
     """The root: catch this to catch everything the project raises on purpose."""
+
+    def __str__(self) -> str:
+        """The message, with what cannot be printed escaped."""
+        return escaped(super().__str__())
 
 
 class ConfigError(VJ2DDIMError, ValueError):

@@ -24,6 +24,8 @@ BETA_SCHEDULES = ("linear", "cosine", "zero_terminal_snr")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 TIMESTEP_SPACINGS = ("linspace", "leading", "trailing")
 
+LEAST_SHARE = 1e-15  # of noise or signal that may be divided by
+
 TimestepPairs = list[tuple[int, int]]
 
 
@@ -50,7 +52,7 @@ class NoiseSchedule(Settings):
         "What the denoiser returns: the noise, the sample x0, or v.",
         choices=PREDICTION_TYPES,
     )
-    num_train_timesteps: int = setting(1000, "Timesteps T of training.", low=2)
+    num_train_timesteps: int = setting(1000, "Timesteps T of training.", low=2, high=100_000)
     beta_start: float = setting(
         1e-4, "First beta of the linear schedules, at most beta_end.", above=0.0, below=1.0
     )
@@ -61,7 +63,10 @@ class NoiseSchedule(Settings):
         choices=TIMESTEP_SPACINGS,
     )
     final_alpha_cumprod: float = setting(
-        1.0, "The alphas_cumprod that the last step arrives at; 1 is noise-free.", above=0.0, high=1
+        1.0,
+        "The alphas_cumprod that the last step arrives at, at least the first; 1 is noise-free.",
+        above=0.0,
+        high=1.0,
     )
 
     def check(self) -> None:
@@ -76,6 +81,20 @@ class NoiseSchedule(Settings):
                 "the last timestep the sample is pure noise and x0 would be divided by zero. Use "
                 "prediction_type 'v_prediction' or 'sample'"
             )
+        first, late, last = map(float, self.alphas_cumprod[[0, -2, -1]])
+        last = last if self.prediction_type == "epsilon" else late  # others may end without signal
+        if not min(1.0 - first, late, last) >= LEAST_SHARE:  # nor NaN
+            raise ScheduleError(
+                f"beta_start {self.beta_start}, beta_end {self.beta_end} and num_train_timesteps "
+                f"{self.num_train_timesteps} leave {1.0 - first:g} of noise at first and {last:g} "
+                f"of signal at last; nothing can be divided by so little. Change beta_start or "
+                f"beta_end, or take fewer timesteps"
+            )
+        if self.final_alpha_cumprod < first:
+            raise ScheduleError(
+                f"final_alpha_cumprod must be at least the first alphas_cumprod, {first!r}, or "
+                f"sampling would end noisier than it was; found {self.final_alpha_cumprod!r}"
+            )
 
     @cached_property
     def alphas_cumprod(self) -> FloatArray:
@@ -89,7 +108,8 @@ class NoiseSchedule(Settings):
         alphas_cumprod = np.cumprod(1.0 - betas)
         if self.beta_schedule == "zero_terminal_snr":
             root = np.sqrt(alphas_cumprod)
-            alphas_cumprod = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+            with np.errstate(invalid="ignore"):  # betas of nothing: NaN, which is refused
+                alphas_cumprod = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
         return np.asarray(alphas_cumprod)
 
     def alpha_cumprod(self, timestep: int) -> float:

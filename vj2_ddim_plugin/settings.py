@@ -12,7 +12,8 @@ it (`vj2_ddim_plugin.cli.options`) and the reference its row: each reads it here
 
 from __future__ import annotations
 
-import math
+import reprlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import lru_cache
@@ -33,7 +34,11 @@ from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 if TYPE_CHECKING:  # Python 3.10 has it not
     from typing_extensions import Self
 
-__all__ = ["Setting", "Settings", "declared", "setting", "with_changes"]
+__all__ = ["Setting", "Settings", "declared", "setting", "shown", "with_changes"]
+
+FLOAT_MAX = sys.float_info.max
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 class Setting(NamedTuple):
@@ -63,7 +68,7 @@ class Setting(NamedTuple):
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
         return (
-            math.isfinite(value)
+            -FLOAT_MAX <= value <= FLOAT_MAX  # no NaN, and no integer that no float can hold
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
@@ -74,6 +79,14 @@ class Setting(NamedTuple):
 def setting(default: Any = MISSING, help: str = "", **rules: Any) -> Any:  # noqa: ANN401
     """A dataclass field with all that is known of it, see `Setting`; no default: must be given."""
     return field(default=default, metadata={"setting": Setting(help, **rules)})
+
+
+def shown(value: object) -> str:
+    """The beginning of a value, for a message; whatever it is, and however long."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no integer of so many digits
+        return "an integer of thousands of digits"
 
 
 def declared(kind: type[Settings]) -> dict[str, Setting]:
@@ -119,11 +132,11 @@ class Settings:
                 object.__setattr__(self, name, value)
             fits = _is_a(value, hints[name])
             if rule.choices and not (fits and rule.allows(value)):
-                raise self.error(f"{name} {value!r} is unknown; use {rule.range}")
+                raise self.error(f"{name} {shown(value)} is unknown; use {rule.range}")
             if not fits:
-                raise self.error(f"{name} must be {_words(hints[name])}; found {value!r}")
+                raise self.error(f"{name} must be {_words(hints[name])}; found {shown(value)}")
             if not rule.allows(value):
-                raise self.error(f"{name} must be {rule.range or 'finite'}; found {value!r}")
+                raise self.error(f"{name} must be {rule.range or 'finite'}; found {shown(value)}")
         self.check()
 
     def check(self) -> None:
@@ -143,7 +156,7 @@ class Settings:
         if set(values) != names:
             raise cls.error(
                 f"{cls.__name__} has missing fields {sorted(names - set(values))} and unknown "
-                f"fields {sorted(set(values) - names)}"
+                f"fields {shown(sorted(map(str, set(values) - names)))}"
             )
         return cls(**values)
 

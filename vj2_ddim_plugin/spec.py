@@ -5,15 +5,16 @@ What is done with a specification is in `vj2_ddim_plugin.gestures`.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from vj2_ddim_plugin.errors import ActionError, BundleError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.settings import Setting, Settings, setting, shown
 
 if TYPE_CHECKING:  # Python 3.10 has it not
     from typing_extensions import Self
@@ -23,6 +24,9 @@ __all__ = ["CONDITION_KINDS", "REPRESENTATIONS", "ActionSpec", "ConditionSpec"]
 REPRESENTATIONS = ("raw", "held", "path")
 CONDITION_KINDS = ("none", "sketch", "latents")
 BOUND_TOLERANCE = 1e-6  # as a share of each channel's largest bound: float32 rounds so much
+LARGEST_BOUND, LEAST_RANGE = 1e9, 1e-9  # float32 can scale what lies between
+MOST_NUMBERS = 2**22  # in one sequence of actions, or in one input of the condition: 16 MiB
+MOST_STEPS, MOST_TOKENS = 100_000, 2**16
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,10 @@ class ActionSpec(Settings):
 
     error: ClassVar = ActionError
 
-    action_block: int = setting(250, "Actions in one world-model step.", low=1)
-    horizon: int = setting(1, "World-model steps in one sequence; each block is a gesture.", low=1)
+    action_block: int = setting(250, "Actions in one world-model step.", low=1, high=MOST_STEPS)
+    horizon: int = setting(
+        1, "World-model steps in one sequence; each block is a gesture.", low=1, high=MOST_STEPS
+    )
     channels: tuple[str, ...] = setting(("x", "y", "press"), "Names of the A channels, in order.")
     action_low: tuple[float, ...] = setting(
         (0.0, 0.0, 0.0), "Lower bound of each channel, in the planner's units."
@@ -48,16 +54,23 @@ class ActionSpec(Settings):
         "no touches: every gesture rule below is off.",
     )
     min_press_steps: int = setting(
-        5, "Shortest press of a valid gesture; 0 allows a block without one.", low=0
+        5,
+        "Shortest press of a valid gesture; 0 allows a block without one.",
+        low=0,
+        high=MOST_STEPS,
     )
     max_press_steps: int | None = setting(
-        75, "Longest press of a valid gesture, or None for the whole block."
+        75,
+        "Longest press of a valid gesture, or None for the whole block.",
+        low=0,
+        high=MOST_STEPS,
     )
     path_knots: int | None = setting(
         2,
         "A valid path is piecewise linear between so many knots, evenly spaced over the press (2: "
         "a straight line); None allows any path.",
         low=2,
+        high=MOST_STEPS,
     )
     representation: str = setting(
         "path", "What is diffused, see vj2_ddim_plugin.gestures.", choices=REPRESENTATIONS
@@ -67,18 +80,36 @@ class ActionSpec(Settings):
         "Whether the sampler works in units of about 1 around 0 instead of the planner's, as the "
         "original script's checkpoints do.",
     )
-    rate_hz: float = setting(500.0, "Actions a second, for display only.", above=0.0)
+    rate_hz: float = setting(500.0, "Actions a second, for display only.", above=0.0, high=1e6)
 
     def check(self) -> None:
         """Refuse fields that contradict one another."""
+        if bad := [name for name in self.channels if not name or name != name.strip()]:
+            raise ActionError(
+                f"channels must be names without blanks around them; found {bad[0]!r} in "
+                f"{list(self.channels)}"
+            )
         sized = (self.channels, set(self.channels), self.action_low, self.action_high)
         if len({len(values) for values in sized}) > 1:
             raise ActionError(
                 f"channels, action_low, action_high repeat or differ in length: {sized}"
             )
-        bounds = np.array([self.action_low, self.action_high], float)
-        if not (np.isfinite(bounds).all() and (bounds[0] < bounds[1]).all()):
-            raise ActionError(f"need finite action_low < action_high; found {bounds.tolist()}")
+        bounds = self.action_low + self.action_high
+        if not (bounds and all(-LARGEST_BOUND <= bound <= LARGEST_BOUND for bound in bounds)):
+            raise ActionError(
+                f"need one channel or more, action_low and action_high finite and within "
+                f"{LARGEST_BOUND:g}; found {shown(bounds)}"
+            )
+        if not (self.high_array - self.low_array >= self.bound_slack + LEAST_RANGE).all():
+            raise ActionError(
+                f"need finite action_low < action_high, further apart than float32 rounds; found "
+                f"{shown(self.action_low)} and {shown(self.action_high)}"
+            )
+        if self.length * self.num_channels > MOST_NUMBERS:
+            raise ActionError(
+                f"action_block {self.action_block} by horizon {self.horizon} by "
+                f"{self.num_channels} channels is more than {MOST_NUMBERS} numbers a sequence"
+            )
         if self.press_channel is not None:
             self._check_gesture_rules()
         elif self.representation != "raw":
@@ -161,47 +192,73 @@ class ActionSpec(Settings):
 
 
 @dataclass(frozen=True)
-class ConditionSpec:
-    """What a model is conditioned on."""
+class ConditionSpec(Settings):
+    """What a model is conditioned on.
 
-    kind: str = "none"  # one of `CONDITION_KINDS`
-    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # shapes without a batch
-    num_tokens: int = 0  # S, condition tokens the encoder makes; 0 for an unconditional model
-    width: int = 0  # W, the width of a token
+    Raises:
+        BundleError: On construction, for fields that contradict one another.
+    """
+
+    error: ClassVar = BundleError
+
+    kind: str = setting("none", "What the inputs are.", choices=CONDITION_KINDS)
+    inputs: Mapping[str, tuple[int, ...]] = field(
+        default_factory=dict, metadata={"setting": Setting("Their shapes, without a batch axis.")}
+    )
+    num_tokens: int = setting(0, "S, condition tokens the encoder makes.", low=0, high=MOST_TOKENS)
+    width: int = setting(0, "W, the width of a token.", low=0, high=MOST_TOKENS)
+    guidance: bool = setting(
+        True, "Whether the model was trained without its condition as well, which guidance needs."
+    )
+
+    def check(self) -> None:
+        """An unconditional model has none of it; a sketch is one input, a token for each number."""
+        shapes, tokens = dict(self.inputs), (self.num_tokens, self.width)
+        if {self.kind != "none"} != {bool(shapes), self.num_tokens > 0, self.width > 0}:
+            raise BundleError(
+                f"condition is of kind {self.kind!r} but has inputs {shown(sorted(shapes))} and "
+                f"{self.num_tokens} tokens of width {self.width}"
+            )
+        if largest := [each for each in (tokens, *shapes.values()) if prod(each) > MOST_NUMBERS]:
+            raise BundleError(f"condition has the size {largest[0]}, above {MOST_NUMBERS} numbers")
+        if (self.kind == "sketch") != ("sketch" in shapes) or (
+            self.kind == "sketch" and shapes != {"sketch": (self.num_tokens,)}
+        ):
+            raise BundleError(
+                f"condition is of kind {self.kind!r} but has inputs {shown(shapes)} for "
+                f"{self.num_tokens} tokens; a sketch is one input, 'sketch', of a token a number"
+            )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with each input's shape and dtype."""
+        """Plain values, with each input's shape and dtype; `guidance` only where there is none."""
         inputs = {
             name: {"shape": list(shape), "dtype": "float32"} for name, shape in self.inputs.items()
         }
-        return {**asdict(self), "inputs": inputs}
+        values = {**super().to_dict(), "inputs": inputs}
+        if self.guidance:  # so that older plugins read the bundle
+            del values["guidance"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Self":
         """The inverse of `to_dict`; `BundleError` where a field or an input is not as it should."""
-        if unknown := set(values) - set(cls.__dataclass_fields__):
-            raise BundleError(f"condition spec has unknown fields {sorted(unknown)}")
-        try:
-            kind, sizes = values["kind"], [values["num_tokens"], values["width"]]
-            if kind not in CONDITION_KINDS:
-                raise BundleError(
-                    f"condition kind {kind!r} is unknown; use one of {CONDITION_KINDS}"
-                )
-            if any(type(size) is not int for size in sizes):
-                raise BundleError(f"condition num_tokens and width must be integers; found {sizes}")
-            shapes = {name: _shape_of(name, entry) for name, entry in values["inputs"].items()}
-            return cls(kind, shapes, *sizes)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"condition spec lacks or mistypes a field: {error}") from error
+        inputs = values.get("inputs")
+        if isinstance(inputs, Mapping):
+            values = {**values, "inputs": {name: _shape_of(name, inputs[name]) for name in inputs}}
+        return super().from_dict({"guidance": True, **values})
 
 
-def _shape_of(name: str, entry: Mapping[str, Any]) -> tuple[int, ...]:
+def _shape_of(name: str, entry: Any) -> tuple[int, ...]:  # noqa: ANN401
     """The shape of a named input, as a manifest or checkpoint says it."""
+    if not isinstance(entry, Mapping) or set(entry) != {"shape", "dtype"}:
+        raise BundleError(
+            f"condition inputs: {name!r} must hold shape and dtype; found {shown(entry)}"
+        )
     if entry["dtype"] != "float32":
         raise BundleError(
             f"condition input {name!r} has dtype {entry['dtype']!r}; expected 'float32'"
         )
     shape = entry["shape"]
     if not isinstance(shape, list) or any(type(size) is not int or size < 1 for size in shape):
-        raise BundleError(f"condition inputs: {name!r} has no such shape: {shape!r}")
+        raise BundleError(f"condition inputs: {name!r} has no such shape: {shown(shape)}")
     return tuple(shape)

@@ -39,7 +39,6 @@ Progress = Callable[[str, int, int], None]
 
 KINDS = ("regression", "gaussian")
 STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 64
-NUM_LOOKED_AT = 5000  # examples that decide the latents' statistics, as in the denoiser's training
 BETA = 1.0  # the means learn as fast as those of regression; with 0 they hardly learn at all
 FORMAT = "vj2-ddim amortised planner 1"
 NAMES = ("config", "action_spec", "condition", "weights", "training", "provenance")
@@ -201,8 +200,7 @@ class AmortisedTask(loop.StatelessTask):
     """A batch a step, of all examples, each epoch in the order that the denoiser sees."""
 
     def __init__(self, model: AmortisedModel, examples: Examples, training: TrainingConfig) -> None:
-        looked_at = examples.batch(np.arange(min(NUM_LOOKED_AT, len(examples))))
-        model.encoder.set_statistics(torch.from_numpy(looked_at.inputs["state"]))
+        model.encoder.set_statistics(examples.latents())
         self.device = loop.choose_device(training.device)
         self.model: nn.Module = model.to(self.device)
         self.kind, self.examples, self.training = model.config.kind, examples, training

@@ -20,7 +20,9 @@ SOURCES = {
 SHIMS = {name for name, text in SOURCES.items() if text.startswith('"""SHIM')}
 # A part may import of those above it, and within itself.
 LAYERS = [
-    {"errors", "files"},
+    {"errors"},
+    {"files"},
+    {"arrays"},
     {"settings", "interface"},
     {"schedule", "spec"},
     {"gestures", "bundle", "ddim"},

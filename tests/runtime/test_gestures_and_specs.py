@@ -423,6 +423,9 @@ def test_a_wrong_shape_is_refused_with_the_right_one(method, shape):
         getattr(gestures, method)(np.zeros(shape), SMALL)
 
 
+NOTHING = {"action_low": (), "action_high": (), "press_channel": None, "representation": "raw"}
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -442,6 +445,19 @@ def test_a_wrong_shape_is_refused_with_the_right_one(method, shape):
         ({"path_knots": 1}, "path_knots"),
         ({"path_knots": None}, "path_knots"),
         ({"path_knots": 6}, "min_press_steps 5"),
+        ({"action_low": (-(10**400), 0, 0)}, "finite"),
+        ({"action_high": (1e300, 1.0, 1.0)}, "within 1e.09"),
+        ({"action_high": (5e-324, 1.0, 1.0)}, "further apart"),
+        ({"action_low": (1e6, 0, 0), "action_high": (1e6 + 0.5, 1, 1)}, "further apart"),
+        ({"rate_hz": -500.0}, "rate_hz"),
+        *(({"rate_hz": value}, "rate_hz") for value in (0, 1e300, 10**400, 10**5000)),
+        *(({"action_block": size}, "action_block") for size in (10**8, 10**400, 10**5000)),
+        *(({"horizon": size}, "horizon") for size in (10**8, 10**5000)),
+        ({"action_block": 100_000, "horizon": 50}, "numbers a sequence"),
+        *(({"path_knots": size, "representation": "raw"}, "path_knots") for size in (10**8, -1)),
+        *(({"min_press_steps": size}, "min_press_steps") for size in (10**8, 10**5000)),
+        ({"max_press_steps": 10**8}, "max_press_steps"),
+        ({**NOTHING, "channels": ()}, "one channel"),
     ],
 )
 def test_fields_that_contradict_one_another_are_refused(changes, named):

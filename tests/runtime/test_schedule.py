@@ -9,6 +9,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from vj2_ddim_plugin.ddim import affine_step
 from vj2_ddim_plugin.errors import ConfigError, ScheduleError
 from vj2_ddim_plugin.schedule import (
     BETA_SCHEDULES,
@@ -86,8 +87,8 @@ def test_zero_terminal_snr_ends_in_pure_noise_and_begins_like_linear():
 
 
 def test_timestep_minus_one_is_the_end():
-    schedule = make_schedule(final_alpha_cumprod=0.5)
-    assert schedule.alpha_cumprod(-1) == 0.5
+    schedule = make_schedule(final_alpha_cumprod=0.99995)
+    assert schedule.alpha_cumprod(-1) == 0.99995
     assert schedule.alpha_cumprod(0) == pytest.approx(1 - 1e-4)
     assert type(schedule.alpha_cumprod(3)) is float
 
@@ -216,12 +217,19 @@ def test_an_unknown_name_is_refused_with_the_known_ones(field, choices):
     [
         {"num_train_timesteps": 1},
         {"num_train_timesteps": 0},
+        *({"num_train_timesteps": size} for size in (100_001, 10**8, 10**400, 10**5000)),
+        {"num_train_timesteps": 100_000},  # nothing is left of the signal long before the end
+        {"beta_start": 1e-300, "beta_end": 1e-300},
+        {"beta_start": 10**400},
+        {"beta_end": 1.0 - 1e-15},
         {"beta_start": 0.0},
         {"beta_start": -0.1},
         {"beta_start": 0.5, "beta_end": 0.1},
         {"beta_end": 1.0},
         {"beta_end": math.nan},
         {"final_alpha_cumprod": 0.0},
+        {"final_alpha_cumprod": 5e-324},
+        {"final_alpha_cumprod": 0.99},  # below the first: the last step would add noise
         {"final_alpha_cumprod": 1.5},
         {"final_alpha_cumprod": math.nan},
     ],
@@ -230,6 +238,28 @@ def test_numbers_out_of_range_are_refused_by_name(changes):
     name = next(reversed(changes))
     with pytest.raises(ScheduleError, match=name):
         make_schedule(**changes)
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("name", BETA_SCHEDULES)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"num_train_timesteps": size} for size in (2, 1000, 100_000)),
+        *({"beta_start": start, "beta_end": 0.9} for start in (1e-14, 0.5)),
+        {"beta_start": 1e-15, "beta_end": 1e-15},
+    ],
+)
+def test_every_step_of_a_schedule_that_is_accepted_is_finite(name, prediction_type, changes):
+    try:
+        schedule = make_schedule(name, prediction_type, **changes)
+    except ScheduleError:
+        return
+    for spacing in TIMESTEP_SPACINGS:
+        for steps in {1, 2, min(50, schedule.num_train_timesteps)}:
+            for pair in schedule.timesteps(steps, spacing=spacing):
+                for eta in (0.0, 1.0):
+                    assert np.isfinite(affine_step(schedule, *pair, eta)).all(), pair
 
 
 @pytest.mark.parametrize("name", BETA_SCHEDULES)

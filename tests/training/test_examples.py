@@ -12,7 +12,8 @@ from vj2_ddim_plugin.errors import ActionError, DataError
 from vj2_ddim_plugin.gestures import decode, encode
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
-from vj2_ddim_training.examples import GestureExamples, infer_action_spec, open_examples
+from vj2_ddim_training.examples import GestureExamples, open_examples
+from vj2_ddim_training.survey import infer_action_spec
 
 TEMPLATE = any_press(LENGTH, 0, path_knots=None, representation="raw")
 

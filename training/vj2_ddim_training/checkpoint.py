@@ -84,6 +84,7 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
             ActionSpec.from_dict(content["action_spec"]),
             NoiseSchedule.from_dict(content["schedule"]),
             {name: tuple(shape) for name, shape in content["input_shapes"].items()},
+            content["training"].get("config", {}).get("condition_dropout", 1.0) > 0.0,
         )
         model.load_state_dict(content["ema_weights"])
     except (VJ2DDIMError, RuntimeError, TypeError, KeyError, ValueError, AttributeError) as error:

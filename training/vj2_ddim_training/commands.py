@@ -72,12 +72,12 @@ def train(
     settings = RunSettings(**whole, model=model, training=training, schedule=schedule)
     measure = None if judge is None else find_by_name(JUDGES, judge, "judge")
     with progress_bars() as progress:
-        checkpoint = train_run(settings, partial(progress, "training"), measure)
+        checkpoint = train_run(settings, partial(progress, "training"), measure, say)
     _print_results({key: of for key, of in checkpoint.metrics.items() if isinstance(of, dict)})
     parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
     say(
-        f"{parameters:,} parameters, representation {checkpoint.model.action_spec.representation}; "
-        f"the checkpoint, metrics.jsonl and pictures are in {data.save_dir}"
+        f"{parameters:,} parameters; the checkpoint, metrics.jsonl and pictures are in "
+        f"{data.save_dir}"
     )
 
 

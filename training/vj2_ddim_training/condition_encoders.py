@@ -1,7 +1,8 @@
 """Condition encoders: what the denoiser is told, turned into tokens once a plan."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.denoisers import dit
 from vj2_ddim_training.denoisers.dit import fourier_features
+from vj2_ddim_training.survey import moments_of
 
 __all__ = ["LatentEncoder", "SketchEncoder"]
 
@@ -125,10 +127,11 @@ class LatentEncoder(nn.Module):
         self.norm_gathered = nn.LayerNorm(width)
         self.refine = dit.FeedForward(width, ratio=2)
 
-    def set_statistics(self, latents: Tensor) -> None:
-        """Take mean and standard deviation from `[n, N, D]` training latents; they are saved."""
-        self.latent_mean.copy_(latents.mean(dim=(0, 1)))
-        self.latent_std.copy_(latents.std(dim=(0, 1)).clamp_min(1e-6))
+    def set_statistics(self, parts: Iterable[Any]) -> None:
+        """Take mean and standard deviation from all training latents `[..., D]`; they are saved."""
+        mean, std = map(torch.from_numpy, moments_of(parts))
+        self.latent_mean.copy_(mean)
+        self.latent_std.copy_(std)
 
     def forward(self, state: Tensor, goal: Tensor) -> Tensor:
         """Encode two `[B, N, D]` latents as `[B, num_tokens, width]` tokens."""

@@ -56,7 +56,10 @@ class TrainingConfig(Settings):
     clip_norm: float = setting(1.0, "Largest norm of the gradient.", above=0.0)
     ema_decay: float = setting(0.999, "Decay of the averaged weights, after a warm-up.", **SHARE)
     condition_dropout: float = setting(
-        0.2, "Share of examples trained without their condition, so that guidance works.", **SHARE
+        0.2,
+        "Share of examples trained without their condition; with 0, guidance is refused later.",
+        low=0.0,
+        below=1.0,
     )
     noises_per_example: int = setting(1, "Timesteps and noises drawn for each example.", low=1)
     longest_goal: int = setting(

@@ -26,7 +26,7 @@ class DiffusionModel(nn.Module):
     """Everything that has weights; sizes that do not fit one another are a `ConfigError`.
 
     `input_shapes` are those of the condition inputs without their batch axis, none if there are no
-    such inputs.
+    such inputs; `guidance`, whether the null condition is trained.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class DiffusionModel(nn.Module):
         action_spec: ActionSpec,
         schedule: NoiseSchedule,
         input_shapes: Shapes | None = None,
+        guidance: bool = True,
     ) -> None:
         super().__init__()
         self.config, self.action_spec, self.schedule = config, action_spec, schedule
@@ -62,7 +63,7 @@ class DiffusionModel(nn.Module):
         if num_tokens:
             self.null_condition = nn.Parameter(0.02 * torch.randn(1, num_tokens, config.d_model))
         self.condition = ConditionSpec(
-            config.condition, shapes, num_tokens, config.d_model if num_tokens else 0
+            config.condition, shapes, num_tokens, config.d_model if num_tokens else 0, guidance
         )
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor | None:

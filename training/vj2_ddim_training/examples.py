@@ -2,8 +2,7 @@
 
 import logging
 import math
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -11,18 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ActionError, DataError
-from vj2_ddim_plugin.gestures import PATH_TOLERANCE, decode, encode, is_valid, pressed
-from vj2_ddim_plugin.gestures.segments import count_segments, longest_segment
+from vj2_ddim_plugin.gestures import encode
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
 from vj2_ddim_training.gestures import sketch_of
 
-__all__ = ["Batch", "Examples", "GestureExamples", "infer_action_spec", "open_examples"]
+__all__ = ["Batch", "Examples", "GestureExamples", "action_parts", "open_examples"]
 
 IndexArray = NDArray[np.int64]
-KNOT_CHOICES = (2, 3, 5, 9)
+PART_SEQUENCES = 1024  # looked at at once
 MOST_BYTES_IN_MEMORY = 2**30
 
 logger = logging.getLogger(__name__)
@@ -50,6 +48,9 @@ class Examples(Protocol):
     def batch(self, indices: IndexArray) -> Batch:
         """The examples at these indices."""
 
+    def latents(self) -> Iterator[FloatArray]:
+        """All latents `[n, N, D]`, states and goals, each once and a part at a time."""
+
 
 class GestureExamples:
     """Gestures in memory, unconditional or with their sketch."""
@@ -75,6 +76,10 @@ class GestureExamples:
         """The gestures at these indices."""
         inputs = {name: array[indices] for name, array in self._inputs.items()}
         return Batch(self.actions[indices], self._original[indices], inputs)
+
+    def latents(self) -> Iterator[FloatArray]:
+        """There are none."""
+        return iter(())
 
 
 class TransitionExamples:
@@ -102,50 +107,34 @@ class TransitionExamples:
         kept = {name: array[indices] for name, array in inputs.items()}
         return Batch(actions[indices], original[indices], kept)
 
+    def latents(self) -> Iterator[FloatArray]:
+        """All that are in the files."""
+        return (part for _, part in self._trajectories.parts("embeddings"))
+
     def _read(self, indices: IndexArray) -> Batch:
         state, goal, actions = self._trajectories.gather(indices)
-        return Batch(actions, encode(actions, self.action_spec), {"state": state, "goal": goal})
+        try:
+            original = encode(actions, self.action_spec)
+        except ActionError as error:
+            names = sorted({self._trajectories.file_of(row).name for row in indices.tolist()})
+            raise DataError(f"{names[0]}{' or later' if names[1:] else ''}: {error}") from error
+        return Batch(actions, original, {"state": state, "goal": goal})
 
 
-def infer_action_spec(actions: FloatArray, representation: str, template: ActionSpec) -> ActionSpec:
-    """The template with what actions `[n, L, A]` keep: press lengths, knots and representation.
+def action_parts(
+    folder: Path | str, spec: ActionSpec, condition: str, split: str = "train"
+) -> Iterator[tuple[str, FloatArray]]:
+    """All actions `[n, L or action_block, A]` of a data folder, a part at a time; and their file.
 
-    `auto` is the best representation that inverts exactly: `path` for straight and piecewise linear
-    gestures, else `held`, else `raw`. One that cannot hold these actions is an `ActionError`.
+    For `open_examples`' arguments of these names.
     """
-    if template.press_channel is None:
-        return replace(template, representation="raw", path_knots=None)
-    blocks = actions.reshape(-1, template.action_block, template.num_channels)
-    down = pressed(blocks, template)
-    start, stop = longest_segment(down)
-    lengths = stop - start
-    shortest, longest = int(lengths.min()), max(int(lengths.max()), 1)
-    with_settings = partial(replace, template, min_press_steps=shortest, max_press_steps=longest)
-    segments = count_segments(down)
-    for knots in KNOT_CHOICES if (segments == 1).all() else ():
-        if lengths.min() < knots:
-            break
-        spec = with_settings(representation="path", path_knots=knots)
-        if is_valid(actions, spec).all():
-            chosen = "path" if representation == "auto" else representation
-            return with_settings(representation=chosen, path_knots=knots)
-    if representation == "path":
-        raise ActionError(
-            f"representation 'path' cannot hold these actions exactly: their paths are not "
-            f"piecewise linear between up to {KNOT_CHOICES[-1]} knots, or a block has more or "
-            f"fewer than one press. Use representation 'auto' or 'held'"
-        )
-    held = with_settings(representation="held", path_knots=None)
-    drift = np.abs(decode(encode(actions, held), held) - actions)
-    inverts = (drift / (held.high_array - held.low_array)).max() <= PATH_TOLERANCE
-    if representation == "held" and not inverts:
-        raise ActionError(
-            "representation 'held' cannot hold these actions exactly: a block has several presses, "
-            "or values other than 0 where the finger is up. Use representation 'auto' or 'raw'"
-        )
-    if representation == "auto":
-        representation = "held" if inverts else "raw"
-    return with_settings(representation=representation, path_knots=None)
+    if condition == "latents":
+        for path, blocks in open_trajectories(folder, spec, split).parts("actions"):
+            yield path.name, blocks
+        return
+    flat = read_flat_actions(folder, spec).actions
+    for first in range(0, len(flat), PART_SEQUENCES):
+        yield Path(folder).name, flat[first : first + PART_SEQUENCES]
 
 
 def open_examples(

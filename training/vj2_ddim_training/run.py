@@ -4,8 +4,10 @@ Every step seeds its own randomness from (seed, step) and every epoch its order 
 so that a run resumed at any step is the run that was not interrupted, to the last bit.
 """
 
+import logging
 import math
 import platform
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 import vj2_ddim_plugin
-from vj2_ddim_plugin.errors import CheckpointError
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import Settings, setting
@@ -24,10 +26,8 @@ from vj2_ddim_plugin.spec import REPRESENTATIONS, ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
-from vj2_ddim_training.data.gesture_files import read_flat_actions
-from vj2_ddim_training.data.trajectories import open_trajectories
 from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
-from vj2_ddim_training.examples import Examples, infer_action_spec, open_examples
+from vj2_ddim_training.examples import Examples, GestureExamples, action_parts, open_examples
 from vj2_ddim_training.loop import (
     Progress,
     StatelessTask,
@@ -38,11 +38,13 @@ from vj2_ddim_training.loop import (
     warmup_cosine,
 )
 from vj2_ddim_training.run_folder import RunFolder, Tracker
+from vj2_ddim_training.survey import ActionSurvey
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, Validation
 
 __all__ = ["DataSettings", "DenoiserTask", "RunSettings", "Trainer", "train_run"]
 
-NUM_LOOKED_AT = 5000  # examples that decide the representation and the latents' statistics
+NUM_COMPARED = 5000  # training transitions that generated actions are compared with
+logger = logging.getLogger(__name__)
 RESUMED = ("step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
 FREE = {"device", "num_threads", "wandb_mode", "wandb_project"}  # may differ when resuming
 
@@ -59,7 +61,13 @@ class DataSettings(Settings):
         "Auto is the best that inverts, raw for minimal.",
         choices=("auto", *REPRESENTATIONS),
     )
-    sequence_length: int = setting(250, "Actions in one sequence.", low=1)
+    horizon: int = setting(1, "World-model steps in one sequence, so many a plan.", low=1)
+    action_block: int | None = setting(
+        None, "Actions in one world-model step; 250 if neither this nor the next is told.", low=1
+    )
+    sequence_length: int | None = setting(
+        None, "Actions in one sequence, horizon * action_block: tell either.", low=1
+    )
     channels: tuple[str, ...] = setting(
         ("x", "y", "press"), "An action's channels; without one named press, it is no touch."
     )
@@ -67,6 +75,27 @@ class DataSettings(Settings):
     action_high: tuple[float, ...] = setting((1.0, 1.0, 1.0), "Upper bound of each channel.")
     resume: bool = setting(False, "Go on from the run's checkpoint.")
     overwrite: bool = setting(False, "Replace the run that is there.")
+
+    def check(self) -> None:
+        """The sequence must be whole blocks, and channels must say what they are."""
+        if self.sequence_length is not None and self.sequence_length != self.horizon * self.block:
+            raise ConfigError(
+                f"sequence_length must be horizon * action_block; found {self.sequence_length}, "
+                f"{self.horizon} and {self.action_block}. Leave one of them out"
+            )
+        for name in self.channels:
+            if name != "press" and name.strip().lower() == "press":
+                raise ConfigError(
+                    f"channels has {name!r}; write 'press' for the channel of the touch, or give "
+                    f"one that is no touch another name"
+                )
+
+    @property
+    def block(self) -> int:
+        """Actions in one world-model step, worked out where they were left open."""
+        if self.action_block is not None:
+            return self.action_block
+        return 250 if self.sequence_length is None else self.sequence_length // self.horizon
 
 
 @dataclass(frozen=True)
@@ -88,7 +117,10 @@ class RunSettings(DataSettings):
 
 
 def train_run(
-    settings: RunSettings, progress: Progress | None = None, judge: SuccessMeasure | None = None
+    settings: RunSettings,
+    progress: Progress | None = None,
+    judge: SuccessMeasure | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Checkpoint:
     """Train, validate, track and save.
 
@@ -97,6 +129,8 @@ def train_run(
         progress: Called after every step.
         judge: Measures success whenever the model is validated; the epoch with the highest is kept
             as `best.pt`. The loss does not show success.
+        report: Called with a line that says what the actions are and which representation was
+            chosen, and why; without it, the line is logged.
 
     Returns:
         The final checkpoint, which lies in `save_dir`.
@@ -108,7 +142,8 @@ def train_run(
     choose_device(config.device)  # before anything is read or replaced
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    actions, spec = _look_at_actions(settings)
+    spec, line = _look_at_actions(settings)
+    (report or logger.info)(line)
     condition = settings.model.condition
     train_set = open_examples(settings.data_dir, spec, condition, "train", config.longest_goal)
     held_out = open_examples(settings.val_data_dir, spec, condition, "validation")
@@ -117,7 +152,7 @@ def train_run(
     with folder.claim(resume=settings.resume, overwrite=settings.overwrite):
         everything = {**model.config.to_dict(), **config.to_dict(), **model.schedule.to_dict()}
         tracker = Tracker(folder, everything, config, settings.resume)
-        validation = Validation(held_out, actions, tracker, config, judge)
+        validation = Validation(held_out, _some_actions(train_set), tracker, config, judge)
         trainer = Trainer(model, config, train_set, validation, folder, progress)
         try:
             if settings.resume:
@@ -127,11 +162,12 @@ def train_run(
             tracker.close()
 
 
-def _look_at_actions(settings: RunSettings) -> tuple[FloatArray, ActionSpec]:
-    """Training actions `[n, L, A]` (all gestures, or the first transitions), and their spec."""
+def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:
+    """What all actions are, those of training and of validation; and how that was decided."""
     minimal = settings.model.architecture == "minimal"
     template = ActionSpec(
-        action_block=settings.sequence_length,
+        action_block=settings.block,
+        horizon=settings.horizon,
         channels=settings.channels,
         action_low=settings.action_low,
         action_high=settings.action_high,
@@ -142,16 +178,25 @@ def _look_at_actions(settings: RunSettings) -> tuple[FloatArray, ActionSpec]:
         representation="raw",
         normalized=not minimal,
     )
-    if settings.model.condition == "latents":
-        trajectories = open_trajectories(settings.data_dir, template, "train")
-        count = min(NUM_LOOKED_AT, len(trajectories))
-        actions: FloatArray = trajectories.gather(np.arange(count))[2]
-    else:
-        actions = read_flat_actions(settings.data_dir, template).actions
+    survey = ActionSurvey(template)
+    condition = settings.model.condition
+    for folder, split in ((settings.data_dir, "train"), (settings.val_data_dir, "validation")):
+        for where, actions in action_parts(folder, template, condition, split):
+            survey.look(actions, where, limits=split == "train")
     representation = settings.representation
     if minimal and representation == "auto":
         representation = "raw"
-    return actions, infer_action_spec(actions, representation, template)
+    spec = survey.spec(representation)
+    return spec, survey.summary(spec)
+
+
+def _some_actions(train_set: Examples) -> FloatArray:
+    """Training actions `[n, L, A]`, of all the data, that generated ones are compared with."""
+    if isinstance(train_set, GestureExamples):
+        return train_set.actions
+    count = min(NUM_COMPARED, len(train_set))
+    chosen = np.random.default_rng(0).choice(len(train_set), count, replace=False)
+    return train_set.batch(np.sort(chosen)).actions
 
 
 def _new_model(settings: RunSettings, spec: ActionSpec, train_set: Examples) -> DiffusionModel:
@@ -162,10 +207,10 @@ def _new_model(settings: RunSettings, spec: ActionSpec, train_set: Examples) -> 
         size = max(n for n in range(1, wanted + 1) if spec.diffused_shape[0] % n == 0)
         config = replace(config, patch_size=size)
     torch.manual_seed(settings.training.seed)
-    model = DiffusionModel(config, spec, settings.noise_schedule, train_set.input_shapes)
+    guidance = settings.training.condition_dropout > 0.0
+    model = DiffusionModel(config, spec, settings.noise_schedule, train_set.input_shapes, guidance)
     if isinstance(model.condition_encoder, LatentEncoder):
-        looked_at = train_set.batch(np.arange(min(NUM_LOOKED_AT, len(train_set))))
-        model.condition_encoder.set_statistics(torch.from_numpy(looked_at.inputs["state"]))
+        model.condition_encoder.set_statistics(train_set.latents())
     return model
 
 

@@ -1,6 +1,7 @@
 """What commands print: tables with whole values, lines of plain text, progress bars.
 
-Text is shown as it is: brackets in a path or a message are never taken for Rich's markup. On a
+Text is shown as it is: brackets in a path or a message are never taken for Rich's markup, and what
+no terminal shows, a name's bytes that are not UTF-8 or its control characters, is escaped. On a
 terminal a long value is folded; in a pipe or a file nothing is folded or cut.
 """
 
@@ -17,6 +18,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from vj2_ddim_plugin.errors import escaped
+
 __all__ = ["Progress", "print_table", "progress_bars", "say"]
 
 UNBOUNDED = 100_000  # columns; what is measured against it is never folded
@@ -31,7 +34,7 @@ class Progress(Protocol):
 
 def say(text: object, *, style: str = "", error: bool = False) -> None:
     """Print one line as it is, on the standard output or, with `error`, on the other."""
-    Console(stderr=error).print(Text(str(text), style=style), soft_wrap=True)
+    Console(stderr=error).print(Text(escaped(str(text)), style=style), soft_wrap=True)
 
 
 def print_table(
@@ -46,7 +49,7 @@ def print_table(
 
     Of `numbers`, in all columns but the first: to the right, not folded whatever the terminal.
     """
-    texts = [[Text("" if cell is None else str(cell)) for cell in row] for row in rows]
+    texts = [[Text("" if cell is None else escaped(str(cell))) for cell in row] for row in rows]
     table = Table(show_header=bool(headings), show_lines=lines, box=HEAVY_HEAD)
     if numbers:
         table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)

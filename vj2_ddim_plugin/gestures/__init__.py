@@ -36,9 +36,9 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
-    "PATH_TOLERANCE", "REPRESENTATIONS", "Normalization", "Representation", "decode",
-    "decode_checked", "diffused_bounds", "encode", "held_blocks", "is_valid", "normalization_of",
-    "outside_bounds", "pressed", "project", "release",
+    "PATH_TOLERANCE", "REPRESENTATIONS", "Normalization", "Representation", "coarse_rounding",
+    "decode", "decode_checked", "diffused_bounds", "encode", "held_blocks", "is_valid",
+    "normalization_of", "outside_bounds", "pressed", "project", "release",
 ]  # fmt: skip
 
 PATH_TOLERANCE = 1e-4
@@ -231,6 +231,19 @@ def outside_bounds(
     return np.asarray(outside)
 
 
+def coarse_rounding(blocks: FloatArray, spec: ActionSpec) -> FloatArray:
+    """How far a fitted path may leave blocks `[n, T, A]` recorded in float16: `[n, 1, A]`.
+
+    It is 0 for blocks that hold a number, beside the bounds, that float16 does not.
+    """
+    low, high = (bound.astype(blocks.dtype) for bound in (spec.low_array, spec.high_array))
+    with np.errstate(over="ignore"):
+        coarse = (blocks == blocks.astype(np.float16)) | (blocks == low) | (blocks == high)
+    largest = np.maximum(np.abs(low), np.abs(high))
+    eps = np.finfo(np.float16).eps
+    return np.asarray(coarse.all(axis=(1, 2))[:, None, None] * eps * largest)
+
+
 def is_valid(actions: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
     """Whether each sequence of `[..., L, A]` keeps every rule of the spec, as `[...]`."""
     blocks, lead = _blocks(actions, spec)
@@ -272,7 +285,9 @@ def _valid_blocks(blocks: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
     if spec.path_knots is not None:
         drift = np.abs(_fit_path(blocks, start, stop, spec) - blocks)
         span = spec.high_array - spec.low_array
-        valid &= (drift / span).max(axis=(1, 2)) <= PATH_TOLERANCE
+        left = np.flatnonzero(valid & ((drift / span).max(axis=(1, 2)) > PATH_TOLERANCE))
+        drift = (drift[left] - coarse_rounding(blocks[left], spec)) / span
+        valid[left] = drift.max(axis=(1, 2)) <= PATH_TOLERANCE
     return np.asarray(valid)
 
 

@@ -105,6 +105,12 @@ class SearchSettings(Settings):
                 f"guidance_scale {self.guidance_scale} needs a conditional model; this one is "
                 f"unconditional. Leave it at 1.0"
             )
+        if self.guidance_scale != 1.0 and not model.condition.guidance:
+            raise ConfigError(
+                f"guidance_scale {self.guidance_scale} needs a model that was trained without its "
+                f"condition as well; this one never was (condition_dropout 0). Leave it at 1.0, or "
+                f"train with a condition_dropout of 0.2"
+            )
         self.pairs(model.schedule, self.num_inference_steps)
         self.middle_pairs(model.schedule, self.num_inference_steps)
 

@@ -20,6 +20,7 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.denoisers.dit import TransformerLayer
 from vj2_ddim_training.loop import TrainingLoop, run_resumably, save_atomically
+from vj2_ddim_training.survey import usable_std
 
 __all__ = ["LeWMConfig", "LeWMTraining", "Report", "WorldModel", "build_lewm", "encode_images"]
 __all__ += ["image_transform", "load_lewm", "prediction_error", "save_lewm", "train_lewm"]
@@ -178,7 +179,8 @@ class _NextLatent:
         self.episodes, self.config, self.training = episodes, config, training
         self.total_steps = training.num_steps
         self.steps_per_epoch = math.gcd(training.num_steps, 100)  # the state is kept after each
-        self.mean, self.std = episodes.actions.mean(axis=0), episodes.actions.std(axis=0)
+        self.mean = episodes.actions.mean(axis=0)
+        self.std = usable_std(episodes.actions.std(axis=0), self.mean)
         self.actions = ((episodes.actions - self.mean) / self.std).astype(np.float32)
         self.windows = episodes.windows(config.num_frames * config.action_block + 1)
         self.transform = image_transform()

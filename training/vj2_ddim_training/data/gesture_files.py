@@ -19,7 +19,7 @@ from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["FlatActions", "find_action_files", "fingerprint_files", "load_npy", "read_action_file"]
 __all__ += ["read_flat_actions", "require_finite", "require_in_range", "require_replaceable"]
-__all__ += ["tail_fault"]
+__all__ += ["settled", "tail_fault"]
 
 ACTION_FILES = "*_actions.npy"
 FINGERPRINT_DIGITS = 16
@@ -44,7 +44,9 @@ def read_flat_actions(
 ) -> FlatActions:
     """Read all whole sequences of every `*_actions.npy` of a folder, or of one `.npy` file.
 
-    A file holds `[n * L, A]`, `[..., L, A]` or `[..., L * A]`, of any floating-point type.
+    A file holds `[n * L, A]`, `[..., L, A]` or `[..., L * A]`, of any floating-point type; with a
+    horizon, `[n, action_block, A]` or `[n, action_block * A]` as well, whose blocks follow one
+    another.
 
     Raises:
         DataError: There is no such file, or a file is truncated, of a wrong type or width, shorter
@@ -106,13 +108,14 @@ def load_npy(file: Path) -> NDArray[Any]:
 def read_action_file(file: Path, spec: ActionSpec) -> tuple[NDArray[np.float32], int]:
     """One file as sequences, unchecked numbers, and the rows of a tail shorter than one."""
     array = load_npy(file)
-    length, channels = spec.length, spec.num_channels
+    length, channels, block = spec.length, spec.num_channels, spec.action_block
     flattened = array.shape[-1:] == (length * channels,)
     rows_only = array.ndim == 2 and array.shape[1] == channels
-    if not (flattened or rows_only or array.shape[-2:] == (length, channels)):
+    blocks = array.shape[1:] in ((block, channels), (block * channels,))
+    if not (flattened or rows_only or blocks or array.shape[-2:] == (length, channels)):
         raise DataError(
-            f"{file}: found shape {array.shape}, expected [n * {length}, {channels}], "
-            f"[n, {length}, {channels}] or [n, {length * channels}] for the channels "
+            f"{file}: found shape {array.shape}, expected [n * {block}, {channels}], "
+            f"[n, {block}, {channels}] or [n, {block * channels}] for the channels "
             f"{', '.join(spec.channels)}"
         )
     rows = array.reshape(-1, channels)
@@ -129,7 +132,17 @@ def read_action_file(file: Path, spec: ActionSpec) -> tuple[NDArray[np.float32],
         )
     with np.errstate(over="ignore"):  # a value too large for float32 becomes inf
         whole = np.array(rows[: count * length], dtype=np.float32)
-    return whole.reshape(count, length, channels), tail
+    return settled(whole.reshape(count, length, channels), spec, array.dtype), tail
+
+
+def settled(actions: NDArray[Any], spec: ActionSpec, recorded: np.dtype[Any]) -> NDArray[Any]:
+    """`[..., A]` with what left the bounds because float16 rounds put on them."""
+    if recorded.itemsize > 2:
+        return actions
+    low, high = spec.low_array, spec.high_array
+    slack = np.finfo(np.float16).eps * np.maximum(np.abs(low), np.abs(high))
+    clipped = np.clip(actions, low, high).astype(actions.dtype)
+    return np.where(np.abs(actions - clipped) <= slack, clipped, actions)
 
 
 def require_finite(rows: FloatArray, file: Path, what: str = "value") -> None:

@@ -6,8 +6,9 @@ g = t+H, right after the actions; farther ones, up to `longest_goal - 1` steps l
 actions of longer ways. The nearest ones count as often as there are distances.
 """
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,14 @@ from numpy.typing import NDArray
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.data.gesture_files import fingerprint_files, require_finite, require_in_range
+from vj2_ddim_training.data.gesture_files import (
+    fingerprint_files,
+    require_finite,
+    require_in_range,
+    settled,
+)
 from vj2_ddim_training.data.trajectory_files import (
+    KEYS,
     MANIFEST_NAME,
     TrajectoryFile,
     describe_file,
@@ -35,6 +42,7 @@ __all__ = ["Trajectories", "open_trajectories", "write_trajectories_h5"]
 
 Float32 = NDArray[np.float32]
 MAX_OPEN_FILES = 64
+PART_NUMBERS = 2**22  # in one part of a pass through the files, 16 MiB
 
 
 def _file_cache() -> Callable[[tuple[Path, ...], int], tuple[Any, Any]]:
@@ -91,6 +99,10 @@ class Trajectories:
         """Names the exact files; reads all of them the first time."""
         return fingerprint_files(path for file in self.files for path in file.paths)
 
+    def file_of(self, index: int) -> Path:
+        """The file that a transition is in."""
+        return self.files[np.searchsorted(self._offsets, index, side="right") - 1].paths[0]
+
     def gather(self, indices: Sequence[int] | IntArray) -> tuple[Float32, Float32, Float32]:
         """Read b transitions: states and goals `[b, N, D]`, actions `[b, L, A]`, all float32.
 
@@ -120,10 +132,41 @@ class Trajectories:
                     actions[row] = block.reshape(actions.shape[1:])
             for embeddings in (z_t, z_next):
                 require_finite(embeddings[rows], file.paths[0], "embedding value")
-            require_finite(actions[rows], file.paths[-1], "action value")
-            if not self.allow_out_of_range:
-                require_in_range(actions[rows], self.spec, file.paths[-1])
+            actions[rows] = self._checked(actions[rows], file.paths[-1], blocks.dtype)
         return z_t, z_next, actions
+
+    def parts(self, name: str) -> Iterator[tuple[Path, Float32]]:
+        """All `embeddings` `[n, N, D]` or all `actions` `[n, action_block, A]`, each of them once.
+
+        Yields a bounded part at a time, in order, with the file that it is from. Raises as `gather`
+        does.
+        """
+        which = KEYS.index(name)
+        for file in self.files:
+            path = file.paths[which * (len(file.paths) - 1)]
+            array = self._open(file.paths, os.getpid())[which]
+            steps = max(1, PART_NUMBERS // math.prod(array.shape[2:]))
+            several = max(1, steps // array.shape[1])
+            for first in range(0, array.shape[0], several):
+                for step in range(0, array.shape[1], steps):
+                    with readable(file.paths), np.errstate(over="ignore"):
+                        read = array[first : first + several, step : step + steps]
+                        part = np.asarray(read, np.float32)
+                    if name == "embeddings":
+                        require_finite(part, path, "embedding value")
+                        yield path, part.reshape(-1, *self.embedding_shape)
+                    else:
+                        block = (self.spec.action_block, self.spec.num_channels)
+                        yield path, self._checked(part.reshape(-1, *block), path, array.dtype)
+
+    def _checked(self, actions: Float32, path: Path, recorded: np.dtype[Any]) -> Float32:
+        """Finite and in range; what left the bounds by rounding alone is put on them."""
+        require_finite(actions, path, "action value")
+        if self.allow_out_of_range:
+            return actions
+        actions = settled(actions, self.spec, recorded)
+        require_in_range(actions, self.spec, path)
+        return actions
 
 
 def _pairs(num_steps: int, horizon: int, longest_goal: int) -> IntArray:
