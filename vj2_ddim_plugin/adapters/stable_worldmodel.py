@@ -150,7 +150,7 @@ class StableWorldModelSolver(HostPlanner):
                 f"PlanConfig asks for horizon {config.horizon} x action_block "
                 f"{config.action_block} = {length} actions, the bundle makes {spec.length}. Set "
                 f"the horizon to {spec.length / config.action_block:g}, or train with "
-                f"--sequence-length {length}"
+                f"horizon {config.horizon} and action_block {config.action_block}"
             )
         block, horizon = int(config.action_block), int(config.horizon)
         self._configuration = {"n_envs": n_envs, "horizon": horizon, "action_dim": width * block}
