@@ -15,11 +15,15 @@ export OMP_WAIT_POLICY ?= passive
 # The planners of others, with torch and torchvision of their own, live apart.
 HOSTS_VENV ?= .venv-hosts
 
+# The runtime alone, without torch, on the oldest Python that it runs on.
+RUNTIME_PYTHON ?= python3.10
+RUNTIME_VENV ?= .venv-runtime
+
 # How much `make fuzz` draws of each kind, and how often it kills a process of each kind.
 FUZZ_EXAMPLES ?= 1000
 CRASH_MOMENTS ?= 30
 
-.PHONY: demo test test-hosts fuzz format lint types contracts docs tests clean
+.PHONY: demo test test-hosts test-runtime fuzz format lint types contracts docs tests clean
 
 demo: $(VENV)/.benchmark
 	$(BIN)/vj2-ddim benchmark run --quick --small-sampler --out $(DEMO)
@@ -28,6 +32,9 @@ test: lint types contracts docs tests
 
 test-hosts: $(HOSTS_VENV)/.hosts
 	$(HOSTS_VENV)/bin/python -m pytest tests/hosts
+
+test-runtime: $(RUNTIME_VENV)/.runtime
+	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
@@ -53,7 +60,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(HOSTS_VENV) $(DEMO) site dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(HOSTS_VENV) $(RUNTIME_VENV) $(DEMO) site dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/it")'
@@ -74,4 +81,10 @@ $(HOSTS_VENV)/.hosts: $(PROJECTS) requirements-hosts.txt
 	@echo "installing into $(HOSTS_VENV)"
 	$(HOSTS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
 		$(TORCH_ARGS) --editable '.[train,export]' --editable benchmark pytest --requirement requirements-hosts.txt
+	touch $@
+
+$(RUNTIME_VENV)/.runtime: pyproject.toml
+	$(RUNTIME_PYTHON) -m venv --clear $(RUNTIME_VENV)
+	$(RUNTIME_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable . \
+		pytest hypothesis onnx
 	touch $@

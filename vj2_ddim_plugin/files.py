@@ -276,8 +276,11 @@ def named(path: Path | str) -> Iterator[None]:
 
 def sha256_of(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        for part in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def write_json(path: Path | str, value: Any) -> None:  # noqa: ANN401

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.planning.search import CandidateSearch
 from vj2_ddim_plugin.settings import declared, of_kind, shown, with_changes
 from vj2_ddim_plugin.spec import ActionSpec
+
+if TYPE_CHECKING:  # Python 3.10 has it not
+    from typing_extensions import Self
 
 __all__ = ["DDIMOptimizer", "Fallback"]
 
@@ -89,7 +92,7 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
         session: SessionSettings | None = None,
         on_failure: Sequence[Fallback] = (),
         **changes: Any,  # noqa: ANN401
-    ) -> Self:
+    ) -> "Self":
         """Load a bundle, warmed up by running its whole loop.
 
         Args:
@@ -170,8 +173,8 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
                 seconds = {**answer.wall_time_s, "total": time.perf_counter() - started}
                 told = (*failures, *answer.failures)
                 return replace(answer, planned_by=name, failures=told, wall_time_s=seconds)
-            for line in failures[1:]:
-                error.add_note(f"after that, on_failure failed too: {line}")
+            notes = [f"after that, on_failure failed too: {line}" for line in failures[1:]]
+            error.__notes__ = [*getattr(error, "__notes__", ()), *notes]  # as `add_note` of 3.11
             raise
 
     def close(self) -> None:

@@ -17,9 +17,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from types import UnionType
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    NamedTuple,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
+
+if TYPE_CHECKING:  # Python 3.10 has it not
+    from typing_extensions import Self
 
 __all__ = [
     "Setting", "Settings", "declared", "is_a", "of_kind", "plain", "setting", "shown",

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vj2_ddim_plugin.errors import ActionError, BundleError
 from vj2_ddim_plugin.settings import Setting, Settings, setting, shown
 
 if TYPE_CHECKING:
+    from typing_extensions import Self  # Python 3.10 has it not in typing
+
     from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["CONDITION_KINDS", "REPRESENTATIONS", "ActionSpec", "ConditionSpec"]

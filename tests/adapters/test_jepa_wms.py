@@ -1,5 +1,7 @@
 """jepa-wms: its agent calls ours as it calls its own, and logs what it gets."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -151,10 +153,37 @@ def test_plans_keep_to_max_norms_and_what_is_ranked_is_what_is_clipped():
     assert one[:, 2].abs().max() <= 0.1 < one[:, [0, 1, 3]].abs().max()
 
 
+@pytest.mark.parametrize("where", ["argument", "configuration"])
+def test_a_planner_for_an_agent_that_is_made(where):
+    model, optimizer = Model(), gaussian_optimizer(SPEC)
+    model.decode_unroll = lambda latents: latents
+    own = {"planner_name": "mppi", "temperature": 0.005, "num_samples": 300, "horizon": 3}
+    own |= {"num_act_stepped": 2} | ({"optimizer": optimizer} if where == "configuration" else {})
+    named = () if where == "configuration" else (optimizer,)
+    agent = SimpleNamespace(model=model, cfg=SimpleNamespace(planner=own))
+    agent.planner = JEPAWMsPlanner.for_agent(agent, *named, horizon=4)
+    assert agent.planner.objective is None
+    agent.planner.set_objective(Objective(latents(2, frames=1)))
+    again = JEPAWMsPlanner.for_agent(agent, optimizer, horizon=4)  # after the host's set_goal
+    for planner in (agent.planner, again):
+        assert planner.plan(latents(1)).actions.shape == (2, ACTION_DIM)
+    assert planner.decode_unroll is model.decode_unroll
+    agent.cfg.planner = {}
+    with pytest.raises(ConfigError, match="no bundle is named"):
+        JEPAWMsPlanner.for_agent(agent)
+
+
+def test_what_is_clipped_twice_is_clipped_to_the_less():
+    planner = make_planner(max_norms=[0.1, 0.3], max_norm_dims=[[0, 1], [1, 2]])
+    assert planner.limit.tolist() == pytest.approx([0.1, 0.1, 0.3, np.inf])
+
+
 def test_what_does_not_fit_is_named():
     with pytest.raises(ConfigError, match="call set_objective before plan"):
         JEPAWMsPlanner(gaussian_optimizer(SPEC), Model().unroll, ACTION_DIM).plan(latents(1))
     with pytest.raises(ActionError, match="plans 5 world-model steps, the optimizer makes 4"):
         make_planner(horizon=5)
+    with pytest.raises(ConfigError, match=r"max_norm_dims has \[6\], but a step has 4 numbers"):
+        make_planner(max_norms=[0.1, 0.75])
     with pytest.raises(ActionError, match="takes 7 numbers"):
         JEPAWMsPlanner(gaussian_optimizer(SPEC), Model().unroll, 7)

@@ -7,7 +7,10 @@ import pytest
 import torch
 from builders.bundles import make_bundle
 
-from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver
+from vj2_ddim_plugin.adapters.stable_worldmodel import (
+    StableWorldModelSolver,
+    encode_last_frames,
+)
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import PlanResult
 
@@ -112,6 +115,66 @@ def test_what_takes_over_may_use_gradients(bundle):
     assert "the world model broke" in outputs["failures"][0]
     expected = torch.tensor([0.5, 0.9, 0.9]).repeat(BATCH, HORIZON, ACTION_BLOCK)
     torch.testing.assert_close(outputs["actions"], expected)
+
+
+def test_constraints_that_are_not_kept_are_said(bundle, caplog):
+    class Constrained(Model):
+        def get_constraints(self, info, candidates):
+            raise AssertionError("never asked")
+
+    make_solver(bundle, Constrained())(make_info())
+    (line,) = caplog.records
+    assert "Constrained has constraints (get_constraints)" in line.message
+
+
+@pytest.mark.parametrize("given_", [{}, {"device": "cpu"}, {"device": torch.device("cpu")}])
+def test_the_device_is_that_of_the_models_weights(bundle, given_):
+    model = torch.nn.Linear(1, 1, device="cpu" if given_ else "meta")
+    model.get_cost = Model().get_cost
+    solver = StableWorldModelSolver(bundle, model, provider="cpu", num_threads=1, **given_)
+    assert str(solver.device) == ("cpu" if given_ else "meta")
+
+
+class PreJEPA:
+    """The host's, in what is asked of it: patches, fused with an embedding for each other input."""
+
+    extra_encoders = {"proprio": None, "action": None}
+
+    def encode(self, info, pixels_key="pixels", emb_keys=None, prefix=None, target="emb"):
+        pixels = info[pixels_key]
+        emb = pixels.flatten(2)[..., None].expand(-1, -1, -1, 3).contiguous()
+        for key in self.extra_encoders if emb_keys is None else emb_keys:
+            emb = torch.cat([emb, info[key]], dim=-1)
+        return {**info, target: emb}
+
+
+class LeWM:
+    def encode(self, info):
+        return {**info, "emb": info["pixels"].flatten(2)}
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"), [(PreJEPA(), (2, 4, 3)), (LeWM(), (2, 1, 4)), ("held", (2, 1, 4))]
+)
+def test_what_the_hosts_models_encode(model, shape):
+    info = {"pixels": torch.rand(2, 3, 1, 2, 2), "goal": torch.rand(2, 1, 1, 2, 2)}
+    holder = SimpleNamespace(model=LeWM())
+    found = encode_last_frames(holder if model == "held" else model, info)
+    assert {name: tuple(z.shape) for name, z in found.items()} == {"state": shape, "goal": shape}
+    for name, frames in (("state", info["pixels"]), ("goal", info["goal"])):
+        expected = frames[:, -1].flatten(1)
+        patches = found[name][..., 0] if len(shape) == 3 and shape[2] == 3 else found[name][:, 0]
+        torch.testing.assert_close(patches, expected)
+
+
+def test_a_model_that_encodes_more_than_pictures_is_named():
+    class Greedy(LeWM):
+        def encode(self, info):
+            return info["touch"]
+
+    info = {"pixels": torch.rand(2, 3, 1, 2, 2), "goal": torch.rand(2, 1, 1, 2, 2)}
+    with pytest.raises(ContextError, match=r"Greedy.encode .*KeyError: 'touch'.*pass encode="):
+        encode_last_frames(Greedy(), info)
 
 
 @pytest.mark.parametrize("deadline_s", [None, float("inf")])

@@ -50,14 +50,16 @@ class Flat(nn.Module):
 
 
 class FiLM(Flat):
-    """The same with actions `[B, T, 20, 3]`, said as the host's FiLM variants say it."""
+    """The same with actions `[B, T, 20, 3]`, said and viewed as the host's FiLM variants do it."""
 
     def actions_formatter(self, actions):
         return actions
 
     def forward(self, z, actions):
-        assert actions.shape == (*z.shape[:2], 20, 3)
-        return super().forward(z, actions.flatten(2))
+        batch, states, steps, _ = actions.shape
+        each = actions.view(batch * states, steps, -1)  # their encoder of actions
+        assert z.view(batch, -1).shape[1] == states * TOKENS * WIDTH
+        return super().forward(z, each.view(batch, states, NUMBERS))
 
 
 class Probabilistic(Flat):
@@ -94,6 +96,22 @@ def costs_by_hand(recorder, z, goal, weight, loss):
     difference = last - goal[:, None]
     size = np.abs(difference) if loss == "l1" else difference**2
     return size.mean(axis=(2, 3))
+
+
+class ProbabilisticFiLM(FiLM):
+    def forward(self, z, actions):
+        return super().forward(z, actions), torch.full_like(z, 1e9)
+
+
+@pytest.mark.parametrize("states", [1, 2, 3])
+@pytest.mark.parametrize("kind", [FiLM, ProbabilisticFiLM])
+def test_predictors_that_view_what_they_are_given(kind, states):
+    z, goal = latents(states)
+    plans = [
+        VJ2GUIPlanner(gaussian_optimizer(TWO_TOUCHES), rows_per_chunk=3).plan(z, goal, predictor)
+        for predictor in (kind(states), Flat(states))
+    ]
+    torch.testing.assert_close(*plans, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("predictor", [Flat, FiLM, Probabilistic])

@@ -1,6 +1,9 @@
 """V-JEPA 2: a callable that its world model wrapper cannot tell from its own `cem`."""
 
 import inspect
+import sys
+from types import ModuleType
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -26,6 +29,7 @@ ARGUMENTS |= {"close_gripper": None}
 
 LIMITS = ({}, {"maxnorm": 0.2, "axis": {1: 0.1, 3: -0.5}})
 LIMITS += ({"axis": {-1: 0.5, -4: 0.02}}, {"close_gripper": 1})
+LIMITS += ({"axis": {3: 0.1}}, {"axis": {3: 0.9}}, {"axis": {3: 0.2}, "close_gripper": 1})
 
 
 class WorldModel:
@@ -52,16 +56,16 @@ def scene(seed=0):
 
 
 def as_the_host_samples(candidates, maxnorm=0.05, axis=None, close_gripper=None):
-    """`[B, K, l, 4 or 7]`: positions clipped, the gripper clipped and small commands dropped."""
+    """`[B, K, l, 4 or 7]`: all clipped, then what is given, small gripper commands dropped last."""
     full = np.zeros((*candidates.shape[:3], 7))
     full[..., :3] = np.clip(candidates[..., :3], -maxnorm, maxnorm)
     full[..., 3:6] = candidates[..., 3:6] if candidates.shape[-1] == 7 else 0
-    gripper = np.clip(candidates[..., -1], -0.75, 0.75)
-    full[..., 6] = np.where(np.abs(gripper) < 0.25, 0, gripper)
+    full[..., 6] = np.clip(candidates[..., -1], -0.75, 0.75)
     for index, value in (axis or {}).items():
         full[..., [0, 1, 2, 6][index]] = value
     if close_gripper is not None:
         full[:, :, close_gripper:, 6] = 1.0
+    full[..., 6] = np.where(np.abs(full[..., 6]) < 0.25, 0, full[..., 6])
     return full
 
 
@@ -77,6 +81,31 @@ def costs_by_hand(actions, frame, pose, goal):
     return costs
 
 
+def test_it_is_put_where_cem_stood():
+    module = ModuleType("world_model_wrapper")
+    exec("cem = print\nclass WorldModel: pass", vars(module))
+    planner = VJEPA2CEM(gaussian_optimizer(ARM))
+    with mock.patch.dict(sys.modules, {"world_model_wrapper": module}):
+        for given_ in (module.WorldModel, module.WorldModel()):
+            module.cem = print
+            planner.put_into(given_)
+            assert module.cem is planner
+        del module.cem
+        with pytest.raises(ConfigError, match="is not V-JEPA 2's WorldModel: its module has"):
+            planner.put_into(module.WorldModel)
+
+
+@pytest.mark.parametrize("spec", [ARM, HAND], ids=["7 channels", "4 channels"])
+def test_the_warm_start_is_the_rest_of_what_left_within_the_bounds(spec):
+    recorder, seen = Recorder(gaussian_optimizer(spec)), (*scene()[:2], scene()[2])
+    cem = VJEPA2CEM(recorder, warm_start=True)
+    plan = cem(*seen, WorldModel(), rollout=2, close_gripper=1, axis={0: 3.0})
+    cem(*seen, WorldModel(), rollout=2)
+    own = [0, 1, 2, 6] if spec is HAND else list(range(7))
+    expected = plan[:, 1:, own].clamp(-1, 1)
+    np.testing.assert_array_equal(recorder.problem.init_action, expected)
+
+
 def test_the_signature_is_the_hosts():
     found = inspect.signature(VJEPA2CEM(gaussian_optimizer(ARM))).parameters
     assert {name: parameter.default for name, parameter in found.items()} == ARGUMENTS
@@ -88,7 +117,9 @@ def test_the_signature_is_the_hosts():
 @pytest.mark.parametrize("limits", LIMITS, ids=str)
 def test_the_plan_is_the_best_of_what_was_proposed(spec, rollout, limits):
     recorder, (frame, pose, goal) = Recorder(gaussian_optimizer(spec)), scene()
-    plan = VJEPA2CEM(recorder)(frame, pose, goal, WorldModel(), rollout=rollout, **limits)
+    planner = VJEPA2CEM(recorder, warm_start=True)
+    plan = planner(frame, pose, goal, WorldModel(), rollout=rollout, **limits)
+    np.testing.assert_array_equal(planner.last_result.actions, plan)
     assert (plan.shape, plan.dtype) == ((1, rollout, 7), torch.float32)
     actions = as_the_host_samples(recorder.candidates[:, :, :rollout], **limits)
     expected = costs_by_hand(actions, frame, pose, goal)

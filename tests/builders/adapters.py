@@ -150,7 +150,7 @@ class StableWorldModelRig(Rig):
 
     def get_cost(self, info, candidates):
         batch, count = candidates.shape[:2]
-        scores = self.scores(candidates.flatten(0, 1), self.broken)
+        scores = self.scores(candidates.view(batch * count, *candidates.shape[2:]), self.broken)
         return scores if self.broken == "shape" else scores.view(batch, count)
 
 
@@ -161,7 +161,7 @@ class DINOWMRig(Rig):
         self.wm = SimpleNamespace(
             parameters=lambda: iter([torch.zeros(1)]),
             encode_obs=lambda obs: obs,
-            rollout=lambda obs_0, act: ({"moved": act}, None),
+            rollout=lambda obs_0, act: ({"moved": act.view(-1).view(act.shape)}, None),
         )
         preprocessor = SimpleNamespace(transform_obs=lambda obs: obs)
 
@@ -181,7 +181,8 @@ class JEPAWMsRig(Rig):
     host, spec, batch = "jepa-wms", BLOCKS, 1
 
     def make(self, optimizer, **settings):
-        planner = JEPAWMsPlanner(optimizer, lambda z, actions: actions, 4, **settings)
+        unroll = lambda z, actions: actions.view(-1).view(actions.shape)  # noqa: E731
+        planner = JEPAWMsPlanner(optimizer, unroll, 4, **settings)
         planner.set_objective(self.objective)
         return planner
 
@@ -210,7 +211,8 @@ class VJEPA2Rig(Rig):
 
     @staticmethod
     def step(frames, actions, poses):
-        return frames[:, -1:] + actions[:, -1:, :, None], poses[:, -1:] + actions[:, -1:]
+        whole = actions.view(-1).view(actions.shape)  # all hosts take views
+        return frames[:, -1:] + whole[:, -1:, :, None], poses[:, -1:] + whole[:, -1:]
 
 
 RIGS = (VJ2GUIRig, StableWorldModelRig, DINOWMRig, JEPAWMsRig, VJEPA2Rig)

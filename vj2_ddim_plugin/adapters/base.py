@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -44,7 +46,8 @@ class HostPlanner:
     """The base of an adapter. Not to be shared between threads: it remembers its last call.
 
     Args:
-        optimizer: A bundle's folder, or any `ActionOptimizer` with an `action_spec`.
+        optimizer: A bundle's folder, or any `ActionOptimizer` with an `action_spec`. A relative
+            path starts where the program did, also where Hydra has changed the folder since.
         deadline_s: Seconds one plan may take, the host's encoding included, or None.
         seed: Of each plan's randomness; None leaves the optimizer's own.
         rows_per_chunk: Candidates in one pass through the world model, which bounds its memory.
@@ -52,7 +55,8 @@ class HostPlanner:
 
     Attributes:
         last_result: The whole result of the last call, failures and provider included; None
-            before it, and after a call that raised.
+            before it, and after a call that raised. Its `actions` are those that are handed over,
+            before they are rounded to the host's dtype.
 
     Raises:
         ConfigError: The optimizer does not say what it plans, or a setting is wrong or has no use.
@@ -71,7 +75,7 @@ class HostPlanner:
         **settings: Any,  # noqa: ANN401
     ) -> None:
         if isinstance(optimizer, str | Path):
-            optimizer = DDIMOptimizer.from_bundle(optimizer, **settings)
+            optimizer = DDIMOptimizer.from_bundle(from_start(optimizer), **settings)
         elif settings:
             raise ConfigError(
                 f"{sorted(settings)} belong to a bundle that is loaded here; this optimizer is "
@@ -134,19 +138,26 @@ class HostPlanner:
         length: int,
         init_action: Tensor | None = None,
         rows_per_chunk: int | None = None,
+        limit: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """From a host's latents `[B, ...]` and warm start `[B, l, A]` to a plan `[B, length, A]`.
 
         Candidates and plan end at `length`, which is at most L, and are of the device and dtype of
-        `like`.
+        `like`. `limit` is what the host makes of actions `[n, length, A]` before it executes them:
+        `last_result` has the actions after it, the cost and who calls apply it themselves.
         """
         batch, warm_start = len(next(iter(context.values()))), None
         if init_action is not None:
             warm_start = checked_init_action(init_action, self.action_spec, batch)
         arrays = wanted_context(self.optimizer, context, self.host)
         array_cost = self._array_cost(cost, like, length, rows_per_chunk or self.rows_per_chunk)
-        actions = self._plan(arrays, array_cost, warm_start, batch)
-        return self._as_tensor(actions[:, :length], like)
+        actions = self._plan(arrays, array_cost, warm_start, batch)[:, :length]
+        planned = self._as_tensor(actions, like)
+        if limit is not None:
+            actions = limit(planned).float().cpu().numpy()
+        if self.last_result is not None:
+            self.last_result = replace(self.last_result, actions=actions)
+        return planned
 
     def _as_tensor(self, actions: FloatArray, like: Tensor) -> Tensor:
         """`[..., A]` with the device and dtype of `like`, which do not round it out of bounds."""
@@ -187,6 +198,15 @@ class HostPlanner:
 
         return array_cost
 
+    def _in_bounds(self, actions: Tensor) -> Tensor:
+        """Actions `[n, l, A]` that a host has limited, as a warm start may be."""
+        import torch
+
+        spec = self.action_spec
+        return actions.clamp(
+            *(torch.tensor(b).to(actions) for b in (spec.low_array, spec.high_array))
+        )
+
     def _in_blocks(self, actions: Tensor) -> Tensor:
         """Actions `[n, l, A]` as the host's world-model steps `[n, l / action_block, D]`."""
         width = self.action_spec.action_block * self.action_spec.num_channels
@@ -197,18 +217,41 @@ class HostPlanner:
         return blocks.reshape(len(blocks), -1, self.action_spec.num_channels)
 
 
+def from_start(path: Path | str) -> Path:
+    """A path as it was meant where the program started, although Hydra has changed the folder."""
+    config = getattr(sys.modules.get("hydra.core.hydra_config"), "HydraConfig", None)
+    if config is None or not config.initialized() or Path(path).exists():
+        return Path(path)
+    return Path(config.get().runtime.cwd, path)
+
+
+OPTIMIZER_SETTINGS = frozenset(
+    {"session", "on_failure", *declared(SearchSettings), *declared(SessionSettings)}
+)
+THEIRS = frozenset({"temperature"})  # also a setting of the hosts' MPPI, and meant so by them
+
+
+def warn_unused(planner: str, names: Collection[str]) -> None:
+    """Name in one warning what stays of the settings of the planner that is replaced."""
+    if names:
+        logger.warning(
+            "%s does not use %s: settings of the planner that it replaces. Its optimizer's own "
+            "are in settings={...}",
+            planner,
+            ", ".join(sorted(names)),
+        )
+
+
 def host_settings(planner: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `HostPlanner`; of others, an optimizer's are a `ConfigError`, the rest is logged."""
     own = {name: given[name] for name in ("deadline_s", "seed", "rows_per_chunk") if name in given}
-    optimizers = {"session", "on_failure", *declared(SearchSettings), *declared(SessionSettings)}
     unused = sorted(set(given) - set(own))
-    if lost := [name for name in unused if name in optimizers]:
+    if lost := [name for name in unused if name in OPTIMIZER_SETTINGS - THEIRS]:
         raise ConfigError(
             f"{lost} would mean nothing to {planner} here: they are settings of the bundle's "
             f"optimizer. Put them in settings={{...}}"
         )
-    if unused:
-        logger.warning("%s does not use %s", planner, ", ".join(unused))
+    warn_unused(planner, unused)
     return own
 
 

@@ -26,7 +26,7 @@ ADAPTER = Adapter(
     host="jepa-wms",
     replaces="the planner of its GC_Agent",
     units="normalized, frameskip actions a step",
-    usage="agent.planner = JEPAWMsPlanner('bundle', agent.model.unroll, agent.model.action_dim)",
+    usage="agent.planner = JEPAWMsPlanner.for_agent(agent, 'bundle')",
     target="vj2_ddim_plugin.adapters.jepa_wms:JEPAWMsPlanner",
 )
 
@@ -102,9 +102,44 @@ class JEPAWMsPlanner(HostPlanner):
         self.decode_each_iteration, self.decode_unroll = decode_each_iteration, decode_unroll
         self.limit = torch.full((action_dim,), torch.inf)
         for size, dims in zip(max_norms or (), max_norm_dims, strict=False):
-            self.limit[list(dims)] = size
+            if not all(-action_dim <= index < action_dim for index in dims):
+                raise ConfigError(
+                    f"max_norm_dims has {list(dims)}, but a step has {action_dim} numbers. Set "
+                    f"max_norm_dims to groups of these, as max_norms has sizes"
+                )
+            self.limit[list(dims)] = self.limit[list(dims)].clamp(max=size)
         self.objective: Callable[[Any, Tensor], Tensor] | None = None
         self._rest: Tensor | None = None
+
+    @classmethod
+    def for_agent(
+        cls,
+        agent: Any,  # noqa: ANN401
+        optimizer: ActionOptimizer | Path | str | None = None,
+        **changes: Any,  # noqa: ANN401
+    ) -> JEPAWMsPlanner:
+        """The planner for a `GC_Agent` that is made, with the settings of its `cfg.planner`.
+
+        Args:
+            agent: The host's agent; its model, its configuration and its objective are used.
+            optimizer: As for the constructor; None takes `optimizer` of `cfg.planner`.
+            **changes: Arguments of the constructor that differ from `cfg.planner`.
+
+        Raises:
+            ConfigError: No optimizer is named, or as for the constructor.
+            ActionError: As for the constructor.
+        """
+        own = {"decode_unroll": agent.model.decode_unroll, **agent.cfg.planner, **changes}
+        named = own.pop("optimizer", None)
+        if (optimizer := named if optimizer is None else optimizer) is None:
+            raise ConfigError(
+                "no bundle is named: give one as for_agent(agent, 'bundle'), or as 'optimizer' in "
+                "the agent's cfg.planner"
+            )
+        planner = cls(optimizer, agent.model.unroll, agent.model.action_dim, **own)
+        if (objective := getattr(getattr(agent, "planner", None), "objective", None)) is not None:
+            planner.set_objective(objective)
+        return planner
 
     def set_objective(self, objective: Callable[[Any, Tensor], Tensor]) -> None:
         """Set what to minimise, `(latents, actions [T, n, A]) -> [n]`; a new goal begins."""
@@ -145,16 +180,17 @@ class JEPAWMsPlanner(HostPlanner):
             like=torch.empty(0, device=_visual(z_init).device),
             length=steps * self.action_spec.action_block,
             init_action=self._rest,
+            limit=lambda actions: self._in_actions(self._as_host(actions).transpose(0, 1)),
         )
-        stepped = min(self.num_act_stepped or steps, steps)
-        rest = planned[:, stepped * self.action_spec.action_block :]
+        stepped, chosen = min(self.num_act_stepped or steps, steps), self._as_host(planned)
+        rest = self._in_bounds(self._in_actions(chosen[stepped:].transpose(0, 1)))
         self._rest = rest if self.warm_start and rest.shape[1] else None
-        return self._result(z_init, self._as_host(planned), stepped)
+        return self._result(z_init, chosen, stepped)
 
     def _as_host(self, actions: Tensor) -> Tensor:
         """`[n, l, A]` of the optimizer as the host's `[T, n, A]`, within `max_norms`."""
         limit = self.limit.to(actions.device)
-        return self._in_blocks(actions).clamp(-limit, limit).transpose(0, 1)
+        return self._in_blocks(actions).clamp(-limit, limit).transpose(0, 1).contiguous()
 
     def _result(self, z_init: Any, chosen: Tensor, stepped: int) -> PlanningResult:  # noqa: ANN401
         import torch
@@ -164,7 +200,7 @@ class JEPAWMsPlanner(HostPlanner):
             decode = self.decode_unroll if self.decode_each_iteration else None
             frames = None if decode is None else [decode(latents)]
         losses = torch.as_tensor(self._losses())[:, None]
-        none, actions = torch.zeros_like(losses), chosen[:stepped, 0]
+        none, actions = torch.zeros_like(losses), chosen[:stepped, 0].contiguous()
         return PlanningResult(actions, losses, losses.clone(), none, None, None, frames, [latents])
 
     def _losses(self) -> FloatArray:

@@ -15,6 +15,7 @@ the host's `(B, H, D)` has D = action_block * A, the bundle's `[B, L, A]` L = H 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,10 +25,14 @@ import numpy as np
 
 from vj2_ddim_plugin.adapters import Adapter
 from vj2_ddim_plugin.adapters.base import (
+    OPTIMIZER_SETTINGS,
+    THEIRS,
     HostPlanner,
     checked_init_action,
+    from_start,
     inputs_of,
     wanted_context,
+    warn_unused,
 )
 from vj2_ddim_plugin.errors import ConfigError, ContextError, CostError
 from vj2_ddim_plugin.interface import FloatArray
@@ -47,6 +52,8 @@ ADAPTER = Adapter(
     package="stable_worldmodel",
 )
 
+logger = logging.getLogger(__name__)
+
 Info: TypeAlias = Mapping[str, Any]
 Encode: TypeAlias = "Callable[[Any, Info], Mapping[str, Tensor]]"
 """From the host's cost model and info dict, the bundle's context arrays `[B, ...]` by name."""
@@ -56,21 +63,23 @@ class StableWorldModelSolver(HostPlanner):
     """The host's `Solver` protocol, with a `DDIMOptimizer` behind it.
 
     Args:
-        bundle: The bundle's folder.
+        bundle: The bundle's folder; a relative path starts where the program did.
         model: The cost model, as 0.1.1 passes it.
         cost: The same, as the newer layout passes it.
         ranked: Whether the host's cost is asked at all; without it the one sample is the plan, and
             its cost is NaN.
         batch_size: Environments in one call of the host's cost. 1 is the host's own default, and
-            the only number with which the cost of its LeWM is right.
+            the only number with which LeWM's own cost of 0.1.1 is right; `GoalMSE` is with any.
         seed: The same seed gives the same plan for the same problem.
         deadline_s: Seconds that one `solve` may take after the encoding, or None.
-        device: Where the cost model is.
-        encode: The latents; `encode_last_frames` suits models with LeWM's `encode`.
+        device: Where the cost model is; None asks its weights.
+        encode: The latents; `encode_last_frames` suits models with LeWM's or PreJEPA's `encode`.
         callbacks: The host's callbacks, called once a round with `step`, `candidates (B, N, H, D)`
             and `costs (B, N)`, and no more: recorders of elites or gradients find none here. With a
             deadline, once a `solve`, with all that was ranked: a round is then ranked in slices.
-        **settings: Of `DDIMOptimizer.from_bundle`, for example `num_candidates`.
+        settings: Of `DDIMOptimizer.from_bundle`, for example `num_candidates`.
+        **others: The same, one by one, but for `temperature`, which is MPPI's here. Settings of the
+            solver that this one replaces may stay; they are logged.
 
     Raises:
         ConfigError: Neither or both of `model` and `cost` are given, or a setting is out of range.
@@ -89,19 +98,31 @@ class StableWorldModelSolver(HostPlanner):
         batch_size: int = 1,
         seed: int = 1234,
         deadline_s: float | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         encode: Encode | None = None,
         callbacks: Sequence[Any] | None = None,
-        **settings: Any,  # noqa: ANN401
+        settings: Mapping[str, Any] | None = None,
+        **others: Any,  # noqa: ANN401
     ) -> None:
         if (model is None) == (cost is None):
             raise ConfigError("give the cost model as either model= or cost=")
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1; found {batch_size}")
-        optimizer = DDIMOptimizer.from_bundle(bundle, seed=seed, **settings)
+        own = {name: others.pop(name) for name in OPTIMIZER_SETTINGS - THEIRS if name in others}
+        warn_unused(type(self).__name__, others)
+        optimizer = DDIMOptimizer.from_bundle(
+            from_start(bundle), **{"seed": seed, **own, **(settings or {})}
+        )
         super().__init__(optimizer, deadline_s=deadline_s)
         self.model = self.cost = cost if model is None else model
-        self.ranked, self.batch_size, self.device = ranked, batch_size, device
+        if hasattr(self.model, "get_constraints"):
+            logger.warning(
+                "%s has constraints (get_constraints), which %s does not keep: it ranks by the "
+                "cost alone. Add them to the cost as a penalty, or keep the host's solver",
+                *(type(self.model).__name__, type(self).__name__),
+            )
+        self.ranked, self.batch_size = ranked, batch_size
+        self.device = device or weights_of(self.model)[1]
         self.encode = encode or encode_last_frames
         self.callbacks = list(callbacks or ())
         self._configuration: dict[str, int] = {}
@@ -129,7 +150,7 @@ class StableWorldModelSolver(HostPlanner):
                 f"PlanConfig asks for horizon {config.horizon} x action_block "
                 f"{config.action_block} = {length} actions, the bundle makes {spec.length}. Set "
                 f"the horizon to {spec.length / config.action_block:g}, or train with "
-                f"--sequence-length {length}"
+                f"horizon {config.horizon} and action_block {config.action_block}"
             )
         block, horizon = int(config.action_block), int(config.horizon)
         self._configuration = {"n_envs": n_envs, "horizon": horizon, "action_dim": width * block}
@@ -222,10 +243,11 @@ class StableWorldModelSolver(HostPlanner):
 
 
 def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: ANN401
-    """`state` and `goal` `[B, 1, D]`: what LeWM's `encode` makes of the last `pixels` and `goal`.
+    """`state` and `goal`: what LeWM's or PreJEPA's `encode` makes of the last `pixels` and `goal`.
 
     The model, or what it holds as `model` (the newer layout's cost), has `encode(info) -> info`
-    with `emb` `[B, T, D]`; the info dict has `pixels` and `goal`, `[B, T, C, H, W]`.
+    with `emb` `[B, T, D]`, as LeWM, to `[B, 1, D]`; or `[B, T, P, D]`, as PreJEPA, to `[B, P, D]`,
+    its patches without what it fuses with them. The info dict has both `[B, T, C, H, W]`.
     """
     import torch
 
@@ -239,7 +261,16 @@ def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: AN
     if missing:
         raise ContextError(f"the info dict has no {missing}, only {sorted(info)}")
     frames = torch.cat([info["pixels"][:, -1:], info["goal"][:, -1:]])
-    state, goal = encoder.encode({"pixels": frames})["emb"][:, -1:].chunk(2)
+    pictures_alone = {"emb_keys": []} if getattr(encoder, "extra_encoders", None) else {}
+    try:
+        emb = encoder.encode({"pixels": frames}, **pictures_alone)["emb"]
+    except (KeyError, TypeError) as error:
+        raise ContextError(
+            f"{type(encoder).__name__}.encode does not encode pictures alone "
+            f"({type(error).__name__}: {error}); pass encode=, a function (model, info_dict) -> "
+            f"{{'state': [B, N, D], 'goal': [B, N, D]}}"
+        ) from error
+    state, goal = (emb[:, -1:] if emb.ndim == 3 else emb[:, -1]).chunk(2)
     return {"state": state, "goal": goal}
 
 
@@ -266,12 +297,19 @@ def _has_rows(value: Any) -> bool:  # noqa: ANN401
     return isinstance(value, torch.Tensor | np.ndarray) and value.ndim > 0
 
 
+def weights_of(model: Any) -> tuple[Any, str]:  # noqa: ANN401
+    """The dtype and the device of a model's weights; float32 on the CPU where it has none."""
+    import torch
+
+    weights = getattr(model, "parameters", lambda: ())()
+    return next(((one.dtype, str(one.device)) for one in weights), (torch.float32, "cpu"))
+
+
 def placed(info: Info, model: Any, device: str) -> dict[str, Any]:  # noqa: ANN401
     """A copy with tensors on `device`, floating ones in the dtype of the model's weights."""
     import torch
 
-    weights = getattr(model, "parameters", lambda: ())()
-    dtype = next((weight.dtype for weight in weights), torch.float32)
+    dtype, _ = weights_of(model)
 
     def place(value: Any) -> Any:  # noqa: ANN401
         if not torch.is_tensor(value):

@@ -200,7 +200,8 @@ def rollout(predictor: Predictor, form: Former, states: Tensor, sent: Tensor) ->
 
     window = states.shape[1]
     for step in range(sent.shape[1] - window + 1):
-        predicted = predictor(states, form(sent[:, step : step + window]))
+        seen = sent[:, step : step + window].contiguous()  # predictors take views of it
+        predicted = predictor(states, form(seen))
         predicted = predicted[0] if isinstance(predicted, tuple) else predicted
         check_shape("the predictor's output", predicted.shape, states.shape, "[n, T, N, D]")
         states = torch.cat([states[:, 1:], predicted[:, -1:]], dim=1)

@@ -6,6 +6,7 @@ Plans in the robot's units: metres and radians of change a step, gripper from -0
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -24,7 +25,7 @@ ADAPTER = Adapter(
     host="V-JEPA 2",
     replaces="cem of notebooks/utils/mpc_utils.py",
     units="robot: metres, radians, gripper",
-    usage="world_model_wrapper.cem = VJEPA2CEM('bundle')",
+    usage="VJEPA2CEM('bundle').put_into(world_model)",
     target="vj2_ddim_plugin.adapters.vjepa2:VJEPA2CEM",
 )
 
@@ -79,6 +80,17 @@ class VJEPA2CEM(HostPlanner):
     def forget(self) -> None:
         """Drop the warm start: a new goal begins."""
         self._rest = None
+
+    def put_into(self, world_model: object) -> None:
+        """Stand where `cem` stood in the module of the host's `WorldModel`, class or object."""
+        kind = world_model if isinstance(world_model, type) else type(world_model)
+        module = sys.modules[kind.__module__]
+        if not callable(getattr(module, "cem", None)):
+            raise ConfigError(
+                f"{kind.__module__}.{kind.__name__} is not V-JEPA 2's WorldModel: its module has "
+                f"no 'cem' to replace"
+            )
+        vars(module)["cem"] = self
 
     def __call__(  # noqa: D417
         self,
@@ -155,9 +167,13 @@ class VJEPA2CEM(HostPlanner):
             length=rollout,
             init_action=self._rest,
             rows_per_chunk=samples,
+            limit=lambda actions: limited(actions, maxnorm, axis, close_gripper),
         )
-        self._rest = planned[:, 1:] if self.warm_start and rollout > 1 else None
-        return limited(planned, maxnorm, axis, close_gripper)
+        moves = limited(planned, maxnorm, axis, close_gripper)
+        own = slice(None) if spec.num_channels == POSE_DIM else [0, 1, 2, -1]
+        rest = self._in_bounds(moves[:, 1:, own])
+        self._rest = rest if self.warm_start and rollout > 1 else None
+        return moves
 
 
 def limited(
@@ -170,13 +186,14 @@ def limited(
     if rotation.shape[-1] == 0:
         rotation = torch.zeros_like(position)
     gripper = actions[..., -1:].clamp(-GRIPPER_LIMIT, GRIPPER_LIMIT)
-    gripper = torch.where(gripper.abs() < GRIPPER_DEADBAND, 0.0, gripper)
     full = torch.cat([position.clamp(-maxnorm, maxnorm), rotation, gripper], dim=-1)
     for index, value in axis.items():
         sampled = index % NUM_SAMPLED
         full[..., sampled if sampled < 3 else -1] = value
     if close_gripper is not None:
         full[:, close_gripper:, -1] = 1.0
+    small = full[..., -1].abs() < GRIPPER_DEADBAND  # last of all, as the host rounds
+    full[..., -1] = torch.where(small, 0.0, full[..., -1])
     return full
 
 
@@ -189,7 +206,7 @@ def last_frame(
     count = len(actions)
     frames, poses = context_frame.repeat(count, 1, 1, 1), context_pose.repeat(count, 1, 1)
     for step in range(1, actions.shape[1] + 1):
-        frame, pose = world_model(frames, actions[:, :step], poses)
+        frame, pose = world_model(frames, actions[:, :step].contiguous(), poses)
         check_shape("the next frame", frame.shape, frames[:, :1].shape, "[n, 1, HW, D]")
         frames, poses = torch.cat([frames, frame], 1), torch.cat([poses, pose], 1)
     return frames[:, -1]
