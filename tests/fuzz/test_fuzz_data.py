@@ -209,7 +209,7 @@ def test_hdf5_described_at_will(shapes, dtype, kind, values):
                 file.create_virtual_dataset(name, virtual)
             elif size < 2**60 and not (layout and (0 in shape or not shape)):
                 array = file.create_dataset(name, shape, special, **layout)
-                if values is not None and size < 10**5 and np.dtype(dtype).kind in "fc":
+                if values is not None and 0 < size < 10**5 and np.dtype(dtype).kind in "fc":
                     array[...] = values
     check("h5", stream.getvalue())
 

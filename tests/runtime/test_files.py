@@ -99,12 +99,12 @@ def test_names_that_no_file_can_have(tmp_path, name):
 def test_json_that_is_not_read(tmp_path, content, message):
     path = tmp_path / "x.json"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(DataError, match=message) as caught:
         read_json(path, DataError)
     assert str(path) in str(caught.value)
     assert len(str(caught.value)) < len(str(path)) + 200
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_json_that_is_read(tmp_path):
