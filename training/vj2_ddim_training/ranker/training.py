@@ -27,6 +27,7 @@ from vj2_ddim_training.loop import (
     save_atomically,
     warmup_cosine,
 )
+from vj2_ddim_training.processes import locked
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
 from vj2_ddim_training.saved import open_saved
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, tried_out
@@ -301,9 +302,10 @@ def _judge_once(
         saved = open_saved(file, "file of judged candidates", "")
         if isinstance(saved, dict) and saved.get("key") == key:
             return JudgedCandidates(*(saved[name].numpy() for name in JudgedCandidates._fields))
-    judged = judge()
-    arrays = {name: torch.as_tensor(array) for name, array in judged._asdict().items()}
-    save_atomically({"key": key, **arrays}, file)
+    with locked(file.with_name(f"{file.name}.lock")):
+        judged = judge()
+        arrays = {name: torch.as_tensor(array) for name, array in judged._asdict().items()}
+        save_atomically({"key": key, **arrays}, file)
     return judged
 
 
