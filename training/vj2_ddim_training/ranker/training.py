@@ -21,6 +21,7 @@ from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.loop import TrainingLoop, run_resumably, save_atomically, warmup_cosine
+from vj2_ddim_training.saved import open_saved
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
 
@@ -285,7 +286,7 @@ def _judge_once(
     file = candidates_file(resume_file)
     key = repr((sorted(config.to_dict().items()), made_of))
     if file.exists():
-        saved = torch.load(file, weights_only=True)
+        saved = open_saved(file, "file of candidates", "delete it to begin anew")
         if saved["key"] == key:
             return JudgedCandidates(*(saved[name].numpy() for name in JudgedCandidates._fields))
     judged = judge()
