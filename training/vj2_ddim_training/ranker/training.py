@@ -28,6 +28,7 @@ from vj2_ddim_training.loop import (
     warmup_cosine,
 )
 from vj2_ddim_training.processes import locked
+from vj2_ddim_training.saved import open_saved
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
 from vj2_ddim_training.saved import open_saved
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, tried_out
@@ -299,8 +300,8 @@ def _judge_once(
     file = candidates_file(resume_file)
     key = repr((sorted(config.to_dict().items()), made_of))
     if file.exists():
-        saved = open_saved(file, "file of judged candidates", "")
-        if isinstance(saved, dict) and saved.get("key") == key:
+        saved = open_saved(file, "file of judged candidates", "delete it to begin anew")
+        if saved.get("key") == key:
             return JudgedCandidates(*(saved[name].numpy() for name in JudgedCandidates._fields))
     with locked(file.with_name(f"{file.name}.lock")):
         judged = judge()
