@@ -261,9 +261,9 @@ def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: AN
     if missing:
         raise ContextError(f"the info dict has no {missing}, only {sorted(info)}")
     frames = torch.cat([info["pixels"][:, -1:], info["goal"][:, -1:]])
-    pictures_alone = {"emb_keys": []} if getattr(encoder, "extra_encoders", None) else {}
+    alone: dict[str, Any] = {"emb_keys": []} if getattr(encoder, "extra_encoders", None) else {}
     try:
-        emb = encoder.encode({"pixels": frames}, **pictures_alone)["emb"]
+        emb = encoder.encode({"pixels": frames}, **alone)["emb"]
     except (KeyError, TypeError) as error:
         raise ContextError(
             f"{type(encoder).__name__}.encode does not encode pictures alone "
