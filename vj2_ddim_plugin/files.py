@@ -19,10 +19,21 @@ from vj2_ddim_plugin.errors import OutputError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["SCRATCH", "atomic_path", "sha256_of", "write_json"]
+__all__ = ["SCRATCH", "atomic_path", "naming", "sha256_of", "write_json"]
 
 SCRATCH = ".vj2-ddim-scratch-"
 """How the names of the folders begin in which something is being written."""
+
+
+@contextmanager
+def naming(target: Path | str) -> Iterator[None]:
+    """An error of the system that names no file, a full disk for example, as one that does."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 @contextmanager

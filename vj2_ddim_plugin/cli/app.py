@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vj2_ddim_plugin.cli.console import printable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "Command", "build_app", "find_commands", "in_options", "lazy_app", "main"]
 
+OUTPUTS = {"json_file", "out", "picture"}  # whose files are written, in every command
 TRACEBACK = "VJ2_DDIM_TRACEBACK"
 GROUP = "vj2_ddim_plugin.commands"
 
@@ -253,6 +255,7 @@ def _speaking_options(
 
     def translated(ctx: Any) -> Any:  # noqa: ANN401
         try:
+            _require_apart(ctx.params)
             with installed:
                 return invoke(ctx)
         except VJ2DDIMError as error:
@@ -260,6 +263,18 @@ def _speaking_options(
             raise
 
     return translated
+
+
+def _require_apart(values: Mapping[str, Any]) -> None:
+    """Refuse an output that is also what the command reads, or another output."""
+    named = {name: path for name, path in values.items() if isinstance(path, Path)}
+    places = {name: os.path.realpath(path) for name, path in named.items()}
+    for name in sorted(OUTPUTS & set(places)):
+        same = [other for other, place in places.items() if other != name and place == places[name]]
+        if same and (os.path.isfile(named[name]) or not os.path.exists(named[name])):
+            raise ConfigError(
+                f"{name}={str(named[name])!r} and {same[0]} are the same file; name another"
+            )
 
 
 # In this order: `name=value`; what is quoted, which stays; a name alone.

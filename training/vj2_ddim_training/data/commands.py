@@ -54,6 +54,10 @@ def inspect(
     """Say what a data set holds and what is wrong with it; exit 1 if anything is."""
     from vj2_ddim_training.data.inspect import describe_data, plot_description
 
+    if picture is not None:
+        from vj2_ddim_plugin.cli.pictures import require_picture, save_figure
+
+        require_picture(picture)
     spec = ActionSpec(  # a press may last as long as it likes
         action_block=sequence_length, min_press_steps=1, max_press_steps=None, representation="raw"
     )
@@ -62,8 +66,6 @@ def inspect(
     if json_file is not None:
         write_json(json_file, description.to_dict())
     if picture is not None:
-        from vj2_ddim_plugin.cli.pictures import save_figure
-
         save_figure(plot_description(description, spec), picture)
     if description.faults:
         num = len(description.faults)
