@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from vj2_ddim_plugin.cli.console import printable
-from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
+from vj2_ddim_plugin.errors import ConfigError, OutputError, VJ2DDIMError
 
 if TYPE_CHECKING:
     import typer
@@ -255,7 +255,7 @@ def _speaking_options(
 
     def translated(ctx: Any) -> Any:  # noqa: ANN401
         try:
-            _require_apart(ctx.params)
+            _check_outputs(ctx.params)
             with installed:
                 return invoke(ctx)
         except VJ2DDIMError as error:
@@ -265,11 +265,13 @@ def _speaking_options(
     return translated
 
 
-def _require_apart(values: Mapping[str, Any]) -> None:
-    """Refuse an output that is also what the command reads, or another output."""
+def _check_outputs(values: Mapping[str, Any]) -> None:
+    """Refuse, before any work, an output that is also what is read, another output, or a folder."""
     named = {name: path for name, path in values.items() if isinstance(path, Path)}
     places = {name: os.path.realpath(path) for name, path in named.items()}
     for name in sorted(OUTPUTS & set(places)):
+        if name != "out" and os.path.isdir(named[name]):
+            raise OutputError(f"{named[name]} is a folder; name a file")
         same = [other for other, place in places.items() if other != name and place == places[name]]
         if same and (os.path.isfile(named[name]) or not os.path.exists(named[name])):
             raise ConfigError(
