@@ -275,7 +275,8 @@ def _check_outputs(values: Mapping[str, Any]) -> None:
         same = [other for other, place in places.items() if other != name and place == places[name]]
         if same and (os.path.isfile(named[name]) or not os.path.exists(named[name])):
             raise ConfigError(
-                f"{name}={str(named[name])!r} and {same[0]} are the same file; name another"
+                f"{name}={str(named[name])!r} is the same file as "
+                f"{same[0]}={str(named[same[0]])!r}; name another"
             )
 
 
