@@ -22,7 +22,7 @@ from vj2_ddim_plugin.errors import OutputError, VJ2DDIMError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["SCRATCH", "atomic_path", "named", "read_json", "require_regular_file", "sha256_of"]
+__all__ = ["SCRATCH", "atomic_path", "naming", "read_json", "require_regular_file", "sha256_of"]
 __all__ += ["write_json"]
 
 SCRATCH = ".vj2-ddim-scratch-"
@@ -35,6 +35,17 @@ KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+@contextmanager
+def naming(target: Path | str) -> Iterator[None]:
+    """An error of the system that names no file, a full disk for example, as one that does."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{target}: cannot be written ({error.strerror or error})") from error
 
 
 @contextmanager
@@ -261,17 +272,6 @@ def _require_shallow(value: Any) -> None:  # noqa: ANN401
         level = list(chain.from_iterable(values))
     if nested:
         raise ValueError(f"nested more than {MAX_JSON_DEPTH} levels deep")
-
-
-@contextmanager
-def named(path: Path | str) -> Iterator[None]:
-    """Let an `OSError` from inside say which file it is of: that of a full disk says none."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None and error.filename is None:
-            error.filename = str(path)
-        raise
 
 
 def sha256_of(path: Path | str) -> str:

@@ -15,10 +15,10 @@ __all__ = ["export"]
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, ours or the original script's .pth.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder.")],
-    nhead: Annotated[int, typer.Option(help="Head count of an original checkpoint, which does not hold it.")] = 0,
+    nhead: Annotated[int, typer.Option(min=0, max=10**4, help="Head count of an original checkpoint, which does not hold it.")] = 0,
     ranker: Annotated[Path | None, typer.Option(help="A ranker.pt trained for this checkpoint; it goes into the bundle.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest relative error of the whole sampling loop.")] = TOLERANCE,
-    seed: Annotated[int, typer.Option(help="Of the inputs of the parity gate.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the inputs of the parity gate.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:  # fmt: skip
     """Turn a checkpoint into an ONNX bundle, and prove that the two agree."""

@@ -362,7 +362,7 @@ def test_names_that_are_not_utf_8_or_look_like_markup(tmp_path):
             assert done.returncode == (words[-1] == strange), done.stderr
             assert "Traceback" not in done.stderr
             assert shown in done.stdout + done.stderr
-    assert os.listdir(os.path.dirname(out)) == [b"y[/b].npy"]
+    assert os.path.isfile(out)
 
 
 def test_other_errors_keep_their_traceback(tmp_path, monkeypatch):

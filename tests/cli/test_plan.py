@@ -1,6 +1,7 @@
 """`vj2-ddim plan`: without torch, without a world model."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -169,3 +170,55 @@ def test_torch_is_not_imported():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["False", "False", "False"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--picture", "u.xyz"],
+            "u.xyz: the suffix says how a picture is written; found .xyz, use",
+        ),
+        (["--picture", "u"], "u: the suffix says how a picture is written; found none, use"),
+        (["--picture", "folder.png"], "folder.png is a folder; name a file"),
+        (["--json", "folder.png"], "folder.png is a folder; name a file"),
+        (["--json", "u.json", "--picture", "./u.json"], "u.json is the same file as --"),
+        (["--out", "bundle/bundle.json/x.npy"], "x.npy: cannot be written (Not a directory)"),
+        (["--num-threads", "-1"], "--num-threads must be at least 1"),
+        (["--num-plans", "0"], ""),
+        (["--seed", "-1"], "--seed must be at least 0"),
+    ],
+)
+def test_outputs_and_numbers_that_cannot_be(
+    unconditional, tmp_path, monkeypatch, capsys, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "bundle").symlink_to(unconditional)
+    assert vj2_ddim("plan", "bundle", "--out", "plan.npy", *words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("vj2-ddim: error: ")
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_what_is_read_is_never_written_over(sketch, conditions, capsys):
+    before = conditions.read_bytes()
+    assert vj2_ddim("plan", sketch, "--conditions", conditions, "--out", conditions) == 1
+    assert (
+        f"--out {conditions} is the same file as --conditions {conditions}; name"
+        in capsys.readouterr().err
+    )
+    assert conditions.read_bytes() == before
+
+
+def test_a_fifo_and_a_link_are_what_they_were(unconditional, tmp_path):
+    os.mkfifo(fifo := tmp_path / "plan.json")
+    (tmp_path / "link.npy").symlink_to("real.npy")
+    reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    assert vj2_ddim("plan", unconditional, "--out", tmp_path / "link.npy", "--json", fifo) == 0
+    assert json.loads(os.read(reading, 10_000))["plans"] == 1
+    os.close(reading)
+    assert fifo.is_fifo()
+    assert (tmp_path / "link.npy").is_symlink()
+    assert np.load(tmp_path / "real.npy").shape == (1, LENGTH, 3)

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 
 from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
-from vj2_ddim_plugin.files import atomic_path, named, write_json
+from vj2_ddim_plugin.files import atomic_path, naming, write_json
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.processes import locked
 
@@ -164,7 +164,7 @@ class Tracker:
     def log(self, epoch: int, step: int, numbers: Mapping[str, Any]) -> None:
         """One epoch's numbers; nested ones become `a/b/c` for Weights & Biases."""
         record = {"epoch": epoch, "step": step, **numbers}
-        with named(self._folder.metrics), open(self._folder.metrics, "ab") as stream:
+        with naming(self._folder.metrics), open(self._folder.metrics, "ab") as stream:
             stream.write(f"{strict_json(record)}\n".encode())
         if self._wandb is not None:
             self._wandb.log(_flatten(record), step=step)

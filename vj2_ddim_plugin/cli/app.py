@@ -20,15 +20,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError, escaped
+from vj2_ddim_plugin.errors import ConfigError, OutputError, VJ2DDIMError, escaped
 
 if TYPE_CHECKING:
     import typer
 
 __all__ = ["COMMANDS", "Command", "build_app", "find_commands", "in_options", "lazy_app", "main"]
 
+OUTPUTS = {"json_file", "out", "picture"}  # whose files are written, in every command
 TRACEBACK = "VJ2_DDIM_TRACEBACK"
 GROUP = "vj2_ddim_plugin.commands"
 
@@ -252,6 +254,7 @@ def _speaking_options(
 
     def translated(ctx: Any) -> Any:  # noqa: ANN401
         try:
+            _check_outputs(ctx.params)
             with installed:
                 return invoke(ctx)
         except VJ2DDIMError as error:
@@ -259,6 +262,21 @@ def _speaking_options(
             raise
 
     return translated
+
+
+def _check_outputs(values: Mapping[str, Any]) -> None:
+    """Refuse, before any work, an output that is also what is read, another output, or a folder."""
+    named = {name: path for name, path in values.items() if isinstance(path, Path)}
+    places = {name: os.path.realpath(path) for name, path in named.items()}
+    for name in sorted(OUTPUTS & set(places)):
+        if name != "out" and os.path.isdir(named[name]):
+            raise OutputError(f"{named[name]} is a folder; name a file")
+        same = [other for other, place in places.items() if other != name and place == places[name]]
+        if same and (os.path.isfile(named[name]) or not os.path.exists(named[name])):
+            raise ConfigError(
+                f"{name}={str(named[name])!r} is the same file as "
+                f"{same[0]}={str(named[same[0]])!r}; name another"
+            )
 
 
 # In this order: `name=value`; what is quoted, which stays; a name alone.

@@ -87,6 +87,10 @@ def plan(
     from vj2_ddim_plugin.interface import PlanningProblem
     from vj2_ddim_plugin.optimizer import DDIMOptimizer
 
+    if picture is not None:
+        from vj2_ddim_plugin.cli.pictures import plot_plan, require_picture, save_figure
+
+        require_picture(picture)
     optimizer = DDIMOptimizer.from_bundle(bundle, search, session=session)
     inputs = optimizer.model.condition.inputs
     if inputs and conditions is None:
@@ -97,8 +101,6 @@ def plan(
     with atomic_path(out) as temporary, open(temporary, "wb") as stream:
         np.save(stream, result.actions)
     if picture is not None:
-        from vj2_ddim_plugin.cli.pictures import plot_plan, save_figure
-
         save_figure(plot_plan(result.actions, optimizer.action_spec), picture)
     milliseconds = {name: 1e3 * seconds for name, seconds in result.wall_time_s.items()}
     if json_file is not None:

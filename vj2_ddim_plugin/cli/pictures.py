@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
-from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures import pressed
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["draw_channels", "draw_paths", "num_samples", "plot_plan", "save_figure"]
+__all__ = [
+    "draw_channels", "draw_paths", "num_samples", "plot_plan", "require_picture", "save_figure",
+]  # fmt: skip
 
 
 def plot_plan(actions: FloatArray, spec: ActionSpec, max_samples: int = 4) -> Figure:
@@ -72,7 +75,19 @@ def draw_paths(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
     axis.set(xlabel=spec.channels[x], ylabel=spec.channels[y], aspect="equal")
 
 
+def require_picture(path: Path | str) -> None:
+    """Raise `ConfigError` for a name whose suffix is of no kind of picture."""
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if (suffix := Path(path).suffix) and suffix[1:].lower() in kinds:
+        return
+    raise ConfigError(
+        f"{path}: the suffix says how a picture is written; found {suffix or 'none'}, use one of "
+        f"{', '.join(sorted('.' + kind for kind in kinds))}"
+    )
+
+
 def save_figure(figure: Figure, path: Path | str) -> None:
     """Write a figure, whole or not at all; the suffix names the format (`.png`, `.svg`, ...)."""
+    require_picture(path)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

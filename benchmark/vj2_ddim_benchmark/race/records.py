@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, PAGE, drag, gesture_path
 from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.files import naming
 
 TOLERANCE_MS, TOLERANCE_SHARE = 2.0, 0.1
 """A plan is late if it is later than its budget by more than the larger of these."""
@@ -121,8 +122,9 @@ class RecordLog(Generic[R]):
 
     def append(self, record: R) -> None:
         """Write one record and hand it to the operating system."""
-        self._stream.write(json.dumps(asdict(record)).encode() + NEWLINE)
-        self._stream.flush()
+        with naming(self._stream.name):
+            self._stream.write(json.dumps(asdict(record)).encode() + NEWLINE)
+            self._stream.flush()
         self.records.append(record)
 
     def __enter__(self) -> "RecordLog[R]":
@@ -131,8 +133,11 @@ class RecordLog(Generic[R]):
 
     def __exit__(self, *_: object) -> None:
         """Close the file and unlock it."""
-        self._stream.close()
-        self._release()
+        with naming(self._stream.name):
+            try:
+                self._stream.close()
+            finally:
+                self._release()
 
     def _release(self) -> None:
         with suppress(OSError):  # Windows cannot remove an open file, and need not

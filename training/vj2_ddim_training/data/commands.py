@@ -31,9 +31,13 @@ MAX_FAULTS = 30  # printed; all of them are in the JSON
 def generate(
     settings: GestureSettings,
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
-    num_sequences: Annotated[int, typer.Option(help="Sequences in all.")] = 5000,
-    sequences_per_file: Annotated[int, typer.Option(help="Sequences in a file.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same gestures.")] = 0,
+    num_sequences: Annotated[int, typer.Option(min=1, max=10**8, help="Sequences in all.")] = 5000,
+    sequences_per_file: Annotated[
+        int, typer.Option(min=1, max=10**8, help="Sequences in a file.")
+    ] = 100,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="The same seed, the same gestures.")
+    ] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set.")] = False,
 ) -> None:
     """Write random clicks and swipes in VJ2-GUI's flat `*_actions.npy` format."""
@@ -56,6 +60,10 @@ def inspect(
     """Say what a data set holds and what is wrong with it; exit 1 if anything is."""
     from vj2_ddim_training.data.inspect import describe_data, plot_description
 
+    if picture is not None:
+        from vj2_ddim_plugin.cli.pictures import require_picture, save_figure
+
+        require_picture(picture)
     spec = ActionSpec(  # a press may last as long as it likes
         action_block=sequence_length, min_press_steps=1, max_press_steps=None, representation="raw"
     )
@@ -64,8 +72,6 @@ def inspect(
     if json_file is not None:
         write_json(json_file, description.to_dict())
     if picture is not None:
-        from vj2_ddim_plugin.cli.pictures import save_figure
-
         save_figure(plot_description(description, spec), picture)
     if description.faults:
         num = len(description.faults)

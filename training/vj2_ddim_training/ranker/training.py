@@ -28,7 +28,6 @@ from vj2_ddim_training.loop import (
     warmup_cosine,
 )
 from vj2_ddim_training.processes import locked
-from vj2_ddim_training.saved import open_saved
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
 from vj2_ddim_training.saved import open_saved
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, tried_out
@@ -301,7 +300,7 @@ def _judge_once(
     key = repr((sorted(config.to_dict().items()), made_of))
     if file.exists():
         saved = open_saved(file, "file of judged candidates", "delete it to begin anew")
-        if saved.get("key") == key:
+        if isinstance(saved, dict) and saved.get("key") == key:
             return JudgedCandidates(*(saved[name].numpy() for name in JudgedCandidates._fields))
     with locked(file.with_name(f"{file.name}.lock")):
         judged = judge()
