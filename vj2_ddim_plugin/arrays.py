@@ -46,6 +46,11 @@ class StoredArray:
     member: str = ""  # of an archive
 
     @property
+    def compressed(self) -> bool:
+        """Whether it cannot be mapped, and `open` reads it whole."""
+        return self.offset is None
+
+    @property
     def nbytes(self) -> int:
         """Its size in memory."""
         return math.prod(self.shape) * self.dtype.itemsize
@@ -185,7 +190,8 @@ def readable(path: Path, error: type[VJ2DDIMError]) -> Iterator[None]:
     except VJ2DDIMError:
         raise
     except Exception as cause:
-        why = f"{type(cause).__name__}: {cause}"[:MAX_REASON]
+        kind = "" if type(cause) is ValueError else f"{type(cause).__name__}: "
+        why = f"{kind}{cause}"[:MAX_REASON]
         raise error(
             f"{path} is not a readable {path.suffix or 'array'} file ({why}). It may be truncated, "
             f"changed, or of another format: write it again"

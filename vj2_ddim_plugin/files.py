@@ -67,10 +67,10 @@ def require_regular_file(
             found = "a file without permission to read it"
     except (OSError, ValueError) as cause:  # ValueError: a name with a null byte
         found = getattr(cause, "strerror", "") or str(cause)
-        if isinstance(cause, FileNotFoundError):
-            found = "no such file"
         if os.path.islink(path):
-            found = f"a link to {os.readlink(path)} that leads to no file ({found})"
+            found = f"a link to {os.readlink(path)} that leads nowhere ({found})"
+        elif isinstance(cause, FileNotFoundError):
+            raise error(f"{path}: no such file, expected {expected}") from cause
     if found:
         raise error(f"{path}: found {found}, expected {expected}")
     return path

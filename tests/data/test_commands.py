@@ -68,7 +68,7 @@ def test_overwrite(tmp_path, capsys):
     [
         (("generate", "--output-dir", "{}", "--action-type", "tap"), "'tap' is unknown"),
         (("generate", "--output-dir", "{}/new", "--num-sequences", "0"), "at least 1; found 0"),
-        (("inspect", "{}/nowhere"), "no such file or folder"),
+        (("inspect", "{}/nowhere"), "nowhere: no such file, expected a folder of"),
         (("inspect", "{}"), "an empty folder"),
     ],
 )

@@ -87,11 +87,10 @@ def recreation_measures(original: FloatArray, recreated: FloatArray, spec: Actio
         )
     original, recreated = original.astype(np.float64), recreated.astype(np.float64)
     error = recreated - original
-    coordinates = error[..., spec.coordinate_indices]
     measures = {
         "mse": float(np.mean(error**2)),
         "mae": float(np.mean(np.abs(error))),
-        "coord_mse": float(np.mean(coordinates**2)),
+        "coord_mse": float(np.mean(error[..., spec.coordinate_indices] ** 2)),
         "mean_snr_db": float("nan"),
         **variation_ratios(original, recreated, spec),
     }
@@ -101,15 +100,22 @@ def recreation_measures(original: FloatArray, recreated: FloatArray, spec: Actio
         measures["mean_snr_db"] = float(np.mean(decibels))
     if spec.press_channel is None:
         return measures
+    return measures | _press_agreement(original, recreated, spec)
+
+
+def _press_agreement(original: FloatArray, recreated: FloatArray, spec: ActionSpec) -> Measures:
+    """The measures of `recreation_measures` that ask where the press is."""
+    error = recreated - original
     truth, found = pressed(original, spec), pressed(recreated, spec)
     either, both = truth | found, truth & found
     union = either.sum(axis=1)
     iou = np.where(union > 0, both.sum(axis=1) / np.maximum(union, 1), 1.0)
+    active = error[..., spec.coordinate_indices][either]
     offset = scaled_coordinates(recreated, spec) - scaled_coordinates(original, spec)
     near = np.linalg.norm(offset, axis=-1) < NEAR
-    measures |= {
+    measures = {
         "press_mse": float(np.mean(error[..., spec.press_index] ** 2)),
-        "active_coord_mse": float(np.mean(coordinates[either] ** 2)) if either.any() else 0.0,
+        "active_coord_mse": float(np.mean(active**2)) if either.any() else 0.0,
         "spatial_accuracy": float(np.mean(near[truth])) if truth.any() else 1.0,
         "press_accuracy": float(np.mean(truth == found)),
         "press_recall": float(np.mean(either == found)),

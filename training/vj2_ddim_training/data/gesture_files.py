@@ -3,7 +3,9 @@
 Their reading, the checks of the numbers in any array that is read, and the fingerprint of files.
 """
 
+import fnmatch
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,15 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vj2_ddim_plugin.arrays import npy_array
 from vj2_ddim_plugin.errors import ConfigError, DataError
-from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.files import require_regular_file, sha256_of
 from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["FlatActions", "find_action_files", "fingerprint_files", "load_npy", "read_action_file"]
-__all__ += ["read_flat_actions", "require_finite", "require_in_range", "require_replaceable"]
-__all__ += ["settled", "tail_fault"]
+__all__ = ["FlatActions", "find_action_files", "fingerprint_files", "list_folder"]
+__all__ += ["read_action_file", "read_flat_actions", "require_finite", "require_in_range"]
+__all__ += ["require_replaceable", "settled", "tail_fault"]
 
 ACTION_FILES = "*_actions.npy"
 FINGERPRINT_DIGITS = 16
@@ -71,17 +74,26 @@ def tail_fault(name: str, rows: int, spec: ActionSpec) -> str:
     return f"{name}: the last {rows} rows are less than one sequence of {spec.length}; left out"
 
 
+def list_folder(folder: Path, pattern: str = "*") -> list[Path]:
+    """The entries of a folder whose names match, in sorted order."""
+    try:
+        names = os.listdir(folder)
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError) and not folder.is_symlink()
+        why = "no such folder" if missing else f"cannot be listed ({error})"
+        raise DataError(f"{folder}: {why}, expected a folder of data") from error
+    return [folder / name for name in sorted(fnmatch.filter(names, pattern))]
+
+
 def find_action_files(path: Path) -> list[Path]:
     """The `*_actions.npy` files of a folder in sorted order, or the file itself."""
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise DataError(f"{path}: no such file or folder; expected a folder of {ACTION_FILES}")
-    files = sorted(path.glob(ACTION_FILES))
-    if files:
+    if not os.path.isdir(path):
+        expected = f"a folder of {ACTION_FILES}, or one such file"
+        return [require_regular_file(path, DataError, expected)]
+    if files := list_folder(path, ACTION_FILES):
         return files
-    entries = list(path.iterdir())
-    inner = sorted(entry.name for entry in entries if any(entry.glob(ACTION_FILES)))
+    entries = list_folder(path)
+    inner = [entry.name for entry in entries if any(entry.glob(ACTION_FILES))]
     if inner:
         hint = f"Its folders {', '.join(inner)} hold some: name one of them"
     else:
@@ -90,24 +102,9 @@ def find_action_files(path: Path) -> list[Path]:
     raise DataError(f"{path}: found {found}, expected files named {ACTION_FILES}. {hint}")
 
 
-def load_npy(file: Path) -> NDArray[Any]:
-    """Memory-map one `.npy` file, read-only."""
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(
-            f"{file}: cannot be read as an .npy array of numbers ({error}). It may be truncated, "
-            f"hold Python objects, or be of another format: write it again with numpy.save"
-        ) from error
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise DataError(f"{file}: found an .npz archive, expected one array from numpy.save")
-    return array
-
-
 def read_action_file(file: Path, spec: ActionSpec) -> tuple[NDArray[np.float32], int]:
     """One file as sequences, unchecked numbers, and the rows of a tail shorter than one."""
-    array = load_npy(file)
+    array = npy_array(file, DataError).open()
     length, channels, block = spec.length, spec.num_channels, spec.action_block
     flattened = array.shape[-1:] == (length * channels,)
     rows_only = array.ndim == 2 and array.shape[1] == channels
@@ -178,8 +175,8 @@ def fingerprint_files(files: Iterable[Path]) -> str:
     The order in which the files are given and the folder they lie in do not matter.
     """
     digest = hashlib.sha256()
-    for name, content in sorted((path.name, sha256_of(path)) for path in files):
-        digest.update(f"{name}\0{content}\n".encode())
+    for name, content in sorted((os.fsencode(path.name), sha256_of(path)) for path in files):
+        digest.update(b"%s\0%s\n" % (name, content.encode()))
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 

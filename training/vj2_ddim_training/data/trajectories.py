@@ -6,17 +6,20 @@ g = t+H, right after the actions; farther ones, up to `longest_goal - 1` steps l
 actions of longer ways. The nearest ones count as often as there are distances.
 """
 
+import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.arrays import StoredArray, readable
+from vj2_ddim_plugin.errors import ConfigError, DataError, escaped
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import (
@@ -25,29 +28,80 @@ from vj2_ddim_training.data.gesture_files import (
     require_in_range,
     settled,
 )
+from vj2_ddim_training.data.hdf5 import Hdf5Array
+from vj2_ddim_training.data.manifest import choose_files, read_manifest
 from vj2_ddim_training.data.trajectory_files import (
-    KEYS,
-    MANIFEST_NAME,
     TrajectoryFile,
     describe_file,
     find_trajectory_files,
-    open_arrays,
-    read_manifest,
-    readable,
-    split_names,
     write_trajectories_h5,
 )
 
 __all__ = ["Trajectories", "open_trajectories", "write_trajectories_h5"]
 
 Float32 = NDArray[np.float32]
-MAX_OPEN_FILES = 64
+MAX_OPEN_FILES, MAX_BYTES_HELD = 64, 2**30
+MAX_GOALS = 1_000_000
 PART_NUMBERS = 2**22  # in one part of a pass through the files, 16 MiB
 
+logger = logging.getLogger(__name__)
 
-def _file_cache() -> Callable[[tuple[Path, ...], int], tuple[Any, Any]]:
-    """`open_arrays` that keeps files open, by process: HDF5 handles must not be shared by two."""
-    return lru_cache(MAX_OPEN_FILES)(lambda paths, process_id: open_arrays(paths))
+
+class _OpenFiles:
+    """The arrays of files; the least used are closed where 64 files or 1 GiB would be exceeded.
+
+    They are of one process: HDF5's handles must not be shared by two. What makes reading slow is
+    said once.
+    """
+
+    def __init__(self, files: Sequence[TrajectoryFile]) -> None:
+        self._files, self._process = files, os.getpid()
+        self._open: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
+        self._weight = 0
+        self._known: set[int] = set()  # the files that were open before
+        self._warned = False
+
+    def __getitem__(self, number: int) -> tuple[Any, Any]:
+        """Embeddings and actions of a file, indexed like numpy arrays."""
+        if self._process != os.getpid():
+            self._process, self._weight = os.getpid(), 0
+            self._open.clear()
+        if number not in self._open:
+            file = self._files[number]
+            self._warn_if_slow(file, number in self._known)
+            self._open[number] = file.embeddings.open(), file.actions.open()
+            self._known.add(number)
+            self._weight += _weight(file)
+            while self._weight > MAX_BYTES_HELD and len(self._open) > 1:
+                closed, _ = self._open.popitem(last=False)
+                self._weight -= _weight(self._files[closed])
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def _warn_if_slow(self, file: TrajectoryFile, again: bool) -> None:
+        both = (file.embeddings, file.actions)
+        slow = any(
+            array.slow if isinstance(array, Hdf5Array) else again and array.compressed
+            for array in both
+        )
+        if slow and not self._warned:
+            self._warned = True
+            logger.warning(
+                "%s: is compressed, and large parts of it or the whole file are read again and "
+                "again, for there is more than the %d MiB that are held. Use `vj2-ddim data "
+                "convert`: of what it writes single steps are read",
+                escaped(str(file.paths[0])),
+                MAX_BYTES_HELD // 2**20,
+            )
+
+
+def _weight(file: TrajectoryFile) -> int:
+    """Bytes that an open file holds in memory; a handle counts as the most files have room."""
+    both = (file.embeddings, file.actions)
+    loaded = sum(
+        array.nbytes for array in both if isinstance(array, StoredArray) and array.compressed
+    )
+    return max(loaded, MAX_BYTES_HELD // MAX_OPEN_FILES)
 
 
 class Trajectories:
@@ -75,11 +129,17 @@ class Trajectories:
                     f"{self.embedding_shape} in {self.files[0].paths[0].name}; keep them in "
                     f"different folders"
                 )
-        self._pairs = [_pairs(file.num_steps, spec.horizon, longest_goal) for file in self.files]
-        both = zip(self.files, self._pairs, strict=True)
-        counts = [file.num_trajectories * len(pairs) for file, pairs in both]
+        if not 1 <= longest_goal <= MAX_GOALS:
+            raise ConfigError(f"longest_goal must be 1 to {MAX_GOALS}; found {longest_goal}")
+        self._longest_goal = longest_goal
+        lengths = {file.num_steps for file in self.files}
+        self._pairs_before = {steps: self._count_pairs(steps) for steps in lengths}
+        counts = [
+            file.num_trajectories * int(self._pairs_before[file.num_steps][-1])
+            for file in self.files
+        ]
         self._offsets: IntArray = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._open = _file_cache()
+        self._open = _OpenFiles(self.files)
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the open files."""
@@ -88,7 +148,7 @@ class Trajectories:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Files are opened anew."""
         vars(self).update(state)
-        self._open = _file_cache()
+        self._open = _OpenFiles(self.files)
 
     def __len__(self) -> int:
         """Transitions in all."""
@@ -121,12 +181,10 @@ class Trajectories:
         for number in np.unique(file_numbers):
             rows = np.flatnonzero(file_numbers == number)
             file = self.files[number]
-            pairs = self._pairs[number]
-            open_embeddings, blocks = self._open(file.paths, os.getpid())
-            trajectories, of = np.divmod(chosen[rows] - self._offsets[number], len(pairs))
-            steps, goals = pairs[of].T.tolist()
-            with readable(file.paths), np.errstate(over="ignore"):
-                for row, i, t, g in zip(rows, trajectories.tolist(), steps, goals, strict=True):
+            open_embeddings, blocks = self._open[number]
+            of = self._transitions(file.num_steps, chosen[rows] - self._offsets[number])
+            with readable(file.paths[0], DataError), np.errstate(over="ignore"):
+                for row, (i, t, g) in zip(rows, of.tolist(), strict=True):
                     z_t[row], z_next[row] = open_embeddings[i, t], open_embeddings[i, g]
                     block = blocks[i, t : t + self.spec.horizon]
                     actions[row] = block.reshape(actions.shape[1:])
@@ -141,15 +199,14 @@ class Trajectories:
         Yields a bounded part at a time, in order, with the file that it is from. Raises as `gather`
         does.
         """
-        which = KEYS.index(name)
-        for file in self.files:
-            path = file.paths[which * (len(file.paths) - 1)]
-            array = self._open(file.paths, os.getpid())[which]
+        for number, file in enumerate(self.files):
+            array = self._open[number][name == "actions"]
+            path = file.paths[0 if name == "embeddings" else -1]
             steps = max(1, PART_NUMBERS // math.prod(array.shape[2:]))
             several = max(1, steps // array.shape[1])
             for first in range(0, array.shape[0], several):
                 for step in range(0, array.shape[1], steps):
-                    with readable(file.paths), np.errstate(over="ignore"):
+                    with readable(file.paths[0], DataError), np.errstate(over="ignore"):
                         read = array[first : first + several, step : step + steps]
                         part = np.asarray(read, np.float32)
                     if name == "embeddings":
@@ -168,16 +225,19 @@ class Trajectories:
         require_in_range(actions, self.spec, path)
         return actions
 
+    def _count_pairs(self, num_steps: int) -> IntArray:
+        """How many pairs of start and goal come before each start, and how many there are."""
+        goals = num_steps - self.spec.horizon - np.arange(max(num_steps - self.spec.horizon, 0))
+        counts = np.minimum(goals, self._longest_goal) + self._longest_goal - 1
+        return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
-def _pairs(num_steps: int, horizon: int, longest_goal: int) -> IntArray:
-    """Start and goal `[n, 2]` of every transition in a trajectory of `num_steps` states."""
-    pairs = [
-        (start, goal)
-        for start in range(num_steps - horizon)
-        for goal in range(start + horizon, min(start + horizon + longest_goal, num_steps))
-        for _ in range(longest_goal if goal == start + horizon else 1)
-    ]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    def _transitions(self, num_steps: int, numbers: IntArray) -> IntArray:
+        """Trajectory, start and goal `[b, 3]` of a file's transitions, by their number in it."""
+        before = self._pairs_before[num_steps]
+        trajectories, pairs = np.divmod(numbers, before[-1])
+        starts = np.searchsorted(before, pairs, side="right") - 1
+        farther = np.maximum(pairs - before[starts] - self._longest_goal + 1, 0)
+        return np.stack([trajectories, starts, starts + self.spec.horizon + farther], axis=1)
 
 
 def open_trajectories(
@@ -188,32 +248,25 @@ def open_trajectories(
     allow_out_of_range: bool = False,
     longest_goal: int = 1,
 ) -> Trajectories:
-    """Open a folder of trajectories: pairs of `.npy`, `.npz`, or HDF5 with a manifest.
+    """Open a folder of trajectories: pairs of `.npy`, `.npz`, or HDF5.
 
     Args:
-        folder: Holds files of one format, and perhaps a `manifest.json` (HDF5 must have one).
+        folder: Holds files of one format, and perhaps a `manifest.json` with its splits.
         spec: What the actions are.
         split: `"train"`, `"validation"` or `"test"` of the manifest, or None for every file. A
-            folder without a manifest is all `"train"`.
+            folder without a manifest belongs whole to what it is given for.
         allow_out_of_range: Accept actions outside the spec's bounds.
         longest_goal: How many later states serve as goals for each, see `Trajectories`.
 
     Raises:
-        DataError: There are no such files or split, or a file is broken or of a wrong shape.
+        DataError: There are no such files or split, a split leaks into another, or a file is
+            broken or of a wrong shape.
     """
     folder, layer_normed = Path(folder), None
-    name, files = find_trajectory_files(folder)
+    _, files = find_trajectory_files(folder)
     manifest = read_manifest(folder)
     if manifest is not None:
         layer_normed = manifest.get("layer_normed")
-        listed = set(split_names(manifest, folder, split))
-        files = [paths for paths in files if listed & {path.name for path in paths}]
-    elif split not in (None, "train") or (name == "h5" and split is not None):
-        raise DataError(
-            f"{folder / MANIFEST_NAME}: missing, so no file is known to belong to split {split!r}. "
-            f"Write one that lists file names by split, or open the folder with split=None"
-        )
-    if not files:
-        raise DataError(f"{folder / MANIFEST_NAME}: split {split!r} lists no trajectory files")
+        files = choose_files(manifest, folder, files, split)
     described = [describe_file(paths, spec) for paths in files]
     return Trajectories(described, spec, layer_normed, allow_out_of_range, longest_goal)

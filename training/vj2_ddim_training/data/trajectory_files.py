@@ -1,4 +1,4 @@
-"""Files of trajectories: their formats, the manifest with its splits, and writing them.
+"""Files of trajectories: their formats, what they hold, and writing them.
 
 - `pairs`, memory-mapped: `{stem}_traj_{i:05d}_emb.npy` `[T, N, D]`, `..._act.npy` `[T-1, 250, 3]`
 - `npz`: keys `embeddings` and `actions`, of one trajectory, or of n with a leading axis
@@ -6,49 +6,61 @@
 """
 
 import json
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
+from vj2_ddim_plugin.arrays import StoredArray, npy_array, npz_arrays
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.data.gesture_files import load_npy, require_replaceable
+from vj2_ddim_training.data.gesture_files import list_folder, require_replaceable
+from vj2_ddim_training.data.hdf5 import Hdf5Array, hdf5_arrays
+from vj2_ddim_training.data.manifest import MANIFEST_NAME, SPLITS
 
-__all__ = ["MANIFEST_NAME", "TrajectoryFile", "describe_file", "find_trajectory_files"]
-__all__ += ["open_arrays", "read_manifest", "readable", "split_names", "write_trajectories_h5"]
+__all__ = ["KEYS", "PATTERNS", "TrajectoryFile", "describe_file", "find_trajectory_files"]
+__all__ += ["write_trajectories_h5"]
 
 KEYS = ("embeddings", "actions")
 PATTERNS = {"pairs": "*_traj_[0-9]*_emb.npy", "npz": "*.npz", "h5": "*.h5"}
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
-MANIFEST_NAME = "manifest.json"
-SPLITS = ("train", "validation", "test")
+ACTIONS_OF_PAIRS = "*_traj_[0-9]*_act.npy"
 
 
 @dataclass(frozen=True)
 class TrajectoryFile:
-    """n trajectories of T steps each, in one file or one pair of files."""
+    """n trajectories of T steps each, in one file or one pair of files, of which none is read."""
 
     paths: tuple[Path, ...]
-    num_trajectories: int
-    num_steps: int
-    embedding_shape: tuple[int, int]
+    embeddings: StoredArray | Hdf5Array  # [n, T, N, D]
+    actions: StoredArray | Hdf5Array  # [n, T-1, ...]
+
+    @property
+    def num_trajectories(self) -> int:
+        """The trajectories n."""
+        return self.embeddings.shape[0]
+
+    @property
+    def num_steps(self) -> int:
+        """The states T of each."""
+        return self.embeddings.shape[1]
+
+    @property
+    def embedding_shape(self) -> tuple[int, int]:
+        """Tokens N and width D."""
+        tokens, width = self.embeddings.shape[2:]
+        return tokens, width
 
 
 def find_trajectory_files(folder: Path) -> tuple[str, list[tuple[Path, ...]]]:
     """The format of a folder, and its files in sorted order (two paths each for `pairs`)."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected a folder of trajectories")
-    found = {name: sorted(folder.glob(pattern)) for name, pattern in PATTERNS.items()}
+    found = {name: list_folder(folder, pattern) for name, pattern in PATTERNS.items()}
+    actions = list_folder(folder, ACTIONS_OF_PAIRS)
+    found["pairs"] = sorted({_of_pair(file, "emb") for file in (*found["pairs"], *actions)})
     formats = [name for name, files in found.items() if files]
     if len(formats) != 1:
         raise DataError(
@@ -56,127 +68,61 @@ def find_trajectory_files(folder: Path) -> tuple[str, list[tuple[Path, ...]]]:
             f"of the formats {', '.join(PATTERNS.values())}"
         )
     (name,) = formats
-    if name != "pairs":
-        return name, [(file,) for file in found[name]]
-    pairs = [(file, file.with_name(f"{file.name[:-7]}act.npy")) for file in found[name]]
-    if missing := [paths[1] for paths in pairs if not paths[1].is_file()]:
-        raise DataError(f"{missing[0]}: missing, though its embeddings are there")
-    return name, list(pairs)
+    if name == "pairs":
+        return name, [(file, _of_pair(file, "act")) for file in found[name]]
+    return name, [(file,) for file in found[name]]
 
 
-@contextmanager
-def readable(paths: tuple[Path, ...]) -> Iterator[None]:
-    """Turn whatever a broken file raises into a `DataError` that names it."""
-    try:
-        yield
-    except DataError:
-        raise
-    except UNREADABLE as error:
-        raise DataError(
-            f"{paths[0]}: cannot be read ({type(error).__name__}: {error}). It may be truncated or "
-            f"lack one of the arrays {' and '.join(KEYS)}: write it again"
-        ) from error
+def _of_pair(file: Path, end: str) -> Path:
+    return file.with_name(f"{file.name[:-7]}{end}.npy")
 
 
-def open_arrays(paths: tuple[Path, ...]) -> tuple[Any, Any]:
-    """Embeddings `[n, T, N, D]` and actions `[n, T-1, ...]`, indexed like numpy arrays.
+def describe_file(paths: tuple[Path, ...], spec: ActionSpec | None = None) -> TrajectoryFile:
+    """Check the shapes and types of a file, against the actions' too, without reading its arrays.
 
-    Pairs are memory-mapped, HDF5 datasets are read where they are indexed, `.npz` files are loaded.
+    Raises:
+        DataError: It is broken, does not hold what its format is to hold, or nothing of it.
     """
-    with readable(paths):
-        if len(paths) == 2:
-            return load_npy(paths[0])[None], load_npy(paths[1])[None]
-        if paths[0].suffix == ".h5":
-            file = h5py.File(paths[0], "r")
-            return file[KEYS[0]], file[KEYS[1]]
-        with np.load(paths[0], allow_pickle=False) as archive:
-            embeddings, actions = archive[KEYS[0]], archive[KEYS[1]]
-        one = embeddings.ndim == 3
-        return (embeddings[None], actions[None]) if one else (embeddings, actions)
-
-
-def describe_file(paths: tuple[Path, ...], spec: ActionSpec) -> TrajectoryFile:
-    """Check the shapes and types of a file without reading its arrays."""
-    (embeddings, embedding_type), (actions, action_type) = _shapes_and_types(paths)
-    for key, found in zip(KEYS, (embedding_type, action_type), strict=True):
-        if not np.issubdtype(found, np.floating):
-            raise DataError(f"{paths[0]}: {key} have dtype {found}, expected floating point")
-    if len(embeddings) != 4:
+    embeddings, actions = _arrays(paths)
+    for key, array in zip(KEYS, (embeddings, actions), strict=True):
+        if not np.issubdtype(array.dtype, np.floating):
+            raise DataError(f"{paths[0]}: {key} have dtype {array.dtype}, expected floating point")
+    if len(embeddings.shape) != 4 or 0 in embeddings.shape:
         raise DataError(
-            f"{paths[0]}: embeddings of one trajectory have shape {embeddings[1:]}, expected "
-            f"[T, N, D]"
+            f"{paths[0]}: embeddings have shape {embeddings.shape} (trajectories first), expected "
+            f"[n, T, N, D] and at least one of each"
         )
-    num, steps, tokens, width = embeddings
-    block = (spec.action_block, spec.num_channels)
-    flattened = (spec.action_block * spec.num_channels,)
-    if actions[:2] != (num, steps - 1) or actions[2:] not in (block, flattened):
+    num, steps = embeddings.shape[:2]
+    blocks, horizon = "one or two axes", 1
+    fits = len(actions.shape) in (3, 4) and 0 not in actions.shape[2:]
+    if spec is not None:
+        block, horizon = (spec.action_block, spec.num_channels), spec.horizon
+        fits = actions.shape[2:] in (block, (spec.action_block * spec.num_channels,))
+        blocks = ", ".join(map(str, block))
+    if steps <= horizon:
         raise DataError(
-            f"{paths[-1]}: actions have shape {actions}, expected {(num, steps - 1, *block)} for "
-            f"embeddings of shape {embeddings} (trajectories first)"
+            f"{paths[0]}: {steps} steps are too few for a horizon of {horizon}; a transition "
+            f"needs {horizon + 1}"
         )
-    if steps <= spec.horizon:
+    if actions.shape[:2] != (num, steps - 1) or not fits:
         raise DataError(
-            f"{paths[0]}: {steps} steps are too few for a horizon of {spec.horizon}; a transition "
-            f"needs {spec.horizon + 1}"
+            f"{paths[-1]}: actions have shape {actions.shape}, expected ({num}, {steps - 1}, "
+            f"{blocks}) for embeddings of shape {embeddings.shape} (trajectories first)"
         )
-    return TrajectoryFile(paths, num, steps, (tokens, width))
+    return TrajectoryFile(paths, embeddings, actions)
 
 
-def _shapes_and_types(paths: tuple[Path, ...]) -> list[tuple[tuple[int, ...], Any]]:
-    """Shape (trajectories first) and dtype of the embeddings and of the actions."""
-    if paths[0].suffix != ".npz":
-        return [(array.shape, array.dtype) for array in open_arrays(paths)]
-    with readable(paths), zipfile.ZipFile(paths[0]) as archive:
-        headers = [_npz_header(archive, key) for key in KEYS]
-    one = len(headers[0][0]) == 3
-    return [((1, *shape) if one else shape, dtype) for shape, dtype in headers]
-
-
-def _npz_header(archive: zipfile.ZipFile, key: str) -> tuple[tuple[int, ...], Any]:
-    """Shape and dtype of one array of an `.npz` file."""
-    with archive.open(f"{key}.npy") as stream:
-        old = np.lib.format.read_magic(stream) == (1, 0)
-        format = np.lib.format
-        read = format.read_array_header_1_0 if old else format.read_array_header_2_0
-        shape, _, dtype = read(stream)
-    return shape, dtype
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder, or None where there is none."""
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}). Write it again") from error
-    splits = manifest.get("splits") if isinstance(manifest, dict) else None
-    if not isinstance(splits, dict) or not all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
-        for names in splits.values()
-    ):
-        raise DataError(
-            f'{path}: expected {{"splits": {{"train": [file names], ...}}}}. Add the splits'
-        )
-    return dict(manifest)
-
-
-def split_names(manifest: dict[str, Any], folder: Path, split: str | None) -> list[str]:
-    """File names of one split, or of all splits with None."""
-    path, splits = folder / MANIFEST_NAME, manifest["splits"]
-    if split is not None and split not in splits:
-        raise DataError(f"{path}: no split {split!r}; found {', '.join(splits) or 'none'}")
-    chosen = splits.values() if split is None else [splits[split]]
-    names = [name for listed in chosen for name in listed]
-    if not names:
-        raise DataError(f"{path}: split {split or 'of any name'!r} lists no files")
-    for name in names:
-        if Path(name).name != name:
-            raise DataError(f"{path}: {name!r} is not a plain file name inside {folder}")
-        if not (folder / name).is_file():
-            raise DataError(f"{path}: lists {name}, which is not in {folder}")
-    return names
+def _arrays(paths: tuple[Path, ...]) -> list[StoredArray] | list[Hdf5Array]:
+    """Embeddings and actions, trajectories first."""
+    if paths[0].suffix == ".h5":
+        return hdf5_arrays(paths[0], KEYS)
+    if len(paths) == 2:
+        arrays = [npy_array(path, DataError) for path in paths]
+    else:
+        arrays = list(npz_arrays(paths[0], DataError, KEYS).values())
+        if len(arrays[0].shape) != 3:
+            return arrays
+    return [replace(array, shape=(1, *array.shape)) for array in arrays]
 
 
 def write_trajectories_h5(
