@@ -7,9 +7,9 @@ import numpy as np
 
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
-from vj2_ddim_training.config import ModelConfig, TrainingConfig
+from vj2_ddim_training.config import ModelConfig, RunSettings, TrainingConfig
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.run import RunSettings, train_run
+from vj2_ddim_training.run import train_run
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ VJ2DDIMError
 ├── ContextError         a planning problem whose context, cost or init_action is wrong
 │   ├── ConstraintError  constraints that contradict one another, or that no candidate keeps
 │   └── CostError        a cost that raised, or that ranks nothing
+├── TrainingError        a training that has gone wrong: a loss or weights that are not finite
 ├── CheckpointError      a checkpoint that cannot be opened or does not say what it holds
 ├── BundleError          a bundle whose manifest or graphs are missing, changed or inconsistent
 ├── ParityError          an exported bundle that does not agree with its checkpoint
@@ -21,7 +22,7 @@ A message says what was found, what was expected and what to do; it names the fi
 __all__ = [
     "ActionError", "BundleError", "CheckpointError", "ConfigError", "ConstraintError",
     "ContextError", "CostError", "DataError", "ParityError", "ProviderError", "ScheduleError",
-    "VJ2DDIMError", "escaped",
+    "TrainingError", "VJ2DDIMError", "escaped",
 ]  # fmt: skip
 
 
@@ -67,6 +68,10 @@ class ConstraintError(ContextError):
 
 class CostError(ContextError):
     """A cost that raised, returned a wrong shape, or is finite for no candidate."""
+
+
+class TrainingError(VJ2DDIMError, RuntimeError):
+    """A training that has gone wrong: its loss, its gradients or its weights are not finite."""
 
 
 class CheckpointError(VJ2DDIMError, ValueError):

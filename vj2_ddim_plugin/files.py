@@ -16,7 +16,7 @@ from typing import Any
 
 from vj2_ddim_plugin.errors import VJ2DDIMError
 
-__all__ = ["atomic_path", "read_json", "require_regular_file", "sha256_of", "write_json"]
+__all__ = ["atomic_path", "named", "read_json", "require_regular_file", "sha256_of", "write_json"]
 
 MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_INTEGER_DIGITS = 16 * 2**20, 64, 20
 KINDS = {
@@ -42,7 +42,8 @@ def atomic_path(target: Path | str, *, folder: bool = False) -> Iterator[Path]:
     try:
         if folder:
             temporary.mkdir()
-        yield temporary
+        with named(target):
+            yield temporary
         if folder and target.exists():
             os.replace(target, scratch / "replaced")
         os.replace(temporary, target)
@@ -141,6 +142,17 @@ def _require_shallow(value: Any) -> None:  # noqa: ANN401
         level = list(chain.from_iterable(values))
     if nested:
         raise ValueError(f"nested more than {MAX_JSON_DEPTH} levels deep")
+
+
+@contextmanager
+def named(path: Path | str) -> Iterator[None]:
+    """Let an `OSError` from inside say which file it is of: that of a full disk says none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sha256_of(path: Path | str) -> str:

@@ -4,16 +4,18 @@ The one source of truth for training, export and sampling. The forward process i
 `x_t = sqrt(alphas_cumprod[t]) x_0 + sqrt(1 - alphas_cumprod[t]) epsilon` (Ho et al. 2020, eq. 4).
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vj2_ddim_plugin.errors import ScheduleError
-from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = [
     "BETA_SCHEDULES", "ORIGINAL_SCHEDULE", "PREDICTION_TYPES", "TIMESTEP_SPACINGS", "NoiseSchedule",
@@ -99,6 +101,8 @@ class NoiseSchedule(Settings):
     @cached_property
     def alphas_cumprod(self) -> FloatArray:
         """`[T]` float64, decreasing: the share of signal variance left at each timestep."""
+        import numpy as np  # not for the settings alone
+
         if self.beta_schedule == "cosine":  # capped at 0.999, as in the paper
             share = np.arange(self.num_train_timesteps + 1) / self.num_train_timesteps
             signal = np.cos((share + 0.008) / 1.008 * np.pi / 2) ** 2
@@ -158,6 +162,8 @@ class NoiseSchedule(Settings):
 
 def _visited(steps: int, available: int, spacing: str, start: int | None) -> FloatArray:
     """Timesteps in descending order, whole numbers."""
+    import numpy as np
+
     if spacing == "linspace":
         distance = np.arange(steps, dtype=np.float64) * (available - 1)
         # a rounded quotient just below a whole number would be truncated to the one before
@@ -182,6 +188,8 @@ def signal_and_noise(alpha_cumprod: Any) -> tuple[Any, Any]:  # noqa: ANN401
         return math.sqrt(alpha_cumprod), math.sqrt(1.0 - alpha_cumprod)
     if hasattr(alpha_cumprod, "sqrt"):
         return alpha_cumprod.sqrt(), (1.0 - alpha_cumprod).sqrt()
+    import numpy as np
+
     return np.sqrt(alpha_cumprod), np.sqrt(1.0 - alpha_cumprod)
 
 

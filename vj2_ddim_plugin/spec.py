@@ -4,17 +4,19 @@ Both travel inside the checkpoint and the bundle: nothing else knows a length, a
 What is done with a specification is in `vj2_ddim_plugin.gestures`.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
-from typing import Any, ClassVar, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vj2_ddim_plugin.errors import ActionError, BundleError
-from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Setting, Settings, setting, shown
+
+if TYPE_CHECKING:
+    from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = ["CONDITION_KINDS", "REPRESENTATIONS", "ActionSpec", "ConditionSpec"]
 
@@ -91,13 +93,17 @@ class ActionSpec(Settings):
             raise ActionError(
                 f"channels, action_low, action_high repeat or differ in length: {sized}"
             )
-        bounds = self.action_low + self.action_high
-        if not (bounds and all(-LARGEST_BOUND <= bound <= LARGEST_BOUND for bound in bounds)):
+        bounds = list(zip(self.action_low, self.action_high, strict=True))
+        ends = self.action_low + self.action_high
+        if not (bounds and all(-LARGEST_BOUND <= bound <= LARGEST_BOUND for bound in ends)):
             raise ActionError(
                 f"need one channel or more, action_low and action_high finite and within "
-                f"{LARGEST_BOUND:g}; found {shown(bounds)}"
+                f"{LARGEST_BOUND:g}; found {shown(ends)}"
             )
-        if not (self.high_array - self.low_array >= self.bound_slack + LEAST_RANGE).all():
+        if not all(
+            high - low >= BOUND_TOLERANCE * max(abs(low), abs(high)) + LEAST_RANGE
+            for low, high in bounds
+        ):
             raise ActionError(
                 f"need finite action_low < action_high, further apart than float32 rounds; found "
                 f"{shown(self.action_low)} and {shown(self.action_high)}"
@@ -116,7 +122,7 @@ class ActionSpec(Settings):
     def _check_gesture_rules(self) -> None:
         if self.press_channel not in self.channels:
             raise ActionError(f"press_channel {self.press_channel!r} is not in {self.channels}")
-        if self.low_array[self.press_index] > 0 or self.high_array[self.press_index] < 1:
+        if self.action_low[self.press_index] > 0 or self.action_high[self.press_index] < 1:
             raise ActionError("the action_low and action_high of press_channel must hold 0 and 1")
         if not self.min_press_steps <= self.longest_press <= self.action_block:
             found = f"{self.min_press_steps}, {self.max_press_steps}, {self.action_block}"
@@ -166,18 +172,22 @@ class ActionSpec(Settings):
     @cached_property
     def low_array(self) -> FloatArray:
         """`action_low`, `[A]`."""
+        import numpy as np  # not for the settings alone
+
         return np.array(self.action_low)
 
     @cached_property
     def high_array(self) -> FloatArray:
         """`action_high`, `[A]`."""
+        import numpy as np
+
         return np.array(self.action_high)
 
     @cached_property
     def bound_slack(self) -> FloatArray:
         """`[A]`, how far beyond its bounds a value is still within them: what float32 rounds."""
-        largest = np.maximum(np.abs(self.low_array), np.abs(self.high_array))
-        return np.asarray(BOUND_TOLERANCE * largest)
+        largest: FloatArray = abs(self.low_array)
+        return BOUND_TOLERANCE * largest.clip(abs(self.high_array))
 
     @property
     def diffused_shape(self) -> tuple[int, int]:
@@ -216,7 +226,9 @@ class ConditionSpec(Settings):
                 f"condition is of kind {self.kind!r} but has inputs {shown(sorted(shapes))} and "
                 f"{self.num_tokens} tokens of width {self.width}"
             )
-        if largest := [each for each in (tokens, *shapes.values()) if prod(each) > MOST_NUMBERS]:
+        if largest := [
+            each for each in (tokens, *shapes.values()) if math.prod(each) > MOST_NUMBERS
+        ]:
             raise BundleError(f"condition has the size {largest[0]}, above {MOST_NUMBERS} numbers")
         if (self.kind == "sketch") != ("sketch" in shapes) or (
             self.kind == "sketch" and shapes != {"sketch": (self.num_tokens,)}

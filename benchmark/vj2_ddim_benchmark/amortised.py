@@ -211,20 +211,23 @@ class AmortisedTask(loop.StatelessTask):
 
     def loss(self, step: int) -> Tensor:
         """Of the batch of this step."""
-        epoch, batch = divmod(step, self.steps_per_epoch)
-        first = batch * self.training.batch_size
-        chosen = self._order(epoch)[first : first + self.training.batch_size]
-        _, original, inputs = self.examples.batch(chosen)
+        _, original, inputs = self.examples.batch(self._rows(step))
         here = {name: torch.from_numpy(z).float().to(self.device) for name, z in inputs.items()}
         wanted = torch.from_numpy(original).float().to(self.device)
         return amortised_loss(self.kind, wanted, *self.model(**here))
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        """The examples of an epoch; the latest one's are kept."""
+    def batch_name(self, step: int) -> str:
+        """The examples of a step."""
+        return loop.name_rows(self.examples.names(self._rows(step)))
+
+    def _rows(self, step: int) -> NDArray[np.int64]:
+        """The examples of a step; the order of the latest epoch is kept."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
         if self._epoch != epoch:
             rng = np.random.default_rng((self.training.seed, epoch))
             self._epoch, self._known = epoch, rng.permutation(len(self.examples))
-        return self._known[: self.epoch_length]
+        first, size = batch * self.training.batch_size, self.training.batch_size
+        return self._known[: self.epoch_length][first : first + size]
 
 
 def _loop(task: AmortisedTask, training: TrainingConfig, progress: Progress) -> loop.TrainingLoop:

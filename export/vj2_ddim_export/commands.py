@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from vj2_ddim_export.export import TOLERANCE, export_bundle
+from vj2_ddim_export import TOLERANCE
+from vj2_ddim_plugin.cli.console import say
 
 __all__ = ["export"]
 
@@ -22,10 +22,12 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
 ) -> None:  # fmt: skip
     """Turn a checkpoint into an ONNX bundle, and prove that the two agree."""
+    from vj2_ddim_export.export import export_bundle  # torch loads slowly
+
     make = partial(export_bundle, ranker=ranker, tolerance=tolerance, seed=seed)
     parity = make(checkpoint, out, nhead=nhead or None, overwrite=overwrite)
     ranked = "" if parity.ranker_error is None else f", of the ranker {parity.ranker_error:.2e}"
-    Console().print(
+    say(
         f"parity over {parity.num_inference_steps} DDIM steps at batches "
         f"{', '.join(map(str, parity.batches))}: worst error {parity.worst_error:.2e}{ranked} "
         f"(tolerance {parity.tolerance:.0e}); the bundle is in {out}"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import vj2_ddim_plugin
+from vj2_ddim_export import TOLERANCE
 from vj2_ddim_export.parity import Parity, measure_parity
 from vj2_ddim_plugin import bundle
 from vj2_ddim_plugin.bundle import CONDITION, DENOISER, MANIFEST, RANKER, graph_specs
@@ -33,9 +34,8 @@ from vj2_ddim_training.ranker.network import (
     load_ranker,
 )
 
-__all__ = ["TOLERANCE", "export_bundle"]
+__all__ = ["export_bundle"]
 
-TOLERANCE = 1e-4
 UNMEASURED = {"worst_error": 0.0}
 OPSET = 20
 TRACED_BATCH = 2  # a batch of 1 would be taken for a constant

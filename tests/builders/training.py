@@ -10,11 +10,10 @@ import torch
 from vj2_ddim_plugin.cli import main
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.config import ModelConfig, TrainingConfig
+from vj2_ddim_training.config import ModelConfig, RunSettings, TrainingConfig
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import GestureExamples
-from vj2_ddim_training.run import RunSettings
 
 torch.set_num_threads(1)
 

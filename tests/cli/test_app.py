@@ -86,6 +86,36 @@ def added(tmp_path, monkeypatch):
     sys.modules.pop("another", None)
 
 
+def test_no_help_imports_anything_heavy():
+    """Of every command there is, one after the other in an interpreter of its own."""
+    code = (
+        "import sys\n"
+        "from vj2_ddim_plugin.cli.app import _all_commands, build_app, main\n"
+        "import contextlib, io, typer\n"
+        "def ask(*words):\n"
+        "    with contextlib.redirect_stdout(io.StringIO()) as said:\n"
+        "        try: main([*words, '--help'])\n"
+        "        except SystemExit as stop: assert not stop.code, words\n"
+        "    found = sorted(set(HEAVY) & set(sys.modules))\n"
+        "    assert not found, (words, found)\n"
+        "    print(*words, len(said.getvalue()))\n"
+        "    return said.getvalue()\n"
+        "def walk(*words):\n"
+        "    said = ask(*words).partition('\\nCommands:\\n')[2]\n"
+        "    for line in said.splitlines():\n"
+        "        if line[:2] == '  ' != line[:3][1:]: walk(*words, line.split()[0])\n"
+        "walk()\n"
+    )
+    heavy = (*HEAVY, "numpy", "onnxruntime", "rich", "pandas", "gymnasium", "jinja2")
+    done = subprocess.run(
+        [sys.executable, "-c", f"HEAVY = {heavy}\n{code}"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    asked = {tuple(line.split()[:-1]) for line in done.stdout.splitlines()}
+    assert {(), *((name,) for name in TEN), ("data", "generate")} <= asked
+    assert {("benchmark", name) for name in BENCHMARK} <= asked
+
+
 def test_help_lists_every_command_without_importing_anything_heavy():
     done = run("--help", blocked=HEAVY)
     assert done.returncode == 0, done.stderr
@@ -108,7 +138,7 @@ def test_without_a_command_help_or_the_version(capsys):
 
 @pytest.mark.parametrize(
     ("words", "module", "extra"),
-    [(["train", "--help"], "torch", "train"), (["--help"], "typer", "cli")],
+    [(["evaluate", "a", "b"], "torch", "train"), (["--help"], "typer", "cli")],
 )
 def test_a_missing_extra_gives_the_exact_install_line(words, module, extra):
     done = run(*words, blocked=[module])
@@ -254,7 +284,7 @@ def test_other_errors_keep_their_traceback(tmp_path, monkeypatch):
     def broken(*words, **options):
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr("vj2_ddim_plugin.cli.commands.read_bundle", broken)
+    monkeypatch.setattr("vj2_ddim_plugin.bundle.read_bundle", broken)
     with pytest.raises(ZeroDivisionError, match="a bug of ours"):
         main(["inspect", str(tmp_path)])
 

@@ -15,7 +15,8 @@ from builders.training import vj2_ddim
 from typer.testing import CliRunner
 
 from vj2_ddim_plugin.cli import commands
-from vj2_ddim_plugin.cli.commands import EXTRAS, RUNS, examine, time_one_plan
+from vj2_ddim_plugin.cli import doctor as findings_of
+from vj2_ddim_plugin.cli.doctor import EXTRAS, RUNS, TINY_GRAPH, examine, time_one_plan
 from vj2_ddim_plugin.errors import BundleError, ProviderError, VJ2DDIMError
 from vj2_ddim_plugin.onnx.session import available_providers, why_not
 
@@ -52,15 +53,15 @@ def test_it_says_which_providers_really_run():
 
 
 def test_a_provider_that_nothing_lacks_and_that_still_fails_is_told(monkeypatch):
-    monkeypatch.setattr(commands, "why_not", lambda name: "")
+    monkeypatch.setattr(findings_of, "why_not", lambda name: "")
 
     def refuse(graph, settings="auto"):
         if settings != "auto" and settings.provider != "cpu":
             raise ProviderError("CUDA failure 35")
         return real(graph, settings)
 
-    real = commands.OnnxGraph
-    monkeypatch.setattr(commands, "OnnxGraph", refuse)
+    real = findings_of.OnnxGraph
+    monkeypatch.setattr(findings_of, "OnnxGraph", refuse)
     assert examine()["providers"] == {
         "cpu": RUNS,
         "cuda": "does not run: CUDA failure 35",
@@ -69,13 +70,13 @@ def test_a_provider_that_nothing_lacks_and_that_still_fails_is_told(monkeypatch)
 
 
 def test_a_provider_that_computes_wrongly_does_not_run(monkeypatch):
-    class Wrong(commands.OnnxGraph):
+    class Wrong(findings_of.OnnxGraph):
         def run(self, feeds):
             return [3 * feeds["x"]]
 
-    monkeypatch.setattr(commands, "OnnxGraph", Wrong)
+    monkeypatch.setattr(findings_of, "OnnxGraph", Wrong)
     assert "1 + 1 = [3.0, 3.0]" in examine()["providers"]["cpu"]
-    tiny = onnxruntime.InferenceSession(commands.TINY_GRAPH, providers=["CPUExecutionProvider"])
+    tiny = onnxruntime.InferenceSession(TINY_GRAPH, providers=["CPUExecutionProvider"])
     (entry,) = tiny.get_inputs()
     assert (entry.name, entry.shape, entry.type) == ("x", [2], "tensor(float)")
 
@@ -89,7 +90,7 @@ def test_the_extras_are_those_of_the_project():
 
 
 def test_a_missing_extra_is_named(monkeypatch):
-    monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "wandb" else name)
+    monkeypatch.setattr(findings_of, "find_spec", lambda name: None if name == "wandb" else name)
     assert examine()["extras"]["train"] == "lacks wandb"
 
 
@@ -130,7 +131,7 @@ def test_the_table_and_the_file_say_the_same(folder, tmp_path):
 
 def test_what_is_required_and_does_not_run_is_an_error_with_the_cause(monkeypatch):
     assert run("--require", "cpu").exit_code == 0
-    monkeypatch.setattr(commands, "why_not", lambda name: f"no {name} here")
+    monkeypatch.setattr(findings_of, "why_not", lambda name: f"no {name} here")
     done = run("--require", "cpu", "--require", "cuda")
     assert isinstance(done.exception, ProviderError)
     assert "require='cuda': it does not run: no cuda here" in str(done.exception)
@@ -145,7 +146,7 @@ def test_what_is_required_and_does_not_run_is_an_error_with_the_cause(monkeypatc
     ],
 )
 def test_on_the_command_line_errors_name_the_option(provider, message, monkeypatch, capsys):
-    monkeypatch.setattr(commands, "why_not", lambda name: f"no {name} here")
+    monkeypatch.setattr(findings_of, "why_not", lambda name: f"no {name} here")
     assert vj2_ddim("doctor", "--require", provider) == 1
     assert message in capsys.readouterr().err
     with pytest.raises(VJ2DDIMError, match=f"^require.*'{provider}'"):

@@ -226,12 +226,12 @@ from vj2_ddim_plugin.bundle import RANKER, read_bundle  # noqa: E402
 from vj2_ddim_plugin.planning import SearchSettings  # noqa: E402
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE  # noqa: E402
 from vj2_ddim_training.checkpoint import load_checkpoint  # noqa: E402
-from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig  # noqa: E402
+from vj2_ddim_training.config import ModelConfig, RankerConfig, RunSettings, TrainingConfig  # noqa: E402
 from vj2_ddim_training.data.generate import generate_gestures  # noqa: E402
 from vj2_ddim_training.data.trajectories import write_trajectories_h5  # noqa: E402
 from vj2_ddim_training.examples import open_examples  # noqa: E402
 from vj2_ddim_training.ranker.training import train_ranker  # noqa: E402
-from vj2_ddim_training.run import RunSettings, train_run  # noqa: E402
+from vj2_ddim_training.run import train_run  # noqa: E402
 
 SHIPPED = shipped_assets()
 SETTINGS = {  # every class whose defaults are a promise

@@ -11,7 +11,8 @@ from vj2_ddim_plugin.ddim import add_noise
 from vj2_ddim_plugin.errors import ScheduleError
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training import evaluation
-from vj2_ddim_training.evaluation import EvaluationSettings, evaluate, recreate_from
+from vj2_ddim_training.config import EvaluationSettings
+from vj2_ddim_training.evaluation import evaluate, recreate_from
 
 
 def measure(model, held_out, steps, training=None, **settings):

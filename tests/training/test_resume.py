@@ -211,21 +211,20 @@ def test_a_real_ctrl_c_ends_the_process_and_leaves_a_checkpoint(tmp_path):
     [
         ({"lr": 2e-3}, r"'lr': \(0.001, 0.002\)"),
         ({"seed": 1}, "'seed'"),
-        ({"num_epochs": 4}, "'num_epochs'"),
         ({"representation": "held"}, "'action_spec'"),
         ({"schedule": NoiseSchedule("linear", "v_prediction")}, "'schedule'"),
         ({"schedule": NoiseSchedule("cosine", "sample")}, "'schedule'"),
         ({"condition": "none"}, "'condition'"),
         ({"patch_size": 1}, "'patch_size'"),
         ({"data_dir": "other"}, "'data'"),
+        ({"val_data_dir": "other"}, "'validation_data'"),
     ],
 )
 def test_other_settings_or_data_are_refused_by_name(tmp_path, change, named):
     write_data(tmp_path / "data")
     write_data(tmp_path / "other", seed=9)
     train_run(make_settings(tmp_path, num_epochs=1))
-    if "data_dir" in change:
-        change = {"data_dir": tmp_path / "other"}
+    change = {name: tmp_path / of if of == "other" else of for name, of in change.items()}
     before = (tmp_path / "run" / "checkpoint.pt").read_bytes()
     settings = make_settings(tmp_path, **{"num_epochs": 1, "resume": True, **change})
     with pytest.raises(CheckpointError, match=named) as caught:

@@ -105,7 +105,9 @@ def test_an_existing_run_needs_resume_or_overwrite(folder):
         assert folder.checkpoint.read_bytes() == b"weights"
         assert folder.metrics.read_text() == "{}\n"
     with claim(folder, overwrite=True):
-        assert not folder.checkpoint.exists()
+        assert folder.checkpoint.exists()
+        assert folder.metrics.exists()  # until there is a checkpoint of the new one
+        folder.begin()
         assert not folder.metrics.exists()
     assert (folder.folder / "notes.txt").read_text() == "mine"  # no part of a run
 

@@ -50,10 +50,11 @@ def test_the_run_folder_holds_what_it_should_and_no_wandb_when_disabled(run):
         "checkpoint.pt",
         "metrics.jsonl",
         "pictures",
+        "run.json",
     ]
 
 
-def test_a_new_tracker_forgets_unless_resumed(tmp_path):
+def test_a_new_run_forgets_unless_resumed(tmp_path):
     folder = RunFolder(tmp_path)
     Tracker(folder, {}, DISABLED).log(1, 3, {"loss": 0.5, "generate": {"10": {"tv": 0.1}}})
     Tracker(folder, {}, DISABLED, resume=True).log(2, 6, {"loss": 0.25})
@@ -61,6 +62,7 @@ def test_a_new_tracker_forgets_unless_resumed(tmp_path):
         {"epoch": 1, "step": 3, "loss": 0.5, "generate": {"10": {"tv": 0.1}}},
         {"epoch": 2, "step": 6, "loss": 0.25},
     ]
+    folder.begin()
     Tracker(folder, {}, DISABLED).log(1, 3, {})
     assert len(lines_of(folder.metrics)) == 1
 

@@ -1,4 +1,7 @@
-"""`vj2-ddim train`, `vj2-ddim train-ranker` and `vj2-ddim evaluate`."""
+"""`vj2-ddim train`, `vj2-ddim train-ranker` and `vj2-ddim evaluate`.
+
+Torch and all that needs it are imported when work begins: help and usage errors come at once.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -7,7 +10,6 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from vj2_ddim_plugin.cli.console import print_table, progress_bars, say
@@ -16,17 +18,14 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import declared
-from vj2_ddim_training.checkpoint import load_checkpoint
-from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
-from vj2_ddim_training.data.gesture_files import read_flat_actions
-from vj2_ddim_training.evaluation import EvaluationSettings
-from vj2_ddim_training.evaluation import evaluate as evaluate_model
-from vj2_ddim_training.examples import open_examples
-from vj2_ddim_training.loop import choose_device
-from vj2_ddim_training.ranker import training as ranker_training
-from vj2_ddim_training.ranker.network import save_ranker
-from vj2_ddim_training.run import DataSettings, RunSettings, train_run
-from vj2_ddim_training.run_folder import strict_json
+from vj2_ddim_training.config import (
+    DataSettings,
+    EvaluationSettings,
+    ModelConfig,
+    RankerConfig,
+    RunSettings,
+    TrainingConfig,
+)
 
 __all__ = ["evaluate", "find_by_name", "train", "train_ranker"]
 
@@ -61,15 +60,22 @@ def train(
 
     --architecture minimal is the original script's in all that is not said otherwise.
     """
-    if model.architecture == "minimal":
-        told = {
-            name: getattr(schedule, name)
-            for name in declared(NoiseSchedule)
-            if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
-        }
-        schedule = replace(ORIGINAL_SCHEDULE, **told)
-    whole = {name: getattr(data, name) for name in declared(DataSettings)}
-    settings = RunSettings(**whole, model=model, training=training, schedule=schedule)
+    from vj2_ddim_training.run import settings_of_run, train_run
+
+    told = {
+        name: getattr(group, name)
+        for group in (data, model, training, schedule)
+        for name in declared(type(group))
+        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    if data.resume:
+        settings = settings_of_run(data.save_dir, told)
+    else:
+        if model.architecture == "minimal":
+            of_schedule = {name: told[name] for name in declared(NoiseSchedule) if name in told}
+            schedule = replace(ORIGINAL_SCHEDULE, **of_schedule)
+        whole = {name: getattr(data, name) for name in declared(DataSettings)}
+        settings = RunSettings(**whole, model=model, training=training, schedule=schedule)
     measure = None if judge is None else find_by_name(JUDGES, judge, "judge")
     with progress_bars() as progress:
         checkpoint = train_run(settings, partial(progress, "training"), measure, say)
@@ -99,6 +105,14 @@ def train_ranker(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a ranker.")] = False,
 ) -> None:
     """Train a ranker for a checkpoint; stopped halfway, the same command goes on."""
+    import torch
+
+    from vj2_ddim_training.checkpoint import load_checkpoint
+    from vj2_ddim_training.examples import open_examples
+    from vj2_ddim_training.loop import choose_device
+    from vj2_ddim_training.ranker import training as ranker_training
+    from vj2_ddim_training.ranker.network import save_ranker
+
     file = out or checkpoint.with_name("ranker.pt")
     if file.exists() and not overwrite:
         raise ConfigError(f"{file} is there already; pass overwrite=True, or name another with out")
@@ -136,6 +150,14 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure recreation and generation, by protocol, for several numbers of denoiser steps."""
+    import torch
+
+    from vj2_ddim_training.checkpoint import load_checkpoint
+    from vj2_ddim_training.data.gesture_files import read_flat_actions
+    from vj2_ddim_training.evaluation import evaluate as evaluate_model
+    from vj2_ddim_training.examples import open_examples
+    from vj2_ddim_training.run_folder import strict_json
+
     if num_threads < 0:
         raise ConfigError(f"num_threads must be at least 0; found {num_threads}")
     if num_threads:

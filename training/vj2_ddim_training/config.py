@@ -1,17 +1,29 @@
-"""Every setting of a model, of its training, and of a ranker: each declared once, here."""
+"""Every setting of data, a model, its training and measuring, and of a ranker: each declared once.
+
+Nothing here needs torch or numpy: the command line reads its options here.
+"""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import REPRESENTATIONS
 
-__all__ = ["ARCHITECTURES", "CONDITIONS", "ModelConfig", "RankerConfig", "TrainingConfig"]
+__all__ = [
+    "ARCHITECTURES", "CONDITIONS", "DataSettings", "EvaluationSettings", "GestureSettings",
+    "ModelConfig", "RankerConfig", "RunSettings", "TrainingConfig",
+]  # fmt: skip
 
 ARCHITECTURES = ("dit", "minimal")
+GESTURE_KINDS = ("click", "swipe", "mixed")
 CONDITIONS = ("none", "sketch", "latents")
 MODES = ("offline", "online", "disabled")
 SHARE: Any = {"low": 0.0, "high": 1.0}
+COUNT: Any = {"low": 1, "high": 10**9}
+SEED: Any = {"low": 0, "high": 2**64 - 1}  # as torch takes
 
 
 @dataclass(frozen=True)
@@ -46,11 +58,11 @@ class ModelConfig(Settings):
 class TrainingConfig(Settings):
     """How a denoiser is trained. All of it is stored in the checkpoint."""
 
-    num_epochs: int = setting(50, "Passes over the training data, or over a share of it.", low=1)
+    num_epochs: int = setting(50, "Passes over the training data, or over a share of it.", **COUNT)
     epoch_share: float = setting(1.0, "Share of the data in an epoch.", above=0.0, high=1.0)
-    batch_size: int = setting(32, "Examples in one step.", low=1)
+    batch_size: int = setting(32, "Examples in one step.", **COUNT)
     lr: float = setting(1e-4, "Peak learning rate: warm-up, then cosine decay to 0.", low=0.0)
-    num_cycles: int = setting(1, "Times that course is run, each from half the peak.", low=1)
+    num_cycles: int = setting(1, "Times that course is run, each from half the peak.", **COUNT)
     warmup_share: float = setting(0.02, "Share of a cycle's steps that is warm-up.", **SHARE)
     weight_decay: float = setting(1e-4, "AdamW's weight decay.", low=0.0)
     clip_norm: float = setting(1.0, "Largest norm of the gradient.", above=0.0)
@@ -61,19 +73,21 @@ class TrainingConfig(Settings):
         low=0.0,
         below=1.0,
     )
-    noises_per_example: int = setting(1, "Timesteps and noises drawn for each example.", low=1)
+    noises_per_example: int = setting(1, "Timesteps and noises drawn for each example.", **COUNT)
     longest_goal: int = setting(
-        1, "How many later states serve as goals for each; more than 1 for chains.", low=1
+        1, "How many later states serve as goals for each; more than 1 for chains.", **COUNT
     )
     auxiliary_weight: float = setting(
         0.5, "Weight of regressing the actions from the condition tokens (latents).", low=0.0
     )
-    seed: int = setting(0, "Of weights, data order, timesteps and noise.", low=0)
-    evaluate_every: int = setting(1, "Epochs between validations.", low=1)
-    picture_every: int = setting(10, "Epochs between pictures.", low=1)
-    num_validation: int = setting(128, "Validation sequences measured after an epoch.", low=1)
+    seed: int = setting(0, "Of weights, data order, timesteps and noise.", **SEED)
+    evaluate_every: int = setting(1, "Epochs between validations.", **COUNT)
+    picture_every: int = setting(10, "Epochs between pictures.", **COUNT)
+    num_validation: int = setting(128, "Validation sequences measured after an epoch.", **COUNT)
     device: str = setting("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
-    num_threads: int | None = setting(None, "Torch's threads; its own choice unless told.", low=1)
+    num_threads: int | None = setting(
+        None, "Torch's threads; its own choice unless told.", low=1, high=1024
+    )
     wandb_project: str = setting("vj2-ddim", "Weights & Biases project.")
     wandb_mode: str = setting("offline", "Weights & Biases.", choices=MODES, option="--wandb")
 
@@ -85,7 +99,7 @@ class RankerConfig(Settings):
     width: int = setting(64, "Width of its layers; nhead must divide it.", low=1)
     num_layers: int = setting(2, "Layers that look at the condition.", low=1)
     nhead: int = setting(4, "Attention heads.", low=1)
-    num_queries: int = setting(4, "Tokens that one candidate is turned into.", low=1)
+    num_queries: int = setting(4, "Tokens that one candidate is turned into.", **COUNT)
     num_problems: int = setting(8000, "Examples whose (state, goal) it learns from.", low=2)
     num_sampled: int = setting(10, "Candidates a problem that the model samples.", low=0)
     num_perturbed: int = setting(
@@ -94,19 +108,19 @@ class RankerConfig(Settings):
     num_random: int = setting(
         2, "Candidates a problem that are the true actions of other examples.", low=0
     )
-    num_inference_steps: int = setting(5, "DDIM steps of the sampled candidates.", low=1)
+    num_inference_steps: int = setting(5, "DDIM steps of the sampled candidates.", **COUNT)
     full_difference: float = setting(
         0.5,
         "Difference of two costs whose order counts in full, in standard deviations of the "
         "(logarithmic) cost among a problem's candidates; less counts less.",
         above=0.0,
     )
-    num_epochs: int = setting(20, "Times each problem is seen.", low=1)
-    batch_size: int = setting(64, "Problems a step.", low=1)
+    num_epochs: int = setting(20, "Times each problem is seen.", **COUNT)
+    batch_size: int = setting(64, "Problems a step.", **COUNT)
     lr: float = setting(1e-3, "Peak learning rate: warm-up, then cosine decay to 0.", above=0.0)
     weight_decay: float = setting(1e-2, "AdamW's weight decay.", low=0.0)
     held_out_share: float = setting(0.05, "Problems that are only measured.", low=0.0, below=1.0)
-    seed: int = setting(0, "Of the weights, the candidates and the order.", low=0)
+    seed: int = setting(0, "Of the weights, the candidates and the order.", **SEED)
 
     def check(self) -> None:
         """A single candidate cannot be ranked."""
@@ -121,3 +135,129 @@ class RankerConfig(Settings):
     def num_candidates(self) -> int:
         """Candidates a problem, the true action among them."""
         return 1 + self.num_sampled + self.num_perturbed + self.num_random
+
+
+@dataclass(frozen=True)
+class DataSettings(Settings):
+    """What a run learns from, and the folder it goes to."""
+
+    data_dir: Path | None = setting(
+        None, "A folder of *_actions.npy files; trajectories for latents. Needed for a new run."
+    )
+    val_data_dir: Path | None = setting(
+        None, "Validation data, needed for a new run; trajectories: the same folder will do."
+    )
+    save_dir: Path = setting(Path("checkpoints"), "The run's folder.")
+    representation: str = setting(
+        "auto",
+        "Auto is the best that inverts, raw for minimal.",
+        choices=("auto", *REPRESENTATIONS),
+    )
+    horizon: int = setting(1, "World-model steps in one sequence, so many a plan.", low=1)
+    action_block: int | None = setting(
+        None, "Actions in one world-model step; 250 if neither this nor the next is told.", low=1
+    )
+    sequence_length: int | None = setting(
+        None, "Actions in one sequence, horizon * action_block: tell either.", low=1
+    )
+    channels: tuple[str, ...] = setting(
+        ("x", "y", "press"), "An action's channels; without one named press, it is no touch."
+    )
+    action_low: tuple[float, ...] = setting((0.0, 0.0, 0.0), "Lower bound of each channel.")
+    action_high: tuple[float, ...] = setting((1.0, 1.0, 1.0), "Upper bound of each channel.")
+    resume: bool = setting(False, "Go on from the run's checkpoint.")
+    overwrite: bool = setting(False, "Replace the run that is there.")
+
+    def check(self) -> None:
+        """The sequence must be whole blocks, and channels must say what they are."""
+        if self.sequence_length is not None and self.sequence_length != self.horizon * self.block:
+            raise ConfigError(
+                f"sequence_length must be horizon * action_block; found {self.sequence_length}, "
+                f"{self.horizon} and {self.action_block}. Leave one of them out"
+            )
+        for name in self.channels:
+            if name != "press" and name.strip().lower() == "press":
+                raise ConfigError(
+                    f"channels has {name!r}; write 'press' for the channel of the touch, or give "
+                    f"one that is no touch another name"
+                )
+
+    @property
+    def block(self) -> int:
+        """Actions in one world-model step, worked out where they were left open."""
+        if self.action_block is not None:
+            return self.action_block
+        return 250 if self.sequence_length is None else self.sequence_length // self.horizon
+
+
+@dataclass(frozen=True)
+class RunSettings(DataSettings):
+    """All that `train_run` needs."""
+
+    model: ModelConfig = setting(ModelConfig(), "What is built.")
+    training: TrainingConfig = setting(TrainingConfig(), "How it is trained.")
+    schedule: NoiseSchedule | None = setting(
+        None, "How it is noised; None is the default, or the original script's for minimal."
+    )
+
+    def check(self) -> None:
+        """A run learns from something."""
+        super().check()
+        _ = self.folders
+
+    @property
+    def folders(self) -> tuple[Path, Path]:
+        """Training and validation data; one that is resumed has them from its `run.json`."""
+        if self.data_dir is None or self.val_data_dir is None:
+            raise ConfigError(
+                f"data_dir and val_data_dir must be given; found {self.data_dir} and "
+                f"{self.val_data_dir}. Only a run that is resumed knows its own, from the run.json "
+                f"in its folder"
+            )
+        return self.data_dir, self.val_data_dir
+
+    @property
+    def noise_schedule(self) -> NoiseSchedule:
+        """The schedule, chosen where it was left open."""
+        if self.schedule is not None:
+            return self.schedule
+        return ORIGINAL_SCHEDULE if self.model.architecture == "minimal" else NoiseSchedule()
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(Settings):
+    """How much is measured."""
+
+    num_sequences: int = setting(0, "Held-out sequences, from the first on; 0 for all.", low=0)
+    num_generated: int = setting(2000, "Sequences to generate.", low=1)
+    seed: int = setting(0, "Of all noise.", **SEED)
+    clip: bool = setting(True, "Clip x0 to the action bounds while sampling.")
+
+
+@dataclass(frozen=True)
+class GestureSettings(Settings):
+    """What random gestures are like."""
+
+    kind: str = setting(
+        "mixed",
+        "A click stays in one place, a swipe goes from any point to any other; mixed is, with "
+        "equal chances, a click or a horizontal, vertical or diagonal swipe.",
+        choices=GESTURE_KINDS,
+        option="--action-type",
+    )
+    min_duration_share: float = setting(
+        0.02, "Shortest press, as a share of the sequence.", option="--min-delta-t-pct", **SHARE
+    )
+    max_duration_share: float = setting(
+        0.3, "Longest press, as a share of the sequence.", option="--max-delta-t-pct", **SHARE
+    )
+    sequence_length: int = setting(250, "Steps in a sequence.", low=1)
+
+    def check(self) -> None:
+        """The shortest must not be longer than the longest."""
+        if self.min_duration_share > self.max_duration_share:
+            raise ConfigError(
+                f"need 0 <= min_duration_share <= max_duration_share <= 1; found "
+                f"{self.min_duration_share} and {self.max_duration_share}. They are shares of the "
+                f"sequence: 0.02 is 2 %"
+            )

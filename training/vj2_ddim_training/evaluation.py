@@ -6,36 +6,26 @@ distribution. All of it samples with the plugin's own numpy sampler, torch under
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from vj2_ddim_plugin.ddim import Denoiser, add_noise, clip_to, ddim_invert, ddim_sample
+from vj2_ddim_plugin.errors import TrainingError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds, is_valid, project
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_training.config import EvaluationSettings
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.measures import gaussianity, generation_measures, recreation_measures
 
-__all__ = ["EvaluationSettings", "Results", "evaluate", "recreate_from"]
+__all__ = ["Results", "evaluate", "recreate_from"]
 
 Measures = dict[str, float]
 Results = dict[str, dict[str, Measures]]
 NOISE_SHARES = (0.25, 0.5, 0.75)
 SHOWN_SHARE = 0.5  # pictures show a recreation from half of the noise
 FIXED_POINT_ITERATIONS = 3  # with 0, the usual DDIM inversion; both are reported
-
-
-@dataclass(frozen=True)
-class EvaluationSettings(Settings):
-    """How much is measured."""
-
-    num_sequences: int = setting(0, "Held-out sequences, from the first on; 0 for all.", low=0)
-    num_generated: int = setting(2000, "Sequences to generate.", low=1)
-    seed: int = setting(0, "Of all noise.", low=0)
-    clip: bool = setting(True, "Clip x0 to the action bounds while sampling.")
 
 
 def evaluate(
@@ -126,7 +116,17 @@ def _denoiser(model: DiffusionModel, batch: Batch | None) -> Denoiser:
     sampler = TorchSampler(model)
     encoded = None if batch is None else sampler.encode(batch.inputs)
     condition = None if encoded is None else encoded.condition
-    return lambda sample, timestep: sampler.denoise(sample, timestep, condition)
+
+    def denoise(sample: FloatArray, timestep: int) -> FloatArray:
+        output = sampler.denoise(sample, timestep, condition)
+        if not np.isfinite(output).all():
+            raise TrainingError(
+                f"the model's output at timestep {timestep} is not finite: its training has "
+                f"diverged. Train again, with a lower learning rate"
+            )
+        return output
+
+    return denoise
 
 
 def _compare(model: DiffusionModel, batch: Batch, diffused: FloatArray) -> Measures:

@@ -17,7 +17,8 @@ from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
 from vj2_ddim_training.gestures import sketch_of
 
-__all__ = ["Batch", "Examples", "GestureExamples", "action_parts", "open_examples"]
+__all__ = ["Batch", "Examples", "GestureExamples", "IndexArray", "action_parts"]
+__all__ += ["open_examples"]
 
 IndexArray = NDArray[np.int64]
 PART_SEQUENCES = 1024  # looked at at once
@@ -51,6 +52,9 @@ class Examples(Protocol):
     def latents(self) -> Iterator[FloatArray]:
         """All latents `[n, N, D]`, states and goals, each once and a part at a time."""
 
+    def names(self, indices: IndexArray) -> list[str]:
+        """What an error calls them, with their files where these are known."""
+
 
 class GestureExamples:
     """Gestures in memory, unconditional or with their sketch."""
@@ -81,6 +85,10 @@ class GestureExamples:
         """There are none."""
         return iter(())
 
+    def names(self, indices: IndexArray) -> list[str]:
+        """Their numbers."""
+        return [str(index) for index in indices]
+
 
 class TransitionExamples:
     """Transitions `(z_t, z_goal) -> action`: every one is its own goal (hindsight)."""
@@ -110,6 +118,10 @@ class TransitionExamples:
     def latents(self) -> Iterator[FloatArray]:
         """All that are in the files."""
         return (part for _, part in self._trajectories.parts("embeddings"))
+
+    def names(self, indices: IndexArray) -> list[str]:
+        """Their numbers and files."""
+        return [f"{row} ({self._trajectories.file_of(row).name})" for row in indices]
 
     def _read(self, indices: IndexArray) -> Batch:
         state, goal, actions = self._trajectories.gather(indices)

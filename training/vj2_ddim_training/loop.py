@@ -1,14 +1,13 @@
 """The one training loop: a `Task` says what is learned, `TrainingLoop` does the rest.
 
-AdamW's steps, clipped gradients, the learning rate over time, the moving average of the weights,
-Ctrl-C, and a state from which a run goes on as if it had never stopped, bit for bit.
+AdamW's steps, clipped gradients, the learning rate over time, the moving average of the weights, a
+stop where it goes wrong, and a state from which a run goes on as if it had never stopped, bit for
+bit.
 """
 
+import logging
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,14 +17,20 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from vj2_ddim_plugin.errors import CheckpointError, ConfigError
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError, TrainingError
 from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_training.processes import hold_interrupts, locked, stop_signals
 
 __all__ = ["Progress", "StatelessTask", "Task", "TrainingLoop", "choose_device", "moving_average"]
-__all__ += ["hold_interrupts", "run_resumably", "save_atomically", "warmup_cosine"]
+__all__ += ["hold_interrupts", "name_rows", "run_resumably", "save_atomically", "warmup_cosine"]
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last step
 OnEpoch = Callable[["TrainingLoop"], None]
+
+EXPLODED = 1e4  # a loss so many times that of the beginning has diverged
+NUM_NAMED = 8  # examples of a batch that an error names
+
+logger = logging.getLogger(__name__)
 
 
 class Task(Protocol):
@@ -45,6 +50,9 @@ class Task(Protocol):
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step; it draws from (seed, step) alone, or from state that is saved."""
+
+    def batch_name(self, step: int) -> str:
+        """Which examples the latest `loss`, that of this step, was of; for an error."""
 
     def state_dict(self) -> dict[str, Any]:
         """What `loss` needs besides the step, for example the state of a generator."""
@@ -111,6 +119,7 @@ class TrainingLoop:
             while self.step < min(end, stop):
                 self._take_step()
                 self.progress(self.step, self.task.total_steps, f"loss {self.losses[-1]:.4f}")
+            self.require_finite()
             if self.step < end:
                 return
             if on_epoch is not None:
@@ -120,16 +129,59 @@ class TrainingLoop:
 
     def _take_step(self) -> None:
         with hold_interrupts():  # no moment inside to write a checkpoint
-            loss = self.task.loss(self.step)
-            self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.task.model.parameters(), self.clip_norm)
+            loss = self._with_gradients()
+            norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), self.clip_norm)
+            value, size = torch.stack([loss.detach(), norm]).tolist()  # one wait for the device
+            self._require_sound(value, size)  # before the weights change
             self.optimizer.step()
             self.learning_rate.step()
             if self.average is not None:
                 self.average.update_parameters(self.task.model)
-            self.losses.append(float(loss.detach()))
+            self.losses.append(value)
             self.step += 1
+
+    def _with_gradients(self) -> Tensor:
+        try:
+            loss = self.task.loss(self.step)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        except (MemoryError, RuntimeError) as error:  # torch has no kind of its own on the CPU
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            raise TrainingError(
+                f"there is not the memory for {self._step_name()}. Use smaller batches or a "
+                f"smaller model"
+            ) from error
+        return loss
+
+    def _require_sound(self, loss: float, norm: float) -> None:
+        """Stop where the loss or the norm of the gradient says that training has gone wrong."""
+        first = (self.epoch_losses or self.losses or [1.0])[0]
+        if not math.isfinite(loss):
+            found = f"the loss is {loss}"
+        elif not math.isfinite(norm):
+            found = f"the norm of the gradient is {norm} (the loss is {loss:.4g})"
+        elif abs(loss) > EXPLODED * max(1.0, abs(first)):
+            found = f"the loss went from {first:.4g} at the beginning to {loss:.4g}"
+        else:
+            return
+        raise TrainingError(
+            f"{found} in {self._step_name()}: training has diverged. Train with a lower learning "
+            f"rate, or look at these examples"
+        )
+
+    def _step_name(self) -> str:
+        batch = self.task.batch_name(self.step)
+        return f"step {self.step + 1}, epoch {self.epoch + 1}, whose batch is {batch}"
+
+    def require_finite(self) -> None:
+        """Refuse weights that are not finite: they are not to be kept."""
+        for name, weight in self.task.model.named_parameters():
+            if not weight.isfinite().all():
+                raise TrainingError(
+                    f"the weight {name} is not finite after step {self.step}, epoch "
+                    f"{self.epoch + 1}: training has diverged. Train with a lower learning rate"
+                )
 
     def state_dict(self) -> dict[str, Any]:
         """All that going on needs, as values that `torch.load(weights_only=True)` opens."""
@@ -167,30 +219,44 @@ def run_resumably(
 ) -> None:
     """Train to the end; what stopped halfway goes on when the same call is made again.
 
-    The file keeps the state after every epoch and on Ctrl-C, and is taken up where it is there;
-    None keeps nothing. Whoever calls deletes it once the result is written. A file that is broken,
-    or of a run with other `settings` (plain values), is a `CheckpointError`.
+    The file keeps the state after every epoch and on Ctrl-C, SIGTERM or SIGHUP, and is taken up
+    where it is there; None keeps nothing. Whoever calls deletes it once the result is written. A
+    file that is broken, or of a run with other `settings` (plain values), is a `CheckpointError`,
+    one that another process trains to a `ConfigError`.
     """
     if file is None:
         loop.run(on_epoch=on_epoch)
         return
-    if file.exists():
-        _take_up(loop, file, settings)
 
     def save() -> None:
         save_atomically({"settings": dict(settings), "state": loop.state_dict()}, file)
 
-    run_and_save(loop, save, on_epoch)
+    with stop_signals(), locked(file.with_name(f"{file.name}.lock")):
+        if file.exists():
+            _take_up(loop, file, settings)
+        run_and_save(loop, save, file, on_epoch)
 
 
-def run_and_save(loop: TrainingLoop, save: Callable[[], None], on_epoch: OnEpoch | None) -> None:
-    """Train to the end; `save` after every epoch, and on Ctrl-C."""
+def run_and_save(
+    loop: TrainingLoop, save: Callable[[], None], file: Path, on_epoch: OnEpoch | None
+) -> None:
+    """Train to the end; `save` to the file after every epoch, and when told to stop.
+
+    What goes wrong in between leaves the file as the last epoch left it.
+    """
     try:
         while not loop.done:
             loop.run((loop.epoch + 1) * loop.task.steps_per_epoch, on_epoch)
             save()
-    except KeyboardInterrupt:
-        save()
+    except TrainingError as error:
+        kept = f"{file} is that of epoch {loop.epoch}" if loop.epoch else "none of it was kept"
+        raise TrainingError(f"{error}; {kept}") from error
+    except (KeyboardInterrupt, SystemExit):
+        loop.require_finite()
+        if loop.step:
+            with hold_interrupts():
+                save()
+            logger.warning("stopped after step %d; %s goes on from there", loop.step, file)
         raise
 
 
@@ -200,9 +266,10 @@ def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> Non
         different = differences(saved["settings"], settings)
         if not different:
             loop.load_state_dict(saved["state"])
-    except Exception as error:  # pickle, zip, and torch errors of many kinds
+    except Exception as error:  # pickle, zip, and torch errors of many kinds, of many lines
         raise CheckpointError(
-            f"{file}: cannot be taken up ({type(error).__name__}: {error}). Delete it to begin anew"
+            f"{file}: cannot be taken up, it is not the whole state of a training cut short "
+            f"({type(error).__name__}). Delete it to begin anew"
         ) from error
     if different:
         raise CheckpointError(
@@ -215,6 +282,13 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, 
     """What is not the same in two mappings of settings, and its value in each."""
     pairs = {name: (there.get(name), here.get(name)) for name in {**there, **here}}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def name_rows(rows: Sequence[object] | np.ndarray, what: str = "examples") -> str:
+    """The first few of some rows of a data set, in words."""
+    more = len(rows) - NUM_NAMED
+    named = ", ".join(map(str, rows[:NUM_NAMED]))
+    return f"{what} {named}" + (f" and {more} more" if more > 0 else "")
 
 
 def save_atomically(content: Mapping[str, Any], path: Path) -> None:
@@ -279,22 +353,3 @@ def choose_device(name: str) -> torch.device:
             f"CUDA build of torch, or use 'auto' or 'cpu'"
         )
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-@contextmanager
-def hold_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done, so that what it changes is changed as a whole.
-
-    Outside the main thread, where Python delivers no signals, this does nothing.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL if handler is None else handler)
-        if held:
-            signal.raise_signal(signal.SIGINT)

@@ -7,8 +7,8 @@ so that a run resumed at any step is the run that was not interrupted, to the la
 import logging
 import math
 import platform
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,100 +20,44 @@ from torch import Tensor
 import vj2_ddim_plugin
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
-from vj2_ddim_plugin.settings import Settings, setting
-from vj2_ddim_plugin.spec import REPRESENTATIONS, ActionSpec
+from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.settings import S, declared
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
-from vj2_ddim_training.config import ModelConfig, TrainingConfig
+from vj2_ddim_training.config import DataSettings, ModelConfig, RunSettings, TrainingConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
-from vj2_ddim_training.examples import Examples, GestureExamples, action_parts, open_examples
+from vj2_ddim_training.examples import (
+    Examples,
+    GestureExamples,
+    IndexArray,
+    action_parts,
+    open_examples,
+)
 from vj2_ddim_training.loop import (
     Progress,
     StatelessTask,
     TrainingLoop,
     choose_device,
     differences,
+    name_rows,
     run_and_save,
     warmup_cosine,
 )
+from vj2_ddim_training.processes import stop_signals
 from vj2_ddim_training.run_folder import RunFolder, Tracker
 from vj2_ddim_training.survey import ActionSurvey
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, Validation
 
-__all__ = ["DataSettings", "DenoiserTask", "RunSettings", "Trainer", "train_run"]
+__all__ = ["DenoiserTask", "Trainer", "settings_of_run", "train_run"]
+
+logger = logging.getLogger(__name__)
 
 NUM_COMPARED = 5000  # training transitions that generated actions are compared with
-logger = logging.getLogger(__name__)
-RESUMED = ("step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
+RESUMED = ("config", "step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
 FREE = {"device", "num_threads", "wandb_mode", "wandb_project"}  # may differ when resuming
-
-
-@dataclass(frozen=True)
-class DataSettings(Settings):
-    """What a run learns from, and the folder it goes to."""
-
-    data_dir: Path = setting(MISSING, "A folder of *_actions.npy files; trajectories for latents.")
-    val_data_dir: Path = setting(MISSING, "Validation data; trajectories: the same folder will do.")
-    save_dir: Path = setting(Path("checkpoints"), "The run's folder.")
-    representation: str = setting(
-        "auto",
-        "Auto is the best that inverts, raw for minimal.",
-        choices=("auto", *REPRESENTATIONS),
-    )
-    horizon: int = setting(1, "World-model steps in one sequence, so many a plan.", low=1)
-    action_block: int | None = setting(
-        None, "Actions in one world-model step; 250 if neither this nor the next is told.", low=1
-    )
-    sequence_length: int | None = setting(
-        None, "Actions in one sequence, horizon * action_block: tell either.", low=1
-    )
-    channels: tuple[str, ...] = setting(
-        ("x", "y", "press"), "An action's channels; without one named press, it is no touch."
-    )
-    action_low: tuple[float, ...] = setting((0.0, 0.0, 0.0), "Lower bound of each channel.")
-    action_high: tuple[float, ...] = setting((1.0, 1.0, 1.0), "Upper bound of each channel.")
-    resume: bool = setting(False, "Go on from the run's checkpoint.")
-    overwrite: bool = setting(False, "Replace the run that is there.")
-
-    def check(self) -> None:
-        """The sequence must be whole blocks, and channels must say what they are."""
-        if self.sequence_length is not None and self.sequence_length != self.horizon * self.block:
-            raise ConfigError(
-                f"sequence_length must be horizon * action_block; found {self.sequence_length}, "
-                f"{self.horizon} and {self.action_block}. Leave one of them out"
-            )
-        for name in self.channels:
-            if name != "press" and name.strip().lower() == "press":
-                raise ConfigError(
-                    f"channels has {name!r}; write 'press' for the channel of the touch, or give "
-                    f"one that is no touch another name"
-                )
-
-    @property
-    def block(self) -> int:
-        """Actions in one world-model step, worked out where they were left open."""
-        if self.action_block is not None:
-            return self.action_block
-        return 250 if self.sequence_length is None else self.sequence_length // self.horizon
-
-
-@dataclass(frozen=True)
-class RunSettings(DataSettings):
-    """All that `train_run` needs."""
-
-    model: ModelConfig = setting(ModelConfig(), "What is built.")
-    training: TrainingConfig = setting(TrainingConfig(), "How it is trained.")
-    schedule: NoiseSchedule | None = setting(
-        None, "How it is noised; None is the default, or the original script's for minimal."
-    )
-
-    @property
-    def noise_schedule(self) -> NoiseSchedule:
-        """The schedule, chosen where it was left open."""
-        if self.schedule is not None:
-            return self.schedule
-        return ORIGINAL_SCHEDULE if self.model.architecture == "minimal" else NoiseSchedule()
+LONGER = {"num_epochs", "num_cycles"}  # these too: a run goes on for longer than was planned
+OF_A_START = ("save_dir", "resume", "overwrite")  # what is told of the data, and is not of a run
 
 
 def train_run(
@@ -140,16 +84,19 @@ def train_run(
     """
     config = settings.training
     choose_device(config.device)  # before anything is read or replaced
+    Tracker.require_login(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     spec, line = _look_at_actions(settings)
     (report or logger.info)(line)
     condition = settings.model.condition
-    train_set = open_examples(settings.data_dir, spec, condition, "train", config.longest_goal)
-    held_out = open_examples(settings.val_data_dir, spec, condition, "validation")
+    data_dir, val_data_dir = settings.folders
+    train_set = open_examples(data_dir, spec, condition, "train", config.longest_goal)
+    held_out = open_examples(val_data_dir, spec, condition, "validation")
     model = _new_model(settings, spec, train_set)
     folder = RunFolder(settings.save_dir)
-    with folder.claim(resume=settings.resume, overwrite=settings.overwrite):
+    folder.known = {"data": _data_of(settings), "tracker": None}
+    with stop_signals(), folder.claim(resume=settings.resume, overwrite=settings.overwrite):
         everything = {**model.config.to_dict(), **config.to_dict(), **model.schedule.to_dict()}
         tracker = Tracker(folder, everything, config, settings.resume)
         validation = Validation(held_out, _some_actions(train_set), tracker, config, judge)
@@ -157,9 +104,61 @@ def train_run(
         try:
             if settings.resume:
                 trainer.resume()
-            return trainer.run()
-        finally:
-            tracker.close()
+            checkpoint = trainer.run()
+        except BaseException:
+            tracker.close(failed=True)
+            raise
+        tracker.close()
+        return checkpoint
+
+
+def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None) -> RunSettings:
+    """What the run in a folder was told, to go on with it; `told` are settings told anew.
+
+    Raises:
+        VJ2DDIMError: There is no run, or it does not say what it was told.
+    """
+    folder, told = RunFolder(save_dir), dict(told or {})
+    folder.require_run()
+    saved = _load_resumable(folder)
+    data = dict(folder.read_identity().get("data", {}))
+    data |= {name: Path(str(data[name])) for name in ("data_dir", "val_data_dir") if name in data}
+
+    def all_of(kind: type[S], before: Mapping[str, Any]) -> S:
+        new = {name: value for name, value in told.items() if name in declared(kind)}
+        return kind.from_dict({**before, **new})
+
+    here = {"save_dir": folder.folder, "resume": True}
+    whole = all_of(DataSettings, {**DataSettings().to_dict(), **data, **here})
+    return RunSettings(
+        **{name: getattr(whole, name) for name in declared(DataSettings)},
+        model=all_of(ModelConfig, saved.model.config.to_dict()),
+        training=all_of(TrainingConfig, _training_config(saved)),
+        schedule=all_of(NoiseSchedule, saved.model.schedule.to_dict()),
+    )
+
+
+def _training_config(saved: Checkpoint) -> dict[str, Any]:
+    """The settings of a training; today's defaults for those that there were not when it began."""
+    return {**TrainingConfig().to_dict(), **saved.training["config"]}
+
+
+def _load_resumable(folder: RunFolder) -> Checkpoint:
+    saved = load_checkpoint(folder.checkpoint)
+    if missing := [name for name in RESUMED if name not in saved.training]:
+        raise CheckpointError(
+            f"{folder.checkpoint} cannot be resumed, its training state lacks {missing}. Train "
+            f"anew with overwrite"
+        )
+    return saved
+
+
+def _data_of(settings: RunSettings) -> dict[str, Any]:
+    """What `run.json` keeps: the places of the data, and what was told of them."""
+    told = {name: getattr(settings, name) for name in declared(DataSettings)}
+    paths = zip(("data_dir", "val_data_dir"), settings.folders, strict=True)
+    told |= {name: str(path.resolve()) for name, path in paths}
+    return {name: value for name, value in told.items() if name not in OF_A_START}
 
 
 def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:
@@ -180,7 +179,7 @@ def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:
     )
     survey = ActionSurvey(template)
     condition = settings.model.condition
-    for folder, split in ((settings.data_dir, "train"), (settings.val_data_dir, "validation")):
+    for folder, split in zip(settings.folders, ("train", "validation"), strict=True):
         for where, actions in action_parts(folder, template, condition, split):
             survey.look(actions, where, limits=split == "train")
     representation = settings.representation
@@ -226,19 +225,26 @@ class DenoiserTask(StatelessTask):
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        if self._order[0] != epoch:
-            rng = np.random.default_rng((self.config.seed, epoch))
-            self._order = epoch, rng.permutation(len(self.examples))[: self.epoch_length]
-        rows = self._order[1][index * self.config.batch_size :][: self.config.batch_size]
         noise, dropout = np.random.SeedSequence((self.config.seed, step)).generate_state(2)
         torch.manual_seed(int(dropout))
         generator = torch.Generator().manual_seed(int(noise))
-        batch, device = self.examples.batch(rows), next(self.model.parameters()).device
+        batch, device = self.examples.batch(self._rows(step)), next(self.model.parameters()).device
         move = partial(torch.as_tensor, dtype=torch.float32, device=device)
         original = move(batch.original)
         inputs = {name: move(array) for name, array in batch.inputs.items()}
         return diffusion_loss(self.model, original, inputs, generator, self.config)
+
+    def batch_name(self, step: int) -> str:
+        """The examples of a step."""
+        return name_rows(self.examples.names(self._rows(step)))
+
+    def _rows(self, step: int) -> IndexArray:
+        """The examples of a step; the order of the latest epoch is kept."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            rng = np.random.default_rng((self.config.seed, epoch))
+            self._order = epoch, rng.permutation(len(self.examples))[: self.epoch_length]
+        return self._order[1][index * self.config.batch_size :][: self.config.batch_size]
 
 
 class Trainer:
@@ -258,8 +264,8 @@ class Trainer:
         self.model = model.to(choose_device(config.device))
         task = DenoiserTask(model, config, train_set)
         adam = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
-        share = warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
-        rate = torch.optim.lr_scheduler.LambdaLR(adam, share)
+        self._share = warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
+        rate = torch.optim.lr_scheduler.LambdaLR(adam, self._share)
         clip, decay = config.clip_norm, config.ema_decay
         self.loop = TrainingLoop(
             task, adam, rate, clip_norm=clip, ema_decay=decay, progress=progress
@@ -276,13 +282,17 @@ class Trainer:
     def run(self) -> Checkpoint:
         """Train to the end; on Ctrl-C, leave a checkpoint of the last whole step and re-raise."""
 
-        def save() -> None:
-            save_checkpoint(self.checkpoint(), self.folder.checkpoint)
-
-        run_and_save(self.loop, save, self._validate)
+        run_and_save(self.loop, self._save, self.folder.checkpoint, self._validate)
         return self.checkpoint()
 
+    def _save(self) -> None:
+        save_checkpoint(self.checkpoint(), self.folder.checkpoint)
+        if self.loop.epoch == 0:  # nothing of this run's own is logged yet
+            self.folder.begin()
+
     def _validate(self, loop: TrainingLoop) -> None:
+        if loop.epoch == 0:
+            self._save()  # from here on the run can be resumed, and one before it is replaced
         epoch, last = loop.epoch + 1, loop.step >= loop.task.total_steps
         numbers = {"loss": float(np.mean(loop.losses)), "lr": loop.learning_rate.get_last_lr()[0]}
         if last or epoch % self.config.evaluate_every == 0:
@@ -302,6 +312,7 @@ class Trainer:
         state = self.loop.state_dict()
         weights = state.pop("model")
         del state["average"]  # the checkpoint's own model
+        held_out = self.validation.held_out.data_fingerprint
         provenance: dict[str, Any] = {
             "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
             "torch": str(torch.__version__),
@@ -313,7 +324,7 @@ class Trainer:
         return Checkpoint(
             self.averaged,
             weights,
-            {"config": self.config.to_dict(), **state},
+            {"config": self.config.to_dict(), "validation_data": held_out, **state},
             self.train_set.data_fingerprint,
             self.metrics,
             provenance,
@@ -321,29 +332,41 @@ class Trainer:
 
     def resume(self) -> None:
         """Take up the folder's checkpoint."""
-        saved = load_checkpoint(self.folder.checkpoint)
-        if missing := [name for name in RESUMED if name not in saved.training]:
-            raise CheckpointError(
-                f"{self.folder.checkpoint} cannot be resumed, its training state lacks {missing}. "
-                f"Train anew with overwrite"
-            )
-        self._require_same_run(saved)
+        saved = _load_resumable(self.folder)
+        before = _training_config(saved)
+        self._require_same_run(saved, before)
         self.loop.load_state_dict(
             {**saved.training, "model": saved.weights, "average": saved.model.state_dict()}
         )
         self.metrics = saved.metrics
+        self.folder.record()
+        if self.loop.epoch == 0:
+            self.folder.begin()
         if self.folder.best.exists():
-            self.best_success = load_checkpoint(self.folder.best).metrics[SUCCESS]
+            self.best_success = load_checkpoint(self.folder.best).metrics.get(SUCCESS, -math.inf)
+        if any(before[name] != getattr(self.config, name) for name in LONGER):
+            self._extend(before["num_epochs"])
         self.validation.tracker.forget_after(self.loop.epoch)
 
-    def _require_same_run(self, saved: Checkpoint) -> None:
-        here = _settings_of(self.model, self.config.to_dict(), self.train_set.data_fingerprint)
-        # today's defaults for settings that there were not when it was saved
-        training = {**TrainingConfig().to_dict(), **saved.training.get("config", {})}
-        there = _settings_of(saved.model, training, saved.data_fingerprint)
-        different = differences(
-            *({key: run.get(key) for key in here if key not in FREE} for run in (there, here))
-        )
+    def _extend(self, before: int) -> None:
+        """Go on along the course of a longer run: its learning rate from this step on."""
+        if self.config.num_epochs < self.loop.epoch:
+            raise ConfigError(
+                f"num_epochs must be at least {self.loop.epoch}, which are done in "
+                f"{self.folder.folder}; found {self.config.num_epochs}"
+            )
+        words = "%s goes on to %d epochs instead of %d: the learning rate follows that course"
+        logger.warning(words, self.folder.folder, self.config.num_epochs, before)
+        for group in self.loop.optimizer.param_groups:
+            group["lr"] = self.config.lr * self._share(self.loop.step)
+
+    def _require_same_run(self, saved: Checkpoint, training: dict[str, Any]) -> None:
+        data = self.train_set.data_fingerprint, self.validation.held_out.data_fingerprint
+        here = _settings_of(self.model, self.config.to_dict(), *data)
+        held_out = saved.training.get("validation_data", data[1])  # none in older files
+        there = _settings_of(saved.model, training, saved.data_fingerprint, held_out)
+        same = [key for key in here if key not in FREE | LONGER]
+        different = differences(*({key: run.get(key) for key in same} for run in (there, here)))
         if different:
             raise CheckpointError(
                 f"{self.folder.checkpoint} cannot be resumed, these settings differ (there, here): "
@@ -351,8 +374,10 @@ class Trainer:
             )
 
 
-def _settings_of(model: DiffusionModel, training: dict[str, Any], data: str) -> dict[str, Any]:
+def _settings_of(
+    model: DiffusionModel, training: dict[str, Any], data: str, held_out: str
+) -> dict[str, Any]:
     """All that must be the same for a run to go on."""
     schedule, spec = model.schedule.to_dict(), model.action_spec.to_dict()
-    what = {"data": data, "schedule": schedule, "action_spec": spec}
+    what = {"data": data, "validation_data": held_out, "schedule": schedule, "action_spec": spec}
     return {**model.config.to_dict(), **training, **what}

@@ -2,6 +2,7 @@
 
 ```
 RUN/
+├── run.json          its data, and its name at Weights & Biases
 ├── checkpoint.pt     the model, and all that resuming needs
 ├── best.pt           the epoch with the highest success, where that is measured
 ├── metrics.jsonl     one line an epoch
@@ -11,22 +12,25 @@ RUN/
 """
 
 import json
+import logging
 import math
-import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from matplotlib.figure import Figure
 
 from vj2_ddim_plugin.cli.pictures import save_figure
-from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError
+from vj2_ddim_plugin.files import atomic_path, named, write_json
 from vj2_ddim_training.config import TrainingConfig
+from vj2_ddim_training.processes import locked
 
 __all__ = ["RunFolder", "Tracker", "strict_json"]
+
+logger = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -36,52 +40,76 @@ class RunFolder:
         self.folder = Path(folder)
         self.checkpoint, self.best = self.folder / "checkpoint.pt", self.folder / "best.pt"
         self.metrics, self.pictures = self.folder / "metrics.jsonl", self.folder / "pictures"
-        self._lock = self.folder / "run.lock"
+        self.identity, self._lock = self.folder / "run.json", self.folder / "run.lock"
+        self.known: dict[str, Any] = {}  # what `identity` holds, or will once there is a checkpoint
 
     @contextmanager
     def claim(self, *, resume: bool, overwrite: bool) -> Iterator[None]:
-        """Hold the folder while training."""
+        """Hold the folder while training; a run to be replaced stays until `begin`."""
         if resume and overwrite:
             raise ConfigError(
                 f"{self.folder}: resume=True goes on with the run that is there, overwrite=True "
                 f"replaces it; give one of them"
             )
-        if resume and not self.checkpoint.is_file():
-            raise ConfigError(f"{self.checkpoint}: nothing to resume; leave out resume=True")
-        if self.checkpoint.exists() and not (resume or overwrite):
-            raise ConfigError(
-                f"{self.folder} already holds a run. Go on with resume=True, replace it with "
-                f"overwrite=True, or give another save_dir"
-            )
+        if resume:
+            self.require_run()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            with locked(self._lock, "save_dir"):
+                if self.checkpoint.exists() and not (resume or overwrite):
+                    raise ConfigError(
+                        f"{self.folder} already holds a run. Go on with resume=True, replace it "
+                        f"with overwrite=True, or give another save_dir"
+                    )
+                for name in ("checkpoint.pt", "best.pt", "metrics.jsonl", "run.json", "epoch_"):
+                    for scratch in self.folder.rglob(f".{name}*-*"):  # of a process that was killed
+                        shutil.rmtree(scratch, ignore_errors=True)
+                if not self.checkpoint.exists():
+                    self.record()
+                yield
         except OSError as error:
-            message = f"{self.folder} cannot hold a run ({error}); give another save_dir"
-            raise ConfigError(message) from error
-        with self._locked():
-            for path in (self.checkpoint, self.best, self.metrics) if overwrite else ():
-                path.unlink(missing_ok=True)
-            yield
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock, which the operating system frees when a process dies."""
-        lock = FileLock(self._lock)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            owner = self._lock.read_text(encoding="ascii").strip()
+            if not str(error.filename).startswith(str(self.folder)):
+                raise
             raise ConfigError(
-                f"{self.folder} is in use by the running process {owner or '(not known)'}. Give "
-                f"another save_dir, or wait for it to finish ({self._lock} is its lock)"
-            ) from None
+                f"{self.folder} cannot hold a run ({error}). Free some space there, or give "
+                f"another save_dir; what was kept before is untouched"
+            ) from error
+
+    def require_run(self) -> None:
+        """Refuse to go on with what is not there."""
+        if not self.checkpoint.is_file():
+            raise ConfigError(f"{self.checkpoint}: nothing to resume; leave out resume=True")
+
+    def record(self) -> None:
+        """Write what is known of the run."""
+        if self.known:
+            write_json(self.identity, self.known)
+
+    def begin(self) -> None:
+        """The run has its first checkpoint: what is left of an earlier one in the folder goes."""
+        old = self.read_identity().get("tracker")
+        self.record()
+        for path in (self.best, self.metrics, *self.pictures.glob("epoch_*.png")):
+            path.unlink(missing_ok=True)
+        if old and old != self.known.get("tracker"):
+            for run in (self.folder / "wandb").glob(f"*run-*-{old['id']}"):
+                shutil.rmtree(run, ignore_errors=True)
+
+    def read_identity(self) -> dict[str, Any]:
+        """What `run.json` holds; nothing where a run of an earlier version has none."""
+        if not self.identity.exists():
+            return {}
         try:
-            with suppress(OSError):  # for the message above alone
-                self._lock.write_text(str(os.getpid()), encoding="ascii")
-            yield
-        finally:
-            self._lock.unlink(missing_ok=True)
-            lock.release()
+            found = json.loads(self.identity.read_text(encoding="utf-8"))
+            tracker = found["tracker"] or {"id": "", "project": ""}
+            if not isinstance(found["data"], dict) or set(tracker) != {"id", "project"}:
+                raise ValueError("data or tracker is not what was expected")
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            raise CheckpointError(
+                f"{self.identity}: does not say what data the run had ({error}). Delete it, and "
+                f"give data_dir, val_data_dir and all else that is told of the data"
+            ) from error
+        return dict(found)
 
 
 class Tracker:
@@ -94,37 +122,64 @@ class Tracker:
         training: TrainingConfig,
         resume: bool = False,
     ) -> None:
-        self._folder = folder
-        if not resume:
-            folder.metrics.unlink(missing_ok=True)
-        self._wandb: Any = None
+        self._folder, self._wandb = folder, None
+        if resume:
+            folder.known["tracker"] = folder.read_identity().get("tracker")
         if training.wandb_mode != "disabled":
-            import wandb
+            self._wandb = self._start(settings, training, folder.known.get("tracker"))
+            folder.known["tracker"] = {"id": self._wandb.id, "project": training.wandb_project}
+            if not folder.checkpoint.exists():
+                folder.record()
 
-            self._wandb = wandb.init(
+    def _start(self, settings: Mapping[str, Any], training: TrainingConfig, before: Any) -> Any:  # noqa: ANN401
+        """Weights & Biases' run: the one of `before`, or a new one."""
+        import wandb
+
+        same = before and before["project"] == training.wandb_project
+        try:
+            return wandb.init(
                 project=training.wandb_project,
+                id=before["id"] if same else None,
+                resume="allow" if same else None,
                 config=dict(settings),
-                dir=str(folder.folder),
-                mode=training.wandb_mode,  # type: ignore[arg-type]
+                dir=str(self._folder.folder),
+                mode=training.wandb_mode,
                 settings=wandb.Settings(silent=True),
             )
+        except Exception as error:  # its own kinds, of the network and of the disk
+            raise _refused(training.wandb_mode, error) from error
+
+    @staticmethod
+    def require_login(training: TrainingConfig) -> None:
+        """Before anything is read or written: what `wandb_mode='online'` needs."""
+        if training.wandb_mode != "online":
+            return
+        import wandb
+
+        try:
+            wandb.login(verify=False)  # asks, where there is a terminal
+        except Exception as error:
+            raise _refused("online", error) from error
 
     def log(self, epoch: int, step: int, numbers: Mapping[str, Any]) -> None:
         """One epoch's numbers; nested ones become `a/b/c` for Weights & Biases."""
         record = {"epoch": epoch, "step": step, **numbers}
-        with open(self._folder.metrics, "a", encoding="utf-8") as stream:
-            stream.write(strict_json(record) + "\n")
+        with named(self._folder.metrics), open(self._folder.metrics, "ab") as stream:
+            stream.write(f"{strict_json(record)}\n".encode())
         if self._wandb is not None:
             self._wandb.log(_flatten(record), step=step)
 
     def forget_after(self, epoch: int) -> None:
         """Drop the lines of later epochs, written by a run that died before its checkpoint."""
-        if not self._folder.metrics.exists():
+        path = self._folder.metrics
+        if not path.exists():
             return
-        lines = self._folder.metrics.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = path.read_bytes().splitlines()
         kept = [line for line in lines if _epoch_of(line) <= epoch]
-        with atomic_path(self._folder.metrics) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+        if len(kept) < epoch:
+            logger.warning("%s: of %d epochs, %d are there", path, epoch, len(kept))
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
     def picture(self, name: str, epoch: int, step: int, figure: Figure) -> None:
         """One picture, as a file and for Weights & Biases."""
@@ -135,17 +190,26 @@ class Tracker:
 
             self._wandb.log({f"pictures/{name}": wandb.Image(str(path))}, step=step)
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         """Finish the Weights & Biases run."""
         if self._wandb is not None:
-            self._wandb.finish()
+            self._wandb.finish(exit_code=int(failed))
 
 
-def _epoch_of(line: str) -> float:
+def _refused(mode: str, error: Exception) -> ConfigError:
+    """What Weights & Biases says, in one line."""
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return ConfigError(
+        f"wandb_mode={mode!r} cannot start: {said}. Log in by 'wandb login' or WANDB_API_KEY, or "
+        f"use wandb_mode='offline' or wandb_mode='disabled'"
+    )
+
+
+def _epoch_of(line: bytes) -> float:
     """The epoch of one line of metrics; a line cut off in the middle belongs to none."""
     try:
         return float(json.loads(line)["epoch"])
-    except ValueError:
+    except (ValueError, TypeError, KeyError, RecursionError):
         return math.inf
 
 

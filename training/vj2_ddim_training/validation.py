@@ -3,6 +3,7 @@
 The pictures touch nothing global: no pyplot, no backend.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,13 @@ from matplotlib.figure import Figure
 
 from vj2_ddim_plugin.cli.pictures import draw_channels, num_samples
 from vj2_ddim_plugin.ddim import add_noise, to_x0_and_epsilon
+from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures import decode, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.config import TrainingConfig
+from vj2_ddim_training.config import EvaluationSettings, TrainingConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler, diffusion_loss
-from vj2_ddim_training.evaluation import SHOWN_SHARE, EvaluationSettings, evaluate, recreate_from
+from vj2_ddim_training.evaluation import SHOWN_SHARE, evaluate, recreate_from
 from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.run_folder import Tracker
 
@@ -55,7 +57,7 @@ class Validation:
         steps = [NUM_INFERENCE_STEPS]
         numbers |= evaluate(model, self.held_out, steps, settings, training=self.training)
         if self.judge is not None:
-            numbers |= self.judge(model)
+            numbers |= tried_out(self.judge, model)
         if last or epoch % self.config.picture_every == 0:
             self._pictures(model, epoch, step)
         return numbers
@@ -85,6 +87,17 @@ class Validation:
         sequences = plot_sequences(batch.actions, noisy, recreated, spec, count)
         self.tracker.picture("sequences", epoch, step, sequences)
         self.tracker.picture("noise", epoch, step, plot_noise(noise, predicted, count))
+
+
+def tried_out(judge: SuccessMeasure, *models: Any) -> Mapping[str, float]:  # noqa: ANN401
+    """What a judge says of a model, or of a model and a ranker: `success` chooses the epoch."""
+    found = judge(*models)
+    success = found.get(SUCCESS) if isinstance(found, Mapping) else None
+    if success is None or not math.isfinite(success):
+        raise ConfigError(
+            f"a judge must return a mapping with {SUCCESS!r}, a finite number; found {found!r:.200}"
+        )
+    return found
 
 
 def plot_sequences(

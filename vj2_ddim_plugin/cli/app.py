@@ -15,6 +15,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,18 @@ def _load(words: str, command: Command) -> Any:  # noqa: ANN401
     module, _, attribute = command.target.partition(":")
     if not module:
         raise ConfigError(f"'{words}' is not installed. Run: pip install {command.install}")
-    try:
+    with _what_to_install(words, command):
         return getattr(importlib.import_module(module), attribute)
+
+
+@contextmanager
+def _what_to_install(words: str, command: Command) -> Iterator[None]:
+    """A module that is missing, when a subcommand is imported or runs, as an error that says so."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         package, dot, _ = (error.name or "").partition(".")
-        if dot and package == module.partition(".")[0]:
+        if dot and package == command.target.partition(".")[0]:
             raise  # a part of the package itself: no install brings it
         raise ConfigError(
             f"'{words}' needs the module {error.name!r}, which is not installed. Run: "
@@ -97,15 +105,18 @@ def lazy_app(commands: Mapping[str, Command], help: str) -> typer.Typer:
             name, stand_in, rest = super().resolve_command(ctx, args)
             if name is None or stand_in is None:
                 return name, stand_in, rest
-            target = _load(f"{ctx.command_path} {name}", commands[name])
+            words = f"{ctx.command_path} {name}"
+            target = _load(words, commands[name])
             if not isinstance(target, typer.Typer):
                 wrapper = typer.Typer(add_completion=False)
                 wrapper.command(name=name)(target)
                 target = wrapper
             command = typer.main.get_command(target)
             command.name = name
-            for leaf in _leaves(command):
-                leaf.invoke = _speaking_options(leaf)
+            for each in _all_commands(command):
+                each.rich_markup_mode = None  # plain: literal, quick, as wide as what it says
+                if not hasattr(each, "commands"):
+                    each.invoke = _speaking_options(each, _what_to_install(words, commands[name]))
             return name, command, rest
 
     app = typer.Typer(
@@ -113,6 +124,7 @@ def lazy_app(commands: Mapping[str, Command], help: str) -> typer.Typer:
         add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,
         help=help,
     )
     for name, command in commands.items():
@@ -166,15 +178,17 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _leaves(command: Any) -> Iterator[Any]:  # noqa: ANN401
-    """The commands that run something, of a command that may be a group of others."""
-    if not (inner := getattr(command, "commands", {})):
-        yield command
-    for each in inner.values():
-        yield from _leaves(each)
+def _all_commands(command: Any) -> Iterator[Any]:  # noqa: ANN401
+    """A command, and where it is a group of others, all of those."""
+    yield command
+    for each in getattr(command, "commands", {}).values():
+        yield from _all_commands(each)
 
 
-def _speaking_options(command: Any) -> Callable[[Any], Any]:  # noqa: ANN401
+def _speaking_options(
+    command: Any,  # noqa: ANN401
+    installed: AbstractContextManager[None],
+) -> Callable[[Any], Any]:
     """A command's `invoke`, whose errors name its options instead of Python's names."""
     invoke: Callable[[Any], Any] = command.invoke
     options = [each for each in command.params if each.param_type_name == "option"]
@@ -183,7 +197,8 @@ def _speaking_options(command: Any) -> Callable[[Any], Any]:  # noqa: ANN401
 
     def translated(ctx: Any) -> Any:  # noqa: ANN401
         try:
-            return invoke(ctx)
+            with installed:
+                return invoke(ctx)
         except VJ2DDIMError as error:
             error.args = (in_options(str(error), flags, off),)
             raise

@@ -1,59 +1,42 @@
-"""`vj2-ddim inspect`, `plan`, `doctor` and `adapters`: what needs no torch, only the extra `cli`."""
+"""`vj2-ddim inspect`, `plan`, `doctor` and `adapters`: what needs no torch, only the extra `cli`.
+
+Numpy and ONNX Runtime are imported when work begins: help and usage errors come at once.
+"""
 
 from __future__ import annotations
 
-import os
-import platform
-import time
 import zipfile
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
-from vj2_ddim_plugin.adapters import FoundAdapter, find_adapters
-from vj2_ddim_plugin.bundle import Bundle, read_bundle
 from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError, ContextError, ProviderError
 from vj2_ddim_plugin.files import atomic_path, write_json
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
-from vj2_ddim_plugin.model import BundleModel
-from vj2_ddim_plugin.onnx import PROVIDERS, TF32_OVERRIDE, SessionSettings
-from vj2_ddim_plugin.onnx.session import OnnxGraph, available_providers, why_not
-from vj2_ddim_plugin.optimizer import DDIMOptimizer
+from vj2_ddim_plugin.onnx import PROVIDERS, SessionSettings
 from vj2_ddim_plugin.planning import SearchSettings
 
-__all__ = ["EXTRAS", "RUNS", "adapters", "doctor", "examine", "inspect", "plan", "time_one_plan"]
+if TYPE_CHECKING:
+    from vj2_ddim_plugin.adapters import FoundAdapter
+    from vj2_ddim_plugin.bundle import Bundle
+    from vj2_ddim_plugin.interface import FloatArray
+
+__all__ = ["adapters", "doctor", "inspect", "plan"]
 
 CONDITIONS = "An .npz with the bundle's context arrays, [B, ...] each; none if unconditional."
 PLAN_FILE = Path("plan.npy")
 Folder = Annotated[Path, typer.Argument(help="A bundle's folder.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write it as JSON.")]
-EXTRAS = {
-    "cli": ("typer", "rich", "matplotlib"),
-    "train": ("torch", "wandb", "scipy", "h5py", "filelock"),
-    "export": ("torch", "onnx", "onnxscript"),
-}
-RUNS = "runs"
-WHEELS = ("onnxruntime-gpu", "onnxruntime", "onnxruntime-directml", "onnxruntime-openvino")
-VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
-WARM_PLANS = 20
-# An ONNX model of opset 13, written out: y = x + x, both float32 [2].
-TINY_GRAPH = (
-    b"\x08\x08\x12\x00:5\n\x0e\n\x01x\n\x01x\x12\x01y\x22\x03Add\x12\x01gZ\x0f\n\x01x\x12\n\n\x08"
-    b"\x08\x01\x12\x04\n\x02\x08\x02b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x02B\x04\n"
-    b"\x00\x10\r"
-)
 
 
 @options
 def inspect(bundle: Folder, session: SessionSettings, json_file: JsonFile = None) -> None:
     """Say all there is to know about a bundle: what it samples, from what, and how exactly."""
+    from vj2_ddim_plugin.bundle import read_bundle
+    from vj2_ddim_plugin.model import BundleModel
+
     read = read_bundle(bundle)
     with BundleModel(read, session) as model:
         description = {**_describe(read), "runs on": model.provider}
@@ -99,6 +82,11 @@ def plan(
     ] = None,
 ) -> None:
     """Sample one plan a condition. There is no world model here, so no cost ranks the plans."""
+    import numpy as np
+
+    from vj2_ddim_plugin.interface import PlanningProblem
+    from vj2_ddim_plugin.optimizer import DDIMOptimizer
+
     optimizer = DDIMOptimizer.from_bundle(bundle, search, session=session)
     inputs = optimizer.model.condition.inputs
     if inputs and conditions is None:
@@ -109,7 +97,7 @@ def plan(
     with atomic_path(out) as temporary, open(temporary, "wb") as stream:
         np.save(stream, result.actions)
     if picture is not None:
-        from vj2_ddim_plugin.cli.pictures import plot_plan, save_figure  # matplotlib loads slowly
+        from vj2_ddim_plugin.cli.pictures import plot_plan, save_figure
 
         save_figure(plot_plan(result.actions, optimizer.action_spec), picture)
     milliseconds = {name: 1e3 * seconds for name, seconds in result.wall_time_s.items()}
@@ -129,6 +117,8 @@ def plan(
 
 
 def _read_conditions(path: Path) -> dict[str, FloatArray]:
+    import numpy as np
+
     try:
         with open(path, "rb") as stream:
             archive = np.load(stream, allow_pickle=False)
@@ -153,6 +143,8 @@ def doctor(
     json_file: JsonFile = None,
 ) -> None:
     """Say what this machine can do: which providers really run, and why the others do not."""
+    from vj2_ddim_plugin.cli.doctor import RUNS, examine, time_one_plan
+
     unknown = sorted(set(require or ()) - set(PROVIDERS))
     if unknown:
         raise ConfigError(f"require {unknown[0]!r} is unknown; use one of {', '.join(PROVIDERS)}")
@@ -178,84 +170,10 @@ def _show(findings: dict[str, Any]) -> None:
     print_table(rows, lines=True)
 
 
-def examine() -> dict[str, Any]:
-    """Sections of findings about this machine and this installation, ready for JSON."""
-    missing = {name: [each for each in EXTRAS[name] if find_spec(each) is None] for name in EXTRAS}
-    processor: dict[str, Any] = {"machine": f"{platform.system()} {platform.machine()}"}
-    processor["cores"] = os.cpu_count()
-    if hasattr(os, "sched_getaffinity"):
-        processor["cores of this process"] = len(os.sched_getaffinity(0))
-    if hasattr(os, "getloadavg"):
-        processor["load of 1, 5, 15 minutes"] = [round(load, 2) for load in os.getloadavg()]
-    return {
-        "versions": {
-            "vj2-ddim-plugin": _version("vj2-ddim-plugin"),
-            "vj2-ddim-benchmark": _version("vj2-ddim-benchmark") or "not installed",
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            **{wheel: found for wheel in WHEELS if (found := _version(wheel))},
-        },
-        "built in": available_providers(),
-        "providers": {name: _whether_it_runs(name) for name in PROVIDERS},
-        "auto takes": OnnxGraph(TINY_GRAPH).provider,
-        "TF32": {
-            "cuda": "off unless allow_tf32",
-            "tensorrt": f"refused unless allow_tf32 or {TF32_OVERRIDE}=0",
-        },
-        "processor": processor,
-        "environment": {
-            name: os.environ.get(name, "not set") for name in (*VARIABLES, TF32_OVERRIDE)
-        },
-        "extras": {
-            name: f"lacks {', '.join(lacks)}" if lacks else "installed"
-            for name, lacks in missing.items()
-        },
-    }
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None
-
-
-def _whether_it_runs(provider: str) -> str:
-    """Make a session of it and run it; nothing less tells."""
-    if provider != "cpu" and (reason := why_not(provider)):
-        return f"does not run: {reason}"
-    try:
-        with OnnxGraph(TINY_GRAPH, SessionSettings(provider=provider, allow_tf32=True)) as graph:
-            (doubled,) = graph.run({"x": np.ones(2, np.float32)})
-    except ProviderError as error:
-        return f"does not run: {error}"
-    return RUNS if doubled.tolist() == [2.0, 2.0] else f"computes 1 + 1 = {doubled.tolist()}"
-
-
-def time_one_plan(bundle: Path | str, session: SessionSettings | None = None) -> dict[str, Any]:
-    """Load a bundle, plan a first time and then warm, for one problem and without a cost."""
-    started = time.perf_counter()
-    with BundleModel(bundle, session or SessionSettings()) as model:
-        loaded, optimizer = time.perf_counter(), DDIMOptimizer(model)
-        shapes = model.condition.inputs.items()
-        context = {name: np.zeros((1, *shape), np.float32) for name, shape in shapes}
-        times = [time.perf_counter()]
-        for _ in range(1 + WARM_PLANS):
-            optimizer.optimize(PlanningProblem(context, batch_size=1))
-            times.append(time.perf_counter())
-        seconds = np.diff(times).tolist()
-        return {
-            "folder": str(bundle),
-            "runs on": model.provider,
-            "steps": optimizer.settings.num_inference_steps,
-            "load_s": round(loaded - started, 4),
-            "first_plan_s": round(seconds[0], 5),
-            "warm_plan_s": round(median(seconds[1:]), 5),
-        }
-
-
 def adapters(json_file: JsonFile = None) -> None:
     """List the adapters: host, units, what they replace, and whether they can run here."""
+    from vj2_ddim_plugin.adapters import find_adapters
+
     rows = {name: _row(found) for name, found in find_adapters().items()}
     columns = ("host", "units", "target", "here")
     cells = [(name, *(row[column] for column in columns)) for name, row in rows.items()]

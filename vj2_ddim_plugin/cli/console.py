@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from rich.box import HEAVY_HEAD, SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 from vj2_ddim_plugin.errors import escaped
 
@@ -34,6 +30,9 @@ class Progress(Protocol):
 
 def say(text: object, *, style: str = "", error: bool = False) -> None:
     """Print one line as it is, on the standard output or, with `error`, on the other."""
+    from rich.console import Console
+    from rich.text import Text
+
     Console(stderr=error).print(Text(escaped(str(text)), style=style), soft_wrap=True)
 
 
@@ -49,6 +48,11 @@ def print_table(
 
     Of `numbers`, in all columns but the first: to the right, not folded whatever the terminal.
     """
+    from rich.box import HEAVY_HEAD, SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     texts = [[Text("" if cell is None else escaped(str(cell))) for cell in row] for row in rows]
     table = Table(show_header=bool(headings), show_lines=lines, box=HEAVY_HEAD)
     if numbers:
@@ -72,6 +76,10 @@ def print_table(
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
     """One bar a phase on the standard error, made when the phase first reports."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),

@@ -1,12 +1,17 @@
 """One planning call: how it searches, candidates and their ranking, deadlines and failures."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.model import SamplerModel, ranker_of
 from vj2_ddim_plugin.schedule import TIMESTEP_SPACINGS, NoiseSchedule, TimestepPairs
 from vj2_ddim_plugin.settings import Settings, setting
+
+if TYPE_CHECKING:
+    from vj2_ddim_plugin.model import SamplerModel
 
 __all__ = ["SearchSettings"]
 
@@ -94,6 +99,8 @@ class SearchSettings(Settings):
 
     def check_model(self, model: SamplerModel) -> None:
         """Raise `ConfigError` for a setting that cannot work with this model."""
+        from vj2_ddim_plugin.model import ranker_of  # ONNX Runtime loads slowly
+
         if self.num_ranked is not None and ranker_of(model) is None:
             raise ConfigError(
                 f"num_ranked {self.num_ranked} needs a ranker, and this bundle has none. Export it "

@@ -30,11 +30,12 @@ from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.checkpoint import load_checkpoint
+from vj2_ddim_training.config import RunSettings
 from vj2_ddim_training.data.trajectories import open_trajectories, write_trajectories_h5
 from vj2_ddim_training.examples import Examples, open_examples
 from vj2_ddim_training.ranker.network import save_ranker
 from vj2_ddim_training.ranker.training import train_ranker
-from vj2_ddim_training.run import RunSettings, train_run
+from vj2_ddim_training.run import train_run
 from vj2_ddim_training.validation import SUCCESS
 
 __all__ = ["app", "build_assets", "build_variant", "collect_latents", "statistics_of"]

@@ -19,7 +19,7 @@ from vj2_ddim_benchmark.two_room.episodes import Episodes
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.denoisers.dit import TransformerLayer
-from vj2_ddim_training.loop import TrainingLoop, run_resumably, save_atomically
+from vj2_ddim_training.loop import TrainingLoop, name_rows, run_resumably, save_atomically
 from vj2_ddim_training.survey import usable_std
 
 __all__ = ["LeWMConfig", "LeWMTraining", "Report", "WorldModel", "build_lewm", "encode_images"]
@@ -188,7 +188,8 @@ class _NextLatent:
 
     def loss(self, step: int) -> Tensor:
         """Squared error of the predicted latents, and SIGReg of all latents."""
-        frames, blocks = self._batch(self.rng.choice(self.windows, self.training.batch_size))
+        self.rows = self.rng.choice(self.windows, self.training.batch_size)
+        frames, blocks = self._batch(self.rows)
         pixels = self.transform(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         output = self.model.encode({"pixels": pixels, "action": blocks})
         latents, acted = output["emb"], output["act_emb"]
@@ -197,6 +198,10 @@ class _NextLatent:
         spread: Tensor = self.regularizer(latents.transpose(0, 1))
         self.last = {"prediction": float(prediction.detach()), "sigreg": float(spread.detach())}
         return prediction + self.training.regularizer_weight * spread
+
+    def batch_name(self, step: int) -> str:
+        """The latest batch, by the first step of each window."""
+        return name_rows(self.rows, "windows")
 
     def _batch(self, first: np.ndarray) -> tuple[Tensor, Tensor]:
         """Frames `[B, T, 3, H, W]` and action blocks `[B, T, block * A]`; the last is unused."""

@@ -33,9 +33,9 @@ from vj2_ddim_benchmark.two_room.lewm import (
 )
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_training.config import ModelConfig, TrainingConfig
+from vj2_ddim_training.config import ModelConfig, RunSettings, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
-from vj2_ddim_training.run import RunSettings, train_run
+from vj2_ddim_training.run import train_run
 
 __all__ = ["Preparation", "prepare"]
 

@@ -23,7 +23,7 @@ from vj2_ddim_benchmark.world_model.report import report_world_model
 from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_training.loop import TrainingLoop, run_resumably
+from vj2_ddim_training.loop import TrainingLoop, name_rows, run_resumably
 
 __all__ = ["PredictorTask", "adversarial_actions", "prediction_loss", "train_predictor"]
 __all__ += ["train_world_model"]
@@ -130,8 +130,8 @@ class PredictorTask:
         if batch == 0:
             shuffled = torch.randperm(len(self.chosen), generator=self.generator)
             self.order = self.chosen[shuffled]
-        rows = self.order[batch * config.batch_size : (batch + 1) * config.batch_size]
-        row, time_step = rows.unbind(dim=1)
+        self.rows = self.order[batch * config.batch_size : (batch + 1) * config.batch_size]
+        row, time_step = self.rows.unbind(dim=1)
         before = self.latents[row, time_step].to(device)
         after = self.latents[row, time_step + 1].to(device)
         touch = self.actions[row, time_step].to(device)
@@ -140,6 +140,10 @@ class PredictorTask:
             touch = adversarial_actions(self.predictor, before, touch, after, *how)
         prediction = self.predictor(before[:, None], touch[:, None])[:, 0]
         return prediction_loss(prediction, before, after, config.change_weight)
+
+    def batch_name(self, step: int) -> str:
+        """The latest batch, by trajectory and step."""
+        return name_rows(self.rows.tolist(), "transitions [trajectory, step]")
 
     def state_dict(self) -> dict[str, Any]:
         """Where the generator stands, and the order of the epoch."""

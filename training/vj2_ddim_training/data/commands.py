@@ -1,19 +1,21 @@
 """`vj2-ddim data generate` and `vj2-ddim data inspect`."""
 
+from __future__ import annotations
+
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.cli.options import options
-from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.data.generate import GestureSettings, write_gestures
-from vj2_ddim_training.data.inspect import DataDescription, describe_data, plot_description
+from vj2_ddim_training.config import GestureSettings
+
+if TYPE_CHECKING:
+    from vj2_ddim_training.data.inspect import DataDescription
 
 __all__ = ["app"]
 
@@ -33,6 +35,10 @@ def generate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set.")] = False,
 ) -> None:
     """Write random clicks and swipes in VJ2-GUI's flat `*_actions.npy` format."""
+    import numpy as np
+
+    from vj2_ddim_training.data.generate import write_gestures
+
     write = partial(write_gestures, sequences_per_file=sequences_per_file, overwrite=overwrite)
     files = write(output_dir, num_sequences, settings, rng=np.random.default_rng(seed))
     typer.echo(f"{num_sequences} sequences in {len(files)} files: {output_dir}")
@@ -46,6 +52,8 @@ def inspect(
     sequence_length: Annotated[int, typer.Option(help="Steps in a sequence.")] = 250,
 ) -> None:
     """Say what a data set holds and what is wrong with it; exit 1 if anything is."""
+    from vj2_ddim_training.data.inspect import describe_data, plot_description
+
     spec = ActionSpec(  # a press may last as long as it likes
         action_block=sequence_length, min_press_steps=1, max_press_steps=None, representation="raw"
     )
@@ -54,6 +62,8 @@ def inspect(
     if json_file is not None:
         write_json(json_file, description.to_dict())
     if picture is not None:
+        from vj2_ddim_plugin.cli.pictures import save_figure
+
         save_figure(plot_description(description, spec), picture)
     if description.faults:
         num = len(description.faults)

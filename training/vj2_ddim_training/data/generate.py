@@ -1,6 +1,6 @@
 """Make gestures as VJ2-GUI's augmentation does: one straight press a sequence, then write them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,42 +11,10 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_training.config import GestureSettings
 from vj2_ddim_training.data.gesture_files import require_replaceable
 
-__all__ = ["GESTURE_KINDS", "GestureSettings", "generate_gestures", "write_gestures"]
-
-GESTURE_KINDS = ("click", "swipe", "mixed")
-SHARE: Any = {"low": 0.0, "high": 1.0}
-
-
-@dataclass(frozen=True)
-class GestureSettings(Settings):
-    """What random gestures are like."""
-
-    kind: str = setting(
-        "mixed",
-        "A click stays in one place, a swipe goes from any point to any other; mixed is, with "
-        "equal chances, a click or a horizontal, vertical or diagonal swipe.",
-        choices=GESTURE_KINDS,
-        option="--action-type",
-    )
-    min_duration_share: float = setting(
-        0.02, "Shortest press, as a share of the sequence.", option="--min-delta-t-pct", **SHARE
-    )
-    max_duration_share: float = setting(
-        0.3, "Longest press, as a share of the sequence.", option="--max-delta-t-pct", **SHARE
-    )
-    sequence_length: int = setting(250, "Steps in a sequence.", low=1)
-
-    def check(self) -> None:
-        """The shortest must not be longer than the longest."""
-        if self.min_duration_share > self.max_duration_share:
-            raise ConfigError(
-                f"need 0 <= min_duration_share <= max_duration_share <= 1; found "
-                f"{self.min_duration_share} and {self.max_duration_share}. They are shares of the "
-                f"sequence: 0.02 is 2 %"
-            )
+__all__ = ["generate_gestures", "write_gestures"]
 
 
 class _Gestures(NamedTuple):

@@ -17,12 +17,19 @@ from vj2_ddim_plugin.errors import ConfigError, CostError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds, encode, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.checkpoint import open_saved
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.examples import Batch, Examples
-from vj2_ddim_training.loop import TrainingLoop, run_resumably, save_atomically, warmup_cosine
+from vj2_ddim_training.examples import Batch, Examples, IndexArray
+from vj2_ddim_training.loop import (
+    TrainingLoop,
+    name_rows,
+    run_resumably,
+    save_atomically,
+    warmup_cosine,
+)
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
-from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
+from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, tried_out
 
 __all__ = ["JudgedCandidates", "RankerCost", "candidates_file", "comparable", "fit_ranker"]
 __all__ += ["judge_candidates", "measure_ranker", "pairwise_loss", "train_ranker"]
@@ -198,12 +205,18 @@ class RankerTask:
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step."""
-        epoch, index = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self._cost))
-        size = self.config.batch_size
-        rows = torch.as_tensor(order[index * size :][:size])
+        rows = torch.as_tensor(self._rows(step))
         predicted = self.model.rank(self._diffused[rows], self._condition[rows])
         return pairwise_loss(predicted, self._cost[rows], self.config.full_difference)
+
+    def batch_name(self, step: int) -> str:
+        """The problems of a step."""
+        return name_rows(self._rows(step), "problems")
+
+    def _rows(self, step: int) -> IndexArray:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self._cost))
+        return order[index * self.config.batch_size :][: self.config.batch_size]
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch, where it is kept."""
@@ -267,7 +280,7 @@ def train_ranker(
 
     def measure(ranker: RankerNetwork) -> dict[str, float]:
         metrics = measure_ranker(ranker, measured) if held_out else {}
-        return metrics if success is None else {**metrics, **success(model, ranker)}
+        return metrics if success is None else {**metrics, **tried_out(success, model, ranker)}
 
     best = _Best(measure) if keep == "best" else None
     fit = partial(fit_ranker, best=best, resume_file=resume_file, made_of=made_of)
@@ -285,8 +298,8 @@ def _judge_once(
     file = candidates_file(resume_file)
     key = repr((sorted(config.to_dict().items()), made_of))
     if file.exists():
-        saved = torch.load(file, weights_only=True)
-        if saved["key"] == key:
+        saved = open_saved(file, "file of judged candidates", "")
+        if isinstance(saved, dict) and saved.get("key") == key:
             return JudgedCandidates(*(saved[name].numpy() for name in JudgedCandidates._fields))
     judged = judge()
     arrays = {name: torch.as_tensor(array) for name, array in judged._asdict().items()}
