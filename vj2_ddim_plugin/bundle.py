@@ -7,31 +7,41 @@ BUNDLE/
 ├── condition.onnx    the context -> condition, null_condition (conditional models only)
 └── ranker.onnx       candidates [B, M, C], condition [B, S, W] -> predicted_cost [B] (if trained)
 ```
+
+Every graph is what the manifest says, its sha256 and all its weights inside; since version 2 of the
+schema the manifest holds a sha256 of itself, too. These find what was damaged or mixed up; who can
+write a bundle can write its digests.
 """
 
+import hashlib
 import json
-import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vj2_ddim_plugin.errors import BundleError, VJ2DDIMError
-from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.errors import BundleError, ConfigError, VJ2DDIMError
+from vj2_ddim_plugin.files import read_json, require_regular_file, sha256_of, write_json
+from vj2_ddim_plugin.graph_file import require_self_contained
 from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_plugin.settings import Settings, setting, shown
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = [
     "CONDITION", "DENOISER", "MANIFEST", "RANKER", "SCHEMA_VERSION", "Bundle", "GraphSpec",
-    "dtype_of", "graph_specs", "read_bundle", "write_manifest",
+    "Parity", "dtype_of", "graph_specs", "read_bundle", "read_graph", "write_manifest",
 ]  # fmt: skip
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+WITHOUT_DIGEST = 1  # the version before, which is read as well
 MANIFEST = "bundle.json"
 DENOISER, CONDITION, RANKER = "denoiser.onnx", "condition.onnx", "ranker.onnx"
 CONTENTS = ("action_spec", "schedule", "condition", "graphs", "parity", "provenance")
 FIELDS = ("schema_version", *CONTENTS)
 SECTION = {"file", "sha256", "inputs"}
+DIGEST = "manifest_sha256"
+MOST_BYTES = 2**31  # of a graph: no protocol buffer is larger
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,31 @@ def graph_specs(action_spec: ActionSpec, condition: ConditionSpec) -> dict[str, 
 
 
 @dataclass(frozen=True)
+class Parity(Settings):
+    """How exactly a bundle samples what its checkpoint samples, as it was measured."""
+
+    worst_error: float = setting(
+        help="Largest difference of the samples, over their largest magnitude or 1.", low=0.0
+    )
+    tolerance: float = setting(help="The largest that was allowed.", low=0.0, high=1.0)
+    batches: tuple[int, ...] = setting(help="Sizes of the batches that were compared.")
+    num_inference_steps: int = setting(help="Steps of the sampling loop.", low=1, high=100_000)
+    seed: int = setting(help="Of the inputs.", low=0, high=2**63 - 1)
+    ranker_error: float | None = setting(
+        None, "The same of the predicted costs; None without a ranker.", low=0.0
+    )
+
+    def check(self) -> None:
+        """Nothing worse than the tolerance is exported."""
+        if (worst := max(self.worst_error, self.ranker_error or 0.0)) > self.tolerance:
+            raise ConfigError(f"parity is {worst:g}, above its own tolerance {self.tolerance:g}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; the ranker's only where there is one."""
+        return {name: value for name, value in super().to_dict().items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle's manifest, checked against the files beside it."""
 
@@ -96,10 +131,14 @@ def write_manifest(
     action_spec: ActionSpec,
     schedule: NoiseSchedule,
     condition: ConditionSpec,
-    parity: Mapping[str, Any],
+    parity: Parity,
     provenance: Mapping[str, Any],
 ) -> None:
-    """Write `bundle.json` for the graphs that already lie in `folder`, with their sha256."""
+    """Write `bundle.json` for the graphs that already lie in `folder`, with their sha256.
+
+    Raises:
+        BundleError: `provenance` holds what JSON cannot.
+    """
     found = {path.name: sha256_of(path) for path in sorted(folder.glob("*.onnx"))}
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -107,15 +146,26 @@ def write_manifest(
         "schedule": schedule.to_dict(),
         "condition": condition.to_dict(),
         "graphs": {name: digest for name, digest in found.items() if name != RANKER},
-        "parity": dict(parity),
+        "parity": parity.to_dict(),
         "provenance": dict(provenance),
     }
     if RANKER in found:  # a section of its own: the first plugins read bundles without rankers
         spec = graph_specs(action_spec, condition).get(RANKER)
         inputs = {} if spec is None else spec.described()
         manifest["ranker"] = {"file": RANKER, "sha256": found[RANKER], "inputs": inputs}
-    text = json.dumps(manifest, indent=2, allow_nan=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    try:
+        manifest = json.loads(json.dumps(manifest, allow_nan=False))  # as it will be read
+        manifest[DIGEST] = _digest(manifest)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BundleError(f"the provenance cannot be written as JSON: {error}") from error
+    write_json(folder / MANIFEST, manifest)
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    """The sha256 of everything else that a manifest says, however it is laid out."""
+    said = {name: value for name, value in manifest.items() if name != DIGEST}
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_bundle(folder: Path | str) -> Bundle:
@@ -126,52 +176,49 @@ def read_bundle(folder: Path | str) -> Bundle:
     """
     folder = Path(folder)
     path, manifest = folder / MANIFEST, _read_manifest(folder)
+    provenance, parity = manifest["provenance"], manifest["parity"]
     try:
         action_spec = ActionSpec.from_dict(manifest["action_spec"])
         schedule = NoiseSchedule.from_dict(manifest["schedule"])
         condition = ConditionSpec.from_dict(manifest["condition"])
+        measured = Parity.from_dict({"ranker_error": None, **parity})
     except (VJ2DDIMError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: {error}. Export the checkpoint again") from error
-    conditional = [bool(condition.inputs), condition.num_tokens > 0, condition.width > 0]
-    if set(conditional) != {condition.kind != "none"}:
+    if (measured.ranker_error is None) != ("ranker" not in manifest):
         raise BundleError(
-            f"{path}: condition is of kind {condition.kind!r} but has inputs "
-            f"{sorted(condition.inputs)} and {condition.num_tokens} tokens of width "
-            f"{condition.width}. Export the checkpoint again"
-        )
-    graphs = _checked_graphs(path, manifest, graph_specs(action_spec, condition))
-    parity, provenance = manifest["parity"], manifest["provenance"]
-    worst = parity.get("worst_error")
-    if not isinstance(worst, float) or not 0 <= worst < math.inf:
-        raise BundleError(
-            f"{path}: field 'parity' has no finite 'worst_error'; found {worst!r}. Export the "
+            f"{path}: a 'ranker' and the ranker_error of its 'parity' come together. Export the "
             f"checkpoint again"
         )
+    if DIGEST in manifest and manifest[DIGEST] != (found := _digest(manifest)):
+        raise BundleError(
+            f"{path} was changed: its {DIGEST} would be {found[:12]}..., it says "
+            f"{shown(manifest[DIGEST])}. Copy the bundle anew, or export again"
+        )
+    graphs = _checked_graphs(path, manifest, graph_specs(action_spec, condition))
     return Bundle(folder, action_spec, schedule, condition, graphs, parity, provenance)
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
-    if not path.is_file():
+    if os.path.isfile(folder) or not os.path.lexists(path):
+        found = "is a file, not a bundle" if os.path.isfile(folder) else "is not a bundle"
         raise BundleError(
-            f"{path} is missing: {folder} is not a bundle. Make one with "
+            f"{path} is missing: {folder} {found}. Name a bundle's folder, or make one with "
             f"'vj2-ddim export CHECKPOINT --out BUNDLE'"
         )
-    try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is not JSON: {error}. Export the checkpoint again") from error
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if type(version) is not int or version != SCHEMA_VERSION:
+    manifest = read_json(path, BundleError)
+    version = manifest.get("schema_version")
+    if type(version) is not int or version not in (WITHOUT_DIGEST, SCHEMA_VERSION):
         raise BundleError(
-            f"{path}: schema_version is {version!r}, this plugin reads {SCHEMA_VERSION}. Export "
-            f"the checkpoint again with this version of the project"
+            f"{path}: schema_version is {shown(version)}, this plugin reads {WITHOUT_DIGEST} and "
+            f"{SCHEMA_VERSION}. Export the checkpoint again with this version of the project"
         )
-    missing, unknown = set(FIELDS) - set(manifest), set(manifest) - {*FIELDS, "ranker"}
+    fields = {*FIELDS, DIGEST} if version == SCHEMA_VERSION else set(FIELDS)
+    missing, unknown = fields - set(manifest), set(manifest) - fields - {"ranker"}
     if missing or unknown:
         raise BundleError(
-            f"{path}: missing fields {sorted(missing)}, unknown fields {sorted(unknown)}. Export "
-            f"the checkpoint again"
+            f"{path}: missing fields {sorted(missing)}, unknown fields {shown(sorted(unknown))}. "
+            f"Export the checkpoint again"
         )
     for name in CONTENTS:
         if not isinstance(manifest[name], dict):
@@ -186,39 +233,52 @@ def _checked_graphs(
     recorded: dict[str, Any] = dict(manifest["graphs"])
     if set(recorded) != (expected := set(specs) - {RANKER}):
         raise BundleError(
-            f"{path}: graphs are {sorted(recorded)}, expected {sorted(expected)}. Export the "
-            f"checkpoint again"
+            f"{path}: graphs are {shown(sorted(recorded))}, expected {sorted(expected)}. Export "
+            f"the checkpoint again"
         )
     if "ranker" in manifest:
         recorded[RANKER] = _ranker_sha256(path, manifest["ranker"], specs)
     for name, digest in recorded.items():
-        graph = path.parent / name
-        if not graph.is_file():
-            raise BundleError(f"{graph} is missing. Copy the whole folder, or export again")
-        if (found := sha256_of(graph)) != digest:
-            raise BundleError(
-                f"{graph} was changed: its sha256 is {found[:12]}..., the manifest says "
-                f"{str(digest)[:12]}.... Copy the bundle anew, or export again"
-            )
+        read_graph(path.parent / name, digest)
     return {name: replace(specs[name], sha256=digest) for name, digest in recorded.items()}
+
+
+def read_graph(path: Path, sha256: object) -> bytes:
+    """The bytes of a bundle's graph; `BundleError` unless they are all of it, and as recorded."""
+    if not os.path.lexists(path):
+        raise BundleError(f"{path} is missing. Copy the whole folder, or export again")
+    require_regular_file(path, BundleError, "an ONNX graph")
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise BundleError(f"{path} is larger than {MOST_BYTES} bytes: no ONNX graph is")
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read ({error.strerror})") from error
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise BundleError(
+            f"{path} was changed: its sha256 is {found[:12]}..., the manifest says "
+            f"{str(sha256)[:12]}.... Copy the bundle anew, or export again"
+        )
+    require_self_contained(content, str(path))
+    return content
 
 
 def _ranker_sha256(path: Path, section: Any, specs: Mapping[str, GraphSpec]) -> object:  # noqa: ANN401
     """The sha256 in a manifest's section of the ranker, which must fit the bundle."""
     if not isinstance(section, dict) or set(section) != SECTION:
-        found = sorted(section) if isinstance(section, dict) else section
+        found = shown(sorted(section) if isinstance(section, dict) else section)
         raise BundleError(
             f"{path}: field 'ranker' must hold {sorted(SECTION)}; found {found}. Export the "
             f"checkpoint again"
         )
     if section["file"] != RANKER or RANKER not in specs:
         raise BundleError(
-            f"{path}: the ranker is {section['file']!r}; expected {RANKER!r} and a conditional "
-            f"model. Export again"
+            f"{path}: the ranker is {shown(section['file'])}; expected {RANKER!r} and a "
+            f"conditional model. Export again"
         )
     if section["inputs"] != (expected := specs[RANKER].described()):
         raise BundleError(
-            f"{path}: the ranker's inputs are {section['inputs']}, this bundle's are {expected}. "
-            f"Export the checkpoint again with the ranker that was trained for it"
+            f"{path}: the ranker's inputs are {shown(section['inputs'])}, this bundle's are "
+            f"{expected}. Export the checkpoint again with the ranker that was trained for it"
         )
     return section["sha256"]

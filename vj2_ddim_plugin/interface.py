@@ -28,7 +28,10 @@ class CostFn(Protocol):
             candidates: `[B, K, L, A]` action sequences in the planner's units.
 
         Returns:
-            `[B, K]`, lower is better.
+            `[B, K]` real numbers, lower is better. A candidate whose cost is NaN or infinite is
+            never chosen; one of minus infinity is better than all others. Where a problem has no
+            candidate that may be chosen, planning it is a `CostError`, and so are masked, complex
+            and object arrays.
         """
         ...
 
@@ -62,8 +65,9 @@ class PlanningProblem:
         cost: The planner's objective, or None when the optimizer should not rank.
         init_action: `[B, l, A]` with l <= L, the warm start, or None. A shorter one is the plan's
             beginning.
-        deadline_s: Seconds the optimizer may take; at the deadline it returns its best so far.
-        seed: Seed of this problem's randomness, or None for the optimizer's own.
+        deadline_s: Seconds the optimizer may take; at the deadline it returns its best so far. None
+            or infinity is no deadline, a negative one is over before it begins.
+        seed: Seed of this problem's randomness below 2^64, or None for the optimizer's own.
         batch_size: B, needed only when no array of the problem says it.
         frozen_action: `[B, n, A]` with n < L, actions that were already sent: every plan begins
             with exactly these and goes on from them. None when nothing was sent.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,15 +14,18 @@ from numpy.typing import NDArray
 
 from vj2_ddim_plugin import bundle as files
 from vj2_ddim_plugin.bundle import Bundle, GraphSpec, read_bundle
-from vj2_ddim_plugin.errors import BundleError
+from vj2_ddim_plugin.errors import BundleError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.onnx import SessionSettings
-from vj2_ddim_plugin.onnx.session import Feeds, IndependentRows, OnnxGraph
+from vj2_ddim_plugin.onnx.rows import IndependentRows, example_feeds
+from vj2_ddim_plugin.onnx.session import Feeds, OnnxGraph
 from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.settings import with_changes
+from vj2_ddim_plugin.settings import shown, with_changes
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = ["BundleModel", "CostPredictor", "EncodedContext", "SamplerModel", "ranker_of"]
+
+FEW_ROWS = 2  # of the run that shows whether a graph is what its manifest says
 
 CostPredictor = Callable[[FloatArray, FloatArray], FloatArray]
 """The ranker: diffused candidates `[n, M, C]` and condition tokens `[n, S, W]` to a cost `[n]` that
@@ -100,14 +104,15 @@ class BundleModel(AbstractContextManager["BundleModel"]):
     ) -> None:
         if isinstance(session, str):
             session, changes = None, {"provider": session, **changes}
-        self._session = with_changes(session or SessionSettings(), changes)
+        self._session = with_changes(SessionSettings, session, changes)
+        if not isinstance(bundle, Bundle | str | PathLike):
+            raise ConfigError(f"expected the path of a bundle's folder; found {shown(bundle)}")
         self.bundle = bundle if isinstance(bundle, Bundle) else read_bundle(bundle)
         self.action_spec, self.schedule = self.bundle.action_spec, self.bundle.schedule
         self.condition = self.bundle.condition
-        self._rows = {
-            name: self._load(self.bundle.folder / name, spec)
-            for name, spec in self.bundle.graph_specs.items()
-        }
+        specs = self.bundle.graph_specs
+        graphs = {name: self._load(self.bundle.folder / name, specs[name]) for name in specs}
+        self._rows = {name: self._tried(graphs[name], specs[name]) for name in specs}
         self._denoiser = self._rows[files.DENOISER]
 
     @property
@@ -148,9 +153,10 @@ class BundleModel(AbstractContextManager["BundleModel"]):
         """Close it."""
         self.close()
 
-    def _load(self, path: Path, spec: GraphSpec) -> IndependentRows:
+    def _load(self, path: Path, spec: GraphSpec) -> OnnxGraph:
         """A graph whose inputs and outputs are those that the manifest says."""
-        graph = OnnxGraph(path, self._session, constant=["condition"])
+        content = files.read_graph(path, spec.sha256)  # they may have been replaced meanwhile
+        graph = OnnxGraph(content, self._session, constant=["condition"], name=str(path))
         if tuple(graph.output_names) != spec.outputs:
             raise BundleError(
                 f"{path}: outputs are {list(graph.output_names)}, expected {list(spec.outputs)}. "
@@ -166,7 +172,37 @@ class BundleModel(AbstractContextManager["BundleModel"]):
                 f"{path}: inputs are {found} (without the batch axis) of {graph.input_dtypes}, the "
                 f"manifest says {dict(spec.inputs)}. Export the checkpoint again"
             )
-        return IndependentRows(graph, spec.inputs, self.schedule.num_train_timesteps)
+        return graph
+
+    def _tried(self, graph: OnnxGraph, spec: GraphSpec) -> IndependentRows:
+        """A graph that gives what a graph of ours gives."""
+        timesteps = self.schedule.num_train_timesteps
+        feeds = example_feeds(spec.inputs, timesteps, FEW_ROWS)
+        for name, value in zip(spec.outputs, graph.first_run(feeds), strict=True):
+            _check_output(f"{graph.name}: output {name!r}", value, self._shape_of(name))
+        return IndependentRows(graph, spec.inputs, timesteps)
+
+    def _shape_of(self, output: str) -> tuple[int, ...]:
+        """The shape of one row of a graph's output."""
+        if output == "model_output":
+            return self.action_spec.diffused_shape
+        tokens = (self.condition.num_tokens, self.condition.width)
+        return () if output == "predicted_cost" else tokens
+
+
+def _check_output(name: str, value: object, shape: tuple[int, ...]) -> None:
+    """Raise `BundleError` for what a graph of ours does not give: anything but finite float32."""
+    found, expected = type(value).__name__, (FEW_ROWS, *shape)
+    if isinstance(value, np.ndarray):
+        found = f"{value.dtype} of shape {value.shape}"
+        if value.dtype == np.float32 and value.shape == expected:
+            if (bad := int(np.sum(~np.isfinite(value)))) == 0:
+                return
+            found = f"{bad} values that are NaN or infinite"
+    raise BundleError(
+        f"{name} is {found}; expected finite float32 of shape {expected} for {FEW_ROWS} rows of "
+        f"ordinary input. Export the checkpoint again"
+    )
 
 
 @lru_cache(maxsize=4096)

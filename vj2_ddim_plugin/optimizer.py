@@ -5,7 +5,7 @@ Where a plan fails, a chain of others may answer, with an account of what went w
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,16 @@ from vj2_ddim_plugin.interface import ActionOptimizer, PlanningProblem, PlanResu
 from vj2_ddim_plugin.model import BundleModel, SamplerModel
 from vj2_ddim_plugin.onnx import SessionSettings
 from vj2_ddim_plugin.planning import SearchSettings
-from vj2_ddim_plugin.planning.checks import checked_batch, checked_cost, padded_warm_start
+from vj2_ddim_plugin.planning.checks import (
+    checked_array,
+    checked_batch,
+    checked_cost,
+    padded_warm_start,
+    require_problem,
+)
 from vj2_ddim_plugin.planning.deadline import Pace
 from vj2_ddim_plugin.planning.search import CandidateSearch
-from vj2_ddim_plugin.settings import declared, with_changes
+from vj2_ddim_plugin.settings import declared, shown, with_changes
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = ["DDIMOptimizer", "Fallback"]
@@ -63,8 +69,13 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
         on_failure: Sequence[Fallback] = (),
         **changes: Any,  # noqa: ANN401
     ) -> None:
+        if not isinstance(getattr(model, "action_spec", None), ActionSpec):
+            raise ConfigError(
+                f"expected a SamplerModel; found {shown(model)}. DDIMOptimizer.from_bundle takes a "
+                f"bundle's folder"
+            )
         self.model, self.action_spec = model, model.action_spec
-        self.settings = with_changes(settings or SearchSettings(), changes, ["on_failure"])
+        self.settings = with_changes(SearchSettings, settings, changes, ["on_failure"])
         self.settings.check_model(model)
         self.on_failure = _checked_chain(on_failure)
         self._pace = Pace()
@@ -96,8 +107,8 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
         """
         known = declared(SessionSettings)
         of_session = {name: changes.pop(name) for name in known if name in changes}
-        search = with_changes(settings or SearchSettings(), changes, ["on_failure", *known])
-        model = BundleModel(path, with_changes(session or SessionSettings(), of_session))
+        search = with_changes(SearchSettings, settings, changes, ["on_failure", *known])
+        model = BundleModel(path, with_changes(SessionSettings, session, of_session))
         optimizer = cls(model, search, on_failure=on_failure)
         optimizer.warm_up()
         return optimizer
@@ -141,6 +152,7 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
             ProviderError: The execution provider failed while running, likewise.
         """
         started = time.perf_counter()
+        require_problem(problem)
         try:
             return CandidateSearch(self.model, self.settings, problem, self._pace).run()
         except Exception as error:
@@ -173,11 +185,13 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
 
 def _checked_chain(on_failure: Sequence[Fallback]) -> tuple[Fallback, ...]:
     """The chain, or `ConfigError` for a link that is neither `"previous"` nor an optimizer."""
-    chain = (on_failure,) if isinstance(on_failure, str) else tuple(on_failure)
+    several = isinstance(on_failure, Iterable) and not isinstance(on_failure, str)
+    chain = tuple(on_failure) if several else (on_failure,)
     for link in chain:
-        if link != "previous" and not callable(getattr(link, "optimize", None)):
+        previous = isinstance(link, str) and link == "previous"
+        if not previous and not callable(getattr(link, "optimize", None)):
             raise ConfigError(
-                f"on_failure holds {link!r}; use 'previous' (the warm start) or an optimizer"
+                f"on_failure holds {shown(link)}; use 'previous' (the warm start) or an optimizer"
             )
     return chain
 
@@ -192,7 +206,8 @@ def _answer(
     answer = _previous(problem, spec) if isinstance(link, str) else link.optimize(problem)
     if not isinstance(answer, PlanResult):
         raise ContextError(f"it returned a {type(answer).__name__}; expected a PlanResult")
-    actions, expected = np.asarray(answer.actions), (spec.length, spec.num_channels)
+    actions = checked_array("actions", answer.actions)
+    expected = (spec.length, spec.num_channels)
     if actions.shape[1:] != expected or not np.isfinite(actions).all():
         raise ContextError(
             f"it returned actions {actions.shape} with {int(np.sum(~np.isfinite(actions)))} values "

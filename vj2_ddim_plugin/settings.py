@@ -12,8 +12,7 @@ it (`vj2_ddim_plugin.cli.options`) and the reference its row: each reads it here
 
 from __future__ import annotations
 
-import reprlib
-import sys
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import lru_cache
@@ -22,11 +21,9 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_args, get_origi
 
 from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 
-__all__ = ["Setting", "Settings", "declared", "setting", "shown", "with_changes"]
+__all__ = ["Setting", "Settings", "declared", "is_a", "plain", "setting", "shown", "with_changes"]
 
-FLOAT_MAX = sys.float_info.max
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 80
+LONGEST_SHOWN = 200
 
 
 class Setting(NamedTuple):
@@ -47,7 +44,11 @@ class Setting(NamedTuple):
             return f"one of {', '.join(self.choices)}"
         bounds = (self.low, self.above, self.high, self.below)
         named = zip(("at least", "above", "at most", "below"), bounds, strict=True)
-        return " and ".join(f"{word} {bound:g}" for word, bound in named if bound is not None)
+        return " and ".join(
+            f"{word} {bound}" if isinstance(bound, int) else f"{word} {bound:g}"
+            for word, bound in named
+            if bound is not None
+        )
 
     def allows(self, value: Any) -> bool:  # noqa: ANN401
         """Whether a value of the right type is in range: NaN and inf never are, None always."""
@@ -56,7 +57,7 @@ class Setting(NamedTuple):
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
         return (
-            -FLOAT_MAX <= value <= FLOAT_MAX  # no NaN, and no integer that no float can hold
+            (isinstance(value, int) or math.isfinite(value))
             and (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
@@ -69,14 +70,6 @@ def setting(default: Any = MISSING, help: str = "", **rules: Any) -> Any:  # noq
     return field(default=default, metadata={"setting": Setting(help, **rules)})
 
 
-def shown(value: object) -> str:
-    """The beginning of a value, for a message; whatever it is, and however long."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:  # Python writes no integer of so many digits
-        return "an integer of thousands of digits"
-
-
 def declared(kind: type[Settings]) -> dict[str, Setting]:
     """What is declared of each field of a settings class, by name and in order."""
     return {each.name: each.metadata["setting"] for each in fields(kind)}
@@ -85,12 +78,18 @@ def declared(kind: type[Settings]) -> dict[str, Setting]:
 S = TypeVar("S", bound="Settings")
 
 
-def with_changes(settings: S, changes: Mapping[str, Any], also_known: Sequence[str] = ()) -> S:
-    """The settings with some fields replaced; `ConfigError` for a name that is no field.
+def with_changes(
+    kind: type[S], settings: S | None, changes: Mapping[str, Any], also_known: Sequence[str] = ()
+) -> S:
+    """The settings (None: the defaults) with some fields replaced.
 
-    The message lists the fields, and the other names that the caller takes, `also_known`.
+    `ConfigError` for settings of another kind and for a name that is no field. The message lists
+    the fields, and the other names that the caller takes, `also_known`.
     """
-    known = declared(type(settings))
+    settings = kind() if settings is None else settings
+    if not isinstance(settings, kind):
+        raise ConfigError(f"expected {kind.__name__} or None; found {shown(settings)}")
+    known = declared(kind)
     if unknown := sorted(set(changes) - set(known)):
         names = ", ".join(sorted([*known, *also_known]))
         raise ConfigError(f"{unknown[0]!r} is no setting; use one of {names}")
@@ -115,10 +114,10 @@ class Settings:
         kind: Any = type(self)  # mypy takes no class for hashable
         hints = _hints(kind)
         for name, rule in declared(kind).items():
-            value = _plain(given := getattr(self, name))
+            value = plain(given := getattr(self, name))
             if value is not given:
                 object.__setattr__(self, name, value)
-            fits = _is_a(value, hints[name])
+            fits = is_a(value, hints[name])
             if rule.choices and not (fits and rule.allows(value)):
                 raise self.error(f"{name} {shown(value)} is unknown; use {rule.range}")
             if not fits:
@@ -154,22 +153,31 @@ def _hints(kind: Any) -> dict[str, Any]:  # noqa: ANN401
     return get_type_hints(kind)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def shown(value: object) -> str:
+    """What was found, as a message shows it: short, and whatever its `repr` does."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of 5,000 digits, for example
+        text = f"a {type(value).__name__} that cannot be shown"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401
     """Lists and arrays as tuples, the numbers of numpy as Python's; anything else as it is."""
     if hasattr(value, "tolist"):
         value = value.tolist()
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
-def _is_a(value: object, hint: Any) -> bool:  # noqa: ANN401
+def is_a(value: object, hint: Any) -> bool:  # noqa: ANN401
     """Whether a value can be a field of this type; an int can be a float, a bool no int."""
     if hint is Any:
         return True
     if isinstance(hint, UnionType):
-        return any(_is_a(value, choice) for choice in get_args(hint))
+        return any(is_a(value, choice) for choice in get_args(hint))
     origin = get_origin(hint) or hint
     if origin is tuple:
-        return isinstance(value, tuple) and all(_is_a(each, get_args(hint)[0]) for each in value)
+        return isinstance(value, tuple) and all(is_a(each, get_args(hint)[0]) for each in value)
     if origin in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if origin is float else origin)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vj2_ddim_plugin.errors import CheckpointError
-from vj2_ddim_training.checkpoint import open_saved
+from vj2_ddim_training.saved import open_saved
 
 __all__ = ["half_weights", "read_model", "round_weights"]
 

@@ -7,23 +7,24 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 import vj2_ddim_plugin
 from vj2_ddim_export import TOLERANCE
-from vj2_ddim_export.parity import Parity, measure_parity
+from vj2_ddim_export.parity import BATCHES, NUM_INFERENCE_STEPS, measure_parity
 from vj2_ddim_plugin import bundle
-from vj2_ddim_plugin.bundle import CONDITION, DENOISER, MANIFEST, RANKER, graph_specs
+from vj2_ddim_plugin.bundle import CONDITION, DENOISER, MANIFEST, RANKER, Parity, graph_specs
 from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_plugin.files import atomic_path, sha256_of
 from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.onnx.session import onnxruntime
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
 from vj2_ddim_training.data.gesture_files import require_replaceable
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
@@ -33,10 +34,10 @@ from vj2_ddim_training.ranker.network import (
     TrainedRanker,
     load_ranker,
 )
+from vj2_ddim_training.saved import one_line
 
 __all__ = ["export_bundle"]
 
-UNMEASURED = {"worst_error": 0.0}
 OPSET = 20
 TRACED_BATCH = 2  # a batch of 1 would be taken for a constant
 
@@ -67,36 +68,43 @@ def export_bundle(
 
     Raises:
         CheckpointError: A file cannot be opened, or the two do not belong together.
-        ConfigError: `out` holds something that would be lost.
+        ConfigError: `out` holds something that would be lost; `tolerance` or `seed` is no such.
         ParityError: The bundle does not agree with the checkpoint; nothing is written.
     """
+    unmeasured = Parity(0.0, tolerance, BATCHES, NUM_INFERENCE_STEPS, seed)
     require_replaceable(out, (MANIFEST, DENOISER, CONDITION, RANKER), overwrite)
     loaded = load_checkpoint(checkpoint, nhead)
     model = loaded.model
     trained = None if ranker is None else load_ranker(ranker, model)
-    provenance = _provenance(loaded, checkpoint, trained, ranker)
     with atomic_path(out, folder=True) as folder:
-        export_denoiser(model, folder / DENOISER)
-        if model.condition.inputs:
-            export_condition(model, folder / CONDITION)
-        reference = TorchSampler(model)
-        if trained is not None:
-            export_ranker(trained.ranker, model, folder / RANKER)
-            reference = RankedSampler(model, trained.ranker)
-
+        reference = _write_graphs(model, trained, folder)
         write = partial(
             bundle.write_manifest,
             folder,
             action_spec=model.action_spec,
             schedule=model.schedule,
             condition=model.condition,
-            provenance=provenance,
+            provenance=_provenance(loaded, checkpoint, trained, ranker),
         )
-        write(parity=dict(UNMEASURED))  # the gate reads the bundle as the plugin does
-        exported = BundleModel(bundle.read_bundle(folder), "cpu")
-        parity = measure_parity(exported, reference, tolerance, seed)
-        write(parity=parity.to_dict())
+        # the gate reads the bundle as the plugin does
+        write(parity=replace(unmeasured, ranker_error=None if trained is None else 0.0))
+        with BundleModel(bundle.read_bundle(folder), "cpu") as exported:
+            parity = measure_parity(exported, reference, tolerance, seed)
+        write(parity=parity)
     return parity
+
+
+def _write_graphs(
+    model: DiffusionModel, trained: TrainedRanker | None, folder: Path
+) -> TorchSampler:
+    """Write every graph of a model; returns what they must agree with."""
+    export_denoiser(model, folder / DENOISER)
+    if model.condition.inputs:
+        export_condition(model, folder / CONDITION)
+    if trained is None:
+        return TorchSampler(model)
+    export_ranker(trained.ranker, model, folder / RANKER)
+    return RankedSampler(model, trained.ranker)
 
 
 def _provenance(
@@ -168,12 +176,15 @@ def _export(
     arguments: Any = inputs
     if isinstance(module, _Condition):  # its forward takes them as one
         shapes, arguments = (shapes,), (inputs,)
-    with _quiet_exporter():
-        torch.onnx.export(
-            module.eval(), arguments, str(path), input_names=names, output_names=outputs,
-            dynamic_shapes=shapes, opset_version=OPSET,
-            dynamo=True, external_data=False, verbose=False,
-        )  # fmt: skip
+    try:
+        with _quiet_exporter():
+            torch.onnx.export(
+                module.eval(), arguments, str(path), input_names=names, output_names=outputs,
+                dynamic_shapes=shapes, opset_version=OPSET,
+                dynamo=True, external_data=False, verbose=False,
+            )  # fmt: skip
+    except Exception as error:  # the exporter's own, which fill pages
+        raise CheckpointError(f"{path.name} cannot be exported: {one_line(error)}") from error
     graph = onnx.load(path)
     _forget_where_it_was_made(graph)
     onnx.save(graph, path)

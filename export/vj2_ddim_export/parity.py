@@ -6,41 +6,20 @@ ranker, what it predicts of these samples is compared as well.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from vj2_ddim_plugin.bundle import Parity
 from vj2_ddim_plugin.ddim import ddim_sample
 from vj2_ddim_plugin.errors import ParityError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.model import SamplerModel, ranker_of
 
-__all__ = ["Parity", "measure_parity"]
+__all__ = ["BATCHES", "NUM_INFERENCE_STEPS", "measure_parity"]
 
 BATCHES = (1, 2, 3)
 NUM_INFERENCE_STEPS = 10
-
-
-@dataclass(frozen=True)
-class Parity:
-    """The measured agreement.
-
-    `worst_error` is the largest difference of the sampled arrays, over their largest magnitude or
-    1, and `ranker_error` the same of the predicted costs, None without a ranker.
-    """
-
-    worst_error: float
-    tolerance: float
-    batches: tuple[int, ...]
-    num_inference_steps: int
-    seed: int
-    ranker_error: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; the ranker's only where there is one."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def measure_parity(

@@ -1,17 +1,19 @@
 """Bundles made by hand: tiny graphs, and a manifest to go with them."""
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 
 import onnx
 from onnx import TensorProto, helper
 
-from vj2_ddim_plugin.bundle import write_manifest
+from vj2_ddim_plugin.bundle import DIGEST, RANKER, Parity, _digest, write_manifest
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 SPEC = ActionSpec(action_block=10, min_press_steps=2, max_press_steps=6)
 SCHEDULE = NoiseSchedule(num_train_timesteps=20)
-PARITY = {"worst_error": 1e-6}
+PARITY = Parity(1e-6, 1e-4, (1, 2, 3), 10, 0)
 LATENTS = ConditionSpec("latents", {"goal": (2, 3)}, 2, 3)
 
 
@@ -76,11 +78,14 @@ def describe(folder, **changes):
         "parity": PARITY,
         "provenance": {"made_by": "hand"},
     }
+    if (folder / RANKER).exists():
+        fields["parity"] = replace(PARITY, ranker_error=1e-6)
     write_manifest(folder, **{**fields, **changes})
     return folder
 
 
-def edit(bundle, *path_and_value):
+def edit(bundle, *path_and_value, stamped=True):
+    """Change one value of the manifest, its digest with it unless told; `...` deletes."""
     *path, last, value = path_and_value
     manifest = json.loads((bundle / "bundle.json").read_text())
     entry = manifest
@@ -90,4 +95,7 @@ def edit(bundle, *path_and_value):
         del entry[last]
     else:
         entry[last] = value
+    if stamped:
+        with suppress(ValueError):  # NaN, which has none
+            manifest[DIGEST] = _digest(manifest)
     (bundle / "bundle.json").write_text(json.dumps(manifest))

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders.bundles import PARITY
 from builders.training import LENGTH, make_gestures, make_model, vj2_ddim, write_data
 
 from vj2_ddim_plugin.bundle import write_manifest
@@ -173,7 +174,7 @@ class TestBundle:
         (folder / "denoiser.onnx").write_bytes(b"a graph" * 100)
         model = make_model("none")
         parts = {name: getattr(model, name) for name in ("action_spec", "schedule", "condition")}
-        write_manifest(folder, **parts, parity={"worst_error": 1e-6}, provenance={})
+        write_manifest(folder, **parts, parity=PARITY, provenance={})
         return folder
 
     @pytest.fixture(params=["inspect", "plan"])
@@ -192,10 +193,12 @@ class TestBundle:
         content = (bundle / "bundle.json").read_bytes()
         for end in range(0, len(content) - 2, 97):
             (bundle / "bundle.json").write_bytes(content[:end])
-            refused(*command(bundle), words=["bundle.json is not JSON", "Export"])
+            refused(
+                *command(bundle), words=["bundle.json: cannot be read as JSON", "write it again"]
+            )
 
     def test_a_graph_that_is_none_or_missing(self, bundle, command, refused):
-        refused(*command(bundle), words=["denoiser.onnx", "ONNX Runtime cannot load it"])
+        refused(*command(bundle), words=["denoiser.onnx is no ONNX model", "Export"])
         (bundle / "denoiser.onnx").unlink()
         refused(*command(bundle), words=["denoiser.onnx is missing", "Copy the whole folder"])
 

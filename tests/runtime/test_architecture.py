@@ -21,10 +21,10 @@ SHIMS = {name for name, text in SOURCES.items() if text.startswith('"""SHIM')}
 # A part may import of those above it, and within itself.
 LAYERS = [
     {"errors"},
-    {"files"},
+    {"files", "process"},
     {"arrays"},
     {"settings", "interface"},
-    {"schedule", "spec"},
+    {"schedule", "spec", "graph_file"},
     {"gestures", "bundle", "ddim"},
     {"constraints", "onnx"},
     {"model"},
@@ -32,7 +32,7 @@ LAYERS = [
     {"optimizer"},
     {"", "doctor", "adapters", "commands", "cli"},  # the first is the package itself
 ]
-MOST_FILES = 24
+MOST_FILES = 26
 
 
 def imports_of(text, known):

@@ -1,6 +1,5 @@
 """Bundles made by hand, damaged in every way, and what is said about it."""
 
-import math
 import shutil
 
 import numpy as np
@@ -42,7 +41,7 @@ def bundle(sound, tmp_path):
 def test_a_bundle_comes_back_as_it_was_written(sound):
     read = read_bundle(str(sound))
     assert (read.action_spec, read.schedule, read.condition) == (SPEC, SCHEDULE, LATENTS)
-    assert read.parity == PARITY
+    assert read.parity == PARITY.to_dict()
     assert read.provenance == {"made_by": "hand"}
     assert set(read.graphs) == {"denoiser.onnx", "condition.onnx"}
     assert read.path_of("denoiser.onnx").is_file()
@@ -101,10 +100,10 @@ def test_a_missing_a_changed_and_a_truncated_graph_are_named(bundle, name):
         read_bundle(bundle)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1]])
+@pytest.mark.parametrize("version", [0, 3, "1", None, [1], 10**19])
 def test_an_unknown_schema_version_is_refused(bundle, version):
     edit(bundle, "schema_version", version)
-    with pytest.raises(BundleError, match=r"schema_version is .*this plugin reads 1"):
+    with pytest.raises(BundleError, match=r"schema_version is .*this plugin reads 1 and 2"):
         read_bundle(bundle)
 
 
@@ -230,11 +229,15 @@ def test_graphs_that_do_not_fit_the_manifest_are_refused(tmp_path, change):
         BundleModel(folder, "cpu")
 
 
-def test_a_graph_that_onnx_runtime_cannot_load_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", ": ONNX Runtime cannot load it"), (b"these bytes are no graph", " is no ONNX model")],
+)
+def test_a_graph_that_onnx_runtime_cannot_load_is_named(tmp_path, content, said):
     folder = make_bundle(tmp_path / "bundle", conditional=False)
-    (folder / "denoiser.onnx").write_bytes(b"these bytes are no graph")
+    (folder / "denoiser.onnx").write_bytes(content)
     describe(folder, condition=ConditionSpec())
-    with pytest.raises(BundleError, match=r"denoiser\.onnx: ONNX Runtime cannot load it"):
+    with pytest.raises(BundleError, match=rf"denoiser\.onnx{said}"):
         BundleModel(folder, "cpu")
 
 
@@ -291,8 +294,8 @@ def test_weights_beside_the_graph_are_refused(tmp_path):
 
 
 def test_a_manifest_never_holds_nan(tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        make_bundle(tmp_path / "bundle", parity={"worst_error": float("nan")})
+    with pytest.raises(BundleError, match="provenance cannot be written as JSON"):
+        make_bundle(tmp_path / "bundle", provenance={"loss": float("nan")})
     assert not (tmp_path / "bundle" / "bundle.json").exists()
 
 
@@ -310,7 +313,7 @@ def test_a_manifest_never_holds_nan(tmp_path):
         (("condition", "inputs"), {"goal": {"shape": "23", "dtype": "float32"}}),
         (("condition", "inputs"), {"goal": {"shape": [-2, 3], "dtype": "float32"}}),
         (("condition", "num_tokens"), 2.7),
-        (("condition", "num_tokens"), math.inf),
+        (("condition", "num_tokens"), 10**8),
         (("schema_version",), True),
         (("parity", "worst_error"), -1.0),
     ],

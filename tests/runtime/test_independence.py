@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
-from vj2_ddim_plugin.onnx.session import BLOCK_ROWS, IndependentRows
+from vj2_ddim_plugin.onnx.rows import BLOCK_ROWS, IndependentRows
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 
 CPU = "CPUExecutionProvider"

@@ -16,7 +16,6 @@ from builders.bundles import make_bundle
 from vj2_ddim_plugin.errors import ProviderError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
-from vj2_ddim_plugin.onnx import session
 from vj2_ddim_plugin.onnx.session import OnnxGraph
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.testing import QuadraticCost
@@ -143,7 +142,7 @@ def test_a_fork_makes_one_session_for_all_its_threads(graph, monkeypatch):
 @forking
 @with_threads
 def test_a_fork_in_the_midst_of_opening_is_not_locked_out(graph):
-    with session._Process.opening:
+    with graph._opening:
         assert in_a_fork(lambda: len(graph.run(feeds())) == 1)
 
 

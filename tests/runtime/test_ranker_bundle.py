@@ -95,6 +95,7 @@ def test_the_manifest_has_a_section_and_everything_else_as_without(exported, tmp
         for folder in (exported.folder, tmp_path / "plain")
     )
     section = ranked.pop("ranker")
+    assert ranked.pop("manifest_sha256") != plain.pop("manifest_sha256")
     assert section["file"] == "ranker.onnx"
     assert section["sha256"] == sha256_of(exported.folder / "ranker.onnx")
     assert section["inputs"] == {
@@ -115,7 +116,7 @@ def test_a_bundle_without_a_ranker_reads_as_ever(tmp_path):
     folder = make_bundle(tmp_path / "bundle")
     assert set(json.loads((folder / "bundle.json").read_text())) == {
         *("schema_version", "action_spec", "schedule", "condition", "graphs", "parity"),
-        "provenance",
+        *("provenance", "manifest_sha256"),
     }
     assert read_bundle(folder).path_of("ranker.onnx") is None
     with BundleModel(folder, "cpu") as model:
@@ -143,7 +144,7 @@ def test_a_changed_or_missing_graph_is_refused(bundle):
         (("ranker", "inputs", "condition", "shape", [3, 17]), "the ranker's inputs are"),
         (("ranker", "sha256", "0" * 64), r"ranker\.onnx was changed"),
         (("scorer", {}), r"unknown fields \['scorer'\]"),
-        (("schema_version", 2), "schema_version is 2"),
+        (("schema_version", 3), "schema_version is 3"),
     ],
 )
 def test_a_section_that_does_not_fit_is_refused(bundle, path_and_value, message):

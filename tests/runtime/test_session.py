@@ -53,7 +53,7 @@ def fake(monkeypatch, tmp_path):
         failures = {}
 
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a.onnx").write_bytes(b"graph")
+    (tmp_path / "a.onnx").write_bytes(b"\x08\x08")
     monkeypatch.setattr(onnxruntime, "InferenceSession", Fake)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
     monkeypatch.setattr(session, "why_not", lambda provider: "")
@@ -150,7 +150,7 @@ def test_only_one_file_of_the_runtime_imports_onnxruntime():
 def test_cuda_that_runs_is_taken_without_tf32(fake, provider):
     assert OnnxGraph("a.onnx", provider).provider == CUDA
     ((graph, options, providers),) = fake.made
-    assert graph == b"graph"
+    assert graph == b"\x08\x08"
     assert providers == [(CUDA, {"use_tf32": "0"}), CPU]
     assert options.log_severity_level == 4
 

@@ -4,21 +4,28 @@
 one raises, because defaults filled in silently are how evaluators measure the wrong model.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from vj2_ddim_plugin.errors import CheckpointError, VJ2DDIMError
+from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
+from vj2_ddim_plugin.settings import shown
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.loop import save_atomically
+from vj2_ddim_training.saved import (
+    MISFITS,
+    built_with,
+    one_line,
+    open_saved,
+    require_weights,
+)
 
-__all__ = ["Checkpoint", "load_checkpoint", "open_saved", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = "vj2-ddim-checkpoint-1"
 HISTORY = ("training", "data_fingerprint", "metrics", "provenance")
@@ -76,33 +83,37 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
             f"{path}: is neither a checkpoint of this project (format {FORMAT!r}) nor of the "
             f"original script (key 'model_state_dict')"
         )
-    if missing := [name for name in FIELDS if name not in content]:
-        raise CheckpointError(f"{path}: lacks the fields {missing}. Train again")
+    missing, unknown = set(FIELDS) - set(content), set(content) - set(FIELDS)
+    if missing or unknown:
+        raise CheckpointError(
+            f"{path}: lacks the fields {sorted(missing)}, and has unknown ones, "
+            f"{shown(sorted(map(str, unknown)))}. Train again"
+        )
+    history = [content[name] for name in HISTORY]
     try:
-        model = DiffusionModel(
+        if [type(value) for value in history] != [dict, str, dict, dict]:
+            raise CheckpointError(f"{', '.join(HISTORY)} are {shown(history)}")
+        json.dumps(content["provenance"], allow_nan=False)
+        parts = (
             ModelConfig.from_dict(content["model"]),
             ActionSpec.from_dict(content["action_spec"]),
             NoiseSchedule.from_dict(content["schedule"]),
             {name: tuple(shape) for name, shape in content["input_shapes"].items()},
             content["training"].get("config", {}).get("condition_dropout", 1.0) > 0.0,
         )
-        model.load_state_dict(content["ema_weights"])
-    except (VJ2DDIMError, RuntimeError, TypeError, KeyError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its fields do not fit one another: {error}") from error
-    return Checkpoint(model.eval(), content["weights"], *(content[name] for name in HISTORY))
-
-
-def open_saved(path: Path, what: str, hint: str) -> Any:  # noqa: ANN401
-    """What `save_atomically` wrote; a missing or a broken file is a `CheckpointError`."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; {hint}")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip, and torch errors of many kinds
+        model = built_with(content["ema_weights"], lambda: DiffusionModel(*parts))
+        require_weights(content["weights"])
+        if not _shapes(content["weights"]) == _shapes(content["ema_weights"]):
+            raise CheckpointError("weights and ema_weights differ in names or shapes")
+    except MISFITS as error:
         raise CheckpointError(
-            f"{path}: cannot be opened as a {what} ({type(error).__name__}: {error}). It may be "
-            f"truncated, or not a {what} at all"
+            f"{path}: its fields do not fit one another: {one_line(error)}"
         ) from error
+    return Checkpoint(model.eval(), content["weights"], *history)
+
+
+def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in weights.items()}
 
 
 def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Checkpoint:
@@ -114,20 +125,21 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
         )
     weights = content["model_state_dict"]
     try:
+        require_weights(weights)
         d_model, channels = weights["action_embedding.weight"].shape
         length = weights["pos_encoder.pe"].shape[1]
         dim_feedforward = weights["transformer.layers.0.linear1.weight"].shape[0]
         num_layers = len({key.split(".")[2] for key in weights if key.startswith("transformer.")})
-    except (KeyError, IndexError, AttributeError, ValueError, TypeError) as error:
+    except MISFITS as error:
+        lacks = "lacks the weight " if isinstance(error, KeyError) else ""
         raise CheckpointError(
-            f"{path}: 'model_state_dict' lacks the weight {error}; it is not from the original "
-            f"script"
+            f"{path}: 'model_state_dict' is not from the original script: {lacks}{one_line(error)}"
         ) from error
     if channels != 3:
         raise CheckpointError(f"{path}: has {channels} action channels; expected 3 (x, y, press)")
-    config = ModelConfig("minimal", d_model, num_layers, nhead, 1, dim_feedforward)
     usual = ActionSpec()  # the data's press lengths, which the script does not record either
     try:
+        config = ModelConfig("minimal", d_model, num_layers, nhead, 1, dim_feedforward)
         spec = ActionSpec(
             action_block=length,
             min_press_steps=min(usual.min_press_steps, length),
@@ -135,10 +147,12 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
             representation="raw",
             normalized=False,
         )
-        model = DiffusionModel(config, spec, ORIGINAL_SCHEDULE)
-        model.denoiser.load_state_dict(weights)
-    except (RuntimeError, VJ2DDIMError) as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        model = built_with(
+            {f"denoiser.{name}": weight for name, weight in weights.items()},
+            lambda: DiffusionModel(config, spec, ORIGINAL_SCHEDULE),
+        )
+    except MISFITS as error:
+        raise CheckpointError(f"{path}: {one_line(error)}") from error
     history = {name: content.get(name) for name in ("epoch", "loss")}
     made_by = {"made_by": "the original script"}
     return Checkpoint(model.eval(), weights, history, "unknown", {}, made_by)

@@ -31,16 +31,20 @@ class ModelConfig(Settings):
     """What is built. All of it is stored in the checkpoint."""
 
     architecture: str = setting("dit", "Minimal is the original script's.", choices=ARCHITECTURES)
-    d_model: int = setting(128, "Width of the denoiser.", low=1)
-    num_layers: int = setting(4, "Layers of the denoiser.", low=1)
-    nhead: int = setting(4, "Attention heads; must divide the width.", low=1)
-    patch_size: int = setting(0, "Diffused rows in a token; 0 fits the representation.", low=0)
-    dim_feedforward: int = setting(256, "Width of the feed-forward layers (minimal).", low=1)
+    d_model: int = setting(128, "Width of the denoiser.", low=1, high=16_384)
+    num_layers: int = setting(4, "Layers of the denoiser.", low=1, high=256)
+    nhead: int = setting(4, "Attention heads; must divide the width.", low=1, high=1024)
+    patch_size: int = setting(
+        0, "Diffused rows in a token; 0 fits the representation.", low=0, high=100_000
+    )
+    dim_feedforward: int = setting(
+        256, "Width of the feed-forward layers (minimal).", low=1, high=65_536
+    )
     condition: str = setting(
         "auto", "Auto is sketch for dit and none for minimal.", choices=("auto", *CONDITIONS)
     )
-    condition_layers: int = setting(2, "Layers that mix the patches of latents.", low=0)
-    condition_tokens: int = setting(16, "Tokens that latents are gathered into.", low=1)
+    condition_layers: int = setting(2, "Layers that mix the patches of latents.", low=0, high=256)
+    condition_tokens: int = setting(16, "Tokens that latents are gathered into.", low=1, high=4096)
 
     def check(self) -> None:
         """Choose the condition where it is left open; the original script's has none."""
@@ -96,10 +100,10 @@ class TrainingConfig(Settings):
 class RankerConfig(Settings):
     """A ranker's size, its candidates and its training. All of it is stored in `ranker.pt`."""
 
-    width: int = setting(64, "Width of its layers; nhead must divide it.", low=1)
-    num_layers: int = setting(2, "Layers that look at the condition.", low=1)
-    nhead: int = setting(4, "Attention heads.", low=1)
-    num_queries: int = setting(4, "Tokens that one candidate is turned into.", **COUNT)
+    width: int = setting(64, "Width of its layers; nhead must divide it.", low=1, high=16_384)
+    num_layers: int = setting(2, "Layers that look at the condition.", low=1, high=256)
+    nhead: int = setting(4, "Attention heads.", low=1, high=1024)
+    num_queries: int = setting(4, "Tokens that one candidate is turned into.", low=1, high=1024)
     num_problems: int = setting(8000, "Examples whose (state, goal) it learns from.", low=2)
     num_sampled: int = setting(10, "Candidates a problem that the model samples.", low=0)
     num_perturbed: int = setting(

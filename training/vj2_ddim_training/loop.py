@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, TrainingError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_training.processes import hold_interrupts, locked, stop_signals
+from vj2_ddim_training.saved import open_saved
 
 __all__ = ["Progress", "StatelessTask", "Task", "TrainingLoop", "choose_device", "moving_average"]
 __all__ += ["hold_interrupts", "name_rows", "run_resumably", "save_atomically", "warmup_cosine"]
@@ -262,7 +263,7 @@ def run_and_save(
 
 def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> None:
     try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
+        saved = open_saved(file, "state of a training", "delete it to begin anew")
         different = differences(saved["settings"], settings)
         if not different:
             loop.load_state_dict(saved["state"])

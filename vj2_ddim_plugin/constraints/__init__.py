@@ -1,6 +1,7 @@
 """What the plans of a problem must keep: bounds, fixed entries, what was sent, no-touch areas."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,14 @@ from vj2_ddim_plugin.errors import ActionError, ConstraintError, ContextError
 from vj2_ddim_plugin.gestures import outside_bounds, pressed, project
 from vj2_ddim_plugin.gestures.segments import count_segments
 from vj2_ddim_plugin.interface import FloatArray, PlanConstraints, PlanningProblem
+from vj2_ddim_plugin.settings import shown
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["Rules", "checked_actions", "checked_array"]
+__all__ = ["Rules", "checked_actions", "checked_array", "numbers"]
+
+LARGEST = 1e9  # what no planner's units reach
+MOST_RECTANGLES = 256
+NO_NUMBERS = "bcmMOSU"  # kinds of arrays: truth values, complex numbers, times, objects, texts
 
 
 class Rules:
@@ -122,8 +128,13 @@ def _count_presses(actions: FloatArray, spec: ActionSpec) -> NDArray[np.integer]
 
 def _narrowed(spec: ActionSpec, asked: PlanConstraints) -> ActionSpec:
     """The spec with the tighter bounds."""
-    low = spec.low_array if asked.action_low is None else np.asarray(asked.action_low, float)
-    high = spec.high_array if asked.action_high is None else np.asarray(asked.action_high, float)
+    low, high = (
+        own if given is None else numbers(name, given, np.float64, ConstraintError)
+        for name, given, own in (
+            ("action_low", asked.action_low, spec.low_array),
+            ("action_high", asked.action_high, spec.high_array),
+        )
+    )
     if low.shape != spec.low_array.shape or high.shape != spec.high_array.shape:
         raise ConstraintError(
             f"action_low and action_high must hold one value a channel {list(spec.channels)}; "
@@ -138,22 +149,27 @@ def _narrowed(spec: ActionSpec, asked: PlanConstraints) -> ActionSpec:
 
 def _rectangles(asked: PlanConstraints, spec: ActionSpec) -> FloatArray:
     """`[R, 4]`, which must leave the finger somewhere to touch."""
-    if len(asked.forbidden) == 0:
+    if asked.forbidden is None:
+        return np.zeros((0, 4))
+    name = "forbidden must be rectangles (x_low, y_low, x_high, y_high): it"
+    rectangles = numbers(name, asked.forbidden, np.float64, ConstraintError)
+    if rectangles.ndim > 0 and len(rectangles) == 0:
         return np.zeros((0, 4))
     if spec.press_channel is None or len(spec.coordinate_indices) < 2:
         raise ConstraintError(
             f"forbidden rectangles need a finger: a press_channel and two coordinates; these "
             f"actions have {list(spec.channels)}"
         )
-    try:
-        rectangles = np.asarray(asked.forbidden, float)
-    except (TypeError, ValueError):
-        rectangles = np.zeros(0)
     if rectangles.ndim != 2 or rectangles.shape[1] != 4 or not np.isfinite(rectangles).all():
         raise ConstraintError(
             f"forbidden must be rectangles (x_low, y_low, x_high, y_high); found "
-            f"{asked.forbidden!r}"
+            f"{shown(asked.forbidden)}"
         )
+    if len(rectangles) > MOST_RECTANGLES:
+        raise ConstraintError(
+            f"forbidden has {len(rectangles)} rectangles; at most {MOST_RECTANGLES}. Join some"
+        )
+    rectangles = np.clip(rectangles, -LARGEST, LARGEST)
     if (rectangles[:, :2] > rectangles[:, 2:]).any():
         raise ConstraintError(f"a forbidden rectangle has low above high: {rectangles.tolist()}")
     centre = ((spec.low_array + spec.high_array) / 2)[None, spec.coordinate_indices[:2]]
@@ -170,10 +186,7 @@ def _fixed(asked: PlanConstraints, spec: ActionSpec, batch: int, frozen: FloatAr
     shape = (spec.length, spec.num_channels)
     if asked.fixed is None:
         return np.full((1, *shape), np.nan)
-    try:
-        fixed = np.asarray(asked.fixed, np.float32)
-    except (TypeError, ValueError) as error:
-        raise ConstraintError(f"fixed is not an array of numbers: {error}") from error
+    fixed = numbers("fixed", asked.fixed, np.float32, ConstraintError)
     if fixed.shape not in (shape, (batch, *shape)):
         raise ConstraintError(
             f"fixed has shape {fixed.shape}; expected {shape} or {(batch, *shape)} (NaN is free)"
@@ -194,12 +207,25 @@ def _fixed(asked: PlanConstraints, spec: ActionSpec, batch: int, frozen: FloatAr
     return fixed
 
 
-def checked_array(name: str, values: object) -> FloatArray:
-    """As float32, or a `ContextError` for what is no array of numbers."""
+def numbers(
+    name: str, values: object, dtype: type[np.floating[Any]], error: type[ContextError]
+) -> FloatArray:
+    """Values as an array of this type, or an error for what is no array of real numbers."""
+    masked = isinstance(values, np.ma.MaskedArray)
     try:
-        return np.asarray(values, np.float32)
-    except Exception as error:  # whatever the other library raises, for example a tensor on a GPU
-        raise ContextError(f"{name} is not an array of numbers: {error}") from error
+        array = np.asarray(values)
+        if not masked and array.dtype.kind not in NO_NUMBERS:
+            with np.errstate(over="ignore"):  # too large becomes infinite
+                return array.astype(dtype, copy=False)
+        found = f"a masked array of {array.dtype}" if masked else f"{array.dtype}"
+    except Exception as cause:  # whatever the other library raises, for example a tensor on a GPU
+        raise error(f"{name} is not an array of numbers: {cause}") from cause
+    raise error(f"{name} is not an array of numbers: expected real ones, found {found}")
+
+
+def checked_array(name: str, values: object) -> FloatArray:
+    """As float32, or a `ContextError` for what is no array of real numbers."""
+    return numbers(name, values, np.float32, ContextError)
 
 
 def checked_actions(name: str, actions: object, spec: ActionSpec, longest: int) -> FloatArray:
@@ -209,6 +235,8 @@ def checked_actions(name: str, actions: object, spec: ActionSpec, longest: int) 
         raise ContextError(
             f"{name} has shape {array.shape}; expected [B, 1 to {longest}, {spec.num_channels}]"
         )
-    if not np.isfinite(array).all():
-        raise ContextError(f"{name} has values that are NaN or infinite; pass None instead")
+    if not (np.abs(array) <= LARGEST).all():
+        raise ContextError(
+            f"{name} has values that are NaN, infinite or above {LARGEST:g}; pass None instead"
+        )
     return array

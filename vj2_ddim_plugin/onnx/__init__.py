@@ -3,6 +3,10 @@
 `auto` is CUDA where CUDA really runs, else the CPU. TensorRT builds an engine for minutes when it
 starts, so it is taken only by name. The GPU options follow ONNX Runtime's documentation and were
 not measured on a GPU.
+
+ONNX Runtime reports to its maker: since 1.29, importing it on Linux writes an identity into the
+user's cache and starts an uploader. It reads `ORT_DISABLE_TELEMETRY` once, at that moment, so the
+variable is set here, before; a value that the user gave it stays.
 """
 
 import os
@@ -11,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.settings import Settings, setting, shown
 
-__all__ = ["PROVIDERS", "TF32_OVERRIDE", "SessionSettings"]
+__all__ = ["PROVIDERS", "TELEMETRY", "TF32_OVERRIDE", "SessionSettings"]
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -21,6 +25,10 @@ PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
 }
 TF32_OVERRIDE = "NVIDIA_TF32_OVERRIDE"
+TELEMETRY = "ORT_DISABLE_TELEMETRY"
+MOST_THREADS = 1024
+
+os.environ.setdefault(TELEMETRY, "1")
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,10 @@ class SessionSettings(Settings):
         "auto", "Where to run; by name it is strict.", choices=("auto", *PROVIDERS)
     )
     num_threads: int | None = setting(
-        None, "Threads of one operator on the CPU; None leaves ONNX Runtime's choice.", low=1
+        None,
+        "Threads of one operator on the CPU; None takes as many as this process may use cores.",
+        low=1,
+        high=MOST_THREADS,
     )
     provider_options: Mapping[str, Any] | None = setting(
         None,
@@ -48,14 +59,29 @@ class SessionSettings(Settings):
         "amplifies that error.",
     )
     memory_limit_bytes: int | None = setting(
-        None, "Device memory that each graph's arena (TensorRT: its workspace too) may take.", low=1
+        None,
+        "Device memory that each graph's arena (TensorRT: its workspace too) may take.",
+        low=1,
+        high=2**63 - 1,
     )
     cuda_graph: bool = setting(
         False, "Whether a GPU records its kernels once a shape and replays them."
     )
+    load_limit_s: float = setting(
+        20.0,
+        "Seconds that the first run of each graph may take while it is loaded; one that never ends "
+        "is stopped.",
+        above=0,
+        high=86_400,
+    )
 
     def check(self) -> None:
-        """TensorRT has no option against TF32."""
+        """The GPU is a number, and TensorRT has no option against TF32."""
+        device = (self.provider_options or {}).get("device_id", 0)
+        if not str(device).isdecimal():
+            raise ConfigError(
+                f"provider_options must have a 'device_id' such as '0'; found {shown(device)}"
+            )
         unasked = self.provider == "tensorrt" and not self.allow_tf32
         if unasked and os.environ.get(TF32_OVERRIDE) != "0":
             raise ConfigError(

@@ -16,16 +16,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import BundleError, ProviderError
-from vj2_ddim_plugin.onnx import PROVIDERS, SessionSettings
+from vj2_ddim_plugin.graph_file import require_self_contained
+from vj2_ddim_plugin.onnx import PROVIDERS, TELEMETRY, SessionSettings
+from vj2_ddim_plugin.process import available_cores, leak, tell_of_forks
 
-__all__ = ["BoundRuns", "Feeds", "IndependentRows", "OnnxGraph", "available_providers", "why_not"]
+__all__ = ["BoundRuns", "Feeds", "OnnxGraph", "available_providers", "onnxruntime", "why_not"]
 
 Array = NDArray[Any]
 Feeds = dict[str, Array]
@@ -36,26 +38,11 @@ DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_DEVICE = 100
 MAX_SHAPES = 8
 NO_GRAPH = -1
-BLOCK_ROWS = 64
-MULTIPLES = (1, 2, 4, 8)
+
+if os.environ.get(TELEMETRY) == "1":  # for Windows, and where another imported it before
+    onnxruntime.disable_telemetry_events()
 
 logger = logging.getLogger(__name__)
-
-
-class _Process:
-    """What a forked process must not share with its parent."""
-
-    opening = threading.Lock()
-    forks = 0  # on the way here from the first process; a session lives in one of them alone
-    abandoned: ClassVar[list[Any]] = []  # sessions of parents: to free one joins threads not here
-
-    @classmethod
-    def forked(cls) -> None:
-        cls.opening, cls.forks = threading.Lock(), cls.forks + 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_Process.forked)
 
 
 def available_providers() -> list[str]:
@@ -135,34 +122,67 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
         source: Path | str | bytes,
         settings: SessionSettings | str = "auto",
         constant: Sequence[str] = (),
+        name: str = "a graph in memory",
     ) -> None:
         self.settings = SessionSettings(settings) if isinstance(settings, str) else settings
         if isinstance(source, bytes):
-            self._name, self._graph = "a graph in memory", source
+            self.name, self._graph = name, source
         else:
-            self._name, self._graph = str(source), Path(source).read_bytes()
+            self.name, self._graph = str(source), Path(source).read_bytes()
+        require_self_contained(self._graph, self.name)
         self.constant, self._closed = tuple(constant), False
-        self._run: Any = None
-        self._open()
+        self._begin()
 
-    def run(self, feeds: dict[str, Array]) -> list[Array]:
-        """Run once: arrays by input name in, arrays in output order out; or a `ProviderError`."""
-        run = self._run if self._forks == _Process.forks else None  # read in this order
-        if run is None:
-            run = self._reopen()
+    def run(self, feeds: Feeds, options: Any = None) -> list[Array]:  # noqa: ANN401
+        """Run once: arrays by input name in, arrays in output order out; or a `ProviderError`.
+
+        `options` are ONNX Runtime's, for this run.
+        """
+        run = self._run or self._reopen()
         try:
-            outputs: list[Array] = run(feeds)
+            outputs: list[Array] = run(feeds) if options is None else run(feeds, options)
         except Exception as error:  # ONNX Runtime raises a dozen private types
             raise ProviderError(
-                f"{self._name} failed while running on {self.provider}: {error}"
+                f"{self.name} failed while running on {self.provider}: {error}"
             ) from error
         return outputs
 
+    def first_run(self, feeds: Feeds) -> list[Any]:
+        """Run a graph that is not trusted yet: one that does not end is stopped.
+
+        A graph may give anything: an array, a list of texts, None.
+
+        Raises:
+            BundleError: It took longer than the settings' `load_limit_s`.
+            ProviderError: It failed.
+        """
+        options = self._run_options(NO_GRAPH) or onnxruntime.RunOptions()
+        options.log_severity_level, limit_s = 4, self.settings.load_limit_s
+        timer = threading.Timer(limit_s, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            return self.run(feeds, options)
+        except ProviderError as error:
+            if not options.terminate:
+                raise
+            raise BundleError(
+                f"{self.name} was stopped: its first run had not ended after load_limit_s, "
+                f"{limit_s:g} s. Export the checkpoint again, or raise load_limit_s if the graph "
+                f"is so slow here"
+            ) from error
+        finally:
+            timer.cancel()
+
     def close(self) -> None:
         """Free the session, its threads and its device memory. Closing twice is fine."""
-        with _Process.opening:
-            self._abandon_if_forked()
+        with self._opening:
             self._closed, self._run = True, None
+
+    def after_fork(self) -> None:
+        """Leave the parent's session as it is; the first run here makes another one."""
+        leak(self._run)
+        self._run, self._opening = None, threading.Lock()
 
     def __exit__(self, *_: object) -> None:
         """Close it."""
@@ -171,31 +191,32 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
     def __getstate__(self) -> dict[str, Any]:
         """All but the session: the graph and how to run it."""
         state = self.__dict__.copy()
-        del state["_run"], state["_forks"]
+        del state["_run"], state["_opening"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A session of this process, as strict as the first."""
-        self.__dict__.update(state, _run=None, _forks=_Process.forks)
+        self.__dict__.update(state)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._run: Any = None
+        self._opening = threading.Lock()
+        tell_of_forks(self)
         if not self._closed:
             self._open()
 
     def _reopen(self) -> Any:  # noqa: ANN401
         """The session of this process, made now if another one made it; an error if closed."""
-        with _Process.opening:
+        with self._opening:
             if self._closed:
                 raise ProviderError(
-                    f"{self._name} was closed and cannot run any more. Load the bundle again, for "
+                    f"{self.name} was closed and cannot run any more. Load the bundle again, for "
                     f"example with DDIMOptimizer.from_bundle"
                 )
-            if self._forks != _Process.forks:
-                self._abandon_if_forked()
+            if self._run is None:
                 self._open()
             return self._run
-
-    def _abandon_if_forked(self) -> None:
-        if self._forks != _Process.forks and self._run is not None:
-            _Process.abandoned.append(self._run)
 
     def _open(self) -> None:
         session = self._session()
@@ -211,7 +232,6 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
             place = onnxruntime.OrtValue.ortvalue_from_numpy
             to_device = partial(place, device_type="cuda", device_id=self.settings.device_id)
             self._run = BoundRuns(session, to_device, self._run_options, self.constant).run
-        self._forks = _Process.forks
 
     def _session(self) -> Any:  # noqa: ANN401
         """A session on the provider asked for, or on the CPU where that is allowed."""
@@ -238,14 +258,14 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
         try:
             return self._create("cpu")
         except Exception as error:
-            raise BundleError(f"{self._name}: ONNX Runtime cannot load it: {error}") from error
+            raise BundleError(f"{self.name}: ONNX Runtime cannot load it: {error}") from error
 
     def _create(self, provider: str) -> Any:  # noqa: ANN401
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         # Spinning threads of two runtimes on few cores slow each other down many times over.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.intra_op_num_threads = self.settings.num_threads or 0  # 0 is its own choice
+        options.intra_op_num_threads = self.settings.num_threads or available_cores()
         requested = self.settings.requested(provider)
         return onnxruntime.InferenceSession(  # its own way to fall back prints
             self._graph, options, providers=requested, enable_fallback=0
@@ -291,8 +311,14 @@ class BoundRuns:
         self._graphs_recorded = 0
         self._lock = threading.Lock()
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Arrays by input name in, new arrays in output order out."""
+    def run(self, feeds: Mapping[str, Array], options: Any = None) -> list[Array]:  # noqa: ANN401
+        """Arrays by input name in, new arrays in output order out.
+
+        A run with options of its own is a plain one, which leaves the buffers alone.
+        """
+        if options is not None:
+            with self._lock:
+                return list(self._session.run(self._output_names, dict(feeds), options))
         key = tuple((name, array.shape, array.dtype) for name, array in feeds.items())
         with self._lock:
             bound = self._bound.get(key) or self._bind(key, feeds)
@@ -322,79 +348,3 @@ class BoundRuns:
         bound = _Bound(binding, inputs, outputs, {}, self._run_options(self._graphs_recorded))
         self._bound[key] = bound
         return bound
-
-
-class IndependentRows:
-    """A graph whose rows do not depend on the rows beside them, to the last bit.
-
-    ONNX Runtime's CPU kernels round differently at the edges of their work: a single row, what is
-    left over after whole vectors of elements, the end of each thread's share. A batch filled up to
-    a multiple of few rows, and cut into blocks too small to be shared, has no such edges. How few,
-    depends on graph and processor, so it is found out once. GPU kernels are chosen by the batch's
-    size in ways that no filling up cures: there rows agree to rounding only.
-    """
-
-    def __init__(
-        self, graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int
-    ) -> None:
-        self.graph, self.multiple = graph, 0  # 0: batches as they are
-        self._last: dict[str, tuple[Array, Array]] = {}
-        if graph.provider == PROVIDERS["cpu"]:
-            self.multiple = self._safe_multiple(shapes, num_timesteps)
-
-    def run(self, feeds: Feeds) -> list[Array]:
-        """Arrays `[B, ...]` by input name in, arrays `[B, ...]` in output order out."""
-        rows = len(next(iter(feeds.values())))
-        if not self.multiple:
-            return self.graph.run(feeds)
-        if rows <= BLOCK_ROWS:
-            return self._block(feeds, rows)
-        starts = range(0, rows, BLOCK_ROWS)
-        blocks = [
-            self._block({name: array[start:stop] for name, array in feeds.items()}, stop - start)
-            for start, stop in zip(starts, [*starts[1:], rows], strict=True)
-        ]
-        return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
-
-    def _block(self, feeds: Feeds, rows: int) -> list[Array]:
-        spare = -rows % self.multiple
-        if not spare:
-            return self.graph.run(feeds)
-        filled = {name: self._filled(name, array, rows, spare) for name, array in feeds.items()}
-        return [output[:rows] for output in self.graph.run(filled)]
-
-    def _filled(self, name: str, array: Array, rows: int, spare: int) -> Array:
-        """The array with its last row repeated; one that is constant is filled up once."""
-        given, filled = self._last.get(name, (None, array))
-        if given is not array:
-            filled = array.take(_index(rows, spare), axis=0)
-            if name in self.graph.constant:
-                self._last[name] = array, filled
-        return filled
-
-    def _safe_multiple(self, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int) -> int:
-        """The smallest batch whose rows come out as they do in a whole block."""
-        rng = np.random.default_rng(0)
-        feeds: Feeds = {
-            name: rng.integers(num_timesteps, size=BLOCK_ROWS)
-            if name == "timestep"
-            else rng.standard_normal((BLOCK_ROWS, *shape), np.float32)
-            for name, shape in shapes.items()
-        }
-        whole = self.graph.run(feeds)
-
-        def agrees(part: slice) -> bool:
-            alone = self.graph.run({name: array[part] for name, array in feeds.items()})
-            both = zip(alone, whole, strict=True)
-            return all(found.tobytes() == rows[part].tobytes() for found, rows in both)
-
-        for multiple in MULTIPLES:
-            if all(agrees(slice(at, at + multiple)) for at in range(0, BLOCK_ROWS, multiple)):
-                return multiple
-        return 2 * MULTIPLES[-1]
-
-
-@lru_cache(maxsize=256)
-def _index(rows: int, spare: int) -> NDArray[np.intp]:
-    """Rows of a batch, and the last one again."""
-    return np.minimum(np.arange(rows + spare), rows - 1)

@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.schedule import TIMESTEP_SPACINGS, NoiseSchedule, TimestepPairs
 from vj2_ddim_plugin.settings import Settings, setting
+from vj2_ddim_plugin.spec import ActionSpec
 
 if TYPE_CHECKING:
     from vj2_ddim_plugin.model import SamplerModel
 
-__all__ = ["SearchSettings"]
+__all__ = ["LARGEST_SEED", "MOST_VALUES", "SearchSettings"]
+
+LARGEST_SEED = 2**64 - 1
+MOST_VALUES = 2**28  # numbers of all candidates of one plan: 1 GiB of them
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,10 @@ class SearchSettings(Settings):
 
     num_inference_steps: int = setting(10, "DDIM steps N.", low=1)
     num_candidates: int = setting(
-        16, "Samples K that the planner's cost ranks; without a cost, one is drawn.", low=1
+        16,
+        "Samples K that the planner's cost ranks; without a cost, one is drawn.",
+        low=1,
+        high=1_000_000,
     )
     num_ranked: int | None = setting(
         None,
@@ -38,7 +45,10 @@ class SearchSettings(Settings):
     )
     eta: float = setting(0.0, "0 is DDIM, 1 is DDPM.", low=0, high=1)
     guidance_scale: float = setting(
-        1.0, "Classifier-free guidance, uncond + s * (cond - uncond); 1 is off."
+        1.0,
+        "Classifier-free guidance, uncond + s * (cond - uncond); 1 is off.",
+        low=0,
+        high=100,
     )
     temperature: float = setting(
         1.0,
@@ -53,6 +63,7 @@ class SearchSettings(Settings):
         "Rounds that re-noise the best candidates and denoise them again; None goes on until the "
         "deadline, which every problem must then have.",
         low=0,
+        high=1_000_000,
     )
     refinement_strength: float = setting(
         0.4, "How far to re-noise, as a share of the schedule.", above=0, below=1
@@ -81,7 +92,7 @@ class SearchSettings(Settings):
     timestep_spacing: str | None = setting(
         None, "Overrides the schedule's spacing.", choices=TIMESTEP_SPACINGS
     )
-    seed: int = setting(0, "Used where a problem brings none.", low=0)
+    seed: int = setting(0, "Used where a problem brings none.", low=0, high=LARGEST_SEED)
 
     def check(self) -> None:
         """Refuse counts that do not fit into one another."""
@@ -96,6 +107,10 @@ class SearchSettings(Settings):
                 f"num_robust must be 0, or from 2 to {most}, the candidates that are ranked; found "
                 f"{self.num_robust}"
             )
+
+    def most_candidates(self, spec: ActionSpec) -> int:
+        """The most plans of one problem that are held at once: candidates, or copies of some."""
+        return max(self.num_candidates, self.num_robust * 2 * len(spec.coordinate_indices))
 
     def check_model(self, model: SamplerModel) -> None:
         """Raise `ConfigError` for a setting that cannot work with this model."""

@@ -2,7 +2,9 @@
 
 An operation cannot be interrupted, so it is begun only when it is expected to end in time. What is
 expected is what the same operation took lately, and how much that varied: other processes slow it
-down too. What was not begun is doubted less each time, so that one stall is forgotten.
+down too. What was not begun is doubted less each time, so that one stall is forgotten. What was
+measured a single time may be a stall itself, as a cost that compiles when it is first called: where
+that missed the deadline, or there was none, it is measured once more, and the quicker one holds.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import time
 from bisect import bisect_left
 from collections import defaultdict
 from typing import NamedTuple
+
+from vj2_ddim_plugin.process import tell_of_forks
 
 __all__ = ["Deadline", "Pace"]
 
@@ -36,32 +40,56 @@ class _Seen(NamedTuple):
         return self.mean + CAUTION * self.deviation
 
 
+def _moved(seen: _Seen, seconds: float) -> _Seen:
+    """The averages with one more measurement."""
+    count = min(seen.times + 1, MEMORY)
+    plausible = OUTLIER * max(seen.deviation, seen.mean / 10)
+    error = min(seconds - seen.mean, plausible)
+    deviation = seen.deviation + (abs(error) - seen.deviation) / max(count, 4)
+    return _Seen(seen.mean + error / count, deviation, count)
+
+
 class Pace:
     """Seconds that operations took lately, by name and number of rows. Thread-safe."""
 
     def __init__(self) -> None:
         self._seen: dict[str, dict[int, _Seen]] = defaultdict(dict)
+        self._doubted: dict[tuple[str, int], float] = {}  # seconds, measured once
+        self._lock = threading.Lock()
+        tell_of_forks(self)
+
+    def after_fork(self) -> None:
+        """Another thread may have held the lock."""
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type[Pace], tuple[()]]:
         """What another process measures is its own: a copy starts empty."""
         return Pace, ()
 
-    def record(self, name: str, rows: int, seconds: float) -> None:
-        """Take in how long `rows` rows took. Slower ones count as far as they are plausible."""
+    def record(self, name: str, rows: int, seconds: float, *, doubt: bool = False) -> None:
+        """Take in how long `rows` rows took; slower ones count as far as they are plausible.
+
+        With `doubt`, the first measurement of an operation is not believed alone.
+        """
         with self._lock:
-            seen = self._seen[name].get(rows, _Seen(seconds, seconds / 4, 0))
-            count = min(seen.times + 1, MEMORY)
-            plausible = OUTLIER * max(seen.deviation, seen.mean / 10)
-            error = min(seconds - seen.mean, plausible)
-            deviation = seen.deviation + (abs(error) - seen.deviation) / max(count, 4)
-            self._seen[name][rows] = _Seen(seen.mean + error / count, deviation, count)
+            seen = self._seen[name]
+            if rows in seen:
+                seen[rows] = _moved(seen[rows], seconds)
+                return
+            doubted = self._doubted.pop((name, rows), None)
+            more = [other.expected for size, other in seen.items() if size > rows]
+            plausible = OUTLIER * max([self._between(seen, rows), *more])
+            if doubted is None and (doubt if plausible == 0.0 else seconds > plausible):
+                self._doubted[name, rows] = seconds
+                return
+            seconds, times = (seconds, 1) if doubted is None else (min(seconds, doubted), 2)
+            seen[rows] = _Seen(seconds, seconds / 4, times)
 
     def relax(self, name: str, rows: int) -> None:
         """After an operation was not begun: expect less, the faster the fewer times it was seen."""
         with self._lock:
             if (seen := self._seen[name].get(rows)) is not None:
-                left = 1.0 - 0.5 / seen.times**1.5
+                left = 1.0 - 0.5 / max(1, seen.times - 1) ** 1.5
                 self._seen[name][rows] = _Seen(seen.mean * left, seen.deviation * left, seen.times)
 
     def forget(self, name: str) -> None:
@@ -76,19 +104,22 @@ class Pace:
         outside of them: too much for more rows, too little for fewer, which are soon measured.
         """
         with self._lock:
-            seen = self._seen[name]
-            if rows in seen:
-                return seen[rows].expected
-            if not seen:
-                return 0.0
-            known = sorted(seen)
-            if not known[0] < rows < known[-1]:
-                nearest = known[0] if rows < known[0] else known[-1]
-                return seen[nearest].expected * rows / nearest
-            place = bisect_left(known, rows)
-            low, high = known[place - 1], known[place]
-            share = (rows - low) / (high - low)
-            return (1.0 - share) * seen[low].expected + share * seen[high].expected
+            return self._between(self._seen[name], rows)
+
+    @staticmethod
+    def _between(seen: dict[int, _Seen], rows: int) -> float:
+        if rows in seen:
+            return seen[rows].expected
+        if not seen:
+            return 0.0
+        known = sorted(seen)
+        if not known[0] < rows < known[-1]:
+            nearest = known[0] if rows < known[0] else known[-1]
+            return seen[nearest].expected * rows / nearest
+        place = bisect_left(known, rows)
+        low, high = known[place - 1], known[place]
+        share = (rows - low) / (high - low)
+        return (1.0 - share) * seen[low].expected + share * seen[high].expected
 
     def known(self, name: str, rows: int | None = None) -> bool:
         """Whether the operation was ever measured, with this number of rows or with any."""
@@ -111,7 +142,8 @@ class Deadline:
     def record(self, name: str, rows: int, seconds: float) -> None:
         """Tell the pace; without a deadline only what it does not know yet, which is quicker."""
         if self._seconds is not None or not self._pace.known(name, rows):
-            self._pace.record(name, rows, seconds)
+            doubt = self.remaining() < 0.0 if self.is_set else name == "cost"
+            self._pace.record(name, rows, seconds, doubt=doubt)
 
     @property
     def mattered(self) -> bool:

@@ -156,13 +156,13 @@ class Pool:
         if self.num_ranked == 0:
             return np.asarray(unranked)
         ranked = self.cost if self.worst is None else self.worst
-        return np.asarray(np.where(np.isfinite(best), ranked.argmin(axis=1), unranked))
+        return np.asarray(np.where(best < np.inf, ranked.argmin(axis=1), unranked))
 
     def cost_of_choice(self, choice: NDArray[np.intp]) -> FloatArray:
         """`[B]`, the cost of the chosen candidates; NaN where it was not asked for."""
         padded = np.pad(self.cost, ((0, 0), (0, self.num_unranked)), constant_values=np.nan)
         cost = padded[np.arange(len(choice)), choice]
-        return np.where(np.isfinite(cost), cost, np.nan)
+        return np.where(cost < np.inf, cost, np.nan)
 
 
 def predicted_cost(
@@ -233,7 +233,7 @@ class Ranking:
         if pool.num_unranked == 0:
             pool.require_kept()
             require_finite_cost(pool.best_cost())
-        if np.isfinite(pool.best_cost()).all():
+        if (pool.best_cost() < np.inf).all():
             pool.keep_best(count)
             if self._cost is not None:
                 self.history.append(pool.best_cost())
@@ -245,7 +245,7 @@ class Ranking:
         """
         pool, batch = self._pool, self._batch
         num = min(num, pool.num_ranked)
-        if self._cost is None or num < 2 or not np.isfinite(pool.best_cost()).all():
+        if self._cost is None or num < 2 or not (pool.best_cost() < np.inf).all():
             return
         copies = copies_of(pool.actions[:, :num])
         worst = []

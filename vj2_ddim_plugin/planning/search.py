@@ -30,6 +30,7 @@ class CandidateSearch:
     def __init__(
         self, model: SamplerModel, settings: SearchSettings, problem: PlanningProblem, pace: Pace
     ) -> None:
+        checks.require_problem(problem)
         self._clock = Deadline(checks.checked_deadline(problem), pace)
         self._model, self._settings, self._problem = model, settings, problem
         self._spec = model.action_spec
@@ -40,6 +41,7 @@ class CandidateSearch:
             raise ContextError("num_refinements None needs a deadline_s to refine until; set one")
         context = checks.checked_context(problem, model.condition)
         self._batch = checks.checked_batch(problem, context)
+        checks.require_room(self._spec, self._batch, settings.most_candidates(self._spec))
         self._rules = Rules(problem, self._spec, self._batch, project=settings.project)
         self._operations = (
             "inpaint" if self._rules.part_is_known else "denoise",
@@ -51,7 +53,8 @@ class CandidateSearch:
         self._warm_start = self._rules.enforce(warm_start)
         kept = self._rules.kept(self._warm_start)
         self._pool = Pool(Candidates.changed(warm_start, self._warm_start, kept))
-        self._encoded = self._timed("condition", model.encode, context)
+        encoded = self._timed("condition", model.encode, context)
+        self._encoded = checks.checked_condition(encoded)
         tokens = None if self._encoded is None else self._encoded.condition
         self._ranking = Ranking(model, settings, problem.cost, tokens, self._pool, self._clock)
 

@@ -18,7 +18,6 @@ from typing import Annotated, Any
 from unittest import mock
 
 import numpy as np
-import onnxruntime
 import typer
 
 from vj2_ddim_benchmark.environment import environment, use_threads
@@ -29,6 +28,7 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.onnx.session import onnxruntime
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.settings import Settings, setting
 

@@ -8,20 +8,21 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import vj2_ddim_plugin
-from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
+from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
-from vj2_ddim_training.checkpoint import open_saved
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.denoisers.dit import Attention, FeedForward, fourier_features, modulate
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.loop import save_atomically
+from vj2_ddim_training.saved import MISFITS, built_with, one_line, open_saved
 
 __all__ = ["RankedSampler", "RankerNetwork", "TrainedRanker", "load_ranker"]
 __all__ += ["model_fingerprint", "save_ranker"]
@@ -183,8 +184,10 @@ def load_ranker(path: Path | str, model: DiffusionModel) -> TrainedRanker:
         )
     try:
         config = RankerConfig.from_dict(content["config"])
-        ranker = RankerNetwork(config, model.action_spec, model.condition)
-        ranker.load_state_dict(content["weights"])
-    except (VJ2DDIMError, RuntimeError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: its fields do not fit one another: {error}") from error
+        make = partial(RankerNetwork, config, model.action_spec, model.condition)
+        ranker = built_with(content["weights"], make)
+    except MISFITS as error:
+        raise CheckpointError(
+            f"{path}: its fields do not fit one another: {one_line(error)}"
+        ) from error
     return TrainedRanker(ranker.eval(), *(content[name] for name in HISTORY))

@@ -1,0 +1,96 @@
+"""Rows of a batch that do not depend on one another."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vj2_ddim_plugin.onnx import PROVIDERS
+from vj2_ddim_plugin.onnx.session import Array, Feeds, OnnxGraph
+
+__all__ = ["IndependentRows", "example_feeds"]
+
+BLOCK_ROWS = 64
+MULTIPLES = (1, 2, 4, 8)
+
+
+def example_feeds(shapes: Mapping[str, tuple[int, ...]], num_timesteps: int, rows: int) -> Feeds:
+    """Random input for a graph, always the same: timesteps, and standard normal numbers."""
+    rng = np.random.default_rng(0)
+    return {
+        name: rng.integers(num_timesteps, size=rows)
+        if name == "timestep"
+        else rng.standard_normal((rows, *shape), np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+class IndependentRows:
+    """A graph whose rows do not depend on the rows beside them, to the last bit.
+
+    ONNX Runtime's CPU kernels round differently at the edges of their work: a single row, what is
+    left over after whole vectors of elements, the end of each thread's share. A batch filled up to
+    a multiple of few rows, and cut into blocks too small to be shared, has no such edges. How few,
+    depends on graph and processor, so it is found out once. GPU kernels are chosen by the batch's
+    size in ways that no filling up cures: there rows agree to rounding only.
+    """
+
+    def __init__(
+        self, graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int
+    ) -> None:
+        self.graph, self.multiple = graph, 0  # 0: batches as they are
+        self._last: dict[str, tuple[Array, Array]] = {}
+        if graph.provider == PROVIDERS["cpu"]:
+            self.multiple = self._safe_multiple(shapes, num_timesteps)
+
+    def run(self, feeds: Feeds) -> list[Array]:
+        """Arrays `[B, ...]` by input name in, arrays `[B, ...]` in output order out."""
+        rows = len(next(iter(feeds.values())))
+        if not self.multiple:
+            return self.graph.run(feeds)
+        if rows <= BLOCK_ROWS:
+            return self._block(feeds, rows)
+        starts = range(0, rows, BLOCK_ROWS)
+        blocks = [
+            self._block({name: array[start:stop] for name, array in feeds.items()}, stop - start)
+            for start, stop in zip(starts, [*starts[1:], rows], strict=True)
+        ]
+        return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+
+    def _block(self, feeds: Feeds, rows: int) -> list[Array]:
+        spare = -rows % self.multiple
+        if not spare:
+            return self.graph.run(feeds)
+        filled = {name: self._filled(name, array, rows, spare) for name, array in feeds.items()}
+        return [output[:rows] for output in self.graph.run(filled)]
+
+    def _filled(self, name: str, array: Array, rows: int, spare: int) -> Array:
+        """The array with its last row repeated; one that is constant is filled up once."""
+        given, filled = self._last.get(name, (None, array))
+        if given is not array:
+            filled = array.take(_index(rows, spare), axis=0)
+            if name in self.graph.constant:
+                self._last[name] = array, filled
+        return filled
+
+    def _safe_multiple(self, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int) -> int:
+        """The smallest batch whose rows come out as they do in a whole block."""
+        feeds = example_feeds(shapes, num_timesteps, BLOCK_ROWS)
+        whole = self.graph.run(feeds)
+
+        def agrees(part: slice) -> bool:
+            alone = self.graph.run({name: array[part] for name, array in feeds.items()})
+            both = zip(alone, whole, strict=True)
+            return all(found.tobytes() == rows[part].tobytes() for found, rows in both)
+
+        for multiple in MULTIPLES:
+            if all(agrees(slice(at, at + multiple)) for at in range(0, BLOCK_ROWS, multiple)):
+                return multiple
+        return 2 * MULTIPLES[-1]
+
+
+@lru_cache(maxsize=256)
+def _index(rows: int, spare: int) -> NDArray[np.intp]:
+    """Rows of a batch, and the last one again."""
+    return np.minimum(np.arange(rows + spare), rows - 1)
