@@ -17,7 +17,6 @@ from vj2_ddim_plugin.errors import ConfigError, CostError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds, encode, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.checkpoint import open_saved
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples, IndexArray
@@ -29,6 +28,7 @@ from vj2_ddim_training.loop import (
     warmup_cosine,
 )
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
+from vj2_ddim_training.saved import open_saved
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, tried_out
 
 __all__ = ["JudgedCandidates", "RankerCost", "candidates_file", "comparable", "fit_ranker"]
