@@ -101,7 +101,10 @@ class ActionSpec(Settings):
                 f"need one channel or more, action_low and action_high finite and within "
                 f"{LARGEST_BOUND:g}; found {shown(bounds)}"
             )
-        if not (self.high_array - self.low_array >= self.bound_slack + LEAST_RANGE).all():
+        if not all(
+            high - low >= BOUND_TOLERANCE * max(abs(low), abs(high)) + LEAST_RANGE
+            for low, high in zip(self.action_low, self.action_high, strict=True)
+        ):
             raise ActionError(
                 f"need finite action_low < action_high, further apart than float32 rounds; found "
                 f"{shown(self.action_low)} and {shown(self.action_high)}"

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from builders.training import vj2_ddim
 
+from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
@@ -40,11 +42,34 @@ def test_the_checkpoint_knows_channels_and_bounds(robot):
     assert (spec.length, spec.num_channels) == (6, 2)
 
 
+def test_blanks_after_the_commas_are_no_part_of_a_channel(robot, capsys):
+    """The touch is found, and then these blocks are no touches."""
+    assert train(robot, "--channels", "x, press", "--action-low=-2,0", "--action-high", "2,5") == 0
+    spec = load_checkpoint(robot / "run" / "checkpoint.pt").model.action_spec
+    assert (spec.channels, spec.press_channel, spec.representation) == (
+        ("x", "press"), "press", "raw",
+    )  # fmt: skip
+    said = " ".join(capsys.readouterr().out.split())
+    assert "representation raw; not" in said
+    assert "where it should be 0 or 1 (train_00000.h5)" in said
+
+
+@pytest.mark.parametrize("name", [" press", "", "y ", "\t"])
+def test_a_channel_with_blanks_is_no_channel(name):
+    with pytest.raises(ActionError, match="names without blanks around them"):
+        ActionSpec(channels=("x", name, "press"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--channels", "vx,vy", "--action-low", "low,0"), "--action-low must be numbers"),
         (("--channels", "vx,vy"), "differ in length"),
+        (("--channels", "x, y, Press"), "channels has 'Press'; write 'press'"),
+        (("--channels", "x,,press"), "must be names without blanks around them; found ''"),
+        (("--channels", "x,x,press"), "repeat or differ in length"),
+        (("--horizon", 2, "--action-block", 6), "--sequence-length must be"),
+        (("--condition-dropout", 1), "--condition-dropout must be at least 0 and below 1"),
         (
             ("--channels", "vx,vy", "--action-low", "0,0", "--action-high", "1,1"),
             "values are out of bounds",

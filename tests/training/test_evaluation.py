@@ -1,6 +1,7 @@
 """The protocols, on models that are known exactly and on random ones."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from builders.training import make_examples, make_model
 
 from vj2_ddim_plugin.ddim import add_noise
-from vj2_ddim_plugin.errors import ScheduleError
+from vj2_ddim_plugin.errors import ScheduleError, VJ2DDIMError
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training import evaluation
 from vj2_ddim_training.config import EvaluationSettings
@@ -159,13 +160,27 @@ def test_zero_terminal_snr_has_no_inversion():
     assert {"conditional", "denoise@0.5", "generate"} < set(found)
 
 
-def test_num_sequences_takes_the_first_and_num_generated_counts():
+def test_num_sequences_are_spread_and_num_generated_counts():
     examples = make_examples(9)
     asked, batch = [], examples.batch
     examples.batch = lambda rows: (asked.append(rows.tolist()), batch(rows))[1]
     for num in (4, 100, 0):
         measure(make_model(), examples, [1], num_sequences=num, num_generated=2)
-    assert asked == [[0, 1, 2, 3], list(range(9)), list(range(9))]
+    assert asked == [[0, 2, 4, 6], list(range(9)), list(range(9))]
+
+
+def test_a_model_that_was_never_without_a_condition_generates_with_one():
+    """What its null condition gives means nothing."""
+    model, blind = make_model("sketch"), make_model("sketch")
+    blind.condition = replace(blind.condition, guidance=False)
+    for weight in (model.null_condition, blind.null_condition):
+        weight.data.fill_(np.nan)
+    with pytest.raises(VJ2DDIMError):
+        measure(model, make_examples(4), [1], num_generated=7)
+    found = measure(blind, make_examples(4), [1], num_generated=7)
+    assert {"conditional", "generate"} < set(found)
+    assert not {"inversion", "inversion-euler"} & set(found)
+    assert np.isfinite(found["generate"]["1"]["variance_ratio_x"])
 
 
 def test_same_seed_same_measures_other_seed_others():

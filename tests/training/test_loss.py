@@ -136,7 +136,7 @@ def test_several_noises_for_an_example_encode_its_condition_once():
     assert len({row[0, 0].item() for row in model.sample}) == 12
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.95])
 def test_condition_dropout_hides_that_share(share):
     model = Recorder(NoiseSchedule(), tokens=torch.ones(5000, 1, 1))
     diffusion_loss(

@@ -235,7 +235,7 @@ class RunSettings(DataSettings):
 class EvaluationSettings(Settings):
     """How much is measured."""
 
-    num_sequences: int = setting(0, "Held-out sequences, from the first on; 0 for all.", low=0)
+    num_sequences: int = setting(0, "Held-out sequences, evenly spread; 0 for all.", low=0)
     num_generated: int = setting(2000, "Sequences to generate.", low=1)
     seed: int = setting(0, "Of all noise.", **SEED)
     clip: bool = setting(True, "Clip x0 to the action bounds while sampling.")

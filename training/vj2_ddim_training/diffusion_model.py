@@ -65,7 +65,11 @@ class DiffusionModel(nn.Module):
         if num_tokens:
             self.null_condition = nn.Parameter(0.02 * torch.randn(1, num_tokens, config.d_model))
         self.condition = ConditionSpec(
-            config.condition, shapes, num_tokens, config.d_model if num_tokens else 0, guidance
+            config.condition,
+            shapes,
+            num_tokens,
+            config.d_model if num_tokens else 0,
+            guidance or not num_tokens,
         )
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor | None:

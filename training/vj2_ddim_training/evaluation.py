@@ -16,7 +16,7 @@ from vj2_ddim_plugin.gestures import decode, diffused_bounds, is_valid, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.config import EvaluationSettings
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.examples import Batch, Examples
+from vj2_ddim_training.examples import Batch, Examples, spread_rows
 from vj2_ddim_training.measures import gaussianity, generation_measures, recreation_measures
 
 __all__ = ["Results", "evaluate", "recreate_from"]
@@ -53,8 +53,9 @@ def evaluate(
     """
     settings = settings or EvaluationSettings()
     spec, seed, clip = model.action_spec, settings.seed, settings.clip
-    count = min(settings.num_sequences or len(held_out), len(held_out))
-    batch = held_out.batch(np.arange(count))
+    total = len(held_out)
+    batch = held_out.batch(spread_rows(total, settings.num_sequences or total))
+    told_by = None if model.condition.guidance else _repeated(batch, settings.num_generated)
     seen = batch.actions if training is None else training
     results: Results = {}
     for num_steps in steps:
@@ -69,13 +70,20 @@ def evaluate(
             measured[f"denoise@{share}"] = _compare(model, batch, recreated)
         measured |= _inversion(model, batch, num_steps)
         noise = _noise((settings.num_generated, *spec.diffused_shape), seed + 1)
-        decoded = decode(_sample(model, None, noise, num_steps, clip), spec)
+        decoded = decode(_sample(model, told_by, noise, num_steps, clip), spec)
         measured["generate"] = generation_measures(
             decoded, project(decoded, spec), batch.actions, seen, spec
         )
         for protocol, measures in measured.items():
             results.setdefault(protocol, {})[str(num_steps)] = measures
     return results
+
+
+def _repeated(batch: Batch, num: int) -> Batch:
+    """`num` rows, the batch again and again: for a model that was never without a condition."""
+    rows = np.arange(num) % len(batch.actions)
+    inputs = {name: array[rows] for name, array in batch.inputs.items()}
+    return Batch(batch.actions[rows], batch.original[rows], inputs)
 
 
 def recreate_from(
@@ -144,8 +152,11 @@ def _compare(model: DiffusionModel, batch: Batch, diffused: FloatArray) -> Measu
 def _inversion(model: DiffusionModel, batch: Batch, num_steps: int) -> dict[str, Measures]:
     """Inversion as it is usually done, and with fixed-point iterations; without the condition.
 
-    Under a condition that determines the gesture, x_T would carry nothing.
+    Under a condition that determines the gesture, x_T would carry nothing; a model that was never
+    without one has no inversion.
     """
+    if not model.condition.guidance:
+        return {}
     if model.schedule.alpha_cumprod(model.schedule.num_train_timesteps - 1) == 0.0:
         return {}  # zero terminal SNR: x_T forgets the data, see ddim_invert
     denoiser = _denoiser(model, None)

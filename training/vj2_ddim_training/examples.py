@@ -17,7 +17,8 @@ from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
 from vj2_ddim_training.gestures import sketch_of
 
-__all__ = ["Batch", "Examples", "GestureExamples", "IndexArray", "action_parts", "open_examples"]
+__all__ = ["Batch", "Examples", "GestureExamples", "IndexArray", "action_parts"]
+__all__ += ["open_examples", "spread_rows"]
 
 IndexArray = NDArray[np.int64]
 PART_SEQUENCES = 1024  # looked at at once
@@ -53,6 +54,11 @@ class Examples(Protocol):
 
     def names(self, indices: IndexArray) -> list[str]:
         """What an error calls them, with their files where these are known."""
+
+
+def spread_rows(total: int, most: int) -> IndexArray:
+    """At most so many of `total` rows, evenly spread: the first rows of sorted files are alike."""
+    return np.arange(total) if total <= most else np.arange(most) * total // most
 
 
 class GestureExamples:

@@ -55,7 +55,10 @@ class ActionSurvey:
             words = "has no press" if found == 0 else f"has {found} presses"
             self._why["path"] = f"a block {words}{where and f' ({where})'}"
         while "path" not in self._why:
-            shape = {"path_knots": self._knots[0], "min_press_steps": self._knots[0]}
+            shape: dict[str, Any] = {
+                "path_knots": self._knots[0],
+                "min_press_steps": self._knots[0],
+            }
             bad = self._not_inverted(blocks, replace(spec, representation="path", **shape))
             if bad is None:
                 break

@@ -21,7 +21,7 @@ from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import EvaluationSettings, TrainingConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler, diffusion_loss
 from vj2_ddim_training.evaluation import SHOWN_SHARE, evaluate, recreate_from
-from vj2_ddim_training.examples import Batch, Examples
+from vj2_ddim_training.examples import Batch, Examples, spread_rows
 from vj2_ddim_training.run_folder import Tracker
 
 __all__ = ["SUCCESS", "SuccessMeasure", "Validation", "plot_noise", "plot_sequences"]
@@ -51,7 +51,7 @@ class Validation:
         """The validation loss, and `{protocol: {N: {measure: value}}}` at N = 10."""
         model.eval()
         num, seed = self.config.num_validation, self.config.seed
-        batch = self.held_out.batch(np.arange(min(num, len(self.held_out))))
+        batch = self.held_out.batch(spread_rows(len(self.held_out), num))
         numbers: dict[str, Any] = {"validation_loss": self._loss(model, batch)}
         settings = EvaluationSettings(num_sequences=num, num_generated=num, seed=seed)
         steps = [NUM_INFERENCE_STEPS]

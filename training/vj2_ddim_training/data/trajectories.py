@@ -31,7 +31,6 @@ from vj2_ddim_training.data.gesture_files import (
 from vj2_ddim_training.data.hdf5 import Hdf5Array
 from vj2_ddim_training.data.manifest import choose_files, read_manifest
 from vj2_ddim_training.data.trajectory_files import (
-    KEYS,
     TrajectoryFile,
     describe_file,
     find_trajectory_files,
@@ -41,9 +40,9 @@ from vj2_ddim_training.data.trajectory_files import (
 __all__ = ["Trajectories", "open_trajectories", "write_trajectories_h5"]
 
 Float32 = NDArray[np.float32]
-PART_NUMBERS = 2**22  # in one part of a pass through the files, 16 MiB
 MAX_OPEN_FILES, MAX_BYTES_HELD = 64, 2**30
 MAX_GOALS = 1_000_000
+PART_NUMBERS = 2**22  # in one part of a pass through the files, 16 MiB
 
 logger = logging.getLogger(__name__)
 
@@ -200,10 +199,9 @@ class Trajectories:
         Yields a bounded part at a time, in order, with the file that it is from. Raises as `gather`
         does.
         """
-        which = KEYS.index(name)
         for number, file in enumerate(self.files):
-            path = file.paths[which * (len(file.paths) - 1)]
-            array = self._open[number][which]
+            array = self._open[number][name == "actions"]
+            path = file.paths[0 if name == "embeddings" else -1]
             steps = max(1, PART_NUMBERS // math.prod(array.shape[2:]))
             several = max(1, steps // array.shape[1])
             for first in range(0, array.shape[0], several):
