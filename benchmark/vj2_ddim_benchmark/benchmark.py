@@ -158,7 +158,7 @@ def run(
     with progress_bars() as progress:
         if retrain:
             assets = build_assets(out / "assets", AssetSettings(), progress, settings.threads)
-        settings = settings.with_parts(assets if retrain else shipped_assets())
+        settings = (assets if retrain else shipped_assets()).fill(settings)
         if small_sampler:  # trained here, beside the one that is raced
             how = AssetSettings.small(), progress, settings.threads, settings.world_model
             bundle = build_assets(out / "small", *how).bundle

@@ -3,15 +3,11 @@
 Those of the trained parts are beside what they are of.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.settings import Settings, setting
-
-if TYPE_CHECKING:
-    from vj2_ddim_benchmark.assets import Assets
 
 SPLITS = ("train", "validation", "test")
 TUNED_DIR = Path(__file__).parent / "tuned"
@@ -63,12 +59,6 @@ class RaceSettings(Settings):
     def total_chains(self) -> int:
         """How many chains."""
         return (10 if self.quick else 150) if self.chains is None else self.chains
-
-    def with_parts(self, assets: "Assets") -> "RaceSettings":
-        """The same, with the trained parts of a folder where none are given."""
-        parts = ("world_model", "bundle", "regression", "gaussian")
-        found = {name: getattr(self, name) or getattr(assets, name) for name in parts}
-        return replace(self, **found)
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,16 @@ def test_every_link_leads_somewhere(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def test_every_promise_names_tests_that_are_there():
+    promises = [
+        row for row in (ROOT / "docs/promises.md").read_text().splitlines() if row.startswith("| ")
+    ]
+    held = {row: re.findall(r"`(tests/\S+\.py)`", row.split("|")[2]) for row in promises}
+    empty = [row for row, tests in held.items() if not tests and "held by" not in row]
+    assert [row for row in empty if not row.startswith("| ---")] == []
+    assert all((ROOT / test).exists() for tests in held.values() for test in tests)
+
+
 def test_the_readmes_figures_are_the_recorded_ones():
     rows = [row for row in json.loads(RESULTS.read_text()) if row["task"] == "one-gesture"]
     recorded = {(row["planner"], row["budget_ms"]): row for row in rows}

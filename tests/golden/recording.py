@@ -571,7 +571,7 @@ def run_small_benchmark(out, latents, planners, chain_planners, *, num_problems,
         threads=1,
         latents=latents,
     )
-    benchmark = Benchmark(settings.with_parts(SHIPPED), out)
+    benchmark = Benchmark(SHIPPED.fill(settings), out)
     pictures = ("draw_pictures", "animate_record")  # half of the time, and no result
     with patch.multiple(benchmark_module, **dict.fromkeys(pictures, lambda *_, **__: None)):
         rows = benchmark.race(planners_of(planners))

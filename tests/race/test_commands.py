@@ -54,7 +54,7 @@ def test_only_what_is_not_given_is_taken_from_the_shipped_parts(tmp_path):
     made, given = Assets(tmp_path / "shipped"), tmp_path / "given"
     parts = ("world_model", "bundle", "regression", "gaussian")
     for chosen in ((), ("world_model",), ("bundle",), ("regression", "gaussian"), parts):
-        settings = RaceSettings(**dict.fromkeys(chosen, given), threads=2).with_parts(made)
+        settings = made.fill(RaceSettings(**dict.fromkeys(chosen, given), threads=2))
         for part in parts:
             wanted = given if part in chosen else getattr(made, part)
             assert getattr(settings, part) == wanted

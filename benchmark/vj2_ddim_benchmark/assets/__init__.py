@@ -1,9 +1,11 @@
 """The trained parts of a benchmark, in a run's folder or, `shipped`, in the package."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vj2_ddim_benchmark.settings import RaceSettings
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import sha256_of
 
@@ -24,6 +26,12 @@ class Assets:
         self.latents = folder / "latents"  # transitions, embedded (HDF5); not shipped
         self.denoiser = folder / "denoiser"  # its training run; not shipped
         self.provenance = folder / "provenance.json"  # what made them and what they measured
+
+    def fill(self, settings: RaceSettings) -> RaceSettings:
+        """The settings of a race, with these parts where none are given."""
+        parts = ("world_model", "bundle", "regression", "gaussian")
+        found = {name: getattr(settings, name) or getattr(self, name) for name in parts}
+        return replace(settings, **found)
 
     def complete(self) -> bool:
         """Whether everything a benchmark needs is there."""
