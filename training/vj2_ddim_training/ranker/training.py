@@ -21,8 +21,8 @@ from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.loop import TrainingLoop, run_resumably, save_atomically, warmup_cosine
-from vj2_ddim_training.saved import open_saved
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
+from vj2_ddim_training.saved import open_saved
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
 
 __all__ = ["JudgedCandidates", "RankerCost", "candidates_file", "comparable", "fit_ranker"]
