@@ -26,6 +26,7 @@ BETA_SCHEDULES = ("linear", "cosine", "zero_terminal_snr")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 TIMESTEP_SPACINGS = ("linspace", "leading", "trailing")
 
+NUMBERS = ("num_train_timesteps", "beta_start", "beta_end", "final_alpha_cumprod")
 LEAST_SHARE = 1e-15  # of noise or signal that may be divided by
 
 TimestepPairs = list[tuple[int, int]]
@@ -83,6 +84,10 @@ class NoiseSchedule(Settings):
                 "the last timestep the sample is pure noise and x0 would be divided by zero. Use "
                 "prediction_type 'v_prediction' or 'sample'"
             )
+        if any(getattr(self, name) != getattr(NoiseSchedule, name) for name in NUMBERS):
+            self._check_numbers()  # the default ones work, and computing them loads numpy
+
+    def _check_numbers(self) -> None:
         first, late, last = map(float, self.alphas_cumprod[[0, -2, -1]])
         last = last if self.prediction_type == "epsilon" else late  # others may end without signal
         if not min(1.0 - first, late, last) >= LEAST_SHARE:  # nor NaN

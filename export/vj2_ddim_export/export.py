@@ -5,7 +5,7 @@ The graphs are one denoising step, the condition encoder, and the ranker if ther
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -86,11 +86,18 @@ def export_bundle(
             condition=model.condition,
             provenance=_provenance(loaded, checkpoint, trained, ranker),
         )
-        # the gate reads the bundle as the plugin does
-        write(parity=replace(unmeasured, ranker_error=None if trained is None else 0.0))
-        with BundleModel(bundle.read_bundle(folder), "cpu") as exported:
-            parity = measure_parity(exported, reference, tolerance, seed)
-        write(parity=parity)
+        return _prove(folder, reference, write, unmeasured)
+
+
+def _prove(
+    folder: Path, reference: TorchSampler, write: Callable[..., None], unmeasured: Parity
+) -> Parity:
+    """Compare the bundle, read as the plugin reads it, and `write` what was found."""
+    ranked = isinstance(reference, RankedSampler)
+    write(parity=replace(unmeasured, ranker_error=0.0 if ranked else None))
+    with BundleModel(bundle.read_bundle(folder), "cpu") as exported:
+        parity = measure_parity(exported, reference, unmeasured.tolerance, unmeasured.seed)
+    write(parity=parity)
     return parity
 
 

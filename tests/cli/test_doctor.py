@@ -156,7 +156,7 @@ def test_on_the_command_line_errors_name_the_option(provider, message, monkeypat
 def test_a_bundle_is_timed_as_it_is_asked_for(folder):
     assert run("--bundle", folder, "--provider", "cpu", "--num-threads", 1).exit_code == 0
     done = run("--bundle", folder, "--num-threads", 0)
-    assert "num_threads must be at least 1; found 0" in str(done.exception)
+    assert "num_threads must be at least 1 and at most 1024; found 0" in str(done.exception)
 
 
 def test_it_needs_no_torch_and_prints_nothing_but_its_table():

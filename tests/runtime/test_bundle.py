@@ -389,7 +389,7 @@ def test_a_manifest_that_says_two_things_or_no_number_is_refused(bundle, old, ne
     [
         (lambda path: path.mkdir(), "found a folder"),
         (os.mkfifo, "found a named pipe"),
-        (lambda path: path.symlink_to("nowhere"), "a link to nowhere that leads to no file"),
+        (lambda path: path.symlink_to("nowhere"), "a link to nowhere that leads nowhere"),
         (lambda path: path.symlink_to(path.name), "Too many levels"),
         (lambda path: path.symlink_to("/dev/zero"), "found a device"),
     ],

@@ -47,9 +47,9 @@ def bound(path, monkeypatch):
         (lambda path, _: hidden(path), "without permission"),
         (
             lambda path, _: path.symlink_to("gone"),
-            r"a link to gone that leads to no file \(no such",
+            r"a link to gone that leads nowhere",
         ),
-        (lambda path, _: path.symlink_to(path), "a link to .*x that leads to no file"),
+        (lambda path, _: path.symlink_to(path), "a link to .*x that leads nowhere"),
     ],
 )
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def bound(path, monkeypatch):
 def test_what_is_no_file_is_named_and_never_opened(tmp_path, make, found, read, monkeypatch):
     path = tmp_path / "x"
     make(path, monkeypatch)
-    with pytest.raises(BundleError, match=f"x: found {found}.*, expected a"):
+    with pytest.raises(BundleError, match=f"x: (found )?{found}.*, expected a"):
         read(path)
 
 
@@ -120,6 +120,6 @@ def test_messages_escape_what_cannot_be_printed(tmp_path):
         path = tmp_path / os.fsdecode(name)
         with pytest.raises(DataError) as caught:
             require_regular_file(path, DataError)
-        assert f"/{shown}: found no such file" in str(caught.value)
+        assert f"/{shown}: no such file" in str(caught.value)
         str(caught.value).encode("utf-8")
     assert str(DataError("one\ntwo µ 中")) == "one\ntwo µ 中"

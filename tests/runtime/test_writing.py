@@ -1,6 +1,7 @@
 """Files are written whole or not at all, and what is no file is never replaced by one."""
 
 import os
+import select
 import stat
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def reader(path):
     os.set_blocking(opened, True)
 
     def read():
+        select.select([opened], [], [])  # until somebody writes: before, there is nothing to read
         with os.fdopen(opened, "rb") as stream:
             got.append(stream.read())
 

@@ -193,7 +193,7 @@ class TestLatentEncoder:
         assert encoder(noise(2, 6, 5), noise(2, 6, 5)).shape == (2, 3, 8)
 
     def test_shapes_must_agree(self):
-        with pytest.raises(ConfigError, match=r"\(4, 5\) and \(4, 6\)"):
+        with pytest.raises(ConfigError, match=r"\(4, 5\), 'goal': \(4, 6\)"):
             LatentEncoder({"state": (4, 5), "goal": (4, 6)}, 8)
 
 

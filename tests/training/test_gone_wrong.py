@@ -84,10 +84,10 @@ def test_a_model_that_gives_nothing_finite_is_not_measured():
 
 def test_tasks_name_their_batches():
     task = DenoiserTask(make_model(), TrainingConfig(batch_size=4), make_examples(12))
-    assert sorted(task._rows(0).tolist() + task._rows(1).tolist() + task._rows(2).tolist()) == list(
+    assert sorted(task.rows(0).tolist() + task.rows(1).tolist() + task.rows(2).tolist()) == list(
         range(12)
     )
-    assert task.batch_name(1) == name_rows(task._rows(1).tolist())
+    assert task.batch_name(1) == name_rows(task.rows(1).tolist())
     arrays = np.zeros((4, 3, 16), np.float32), np.zeros((4, 5, 4, 2), np.float32)
     judged = JudgedCandidates(*arrays, np.random.default_rng(0).random((4, 5)))
     ranker = torch.nn.Linear(1, 1)

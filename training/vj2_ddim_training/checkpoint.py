@@ -94,22 +94,28 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
         if [type(value) for value in history] != [dict, str, dict, dict]:
             raise CheckpointError(f"{', '.join(HISTORY)} are {shown(history)}")
         json.dumps(content["provenance"], allow_nan=False)
-        parts = (
-            ModelConfig.from_dict(content["model"]),
-            ActionSpec.from_dict(content["action_spec"]),
-            NoiseSchedule.from_dict(content["schedule"]),
-            {name: tuple(shape) for name, shape in content["input_shapes"].items()},
-            content["training"].get("config", {}).get("condition_dropout", 1.0) > 0.0,
-        )
-        model = built_with(content["ema_weights"], lambda: DiffusionModel(*parts))
-        require_weights(content["weights"])
-        if not _shapes(content["weights"]) == _shapes(content["ema_weights"]):
-            raise CheckpointError("weights and ema_weights differ in names or shapes")
+        model = _model_of(content)
     except MISFITS as error:
         raise CheckpointError(
             f"{path}: its fields do not fit one another: {one_line(error)}"
         ) from error
     return Checkpoint(model.eval(), content["weights"], *history)
+
+
+def _model_of(content: Mapping[str, Any]) -> DiffusionModel:
+    """The model that the fields describe, with the averaged weights."""
+    parts = (
+        ModelConfig.from_dict(content["model"]),
+        ActionSpec.from_dict(content["action_spec"]),
+        NoiseSchedule.from_dict(content["schedule"]),
+        {name: tuple(shape) for name, shape in content["input_shapes"].items()},
+        content["training"].get("config", {}).get("condition_dropout", 1.0) > 0.0,
+    )
+    model = built_with(content["ema_weights"], lambda: DiffusionModel(*parts))
+    require_weights(content["weights"])
+    if not _shapes(content["weights"]) == _shapes(content["ema_weights"]):
+        raise CheckpointError("weights and ema_weights differ in names or shapes")
+    return model
 
 
 def _shapes(weights: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

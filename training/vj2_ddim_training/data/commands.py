@@ -31,9 +31,9 @@ MAX_FAULTS = 30  # printed; all of them are in the JSON
 def generate(
     settings: GestureSettings,
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
-    num_sequences: Annotated[int, typer.Option(min=1, max=10**8, help="Sequences in all.")] = 5000,
+    num_sequences: Annotated[int, typer.Option(min=1, max=10**7, help="Sequences in all.")] = 5000,
     sequences_per_file: Annotated[
-        int, typer.Option(min=1, max=10**8, help="Sequences in a file.")
+        int, typer.Option(min=1, max=10**7, help="Sequences in a file.")
     ] = 100,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="The same seed, the same gestures.")
