@@ -139,7 +139,9 @@ def test_the_plugin_runs_by_itself(installed):
     assert "benchmark" in text
     hint = run(folder, "benchmark", "--help", status=1)
     assert "pip install vj2-ddim-benchmark" in hint
-    assert "'torch'" in run(folder, "train", "--help", status=1)
+    assert "--num-epochs" in run(folder, "train", "--help")
+    data = ("--data-dir", folder, "--val-data-dir", folder)
+    assert "needs the module 'torch'" in run(folder, "train", *data, status=1)
     listed = run(folder, "adapters", "--json", folder / "adapters.json")
     assert "stable_worldmodel" in listed
     found = json.loads((folder / "adapters.json").read_text())
