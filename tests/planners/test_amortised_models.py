@@ -223,7 +223,7 @@ class TestFile:
         np.testing.assert_array_equal(loaded.predict(context), model.predict(context))
 
     def test_the_other_kind_or_none_at_all_is_refused(self, tmp_path):
-        with pytest.raises(CheckpointError, match=r"model.pt: found no such file"):
+        with pytest.raises(CheckpointError, match=r"model.pt: no such file"):
             load_amortised(tmp_path / "model.pt")
         path = save(make_model("gaussian"), tmp_path / "model.pt")
         with pytest.raises(CheckpointError, match=r"model.pt.*'gaussian', expected 'regression'"):
