@@ -26,6 +26,7 @@ from vj2_ddim_plugin.files import require_regular_file
 __all__ = ["MAX_LOADED_BYTES", "StoredArray", "npy_array", "npz_arrays", "readable"]
 
 MAX_LOADED_BYTES = 2**30  # of a compressed array, decompressed
+MAKERS = {".npy": " with numpy.save", ".npz": " with numpy.savez"}
 MAX_HEADER_BYTES, MAX_AXES, MAX_REASON = 10_240, 32, 200
 MAX_INFLATION = 1032  # no deflated bytes become more
 LOCAL_HEADER_BYTES = 30  # of a zip archive's member, before its name and extra field
@@ -194,7 +195,7 @@ def readable(path: Path, error: type[VJ2DDIMError]) -> Iterator[None]:
         why = f"{kind}{cause}"[:MAX_REASON]
         raise error(
             f"{path} is not a readable {path.suffix or 'array'} file ({why}). It may be truncated, "
-            f"changed, or of another format: write it again"
+            f"changed, or of another format: write it again{MAKERS.get(path.suffix, '')}"
         ) from cause
 
 

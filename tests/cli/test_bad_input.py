@@ -97,7 +97,7 @@ class TestData:
             (with_value(1.5), ["'x' is 1.5", "0 to 1", "Rescale"]),
             (with_value(-0.25, 1), ["'y' is -0.25", "0 to 1"]),
             (with_value(255.0, 2), ["'press' is 255"]),
-            (np.array([{}], dtype=object), ["Python objects", "write it again"]),
+            (np.array([{}], dtype=object), ["Python objects", "numpy.save"]),
         ],
     )
     def test_a_file_of_the_wrong_kind(self, tmp_path, data, refused, array, words):

@@ -114,9 +114,9 @@ def test_a_folder_belongs_to_one_setup(tmp_path):
     [
         ("results.jsonl", "", "missing or empty"),
         ("results.jsonl", "garbage\n", "line 1"),
-        ("cold.json", "{", r"cold\.json, line 1: not JSON"),
+        ("cold.json", "{", r"cold\.json: cannot be read as JSON"),
         ("cold.json", '{"ddim": 3}', "build_ms and first_plan_ms"),
-        ("run.json", "[]", "must hold a JSON object"),
+        ("run.json", "[]", "expected a JSON object"),
         ("run.json", '{"seed": 0}', "under 'fixed' and 'noted'"),
     ],
 )

@@ -101,7 +101,9 @@ def train_ranker(
         int | None, typer.Option(help="As the model's if not told.", min=1)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    num_threads: Annotated[int | None, typer.Option(help="Torch's threads.", min=1)] = None,
+    num_threads: Annotated[
+        int | None, typer.Option(help="Torch's threads.", min=1, max=1024)
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a ranker.")] = False,
 ) -> None:
     """Train a ranker for a checkpoint; stopped halfway, the same command goes on."""
@@ -158,8 +160,8 @@ def evaluate(
     from vj2_ddim_training.examples import open_examples
     from vj2_ddim_training.run_folder import strict_json
 
-    if num_threads < 0:
-        raise ConfigError(f"num_threads must be at least 0; found {num_threads}")
+    if not 0 <= num_threads <= 1024:
+        raise ConfigError(f"num_threads must be 0 to 1024; found {num_threads}")
     if num_threads:
         torch.set_num_threads(num_threads)
     model = load_checkpoint(checkpoint, nhead or None).model

@@ -88,6 +88,8 @@ def train_run(
     data_dir, val_data_dir = settings.folders
     train_set = open_examples(data_dir, spec, condition, "train", config.longest_goal)
     held_out = open_examples(val_data_dir, spec, condition, "validation")
+    if held_out.data_fingerprint == train_set.data_fingerprint:
+        logger.warning("the validation data are the training data; measures will flatter the model")
     model = _new_model(settings, spec, train_set)
     folder = RunFolder(settings.save_dir)
     folder.known = {"data": _data_of(settings), "tracker": None}

@@ -5,7 +5,6 @@ Numpy and ONNX Runtime are imported when work begins: help and usage errors come
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,20 +118,9 @@ def plan(
 
 
 def _read_conditions(path: Path) -> dict[str, FloatArray]:
-    import numpy as np
+    from vj2_ddim_plugin.arrays import npz_arrays
 
-    try:
-        with open(path, "rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it holds one array without a name")
-            with archive:
-                return dict(archive)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ContextError(
-            f"{path}: cannot be read as an .npz of condition arrays ({error}). Write it with "
-            f"numpy.savez(path, name=array, ...)"
-        ) from error
+    return {name: array.open() for name, array in npz_arrays(path, ContextError).items()}
 
 
 @options

@@ -14,7 +14,7 @@ from vj2_ddim_benchmark.race.tasks import Budgets, Cold
 from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
-from vj2_ddim_plugin.files import write_json
+from vj2_ddim_plugin.files import read_json, write_json
 
 COLD_TIMES = ("build_ms", "first_plan_ms")
 
@@ -95,20 +95,7 @@ class RaceFolder:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     """The JSON object of a file; empty if the file is missing."""
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {error.lineno}: not JSON ({error.msg}); remove the file to report "
-            f"without it"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not text ({error}); remove it to report without it") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}: must hold a JSON object; found {type(value).__name__}")
-    return value
+    return read_json(path, DataError) if path.exists() else {}
 
 
 @dataclass(frozen=True)

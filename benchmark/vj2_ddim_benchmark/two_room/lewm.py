@@ -18,6 +18,7 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.denoisers.dit import TransformerLayer
 from vj2_ddim_training.loop import TrainingLoop, name_rows, run_resumably, save_atomically
+from vj2_ddim_training.saved import open_saved
 from vj2_ddim_training.survey import usable_std
 
 Report = Callable[[str], None]
@@ -151,7 +152,7 @@ def save_lewm(world_model: WorldModel, path: Path) -> None:
 
 def load_lewm(path: Path) -> WorldModel:
     """The inverse of `save_lewm`, in evaluation mode and without gradients of the weights."""
-    stored = torch.load(path, weights_only=True)
+    stored = open_saved(path, "LeWM", "`vj2-ddim benchmark two-room` trains one")
     config = LeWMConfig.from_dict(stored["config"])
     model = build_lewm(config)
     model.load_state_dict(stored["weights"])
