@@ -8,8 +8,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "25"))
-MOMENTS = int(os.environ.get("CRASH_MOMENTS", "2"))  # at which a process is killed
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
+MOMENTS = int(os.environ.get("CRASH_MOMENTS", "1"))  # at which a process of each kind is killed
 
 fuzzed = settings(
     max_examples=EXAMPLES,

@@ -43,11 +43,10 @@ def train(root, data, *options):
 
 
 @pytest.mark.parametrize(
-    ("block", "horizon", "touches", "flattened"),
-    [(20, 2, True, False), (20, 2, True, True), (1, 2, False, False), (5, 5, False, True)],
+    ("block", "horizon", "touches", "flattened"), [(20, 2, True, True), (5, 5, False, False)]
 )
 def test_from_trajectories_to_a_plan(tmp_path, block, horizon, touches, flattened):
-    """V-JEPA 2's rollout of 2 single actions, DINO-WM's 5 steps of 5 packed ones, touches."""
+    """Other blocks, horizons and shapes are those of the hosts, in adapters/test_recipes.py."""
     data = write_trajectories(tmp_path / "data", block, touches, flattened)
     sizes = ("--horizon", horizon, "--action-block", block, "--condition", "latents")
     assert train(tmp_path, data, *sizes, *(() if touches else ARM)) == 0
