@@ -319,8 +319,9 @@ def save_atomically(content: Mapping[str, Any], path: Path) -> None:
         with atomic_path(path) as temporary:
             torch.save(content, temporary)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a short write
+        why = error.__cause__ or error  # without the name of the file, which `atomic_path` says too
         raise CheckpointError(
-            f"{path}: cannot be written ({error}). What was there before is untouched; free some "
+            f"{path}: cannot be written ({why}). What was there before is untouched; free some "
             f"space and run again"
         ) from error
 
