@@ -41,6 +41,7 @@ class Examples(Protocol):
     action_spec: ActionSpec
     input_shapes: dict[str, tuple[int, ...]]  # of each condition input without its batch axis
     data_fingerprint: str
+    in_memory: bool  # whether reading costs nothing
     layer_normed: bool | None  # whether the latents were; None where nobody recorded it
 
     def __len__(self) -> int:
@@ -65,6 +66,7 @@ class GestureExamples:
     """Gestures in memory, unconditional or with their sketch."""
 
     layer_normed: bool | None = None  # there are no latents
+    in_memory = True
 
     def __init__(
         self, actions: FloatArray, action_spec: ActionSpec, condition: str, data_fingerprint: str
@@ -105,7 +107,8 @@ class TransitionExamples:
         shape = trajectories.embedding_shape
         self.input_shapes: dict[str, tuple[int, ...]] = {"state": shape, "goal": shape}
         self._kept: Batch | None = None
-        if len(trajectories) * 2 * math.prod(shape) * 4 <= MOST_BYTES_IN_MEMORY:
+        self.in_memory = len(trajectories) * 2 * math.prod(shape) * 4 <= MOST_BYTES_IN_MEMORY
+        if self.in_memory:
             self._kept = self._read(np.arange(len(trajectories)))
 
     def __len__(self) -> int:

@@ -32,10 +32,7 @@ from vj2_ddim_training.loop import (
     Progress,
     ShuffledTask,
     TrainingLoop,
-    choose_device,
-    differences,
     name_rows,
-    run_and_save,
     warmup_cosine,
 )
 from vj2_ddim_training.processes import stop_signals
