@@ -13,14 +13,16 @@ from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import REPRESENTATIONS
 
 __all__ = [
-    "ARCHITECTURES", "CONDITIONS", "DataSettings", "EvaluationSettings", "GestureSettings",
-    "ModelConfig", "RankerConfig", "RunSettings", "TrainingConfig",
+    "ARCHITECTURES", "BY_NAME", "CONDITIONS", "DataSettings", "EvaluationSettings",
+    "GestureSettings", "JudgeSettings", "ModelConfig", "RankerConfig", "RunSettings",
+    "TrainingConfig",
 ]  # fmt: skip
 
 ARCHITECTURES = ("dit", "minimal")
 GESTURE_KINDS = ("click", "swipe", "mixed")
 CONDITIONS = ("none", "sketch", "latents")
 MODES = ("offline", "online", "disabled")
+BY_NAME = "NAME or MODULE:FUNCTION, with =ARGUMENT after it where it takes one"
 SHARE: Any = {"low": 0.0, "high": 1.0}
 FACTOR: Any = {"low": 0.0, "high": 1e6}
 COUNT: Any = {"low": 1, "high": 10**9}
@@ -198,7 +200,14 @@ class DataSettings(Settings):
 
 
 @dataclass(frozen=True)
-class RunSettings(DataSettings):
+class JudgeSettings(Settings):
+    """Who says which epoch is the best."""
+
+    judge: str | None = setting(None, f"What measures success and keeps best.pt: {BY_NAME}.")
+
+
+@dataclass(frozen=True)
+class RunSettings(DataSettings, JudgeSettings):
     """All that `train_run` needs."""
 
     model: ModelConfig = setting(ModelConfig(), "What is built.")

@@ -23,9 +23,11 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import S, declared
 from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.by_name import JUDGES, find_by_name
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import DataSettings, ModelConfig, RunSettings, TrainingConfig
+from vj2_ddim_training.config_file import config_text
 from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
 from vj2_ddim_training.examples import Examples, GestureExamples, action_parts, open_examples
 from vj2_ddim_training.loop import (
@@ -67,7 +69,7 @@ def train_run(
         settings: The run.
         progress: Called after every step.
         judge: Measures success whenever the model is validated; the epoch with the highest is kept
-            as `best.pt`. The loss does not show success.
+            as `best.pt`. The loss does not show success. Without it, the one that the settings name.
         report: Called with a line that says what the actions are and which representation was
             chosen, and why; without it, the line is logged.
 
@@ -78,6 +80,8 @@ def train_run(
         VJ2DDIMError: Bad data, settings that do not fit, or a folder already in use.
     """
     config = settings.training
+    if judge is None and settings.judge is not None:
+        judge = find_by_name(JUDGES, settings.judge, "judge")
     choose_device(config.device)  # before anything is read or replaced
     Tracker.require_login(config)
     if config.num_threads:
@@ -93,9 +97,12 @@ def train_run(
     model = _new_model(settings, spec, train_set)
     folder = RunFolder(settings.save_dir)
     folder.known = {"data": _data_of(settings), "tracker": None}
+    used = _used(settings, model)
+    folder.told = config_text(used)
+    if settings.resume and folder.best.exists() and judge is None:
+        logger.warning("%s was chosen by a judge; tell it again to go on choosing", folder.best)
     with stop_signals(), folder.claim(resume=settings.resume, overwrite=settings.overwrite):
-        everything = {**model.config.to_dict(), **config.to_dict(), **model.schedule.to_dict()}
-        tracker = Tracker(folder, everything, config, settings.resume)
+        tracker = Tracker(folder, used, config, settings.resume)
         validation = Validation(held_out, _some_actions(train_set), tracker, config, judge)
         trainer = Trainer(model, config, train_set, validation, folder, progress)
         try:
@@ -132,6 +139,7 @@ def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None)
         model=all_of(ModelConfig, saved.model.config.to_dict()),
         training=all_of(TrainingConfig, _training_config(saved)),
         schedule=all_of(NoiseSchedule, saved.model.schedule.to_dict()),
+        judge=told.get("judge"),
     )
 
 
@@ -156,6 +164,13 @@ def _data_of(settings: RunSettings) -> dict[str, Any]:
     paths = zip(("data_dir", "val_data_dir"), settings.folders, strict=True)
     told |= {name: str(path.resolve()) for name, path in paths}
     return {name: value for name, value in told.items() if name not in OF_A_START}
+
+
+def _used(settings: RunSettings, model: DiffusionModel) -> dict[str, Any]:
+    """Every setting of a run, with what was chosen where it was left open."""
+    told = {name: getattr(settings, name) for name in declared(RunSettings)}
+    chosen = {"representation": model.action_spec.representation, **model.config.to_dict()}
+    return {**told, **chosen, **settings.training.to_dict(), **model.schedule.to_dict()}
 
 
 def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:

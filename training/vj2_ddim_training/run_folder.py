@@ -2,6 +2,7 @@
 
 ```
 RUN/
+├── config.yaml       every setting: `vj2-ddim train --config` repeats the run
 ├── run.json          its data, and its name at Weights & Biases
 ├── checkpoint.pt     the model, and all that resuming needs
 ├── best.pt           the epoch with the highest success, where that is measured
@@ -41,6 +42,8 @@ class RunFolder:
         self.checkpoint, self.best = self.folder / "checkpoint.pt", self.folder / "best.pt"
         self.metrics, self.pictures = self.folder / "metrics.jsonl", self.folder / "pictures"
         self.identity, self._lock = self.folder / "run.json", self.folder / "run.lock"
+        self.config = self.folder / "config.yaml"
+        self.told = ""  # what `config` holds, likewise
         self.known: dict[str, Any] = {}  # what `identity` holds, or will once there is a checkpoint
 
     @contextmanager
@@ -84,6 +87,9 @@ class RunFolder:
         """Write what is known of the run."""
         if self.known:
             write_json(self.identity, self.known)
+        if self.told:
+            with atomic_path(self.config) as temporary:
+                temporary.write_text(self.told, encoding="utf-8")
 
     def begin(self) -> None:
         """The run has its first checkpoint: what is left of an earlier one in the folder goes."""
