@@ -7,9 +7,10 @@ bit.
 
 import logging
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,12 +24,25 @@ from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_training.processes import hold_interrupts, locked, stop_signals
 from vj2_ddim_training.saved import open_saved
 
-__all__ = ["Progress", "ShuffledTask", "StatelessTask", "Task", "TrainingLoop", "choose_device"]
+__all__ = ["OnStep", "Progress", "ShuffledTask", "StatelessTask", "StepDone", "Task"]
+__all__ += ["TrainingLoop", "choose_device"]
 __all__ += ["hold_interrupts", "moving_average", "name_rows", "run_resumably", "save_atomically"]
 __all__ += ["warmup_cosine"]
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last step
 OnEpoch = Callable[["TrainingLoop"], None]
+
+
+class StepDone(NamedTuple):
+    """What one step was like."""
+
+    step: int  # whole ones done, this one among them
+    loss: float  # of the whole batch
+    gradient_norm: float  # before it was clipped
+    samples_per_second: float  # of late, reading included
+
+
+OnStep = Callable[[StepDone], None]
 
 EXPLODED = 1e4  # a loss so many times that of the beginning has diverged
 NUM_NAMED = 8  # examples of a batch that an error names
@@ -54,6 +68,9 @@ class Task(Protocol):
     def loss(self, step: int) -> Tensor:
         """The loss of one step; it draws from (seed, step) alone, or from state that is saved."""
 
+    def num_examples(self, step: int) -> int:
+        """How many examples the batch of a step has."""
+
     def batch_name(self, step: int) -> str:
         """Which examples the latest `loss`, that of this step, was of; for an error."""
 
@@ -74,6 +91,10 @@ class StatelessTask:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing to do."""
 
+    def num_examples(self, step: int) -> int:
+        """One, where nobody counts."""
+        return 1
+
 
 class ShuffledTask(StatelessTask):
     """A base for tasks that see a share of n examples an epoch, in an order of (seed, epoch)."""
@@ -84,6 +105,11 @@ class ShuffledTask(StatelessTask):
         self.steps_per_epoch = math.ceil(self.epoch_length / batch_size)
         self.total_steps = num_epochs * self.steps_per_epoch
         self._order = (-1, np.empty(0, np.int64))  # an epoch, and its order
+
+    def num_examples(self, step: int) -> int:
+        """All of the batch size, but at the end of an epoch."""
+        done = step % self.steps_per_epoch * self._batch_size
+        return min(self._batch_size, self.epoch_length - done)
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """The examples of a step's batch."""
@@ -110,6 +136,8 @@ class TrainingLoop:
         self.task, self.optimizer, self.learning_rate = task, optimizer, learning_rate
         self.clip_norm = clip_norm
         self.progress: Progress = progress or (lambda done, total, line: None)
+        self.on_step: OnStep = lambda done: None  # told of every step, in order
+        self._began = time.perf_counter()  # the latest step
         self.average: AveragedModel | None = None
         if ema_decay is not None:
             mean = moving_average(ema_decay)
@@ -161,6 +189,13 @@ class TrainingLoop:
                 self.average.update_parameters(self.task.model)
             self.losses.append(value)
             self.step += 1
+        self._tell(value, size)
+
+    def _tell(self, loss: float, norm: float) -> None:
+        now = time.perf_counter()
+        rate = self.task.num_examples(self.step - 1) / max(now - self._began, 1e-9)
+        self._began = now
+        self.on_step(StepDone(self.step, loss, norm, rate))
 
     def _with_gradients(self) -> Tensor:
         try:

@@ -210,6 +210,10 @@ class RankerTask:
         predicted = self.model.rank(self._diffused[rows], self._condition[rows])
         return pairwise_loss(predicted, self._cost[rows], self.config.full_difference)
 
+    def num_examples(self, step: int) -> int:
+        """The problems of a step."""
+        return len(self._rows(step))
+
     def batch_name(self, step: int) -> str:
         """The problems of a step."""
         return name_rows(self._rows(step), "problems")
