@@ -13,7 +13,6 @@ from vj2_ddim_plugin.settings import declared
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import DataSettings, ModelConfig, TrainingConfig
 from vj2_ddim_training.config_file import read_config
-from vj2_ddim_training.run import train_run
 
 GROUPS = (DataSettings, ModelConfig, TrainingConfig, NoiseSchedule)
 SMALL = {

@@ -69,7 +69,7 @@ def train_run(
         settings: The run.
         progress: Called after every step.
         judge: Measures success whenever the model is validated; the epoch with the highest is kept
-            as `best.pt`. The loss does not show success. Without it, the one that the settings name.
+            as `best.pt`; the loss does not show success. Without it, the one the settings name.
         report: Called with a line that says what the actions are and which representation was
             chosen, and why; without it, the line is logged.
 
