@@ -34,8 +34,8 @@ if TYPE_CHECKING:  # Python 3.10 has it not
     from typing_extensions import Self
 
 __all__ = [
-    "Setting", "Settings", "declared", "is_a", "of_kind", "plain", "setting", "shown",
-    "with_changes",
+    "Setting", "Settings", "declared", "is_a", "of_kind", "plain", "require_fits", "setting",
+    "shown", "with_changes",
 ]  # fmt: skip
 
 LONGEST_SHOWN = 200
@@ -128,19 +128,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every field, then the rules between them."""
-        kind: Any = type(self)  # mypy takes no class for hashable
-        hints = _hints(kind)
-        for name, rule in declared(kind).items():
-            value = plain(given := getattr(self, name))
+        for name in declared(type(self)):
+            value = require_fits(type(self), name, given := getattr(self, name))
             if value is not given:
                 object.__setattr__(self, name, value)
-            fits = is_a(value, hints[name])
-            if rule.choices and not (fits and rule.allows(value)):
-                raise self.error(f"{name} {shown(value)} is unknown; use {rule.range}")
-            if not fits:
-                raise self.error(f"{name} must be {_words(hints[name])}; found {shown(value)}")
-            if not rule.allows(value):
-                raise self.error(f"{name} must be {rule.range or 'finite'}; found {shown(value)}")
         self.check()
 
     def check(self) -> None:
@@ -164,6 +155,20 @@ class Settings:
                 f"fields {shown(sorted(map(str, given - names)))}"
             )
         return cls(**values)
+
+
+def require_fits(kind: type[Settings], name: str, given: Any) -> Any:  # noqa: ANN401
+    """A value for one field, as `plain` has it; the class's error where it cannot be one."""
+    hashable: Any = kind  # mypy takes no class for hashable
+    hint, rule, value = _hints(hashable)[name], declared(kind)[name], plain(given)
+    fits = is_a(value, hint)
+    if rule.choices and not (fits and rule.allows(value)):
+        raise kind.error(f"{name} {shown(value)} is unknown; use {rule.range}")
+    if not fits:
+        raise kind.error(f"{name} must be {_words(hint)}; found {shown(value)}")
+    if not rule.allows(value):
+        raise kind.error(f"{name} must be {rule.range or 'finite'}; found {shown(value)}")
+    return value
 
 
 @lru_cache(maxsize=64)

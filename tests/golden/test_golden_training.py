@@ -27,6 +27,13 @@ def golden():
     golden.save()
 
 
+def is_later(name):
+    """Whether a measure came after the recording: spreads, and variances beside their ratios."""
+    variance = "variance_" in name or "smoothness_" in name
+    spread = name.endswith("_std") and name not in ("lowest_std", "highest_std")
+    return spread or (variance and "_ratio_" not in name)
+
+
 def flat(numbers):
     """Nested mappings of numbers as their paths and one array; what is no number is left out."""
     found, left = {}, [("", numbers)]
@@ -35,7 +42,7 @@ def flat(numbers):
         for name, value in mapping.items():
             if isinstance(value, dict):
                 left.append((f"{path}{name}/", value))
-            elif isinstance(value, int | float) and not isinstance(value, bool):
+            elif isinstance(value, int | float) and not (isinstance(value, bool) or is_later(name)):
                 found[f"{path}{name}"] = float(value)
     return {"names": sorted(found), "values": np.array([found[name] for name in sorted(found)])}
 

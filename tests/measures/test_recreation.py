@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.measures import recreation_measures
+from vj2_ddim_training.measures import recreation_measures, sequence_measures
 
 SPEC = any_press(4, min_press_steps=1, representation="held")
 FULL = ActionSpec()
@@ -46,6 +46,57 @@ def test_hand_computed():
     noise = [(0.2**2 + 0.4**2 + 0.6**2 + 1) / 12, (2 * 0.5**2 + 0.05**2 + 1 + 0.4**2) / 12]
     snr = [10 * math.log10(s / (n + 1e-8)) for s, n in zip(signal, noise, strict=True)]
     assert measures["mean_snr_db"] == pytest.approx(sum(snr) / 2)
+
+
+def test_spread_is_over_the_sequences_by_hand():
+    measures = recreation_measures(ORIGINAL, RECREATED, SPEC)
+    mse = ((0.2**2 + 0.4**2 + 0.6**2 + 1) / 12, (2 * 0.5**2 + 0.05**2 + 1 + 0.4**2) / 12)
+    active = ((0.2**2 + 0.4**2 + 0.6**2) / 6, (2 * 0.5**2 + 0.05**2) / 4)
+    two = {
+        "mse": mse,
+        "mae": ((0.2 + 0.4 + 0.6 + 1) / 12, (2 * 0.5 + 0.05 + 1 + 0.4) / 12),
+        "coord_mse": ((0.2**2 + 0.4**2 + 0.6**2) / 8, (2 * 0.5**2 + 0.05**2) / 8),
+        "press_mse": (1 / 4, (1 + 0.4**2) / 4),
+        "active_coord_mse": active,
+        "press_accuracy": (3 / 4, 3 / 4),
+        "press_recall": (1, 3 / 4),
+        "temporal_iou": (2 / 3, 1 / 2),
+        "spatial_accuracy": (1 / 2, 1 / 2),
+        "gesture_type_accuracy": (0, 1),
+        "mean_snr_db": tuple(
+            10 * math.log10(signal / 12 / noise)
+            for signal, noise in zip((0.2**2 + 3 * 0.4**2 + 2, 3), mse, strict=True)
+        ),
+    }
+    each = sequence_measures(ORIGINAL, RECREATED, SPEC)
+    for name, (one, other) in two.items():
+        assert each[name] == pytest.approx([one, other], rel=1e-6), name
+        assert measures[f"{name}_std"] == pytest.approx(abs(one - other) / 2, rel=1e-5), name
+    assert set(each) == set(two)
+
+
+def test_spread_leaves_out_sequences_that_have_no_such_measure():
+    silent = np.zeros_like(ORIGINAL[:1])
+    measures = recreation_measures(np.r_[ORIGINAL, silent], np.r_[RECREATED, silent], SPEC)
+    two = recreation_measures(ORIGINAL, RECREATED, SPEC)
+    for name in ("mean_snr_db_std", "active_coord_mse_std", "spatial_accuracy_std"):
+        assert measures[name] == two[name]
+    alone = recreation_measures(ORIGINAL[:1], RECREATED[:1], SPEC)
+    assert {value for name, value in alone.items() if name.endswith("_std")} == {0.0}
+    assert math.isnan(recreation_measures(silent, silent, SPEC)["mean_snr_db_std"])
+
+
+def test_variances_stand_beside_their_ratios():
+    measures = recreation_measures(ORIGINAL, RECREATED, SPEC)
+    two = [0.25, (1.16 - 4 * 0.35**2) / 3]  # of the recreated presses 0111 and 0, 1, 0, 0.4
+    assert measures["variance_p"] == pytest.approx(sum(two) / 2)
+    assert measures["variance_p_std"] == pytest.approx(abs(two[0] - two[1]) / 2)
+    assert measures["reference_variance_p"] == pytest.approx(1 / 3)
+    assert measures["reference_variance_p_std"] == pytest.approx(0.0, abs=1e-12)
+    for name in ("variance", "smoothness"):
+        for channel in "xyp":
+            found, reference = (measures[f"{who}{name}_{channel}"] for who in ("", "reference_"))
+            assert measures[f"{name}_ratio_{channel}"] == found / (reference + 1e-8)
 
 
 def test_variance_and_smoothness_of_the_press_by_hand():
@@ -143,13 +194,16 @@ def test_actions_that_are_not_touches_have_fewer_measures():
     original = np.array([[[1.0], [-1.0], [1.0], [-1.0]]])
     expected = {"mse": 0.25, "mae": 0.5, "coord_mse": 0.25, "mean_snr_db": 10 * math.log10(4)}
     expected |= {"variance_ratio_u": 0.25, "smoothness_ratio_u": 0.25}
-    assert recreation_measures(original, original / 2, spec) == pytest.approx(expected, rel=1e-6)
+    measures = recreation_measures(original, original / 2, spec)
+    assert {name: measures[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert not any("press" in name or "gesture" in name for name in measures)
 
 
 def test_one_step_has_no_variation():
     spec = ActionSpec(1, representation="raw", **NO_TOUCH)
     measures = recreation_measures(np.ones((2, 1, 1)), np.zeros((2, 1, 1)), spec)
-    assert set(measures) == {"mse", "mae", "coord_mse", "mean_snr_db"}
+    names = {"mse", "mae", "coord_mse", "mean_snr_db"}
+    assert set(measures) == names | {f"{name}_std" for name in names}
 
 
 def test_wrong_shapes_are_refused():

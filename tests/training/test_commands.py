@@ -11,9 +11,9 @@ from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures import is_valid
 from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_training import commands
+from vj2_ddim_training import by_name
+from vj2_ddim_training.by_name import COSTS, find_by_name
 from vj2_ddim_training.checkpoint import load_checkpoint
-from vj2_ddim_training.commands import COSTS, find_by_name
 from vj2_ddim_training.ranker.network import load_ranker
 
 SMALL = ("--sequence_length", LENGTH, "--wandb", "disabled", "--num_validation", 4)
@@ -178,7 +178,7 @@ def test_a_judge_named_on_the_command_line_keeps_the_best(folder, capsys):
 
 def test_what_a_distribution_registers_is_found_by_its_name(monkeypatch):
     point = EntryPoint("touch", "builders.training:make_cost", COSTS)
-    monkeypatch.setattr(commands, "entry_points", lambda group: [point] * (group == COSTS))
+    monkeypatch.setattr(by_name, "entry_points", lambda group: [point] * (group == COSTS))
     context = {"sketch": np.zeros((1, 6))}
     one, two = (
         find_by_name(COSTS, text, "cost")(context, make_gestures(1)[:, None])

@@ -3,10 +3,9 @@
 Torch and all that needs it are imported when work begins: help and usage errors come at once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,19 +17,21 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import declared
+from vj2_ddim_training.by_name import COSTS, JUDGES, find_by_name
 from vj2_ddim_training.config import (
+    BY_NAME,
     DataSettings,
     EvaluationSettings,
+    JudgeSettings,
     ModelConfig,
     RankerConfig,
     RunSettings,
     TrainingConfig,
 )
+from vj2_ddim_training.config_file import read_config
 
-__all__ = ["evaluate", "find_by_name", "train", "train_ranker"]
+__all__ = ["evaluate", "train", "train_ranker"]
 
-JUDGES, COSTS = "vj2_ddim_training.judges", "vj2_ddim_training.costs"  # groups of entry points
-BY_NAME = "NAME or MODULE:FUNCTION, with =ARGUMENT after it where it takes one"
 ELSE = "Without it, the share of held-out problems whose cheapest candidate is picked"
 COLUMNS = {  # heading: measure
     "SNR dB": "mean_snr_db",
@@ -45,6 +46,16 @@ COLUMNS = {  # heading: measure
 }
 
 
+def _told_by(context: typer.Context, file: Path | None) -> Path | None:
+    """Let a file say what the command line does not."""
+    if file is not None:
+        context.default_map = {
+            name: ",".join(map(str, value)) if isinstance(value, list) else value
+            for name, value in read_config(file).items()
+        }
+    return file
+
+
 @options
 def train(
     context: typer.Context,
@@ -52,8 +63,14 @@ def train(
     model: ModelConfig,
     training: TrainingConfig,
     schedule: NoiseSchedule,
-    judge: Annotated[
-        str | None, typer.Option(help=f"What measures success and keeps best.pt: {BY_NAME}.")
+    judging: JudgeSettings,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A YAML file of settings, by these names with underscores; what is told here wins.",
+            is_eager=True,
+            callback=_told_by,
+        ),
     ] = None,
 ) -> None:
     """Train a denoiser; takes the original script's arguments under their names.
@@ -62,11 +79,13 @@ def train(
     """
     from vj2_ddim_training.run import settings_of_run, train_run
 
+    groups = (data, model, training, schedule, judging)
     told = {
         name: getattr(group, name)
-        for group in (data, model, training, schedule)
+        for group in groups
         for name in declared(type(group))
-        if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
+        if (source := context.get_parameter_source(name))
+        and source.name in ("COMMANDLINE", "DEFAULT_MAP")
     }
     if data.resume:
         settings = settings_of_run(data.save_dir, told)
@@ -75,15 +94,16 @@ def train(
             of_schedule = {name: told[name] for name in declared(NoiseSchedule) if name in told}
             schedule = replace(ORIGINAL_SCHEDULE, **of_schedule)
         whole = {name: getattr(data, name) for name in declared(DataSettings)}
-        settings = RunSettings(**whole, model=model, training=training, schedule=schedule)
-    measure = None if judge is None else find_by_name(JUDGES, judge, "judge")
+        settings = RunSettings(
+            **whole, judge=judging.judge, model=model, training=training, schedule=schedule
+        )
     with progress_bars() as progress:
-        checkpoint = train_run(settings, partial(progress, "training"), measure, say)
+        checkpoint = train_run(settings, partial(progress, "training"), report=say)
     _print_results({key: of for key, of in checkpoint.metrics.items() if isinstance(of, dict)})
     parameters = sum(weight.numel() for weight in checkpoint.model.parameters())
     say(
-        f"{parameters:,} parameters; the checkpoint, metrics.jsonl and pictures are in "
-        f"{data.save_dir}"
+        f"{parameters:,} parameters; the checkpoint, report.html, metrics.jsonl and pictures are "
+        f"in {data.save_dir}"
     )
 
 
@@ -178,27 +198,6 @@ def evaluate(
     if json_file is not None:
         with atomic_path(json_file) as temporary:
             temporary.write_text(strict_json(results, indent=2) + "\n", encoding="utf-8")
-
-
-def find_by_name(group: str, text: str, option: str) -> Callable[..., Any]:
-    """What a word on the command line stands for: `NAME` or `MODULE:FUNCTION`, and `=ARGUMENT`.
-
-    The name is of an entry point of the group. The function named is called with the argument, or
-    with the empty text, and returns what is asked for.
-    """
-    name, _, argument = text.partition("=")
-    known = {point.name: point for point in entry_points(group=group)}
-    if name not in known and ":" not in name:
-        raise ConfigError(
-            f"{option} {name!r} is unknown; use MODULE:FUNCTION, or one of those installed: "
-            f"{', '.join(sorted(known)) or 'none'}"
-        )
-    try:
-        make = known.get(name, EntryPoint(name, name, group)).load()
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"{option} {name!r} cannot be loaded: {error}") from error
-    found: Callable[..., Any] = make(argument)
-    return found
 
 
 def _print_results(results: Mapping[str, Any]) -> None:

@@ -14,8 +14,9 @@ from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import REPRESENTATIONS
 
 __all__ = [
-    "ARCHITECTURES", "CONDITIONS", "DataSettings", "EvaluationSettings", "GestureSettings",
-    "ModelConfig", "RankerConfig", "RunSettings", "TrainingConfig",
+    "ARCHITECTURES", "BY_NAME", "CONDITIONS", "DataSettings", "EvaluationSettings",
+    "GestureSettings", "JudgeSettings", "ModelConfig", "RankerConfig", "RunSettings",
+    "TrainingConfig",
 ]  # fmt: skip
 
 ARCHITECTURES = ("dit", "minimal")
@@ -24,6 +25,7 @@ CONDITIONS = ("none", "sketch", "latents")
 PRECISIONS = ("float32", "bfloat16", "float16")
 MODES = ("offline", "online", "disabled")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+BY_NAME = "NAME or MODULE:FUNCTION, with =ARGUMENT after it where it takes one"
 SHARE: Any = {"low": 0.0, "high": 1.0}
 FACTOR: Any = {"low": 0.0, "high": 1e6}
 COUNT: Any = {"low": 1, "high": 10**9}
@@ -245,7 +247,14 @@ class DataSettings(Settings):
 
 
 @dataclass(frozen=True)
-class RunSettings(DataSettings):
+class JudgeSettings(Settings):
+    """Who says which epoch is the best."""
+
+    judge: str | None = setting(None, f"What measures success and keeps best.pt: {BY_NAME}.")
+
+
+@dataclass(frozen=True)
+class RunSettings(DataSettings, JudgeSettings):
     """All that `train_run` needs."""
 
     model: ModelConfig = setting(ModelConfig(), "What is built.")

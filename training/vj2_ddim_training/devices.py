@@ -89,8 +89,8 @@ class Devices:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`; state of another precision is left alone."""
 
-    def close(self) -> None:
-        """Take leave of the other processes."""
+    def close(self, failed: bool = False) -> None:
+        """Take leave of the other processes, which may be gone where it failed."""
 
 
 class _Accelerated(Devices):
@@ -161,10 +161,11 @@ class _Accelerated(Devices):
         if self._of.scaler is not None and "scaler" in state:
             self._of.scaler.load_state_dict(state["scaler"])
 
-    def close(self) -> None:
+    def close(self, failed: bool = False) -> None:
         from accelerate.state import AcceleratorState, GradientState
 
-        self._of.end_training()
+        if not failed:
+            self._of.end_training()
         AcceleratorState._reset_state(reset_partial_state=True)  # another run may be another's
         GradientState._reset_state()
 

@@ -7,6 +7,7 @@ with a threshold: there positions are scaled from the spec's bounds to [0, 1].
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.stats import wasserstein_distance
 
@@ -24,7 +25,7 @@ from vj2_ddim_training.gestures import (
 )
 
 __all__ = ["coverage_and_density", "gaussianity", "generation_measures", "memorisation_ratio"]
-__all__ += ["recreation_measures", "variation_ratios"]
+__all__ += ["recreation_measures", "sequence_measures", "variations"]
 
 EPSILON = 1e-8  # added to denominators, as in the original script
 NUM_NEIGHBOURS = 5
@@ -34,23 +35,31 @@ STD_RANGE = (0.8, 1.2)
 Measures = dict[str, float]
 
 
-def variation_ratios(reference: FloatArray, found: FloatArray, spec: ActionSpec) -> Measures:
-    """Ratios of variance over time, and of variance of first differences, for each channel.
+def variations(reference: FloatArray, found: FloatArray, spec: ActionSpec) -> Measures:
+    """Variance over time, and that of first differences, of each channel; their ratios and spreads.
 
-    The unbiased variance over time of every sequence, averaged over the sequences; that of `found`
-    divided by that of `reference` plus 1e-8.
+    `variance_*` and `smoothness_*` are the unbiased variance over time of every sequence of
+    `found`, averaged over the sequences; with `reference_` before it, of `reference`; with `_std`
+    behind it, the standard deviation over the sequences. `variance_ratio_*` and
+    `smoothness_ratio_*` are that of `found` divided by that of `reference` plus 1e-8.
     """
     measures = {}
-    for name, order in (("variance_ratio", 0), ("smoothness_ratio", 1)):
+    for name, order in (("variance", 0), ("smoothness", 1)):
         if spec.length < 2 + order:
             continue
-        of_reference, of_found = (
-            np.diff(array.astype(np.float64), n=order, axis=1).var(axis=1, ddof=1).mean(axis=0)
+        each = [
+            np.diff(array.astype(np.float64), n=order, axis=1).var(axis=1, ddof=1)
             for array in (reference, found)
-        )
-        for channel, ratio in zip(spec.channels, of_found / (of_reference + EPSILON), strict=True):
+        ]
+        of_reference, of_found = (variances.mean(axis=0) for variances in each)
+        ratios = of_found / (of_reference + EPSILON)
+        for index, channel in enumerate(spec.channels):
             suffix = "p" if channel == spec.press_channel else channel
-            measures[f"{name}_{suffix}"] = float(ratio)
+            measures[f"{name}_ratio_{suffix}"] = float(ratios[index])
+            for prefix, variances in zip(("reference_", ""), each, strict=True):
+                key = f"{prefix}{name}_{suffix}"
+                measures[key] = float(variances.mean(axis=0)[index])
+                measures[f"{key}_std"] = float(variances[:, index].std())
     return measures
 
 
@@ -64,11 +73,13 @@ def recreation_measures(original: FloatArray, recreated: FloatArray, spec: Actio
       recreation presses". False presses do not lower it.
     - `mean_snr_db`: mean over sequences of 10 log10(mean x0^2 / (mean error^2 + 1e-8)). Sequences
       that are 0 throughout have no signal and are left out; NaN if all are.
-    - `variance_ratio_*`, `smoothness_ratio_*`: see `variation_ratios`.
+    - `variance_ratio_*`, `smoothness_ratio_*` and what they are made of: see `variations`.
     - `temporal_iou`: mean over sequences of pressed by both / by either; 1 if neither presses.
     - `spatial_accuracy`: share of the original's pressed steps whose recreated point is nearer than
       0.1; 1 if there are none.
     - `gesture_type_accuracy`: share of blocks whose gesture type is the same.
+    - Each of these but the ratios also with `_std` behind its name: the standard deviation over the
+      sequences of `sequence_measures`, not over a sample of them: that of one sequence is 0.
 
     Args:
         original: `[n, L, A]`, n >= 1.
@@ -79,6 +90,47 @@ def recreation_measures(original: FloatArray, recreated: FloatArray, spec: Actio
     Raises:
         ActionError: The arrays are empty or their shapes differ from the spec or each other.
     """
+    each = sequence_measures(original, recreated, spec)
+    original, recreated = original.astype(np.float64), recreated.astype(np.float64)
+    error = recreated - original
+    decibels = _known(each["mean_snr_db"])
+    measures = {
+        "mse": float(np.mean(error**2)),
+        "mae": float(np.mean(np.abs(error))),
+        "coord_mse": float(np.mean(error[..., spec.coordinate_indices] ** 2)),
+        "mean_snr_db": float(np.mean(decibels)) if len(decibels) else float("nan"),
+        **variations(original, recreated, spec),
+    }
+    if spec.press_channel is not None:
+        truth, found = pressed(original, spec), pressed(recreated, spec)
+        either = truth | found
+        active = error[..., spec.coordinate_indices][either]
+        near = _near(original, recreated, spec)
+        measures |= {
+            "press_mse": float(np.mean(error[..., spec.press_index] ** 2)),
+            "active_coord_mse": float(np.mean(active**2)) if either.any() else 0.0,
+            "spatial_accuracy": float(np.mean(near[truth])) if truth.any() else 1.0,
+            "press_accuracy": float(np.mean(truth == found)),
+            "press_recall": float(np.mean(either == found)),
+            "temporal_iou": float(np.mean(each["temporal_iou"])),
+        }
+    if "gesture_type_accuracy" in each:
+        measures["gesture_type_accuracy"] = float(np.mean(each["gesture_type_accuracy"]))
+    spreads = {name: _known(values) for name, values in each.items()}
+    none = float("nan")
+    return measures | {
+        f"{name}_std": float(values.std()) if len(values) else none
+        for name, values in spreads.items()
+    }
+
+
+def sequence_measures(
+    original: FloatArray, recreated: FloatArray, spec: ActionSpec
+) -> dict[str, FloatArray]:
+    """The measures of `recreation_measures` of every sequence alone, `[n]`; NaN where one has none.
+
+    Arguments and errors are those of `recreation_measures`.
+    """
     blocks_of(original, spec)  # checks the shape
     if original.shape != recreated.shape or len(original) == 0:
         raise ActionError(
@@ -87,44 +139,51 @@ def recreation_measures(original: FloatArray, recreated: FloatArray, spec: Actio
         )
     original, recreated = original.astype(np.float64), recreated.astype(np.float64)
     error = recreated - original
-    measures = {
-        "mse": float(np.mean(error**2)),
-        "mae": float(np.mean(np.abs(error))),
-        "coord_mse": float(np.mean(error[..., spec.coordinate_indices] ** 2)),
-        "mean_snr_db": float("nan"),
-        **variation_ratios(original, recreated, spec),
+    squared, over = error**2, (1, 2)
+    signal, noise = np.mean(original**2, axis=over), np.mean(squared, axis=over)
+    loud = np.where(signal > 0.0, signal, np.nan)
+    each = {
+        "mse": noise,
+        "mae": np.mean(np.abs(error), axis=over),
+        "coord_mse": np.mean(squared[..., spec.coordinate_indices], axis=over),
+        "mean_snr_db": 10.0 * np.log10(loud / (noise + EPSILON)),
     }
-    signal, noise = np.mean(original**2, axis=(1, 2)), np.mean(error**2, axis=(1, 2))
-    if (some := signal > 0.0).any():
-        decibels = 10.0 * np.log10(signal[some] / (noise[some] + EPSILON))
-        measures["mean_snr_db"] = float(np.mean(decibels))
     if spec.press_channel is None:
-        return measures
-    return measures | _press_agreement(original, recreated, spec)
-
-
-def _press_agreement(original: FloatArray, recreated: FloatArray, spec: ActionSpec) -> Measures:
-    """The measures of `recreation_measures` that ask where the press is."""
-    error = recreated - original
+        return each
     truth, found = pressed(original, spec), pressed(recreated, spec)
     either, both = truth | found, truth & found
     union = either.sum(axis=1)
-    iou = np.where(union > 0, both.sum(axis=1) / np.maximum(union, 1), 1.0)
-    active = error[..., spec.coordinate_indices][either]
-    offset = scaled_coordinates(recreated, spec) - scaled_coordinates(original, spec)
-    near = np.linalg.norm(offset, axis=-1) < NEAR
-    measures = {
-        "press_mse": float(np.mean(error[..., spec.press_index] ** 2)),
-        "active_coord_mse": float(np.mean(active**2)) if either.any() else 0.0,
-        "spatial_accuracy": float(np.mean(near[truth])) if truth.any() else 1.0,
-        "press_accuracy": float(np.mean(truth == found)),
-        "press_recall": float(np.mean(either == found)),
-        "temporal_iou": float(np.mean(iou)),
+    of_coordinates = squared[..., spec.coordinate_indices].mean(axis=2)
+    near = _near(original, recreated, spec)
+    each |= {
+        "press_mse": np.mean(squared[..., spec.press_index], axis=1),
+        "active_coord_mse": _mean_where(of_coordinates, either),
+        "spatial_accuracy": _mean_where(near, truth),
+        "press_accuracy": np.mean(truth == found, axis=1),
+        "press_recall": np.mean(either == found, axis=1),
+        "temporal_iou": np.where(union > 0, both.sum(axis=1) / np.maximum(union, 1), 1.0),
     }
     if len(spec.coordinate_indices) == 2:
         same = gesture_type(original, spec) == gesture_type(recreated, spec)
-        measures["gesture_type_accuracy"] = float(np.mean(same))
-    return measures
+        each["gesture_type_accuracy"] = np.mean(same.reshape(len(original), -1), axis=1)
+    return each
+
+
+def _near(original: FloatArray, recreated: FloatArray, spec: ActionSpec) -> NDArray[np.bool_]:
+    """`[n, L]`, whether the recreated point is where the original one is."""
+    offset = scaled_coordinates(recreated, spec) - scaled_coordinates(original, spec)
+    return np.asarray(np.linalg.norm(offset, axis=-1) < NEAR)
+
+
+def _mean_where(values: FloatArray, counted: NDArray[np.bool_]) -> FloatArray:
+    """Means `[n]` of the values of `[n, L]` that count; NaN where none does."""
+    number = counted.sum(axis=1)
+    total = np.where(counted, values, 0.0).sum(axis=1)
+    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+
+
+def _known(values: FloatArray) -> FloatArray:
+    return values[~np.isnan(values)]
 
 
 def gaussianity(x_T: FloatArray, spec: ActionSpec) -> dict[str, Any]:
@@ -167,8 +226,8 @@ def generation_measures(
 ) -> Measures:
     """Compare generated sequences with held-out ones as a distribution, never pair by pair.
 
-    - `variance_ratio_*`, `smoothness_ratio_*`: see `variation_ratios`; also of the sequences before
-      projection, with `_before_projection` at the end.
+    - `variance_ratio_*`, `smoothness_ratio_*` and what they are made of: see `variations`; the
+      ratios also of the sequences before projection, with `_before_projection` at the end.
     - `validity_before_projection`, `validity_after_projection`: shares of valid sequences.
     - `gesture_type_distance`: total variation between the histograms of types, 0 to 1.
     - `no_press_share`: share of sequences with a block that has no press. They are left out below.
@@ -194,10 +253,10 @@ def generation_measures(
         blocks_of(actions, spec)  # checks the shape
         if not len(actions):
             raise ActionError("every set of actions needs at least one sequence; one is empty")
-    before = variation_ratios(reference, before_projection, spec)
+    before = variations(reference, before_projection, spec)
     measures = {
-        **variation_ratios(reference, generated, spec),
-        **{f"{name}_before_projection": value for name, value in before.items()},
+        **variations(reference, generated, spec),
+        **{f"{name}_before_projection": of for name, of in before.items() if "ratio" in name},
         "validity_before_projection": float(np.mean(is_valid(before_projection, spec))),
         "validity_after_projection": float(np.mean(is_valid(generated, spec))),
     }

@@ -56,11 +56,12 @@ class Keeper:
     ) -> None:
         self.loop, self.file = loop, file
         self._save, self._seconds = save, seconds
-        self._kept = loop.step  # the step of what is in the file
+        self._kept = 0  # the step of what is in the file
 
     def run(self, on_epoch: OnEpoch | None = None, end: Callable[[], bool] = bool) -> None:
         """Train until all is done, or `end` says so after an epoch; `TimeIsUp` is raised on."""
-        loop, loop.on_due = self.loop, self._save_within
+        loop, self._kept = self.loop, self.loop.step
+        loop.on_due = self._save_within
         loop.saves_at = time.monotonic() + self._seconds
         try:
             while not (loop.done or end()):

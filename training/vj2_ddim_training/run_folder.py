@@ -2,9 +2,11 @@
 
 ```
 RUN/
+├── config.yaml       every setting: `vj2-ddim train --config` repeats the run
 ├── run.json          its data, and its name at Weights & Biases
 ├── checkpoint.pt     the model, and all that resuming needs
-├── best.pt           the epoch with the highest success, where that is measured
+├── best.pt           the epoch with the highest success, or with the lowest validation loss
+├── epoch_0010.pt     where each so many epochs are kept
 ├── metrics.jsonl     one line an epoch
 ├── pictures/         epoch_0010_sequences.png, epoch_0010_noise.png, ...
 └── wandb/            the Weights & Biases run, unless it is disabled
@@ -41,7 +43,13 @@ class RunFolder:
         self.checkpoint, self.best = self.folder / "checkpoint.pt", self.folder / "best.pt"
         self.metrics, self.pictures = self.folder / "metrics.jsonl", self.folder / "pictures"
         self.identity, self._lock = self.folder / "run.json", self.folder / "run.lock"
+        self.config = self.folder / "config.yaml"
+        self.told = ""  # what `config` holds, likewise
         self.known: dict[str, Any] = {}  # what `identity` holds, or will once there is a checkpoint
+
+    def of_epoch(self, epoch: int) -> Path:
+        """The checkpoint that is kept of an epoch."""
+        return self.folder / f"epoch_{epoch:04d}.pt"
 
     @contextmanager
     def claim(self, *, resume: bool, overwrite: bool) -> Iterator[None]:
@@ -84,12 +92,16 @@ class RunFolder:
         """Write what is known of the run."""
         if self.known:
             write_json(self.identity, self.known)
+        if self.told:
+            with atomic_path(self.config) as temporary:
+                temporary.write_text(self.told, encoding="utf-8")
 
     def begin(self) -> None:
         """The run has its first checkpoint: what is left of an earlier one in the folder goes."""
         old = self.read_identity().get("tracker")
         self.record()
-        for path in (self.best, self.metrics, *self.pictures.glob("epoch_*.png")):
+        others = *self.folder.glob("epoch_*.pt"), *self.pictures.glob("epoch_*.png")
+        for path in (self.best, self.metrics, *others):
             path.unlink(missing_ok=True)
         if old and old != self.known.get("tracker"):
             for run in (self.folder / "wandb").glob(f"*run-*-{old['id']}"):
