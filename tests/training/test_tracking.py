@@ -48,8 +48,10 @@ def test_pictures_every_so_many_epochs_and_at_the_end(run):
 def test_the_run_folder_holds_what_it_should_and_no_wandb_when_disabled(run):
     assert sorted(path.name for path in run.iterdir()) == [
         "checkpoint.pt",
+        "config.yaml",
         "metrics.jsonl",
         "pictures",
+        "report.html",
         "run.json",
     ]
 

@@ -3,7 +3,6 @@
 Numbers first, then the pictures of them; nothing global is touched: no pyplot, no backend.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,8 @@ from vj2_ddim_training.evaluation import SHOWN_SHARE, Results, recreate_from
 from vj2_ddim_training.examples import Batch, Examples, spread_rows
 from vj2_ddim_training.gestures import gesture_type
 from vj2_ddim_training.measures import sequence_measures
-from vj2_ddim_training.run_folder import strict_json
+from vj2_ddim_training.report import Course, course
+from vj2_ddim_training.run_folder import read_lines, strict_json
 
 __all__ = ["Analysis", "by_gesture_type", "by_timestep"]
 
@@ -96,13 +96,10 @@ class Analysis:
         """Look at a model that lies at a path, and has these results."""
         settings, total = self._settings, len(held_out)
         batch = held_out.batch(spread_rows(total, settings.num_sequences or total))
-        metrics = path.with_name("metrics.jsonl")
         if not self.timesteps:
             how = self._num_steps, settings.seed, settings.clip
             self.types = by_gesture_type(model, batch, *how)
-            if metrics.is_file():
-                lines = metrics.read_text(encoding="utf-8").splitlines()
-                self.epochs = [json.loads(line) for line in lines]
+            self.epochs = read_lines(path.with_name("metrics.jsonl"))
         self.timesteps[str(path)] = by_timestep(model, batch, settings.seed)
         size = {"num_parameters": sum(weight.numel() for weight in model.parameters())}
         recreated = results[f"denoise@{SHOWN_SHARE}"][str(self._num_steps)]
@@ -151,27 +148,15 @@ def _draw_types(types: Numbers, figure: Figure) -> None:
 
 def _draw_epochs(lines: Sequence[Mapping[str, Any]], figure: Figure) -> None:
     loss, quality = figure.subplots(1, 2)
-    _draw_lines(loss, {name: _course(lines, name) for name in ("loss", "validation_loss")})
+    _draw_lines(loss, {name: course(lines, name) for name in ("loss", "validation_loss")})
     loss.set(title="loss", yscale="log")
     protocols = ("conditional", "denoise@0.5")
-    snr = {name: _course(lines, name, "10", "mean_snr_db") for name in protocols}
+    snr = {name: course(lines, name, "10", "mean_snr_db") for name in protocols}
     _draw_lines(quality, snr)
     quality.set_title("SNR, dB, 10 denoiser steps")
 
 
-def _course(lines: Sequence[Mapping[str, Any]], *path: str) -> list[tuple[int, float]]:
-    """(epoch, value) of all lines that have a number there."""
-    found = []
-    for line in lines:
-        value: Any = line
-        for name in path:
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if value is not None:
-            found.append((line["epoch"], value))
-    return found
-
-
-def _draw_lines(axis: Axes, courses: Mapping[str, list[tuple[int, float]]]) -> None:
+def _draw_lines(axis: Axes, courses: Mapping[str, Course]) -> None:
     for name, points in courses.items():
         if points:
             axis.plot(*zip(*points, strict=True), "o-", markersize=3, linewidth=1.2, label=name)

@@ -1,6 +1,6 @@
 """`DiffusionModel`: a denoiser, its condition encoder, what they were made for, and their loss."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 
 import numpy as np
@@ -142,13 +142,14 @@ def diffusion_loss(
     inputs: Mapping[str, Tensor],
     generator: torch.Generator,
     config: TrainingConfig = PLAIN,
+    watch: Callable[[Tensor, Tensor, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
     """Mean squared error at uniformly drawn timesteps, of x_0 `[B, M, C]`, normalized.
 
     All randomness comes from `generator`, one of the CPU. An example's condition is encoded once
     for all of its noises, which is what makes latents cheap to train on. For them there is a second
     loss: x_0 regressed from the first condition token, so that the encoder learns early where on
-    the screen to look.
+    the screen to look. `watch` sees x_t, the output, x_0 and alphas_cumprod.
     """
     noises_per_example, auxiliary_weight = config.noises_per_example, config.auxiliary_weight
     original = original.repeat_interleave(noises_per_example, dim=0)
@@ -167,5 +168,7 @@ def diffusion_loss(
             auxiliary = functional.mse_loss(model.guess(condition), original[::noises_per_example])
         condition = condition.repeat_interleave(noises_per_example, dim=0)
     output = model(noisy, timesteps.to(device), model.hide(condition, hidden))
+    if watch is not None:
+        watch(noisy, output, original, alpha)
     target = target_of(model.schedule.prediction_type, original, noise, alpha)
     return functional.mse_loss(output, target) + auxiliary_weight * auxiliary

@@ -41,9 +41,11 @@ from vj2_ddim_training.loop import (
     warmup_cosine,
 )
 from vj2_ddim_training.processes import stop_signals
+from vj2_ddim_training.report import Report
 from vj2_ddim_training.run_folder import RunFolder, Tracker
 from vj2_ddim_training.survey import ActionSurvey
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, Validation
+from vj2_ddim_training.watch import StepWatch
 
 __all__ = ["DenoiserTask", "Trainer", "settings_of_run", "train_run"]
 
@@ -52,7 +54,8 @@ logger = logging.getLogger(__name__)
 NUM_COMPARED = 5000  # training transitions that generated actions are compared with
 logger = logging.getLogger(__name__)
 RESUMED = ("config", "step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
-FREE = {"device", "num_threads", "wandb_mode", "wandb_project"}  # may differ when resuming
+FREE = {"device", "num_threads", "log_every", "run_name"}  # may differ when resuming
+FREE |= {"wandb_artifact", "wandb_mode", "wandb_project"}
 LONGER = {"num_epochs", "num_cycles"}  # these too: a run goes on for longer than was planned
 OF_A_START = ("save_dir", "resume", "overwrite")  # what is told of the data, and is not of a run
 
@@ -86,21 +89,34 @@ def train_run(
     Tracker.require_login(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
+    folder = RunFolder(settings.save_dir)
+    with Report(folder).listening() as page:
+        return _train(settings, folder, page, progress, judge, report or logger.info)
+
+
+def _train(
+    settings: RunSettings,
+    folder: RunFolder,
+    page: Report,
+    progress: Progress | None,
+    judge: SuccessMeasure | None,
+    report: Callable[[str], None],
+) -> Checkpoint:
     spec, line = _look_at_actions(settings)
-    (report or logger.info)(line)
-    condition = settings.model.condition
+    report(line)
+    config, condition = settings.training, settings.model.condition
     data_dir, val_data_dir = settings.folders
     train_set = open_examples(data_dir, spec, condition, "train", config.longest_goal)
     held_out = open_examples(val_data_dir, spec, condition, "validation")
     if held_out.data_fingerprint == train_set.data_fingerprint:
         logger.warning("the validation data are the training data; measures will flatter the model")
     model = _new_model(settings, spec, train_set)
-    folder = RunFolder(settings.save_dir)
     folder.known = {"data": _data_of(settings), "tracker": None}
     used = _used(settings, model)
     folder.told = config_text(used)
     if settings.resume and folder.best.exists() and judge is None:
         logger.warning("%s was chosen by a judge; tell it again to go on choosing", folder.best)
+    page.facts, page.settings = {"actions": line, **_facts(model, train_set, held_out)}, used
     with stop_signals(), folder.claim(resume=settings.resume, overwrite=settings.overwrite):
         tracker = Tracker(folder, used, config, settings.resume)
         validation = Validation(held_out, _some_actions(train_set), tracker, config, judge)
@@ -108,11 +124,14 @@ def train_run(
         try:
             if settings.resume:
                 trainer.resume()
+            tracker.report = page
+            page.total_steps = trainer.loop.task.total_steps
+            page.first_step = trainer.loop.step
             checkpoint = trainer.run()
-        except BaseException:
-            tracker.close(failed=True)
+        except BaseException as error:
+            tracker.close(error, trainer.loop.step)
             raise
-        tracker.close()
+        tracker.close(None, trainer.loop.step)
         return checkpoint
 
 
@@ -168,9 +187,23 @@ def _data_of(settings: RunSettings) -> dict[str, Any]:
 
 def _used(settings: RunSettings, model: DiffusionModel) -> dict[str, Any]:
     """Every setting of a run, with what was chosen where it was left open."""
-    told = {name: getattr(settings, name) for name in declared(RunSettings)}
-    chosen = {"representation": model.action_spec.representation, **model.config.to_dict()}
-    return {**told, **chosen, **settings.training.to_dict(), **model.schedule.to_dict()}
+    used = {name: getattr(settings, name) for name in declared(DataSettings)}
+    used |= {"judge": settings.judge, **model.config.to_dict(), **settings.training.to_dict()}
+    used |= {"representation": model.action_spec.representation, **model.schedule.to_dict()}
+    if used["run_name"] is None:
+        size, data = f"{model.config.d_model}x{model.config.num_layers}", settings.folders[0]
+        used["run_name"] = f"{model.config.architecture}-{size}-{data.resolve().name}"
+    return used
+
+
+def _facts(model: DiffusionModel, train_set: Examples, held_out: Examples) -> dict[str, str]:
+    """What a report says of a run besides its settings."""
+    return {
+        "training examples": f"{len(train_set):,}, {train_set.data_fingerprint}",
+        "validation examples": f"{len(held_out):,}, {held_out.data_fingerprint}",
+        "parameters": f"{sum(weight.numel() for weight in model.parameters()):,}",
+        "made by": f"vj2-ddim-plugin {vj2_ddim_plugin.__version__}, torch {torch.__version__}",
+    }
 
 
 def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:
@@ -232,6 +265,7 @@ class DenoiserTask(ShuffledTask):
         how = config.epoch_share, config.batch_size, config.num_epochs, config.seed
         super().__init__(len(examples), *how)
         self.model, self.config, self.examples = model, config, examples
+        self.watch: Callable[[Tensor, Tensor, Tensor, Tensor], None] | None = None
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step."""
@@ -242,7 +276,7 @@ class DenoiserTask(ShuffledTask):
         move = partial(torch.as_tensor, dtype=torch.float32, device=device)
         original = move(batch.original)
         inputs = {name: move(array) for name, array in batch.inputs.items()}
-        return diffusion_loss(self.model, original, inputs, generator, self.config)
+        return diffusion_loss(self.model, original, inputs, generator, self.config, self.watch)
 
     def batch_name(self, step: int) -> str:
         """The examples of a step."""
@@ -264,7 +298,7 @@ class Trainer:
         self.config, self.train_set = config, train_set
         self.validation, self.folder = validation, folder
         self.model = model.to(choose_device(config.device))
-        task = DenoiserTask(model, config, train_set)
+        self.task = task = DenoiserTask(model, config, train_set)
         adam = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
         self._share = warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
         rate = torch.optim.lr_scheduler.LambdaLR(adam, self._share)
@@ -283,7 +317,9 @@ class Trainer:
 
     def run(self) -> Checkpoint:
         """Train to the end; on Ctrl-C, leave a checkpoint of the last whole step and re-raise."""
-
+        kind, tracker = self.model.schedule.prediction_type, self.validation.tracker
+        watch = StepWatch(self.loop, tracker, self.config.log_every, kind)
+        self.loop.on_step, self.task.watch = watch, watch.see
         run_and_save(self.loop, self._save, self.folder.checkpoint, self._validate)
         return self.checkpoint()
 
@@ -343,12 +379,13 @@ class Trainer:
         self.metrics = saved.metrics
         self.folder.record()
         if self.loop.epoch == 0:
-            self.folder.begin()
+            self.folder.begin(resumed=True)
+        self.folder.begun = True
         if self.folder.best.exists():
             self.best_success = load_checkpoint(self.folder.best).metrics.get(SUCCESS, -math.inf)
         if any(before[name] != getattr(self.config, name) for name in LONGER):
             self._extend(before["num_epochs"])
-        self.validation.tracker.forget_after(self.loop.epoch)
+        self.validation.tracker.forget_after(self.loop.epoch, self.loop.step)
 
     def _extend(self, before: int) -> None:
         """Go on along the course of a longer run: its learning rate from this step on."""
