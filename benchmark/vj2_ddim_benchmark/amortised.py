@@ -26,7 +26,10 @@ from vj2_ddim_training import loop
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
+from vj2_ddim_training.devices import choose_device
 from vj2_ddim_training.examples import Examples
+from vj2_ddim_training.resumable import run_resumably
+from vj2_ddim_training.saved import save_atomically
 
 KINDS = ("regression", "gaussian")
 STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 64
@@ -116,7 +119,7 @@ def save_amortised(
         "provenance": dict(provenance),
         "data_fingerprint": data_fingerprint,
     }
-    loop.save_atomically(contents, Path(path))
+    save_atomically(contents, Path(path))
 
 
 def load_amortised(path: Path | str, kind: str | None = None) -> AmortisedModel:
@@ -164,7 +167,7 @@ def train_amortised(
         model = AmortisedModel(config, examples.action_spec, examples.input_shapes)
     steps = _loop(AmortisedTask(model, examples, training), training, progress)
     made_of = {"config": config.to_dict(), "training": training.to_dict()}
-    loop.run_resumably(steps, state, {**made_of, "data": examples.data_fingerprint})
+    run_resumably(steps, state, {**made_of, "data": examples.data_fingerprint})
     averaged: AmortisedModel = steps.model.cpu().eval()  # type: ignore[assignment]
     round_weights(averaged)
     provenance = {
@@ -188,7 +191,7 @@ class AmortisedTask(loop.ShuffledTask):
     def __init__(self, model: AmortisedModel, examples: Examples, how: TrainingConfig) -> None:
         super().__init__(len(examples), how.epoch_share, how.batch_size, how.num_epochs, how.seed)
         model.encoder.set_statistics(examples.latents())
-        self.device = loop.choose_device(how.device)
+        self.device = choose_device(how.device)
         self.model: nn.Module = model.to(self.device)
         self.kind, self.examples = model.config.kind, examples
 

@@ -12,9 +12,11 @@ from builders.training import make_examples, make_model, make_settings, write_da
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, TrainingError
 from vj2_ddim_training.config import EvaluationSettings, RankerConfig, TrainingConfig
 from vj2_ddim_training.evaluation import evaluate
-from vj2_ddim_training.loop import name_rows, run_resumably
+from vj2_ddim_training.loop import name_rows
 from vj2_ddim_training.ranker.training import JudgedCandidates, RankerTask
-from vj2_ddim_training.run import DenoiserTask, train_run
+from vj2_ddim_training.resumable import run_resumably
+from vj2_ddim_training.run import train_run
+from vj2_ddim_training.trainer import DenoiserTask
 from vj2_ddim_training.validation import tried_out
 
 
@@ -58,9 +60,9 @@ def test_a_loss_may_be_negative_and_may_fall_and_rise_within_reason():
     loop = make_loop(Line())
     loop.losses = [-3.0]
     for fine in (-5.0, 9e3, 0.0):
-        loop._require_sound(fine, 1.0)
+        loop._require_sound(fine, 1.0, 0)
     with pytest.raises(TrainingError, match="went from -3"):
-        loop._require_sound(3.1e4, 1.0)
+        loop._require_sound(3.1e4, 1.0, 0)
 
 
 @pytest.mark.parametrize("lr", [100.0, 1e6])

@@ -12,9 +12,10 @@ from builders.training import make_examples, make_model, make_settings, write_da
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.diffusion_model import PLAIN, diffusion_loss
-from vj2_ddim_training.run import Trainer, train_run
+from vj2_ddim_training.diffusion_model import PLAIN, diffusion_loss, draw
+from vj2_ddim_training.run import train_run
 from vj2_ddim_training.run_folder import RunFolder
+from vj2_ddim_training.trainer import Trainer
 
 
 class NoValidation:
@@ -127,7 +128,7 @@ def test_success_chooses_the_best_checkpoint_and_resuming_remembers_it(tmp_path)
     assert load_checkpoint(trainer.folder.checkpoint).metrics["success"] == 0.3
     again = make_trainer(tmp_path, num_epochs=4)
     again.resume()
-    assert again.best_success == 0.7
+    assert again.best == 0.7
 
 
 def test_gradients_are_clipped(tmp_path):
@@ -147,16 +148,20 @@ def test_gradients_are_clipped(tmp_path):
 
 def test_noise_and_dropout_are_not_drawn_from_one_stream(tmp_path, monkeypatch):
     """Equally seeded, dropout masks would follow the noise they are meant to be independent of."""
-    seeds = []
+    noise, dropout = [], []
 
-    def record(model, original, inputs, generator, *rest):
-        seeds.append((generator.initial_seed(), torch.initial_seed()))
-        return diffusion_loss(model, original, inputs, generator, *rest)
+    def record_draw(schedule, shape, generator, *rest):
+        noise.append(generator.initial_seed())
+        return draw(schedule, shape, generator, *rest)
 
-    monkeypatch.setattr("vj2_ddim_training.run.diffusion_loss", record)
+    def record_loss(*arguments):
+        dropout.append(torch.initial_seed())
+        return diffusion_loss(*arguments)
+
+    monkeypatch.setattr("vj2_ddim_training.reading.draw", record_draw)
+    monkeypatch.setattr("vj2_ddim_training.diffusion_model.diffusion_loss", record_loss)
     make_trainer(tmp_path).run()
-    assert len(set(seeds)) == len(seeds) == 6
-    assert all(noise != dropout for noise, dropout in seeds)
+    assert len(noise) == len(dropout) == len(set(noise) | set(dropout)) / 2 == 6
 
 
 def test_same_seed_same_run_other_seed_other_run(tmp_path):

@@ -15,7 +15,7 @@ from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.checkpoint import load_checkpoint, save_checkpoint
 from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.loop import hold_interrupts
+from vj2_ddim_training.processes import hold_interrupts
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.run_folder import RunFolder, Tracker
 from vj2_ddim_training.validation import Validation
@@ -106,7 +106,7 @@ def test_killed_between_the_metrics_and_the_checkpoint(settings, uninterrupted, 
             raise CheckpointError("no space left")
         save_checkpoint(checkpoint, path)
 
-    monkeypatch.setattr("vj2_ddim_training.run.save_checkpoint", fail_at_second)
+    monkeypatch.setattr("vj2_ddim_training.trainer.save_checkpoint", fail_at_second)
     with pytest.raises(CheckpointError, match="no space"):
         train_run(settings)
     with open(settings.save_dir / "metrics.jsonl", "a") as stream:

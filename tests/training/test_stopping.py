@@ -15,8 +15,8 @@ from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_training import processes
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
-from vj2_ddim_training.loop import run_resumably
 from vj2_ddim_training.processes import locked, stop_signals
+from vj2_ddim_training.resumable import run_resumably
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.run_folder import RunFolder, Tracker
 

@@ -16,13 +16,13 @@ from vj2_ddim_plugin.settings import shown
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel
-from vj2_ddim_training.loop import save_atomically
 from vj2_ddim_training.saved import (
     MISFITS,
     built_with,
     one_line,
     open_saved,
     require_weights,
+    save_atomically,
 )
 
 __all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]

@@ -131,8 +131,8 @@ def train_ranker(
     import torch
 
     from vj2_ddim_training.checkpoint import load_checkpoint
+    from vj2_ddim_training.devices import choose_device
     from vj2_ddim_training.examples import open_examples
-    from vj2_ddim_training.loop import choose_device
     from vj2_ddim_training.ranker import training as ranker_training
     from vj2_ddim_training.ranker.network import save_ranker
 

@@ -3,6 +3,7 @@
 Nothing here needs torch or numpy: the command line reads its options here.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ __all__ = [
 ARCHITECTURES = ("dit", "minimal")
 GESTURE_KINDS = ("click", "swipe", "mixed")
 CONDITIONS = ("none", "sketch", "latents")
+PRECISIONS = ("float32", "bfloat16", "float16")
 MODES = ("offline", "online", "disabled")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 BY_NAME = "NAME or MODULE:FUNCTION, with =ARGUMENT after it where it takes one"
 SHARE: Any = {"low": 0.0, "high": 1.0}
 FACTOR: Any = {"low": 0.0, "high": 1e6}
@@ -67,7 +70,7 @@ class TrainingConfig(Settings):
 
     num_epochs: int = setting(50, "Passes over the training data, or over a share of it.", **COUNT)
     epoch_share: float = setting(1.0, "Share of the data in an epoch.", above=0.0, high=1.0)
-    batch_size: int = setting(32, "Examples in one step.", **COUNT)
+    batch_size: int = setting(32, "Examples in one step, over all devices.", **COUNT)
     lr: float = setting(1e-4, "Peak learning rate: warm-up, then cosine decay to 0.", **FACTOR)
     num_cycles: int = setting(1, "Times that course is run, each from half the peak.", **COUNT)
     warmup_share: float = setting(0.02, "Share of a cycle's steps that is warm-up.", **SHARE)
@@ -91,6 +94,28 @@ class TrainingConfig(Settings):
     evaluate_every: int = setting(1, "Epochs between validations.", **COUNT)
     picture_every: int = setting(10, "Epochs between pictures.", **COUNT)
     num_validation: int = setting(128, "Validation sequences measured after an epoch.", **COUNT)
+    patience: int | None = setting(
+        None, "Validations without improvement that end the run; as many as there are.", **COUNT
+    )
+    max_time: str | None = setting(
+        None, "Longest time, as 30m, 12h, 2d or seconds; then it ends and can be resumed."
+    )
+    save_every: int | None = setting(
+        None, "Epochs between checkpoints that are kept, as epoch_0010.pt.", **COUNT
+    )
+    save_minutes: float = setting(
+        10.0, "Minutes between checkpoints within an epoch.", above=0.0, high=1e6
+    )
+    precision: str = setting(
+        "float32", "Of the network's arithmetic; weights are float32.", choices=PRECISIONS
+    )
+    accumulate: int = setting(
+        1, "Parts that a step's batch is taken in, to save memory; it stays one step.", **COUNT
+    )
+    compile: bool = setting(False, "Compile the network by torch.compile.")
+    num_workers: int | None = setting(
+        None, "Processes that read data ahead; chosen unless told.", low=0, high=1024
+    )
     device: str = setting("auto", "Where to train.", choices=("auto", "cpu", "cuda"))
     num_threads: int | None = setting(
         None, "Torch's threads; its own choice unless told.", low=1, high=1024
@@ -100,6 +125,28 @@ class TrainingConfig(Settings):
     wandb_project: str = setting("vj2-ddim", "Weights & Biases project.")
     wandb_artifact: bool = setting(False, "Keep the checkpoint there as an artifact, at the end.")
     wandb_mode: str = setting("offline", "Weights & Biases.", choices=MODES, option="--wandb")
+
+    def check(self) -> None:
+        """The time must be one."""
+        _ = self.max_seconds
+
+    @property
+    def max_seconds(self) -> float:
+        """The longest time, infinite where none was told."""
+        if self.max_time is None:
+            return math.inf
+        number, unit = self.max_time[:-1], self.max_time[-1:]
+        if unit.isdigit():
+            number, unit = self.max_time, "s"
+        try:
+            seconds = float(number) * UNITS[unit]
+        except (ValueError, KeyError):
+            seconds = math.nan
+        if not 0.0 < seconds < math.inf:
+            raise ConfigError(
+                f"max_time must be a time such as 30m, 12h, 2d or 900; found {self.max_time!r}"
+            )
+        return seconds
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """`DiffusionModel`: a denoiser, its condition encoder, what they were made for, and their loss."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +18,10 @@ from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 
-__all__ = ["DiffusionModel", "TorchSampler", "diffusion_loss"]
+__all__ = ["DiffusionLoss", "DiffusionModel", "Draws", "TorchSampler", "diffusion_loss", "draw"]
 
 Shapes = Mapping[str, tuple[int, ...]]
+OnOutput = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 PLAIN = TrainingConfig(condition_dropout=0.0, auxiliary_weight=0.0)
 
 
@@ -136,29 +138,47 @@ class TorchSampler:
         """Nothing to free that garbage collection does not."""
 
 
+class Draws(NamedTuple):
+    """What chance decides of a batch: an array of rows `[B * noises_per_example, ...]` each."""
+
+    timesteps: Tensor
+    alpha: Tensor  # `alphas_cumprod` at them, `[b, 1, 1]`
+    noise: Tensor
+    hidden: Tensor  # whether the condition is
+
+
+def draw(
+    schedule: NoiseSchedule, shape: Sequence[int], generator: torch.Generator, dropout: float = 0.0
+) -> Draws:
+    """Draw for noisy arrays of a shape `[b, M, C]`, on the CPU."""
+    timesteps = torch.randint(schedule.num_train_timesteps, shape[:1], generator=generator)
+    noise = torch.randn(shape, generator=generator)
+    hidden = torch.rand(shape[0], generator=generator) < dropout
+    alphas = torch.as_tensor(schedule.alphas_cumprod, dtype=torch.float32)
+    return Draws(timesteps, alphas[timesteps][:, None, None], noise, hidden)
+
+
 def diffusion_loss(
     model: DiffusionModel,
     original: Tensor,
     inputs: Mapping[str, Tensor],
-    generator: torch.Generator,
+    chance: torch.Generator | Draws,
     config: TrainingConfig = PLAIN,
-    watch: Callable[[Tensor, Tensor, Tensor, Tensor], None] | None = None,
+    watch: OnOutput | None = None,
 ) -> Tensor:
     """Mean squared error at uniformly drawn timesteps, of x_0 `[B, M, C]`, normalized.
 
-    All randomness comes from `generator`, one of the CPU. An example's condition is encoded once
-    for all of its noises, which is what makes latents cheap to train on. For them there is a second
-    loss: x_0 regressed from the first condition token, so that the encoder learns early where on
-    the screen to look. `watch` sees x_t, the output, x_0 and alphas_cumprod.
+    All randomness is drawn already, or comes from a generator of the CPU. An example's condition is
+    encoded once for all of its noises, which is what makes latents cheap to train on. For them
+    there is a second loss: x_0 regressed from the first condition token, so that the encoder learns
+    early where on the screen to look. `watch` sees x_t, the output, x_0 and alphas_cumprod.
     """
     noises_per_example, auxiliary_weight = config.noises_per_example, config.auxiliary_weight
     original = original.repeat_interleave(noises_per_example, dim=0)
-    rows, device = len(original), original.device
-    timesteps = torch.randint(model.schedule.num_train_timesteps, (rows,), generator=generator)
-    noise = torch.randn(original.shape, generator=generator).to(device)
-    hidden = (torch.rand(rows, generator=generator) < config.condition_dropout).to(device)
-    alphas = torch.as_tensor(model.schedule.alphas_cumprod, dtype=torch.float32)
-    alpha = alphas[timesteps][:, None, None].to(device)
+    if isinstance(chance, torch.Generator):
+        chance = draw(model.schedule, original.shape, chance, config.condition_dropout)
+        chance = Draws(*(drawn.to(original.device) for drawn in chance))
+    timesteps, alpha, noise, hidden = chance
     signal, spread = signal_and_noise(alpha)
     noisy = signal * original + spread * noise
     condition = model.encode(inputs)
@@ -167,8 +187,21 @@ def diffusion_loss(
         if model.config.condition == "latents" and auxiliary_weight > 0.0:
             auxiliary = functional.mse_loss(model.guess(condition), original[::noises_per_example])
         condition = condition.repeat_interleave(noises_per_example, dim=0)
-    output = model(noisy, timesteps.to(device), model.hide(condition, hidden))
+    output = model(noisy, timesteps, model.hide(condition, hidden))
     if watch is not None:
         watch(noisy, output, original, alpha)
     target = target_of(model.schedule.prediction_type, original, noise, alpha)
     return functional.mse_loss(output, target) + auxiliary_weight * auxiliary
+
+
+class DiffusionLoss(nn.Module):
+    """`diffusion_loss` of a model as a module, which can be compiled and spread over devices."""
+
+    def __init__(self, model: DiffusionModel, config: TrainingConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.watch: OnOutput | None = None
+
+    def forward(self, original: Tensor, inputs: Mapping[str, Tensor], draws: Draws) -> Tensor:
+        """The loss of examples at what was drawn for them."""
+        return diffusion_loss(self.model, original, inputs, draws, self.config, self.watch)

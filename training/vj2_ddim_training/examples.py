@@ -40,8 +40,12 @@ class Examples(Protocol):
 
     action_spec: ActionSpec
     input_shapes: dict[str, tuple[int, ...]]  # of each condition input without its batch axis
-    data_fingerprint: str
+    in_memory: bool  # whether reading costs nothing
     layer_normed: bool | None  # whether the latents were; None where nobody recorded it
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Names the exact data."""
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -65,6 +69,7 @@ class GestureExamples:
     """Gestures in memory, unconditional or with their sketch."""
 
     layer_normed: bool | None = None  # there are no latents
+    in_memory = True
 
     def __init__(
         self, actions: FloatArray, action_spec: ActionSpec, condition: str, data_fingerprint: str
@@ -100,13 +105,18 @@ class TransitionExamples:
 
     def __init__(self, trajectories: Trajectories, action_spec: ActionSpec) -> None:
         self._trajectories, self.action_spec = trajectories, action_spec
-        self.data_fingerprint = trajectories.data_fingerprint
         self.layer_normed = trajectories.layer_normed
         shape = trajectories.embedding_shape
         self.input_shapes: dict[str, tuple[int, ...]] = {"state": shape, "goal": shape}
         self._kept: Batch | None = None
-        if len(trajectories) * 2 * math.prod(shape) * 4 <= MOST_BYTES_IN_MEMORY:
+        self.in_memory = len(trajectories) * 2 * math.prod(shape) * 4 <= MOST_BYTES_IN_MEMORY
+        if self.in_memory:
             self._kept = self._read(np.arange(len(trajectories)))
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Names the exact files; reads all of them the first time."""
+        return self._trajectories.data_fingerprint
 
     def __len__(self) -> int:
         """Number of transitions."""

@@ -5,11 +5,12 @@ stop where it goes wrong, and a state from which a run goes on as if it had neve
 bit.
 """
 
-import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -17,17 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
 
-from vj2_ddim_plugin.errors import CheckpointError, ConfigError, TrainingError
-from vj2_ddim_plugin.files import atomic_path
-from vj2_ddim_training.processes import hold_interrupts, locked, stop_signals
-from vj2_ddim_training.saved import open_saved
+from vj2_ddim_plugin.errors import TrainingError
+from vj2_ddim_training.devices import Devices
+from vj2_ddim_training.processes import hold_interrupts
 
-__all__ = ["OnStep", "Progress", "ShuffledTask", "StatelessTask", "StepDone", "Task"]
-__all__ += ["TrainingLoop", "choose_device"]
-__all__ += ["hold_interrupts", "moving_average", "name_rows", "run_resumably", "save_atomically"]
-__all__ += ["warmup_cosine"]
+__all__ = ["OnStep", "Progress", "ShuffledTask", "StatelessTask", "StepDone", "Task", "TimeIsUp"]
+__all__ += ["TrainingLoop", "moving_average", "name_rows", "warmup_cosine"]
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last step
 OnEpoch = Callable[["TrainingLoop"], None]
@@ -44,10 +41,15 @@ class StepDone(NamedTuple):
 
 OnStep = Callable[[StepDone], None]
 
+
+class TimeIsUp(Exception):
+    """The training has had its time; it can be resumed."""
+
+
+TERMINATED = 128 + 15  # the exit status where another process was told to stop
+MOST_SKIPPED = 50  # steps in a row whose gradients float16 cannot hold
 EXPLODED = 1e4  # a loss so many times that of the beginning has diverged
 NUM_NAMED = 8  # examples of a batch that an error names
-
-logger = logging.getLogger(__name__)
 
 
 class Task(Protocol):
@@ -65,8 +67,11 @@ class Task(Protocol):
     def steps_per_epoch(self) -> int:
         """Steps of one epoch."""
 
-    def loss(self, step: int) -> Tensor:
-        """The loss of one step; it draws from (seed, step) alone, or from state that is saved."""
+    def losses(self, step: int) -> Iterator[Tensor]:
+        """Shares of the loss of one step, whose sum it is; each is made when the last is done with.
+
+        They draw from (seed, step) alone, or from state that is saved.
+        """
 
     def num_examples(self, step: int) -> int:
         """How many examples the batch of a step has."""
@@ -82,7 +87,15 @@ class Task(Protocol):
 
 
 class StatelessTask:
-    """A base for tasks whose steps depend on the step alone."""
+    """A base for tasks whose steps are taken whole, and need no state unless they say so."""
+
+    def loss(self, step: int) -> Tensor:
+        """The loss of one step."""
+        raise NotImplementedError
+
+    def losses(self, step: int) -> Iterator[Tensor]:
+        """That, as a whole."""
+        yield self.loss(step)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing."""
@@ -132,24 +145,30 @@ class TrainingLoop:
         clip_norm: float,
         ema_decay: float | None = None,
         progress: Progress | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self.task, self.optimizer, self.learning_rate = task, optimizer, learning_rate
-        self.clip_norm = clip_norm
+        self.clip_norm, self.ema_decay = clip_norm, ema_decay
         self.progress: Progress = progress or (lambda done, total, line: None)
+        self.devices = devices or Devices(next(task.model.parameters()).device)
         self.on_step: OnStep = lambda done: None  # told of every step, in order
-        self._began = time.perf_counter()  # the latest step
-        self.average: AveragedModel | None = None
-        if ema_decay is not None:
-            mean = moving_average(ema_decay)
-            self.average = AveragedModel(task.model, avg_fn=mean, use_buffers=True)
+        self.average = None if ema_decay is None else deepcopy(task.model)
+        self._num_averaged = 0
         self.step = self.epoch = 0  # whole ones done; an epoch is done when `on_epoch` is
         self.losses: list[float] = []  # of the current epoch
         self.epoch_losses: list[float] = []  # the mean of each epoch before it
+        self.ends_at = self.saves_at = math.inf  # by `time.monotonic`
+        self.on_due: Callable[[], None] = lambda: None  # when `saves_at` has come
+        self._unseen: list[Tensor] = []  # of the latest steps: loss, flags and norm
+        self._news: list[StepDone] = []  # not told yet
+        self._told: list[int] = []  # signals to stop, held back
+        self._num_skipped = 0
+        self._looked = time.perf_counter()
 
     @property
     def model(self) -> nn.Module:
         """The averaged model; the trained one itself where no average is kept."""
-        return self.task.model if self.average is None else self.average.module
+        return self.task.model if self.average is None else self.average
 
     @property
     def done(self) -> bool:
@@ -161,14 +180,26 @@ class TrainingLoop:
 
         `on_epoch` is called when an epoch's steps are taken, before it counts as done: interrupted
         there, it is called again when the run goes on.
+
+        Raises:
+            TimeIsUp: `ends_at` has come.
+            TrainingError: It has gone wrong.
         """
         stop = self.task.total_steps if until is None else min(until, self.task.total_steps)
+        several = self.devices.count > 1  # which stop after the same step
         while not self.done:
             end = (self.epoch + 1) * self.task.steps_per_epoch
             self.task.model.train()
-            while self.step < min(end, stop):
-                self._take_step()
-                self.progress(self.step, self.task.total_steps, f"loss {self.losses[-1]:.4f}")
+            self._looked = time.perf_counter()
+            with hold_interrupts() if several else nullcontext([]) as self._told:
+                while self.step < min(end, stop):
+                    self._take_step()
+                    if self.losses:
+                        line = f"loss {self.losses[-1]:.4f}"
+                        self.progress(self.step, self.task.total_steps, line)
+                flags = self.look()
+                self._tell()
+                self._heed(flags)
             self.require_finite()
             if self.step < end:
                 return
@@ -178,30 +209,33 @@ class TrainingLoop:
             self.epoch, self.losses = self.epoch + 1, []
 
     def _take_step(self) -> None:
+        flags: Sequence[bool] = ()
         with hold_interrupts():  # no moment inside to write a checkpoint
             loss = self._with_gradients()
-            norm = nn.utils.clip_grad_norm_(self.task.model.parameters(), self.clip_norm)
-            value, size = torch.stack([loss.detach(), norm]).tolist()  # one wait for the device
-            self._require_sound(value, size)  # before the weights change
-            self.optimizer.step()
+            norm = self.devices.clip(self.task.model.parameters(), self.clip_norm)
+            now = time.monotonic()
+            raised = bool(self._told), now > self.ends_at, now > self.saves_at
+            numbers = torch.stack([loss, *(loss.new_full((), flag) for flag in raised)])
+            self._unseen.append(
+                torch.cat([self.devices.summed(numbers), norm[None].to(loss.dtype)])
+            )
+            if len(self._unseen) >= self.devices.check_every:  # else it is not waited for
+                flags = self.look()  # before the weights change
+            self.devices.step(self.optimizer)
             self.learning_rate.step()
-            if self.average is not None:
-                self.average.update_parameters(self.task.model)
-            self.losses.append(value)
+            self._average()
             self.step += 1
-        self._tell(value, size)
-
-    def _tell(self, loss: float, norm: float) -> None:
-        now = time.perf_counter()
-        rate = self.task.num_examples(self.step - 1) / max(now - self._began, 1e-9)
-        self._began = now
-        self.on_step(StepDone(self.step, loss, norm, rate))
+        self._tell()
+        self._heed(flags)
 
     def _with_gradients(self) -> Tensor:
+        """The loss; of several processes, this one's share of it."""
         try:
-            loss = self.task.loss(self.step)
+            total = None
             self.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            for loss in self.task.losses(self.step):
+                self.devices.backward(loss)
+                total = loss.detach() if total is None else total + loss.detach()
         except (MemoryError, RuntimeError) as error:  # torch has no kind of its own on the CPU
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
@@ -209,30 +243,83 @@ class TrainingLoop:
                 f"there is not the memory for {self._step_name()}. Use smaller batches or a "
                 f"smaller model"
             ) from error
-        return loss
+        if total is None:
+            raise TrainingError(f"there is no loss of {self._step_name()}")
+        return total
 
-    def _require_sound(self, loss: float, norm: float) -> None:
+    def _average(self) -> None:
+        if self.average is None or self.ema_decay is None:
+            return
+        mean, model = moving_average(self.ema_decay), self.task.model
+        pairs = zip(
+            chain(self.average.parameters(), self.average.buffers()),
+            chain(model.parameters(), model.buffers()),
+            strict=True,
+        )
+        with torch.no_grad():
+            for average, current in pairs:
+                first = self._num_averaged == 0
+                average.copy_(current if first else mean(average, current, self._num_averaged))
+        self._num_averaged += 1
+
+    def look(self) -> Sequence[bool]:
+        """Look at the losses of the latest steps: stop where one says that it has gone wrong.
+
+        Returns whether to stop, whether time is up, and whether to save.
+        """
+        if not self._unseen:
+            return ()
+        seen = torch.stack(self._unseen).tolist()  # one wait for the device
+        self._unseen = []
+        now, step = time.perf_counter(), self.epoch * self.task.steps_per_epoch + len(self.losses)
+        seconds, self._looked = max(now - self._looked, 1e-9) / len(seen), now
+        for loss, *_, norm in seen:
+            self._require_sound(loss, norm, step)
+            self.losses.append(loss)
+            rate = self.task.num_examples(step) / seconds
+            step += 1
+            self._news.append(StepDone(step, loss, norm, rate))
+        return [any(flags) for flags in list(zip(*seen, strict=True))[1:4]]
+
+    def _tell(self) -> None:
+        while self._news:
+            self.on_step(self._news.pop(0))
+
+    def _heed(self, flags: Sequence[bool]) -> None:
+        """Do what any of the processes asks for: all do, after the same step."""
+        told, late, due = flags or (False, False, False)
+        if told:
+            raise SystemExit(TERMINATED)  # where it was this one that was told, its signal follows
+        if late:
+            raise TimeIsUp
+        if due:
+            self.on_due()
+
+    def _require_sound(self, loss: float, norm: float, step: int) -> None:
         """Stop where the loss or the norm of the gradient says that training has gone wrong."""
         first = (self.epoch_losses or self.losses or [1.0])[0]
+        self._num_skipped = 0 if math.isfinite(norm) else self._num_skipped + 1
         if not math.isfinite(loss):
             found = f"the loss is {loss}"
-        elif not math.isfinite(norm):
+        elif self._num_skipped > (MOST_SKIPPED if self.devices.skips else 0):
             found = f"the norm of the gradient is {norm} (the loss is {loss:.4g})"
         elif abs(loss) > EXPLODED * max(1.0, abs(first)):
             found = f"the loss went from {first:.4g} at the beginning to {loss:.4g}"
         else:
             return
         raise TrainingError(
-            f"{found} in {self._step_name()}: training has diverged. Train with a lower learning "
-            f"rate, or look at these examples"
+            f"{found} in {self._step_name(step)}: training has diverged. Train with a lower "
+            f"learning rate, or look at these examples"
         )
 
-    def _step_name(self) -> str:
-        batch = self.task.batch_name(self.step)
-        return f"step {self.step + 1}, epoch {self.epoch + 1}, whose batch is {batch}"
+    def _step_name(self, step: int | None = None) -> str:
+        step = self.step if step is None else step
+        batch = self.task.batch_name(step)
+        return f"step {step + 1}, epoch {self.epoch + 1}, whose batch is {batch}"
 
     def require_finite(self) -> None:
         """Refuse weights that are not finite: they are not to be kept."""
+        self.look()
         for name, weight in self.task.model.named_parameters():
             if not weight.isfinite().all():
                 raise TrainingError(
@@ -250,95 +337,22 @@ class TrainingLoop:
             "model": self.task.model.state_dict(),
         }
         if self.average is not None:
-            state["average"] = self.average.module.state_dict()
-            state["num_averaged"] = int(self.average.n_averaged)
-        return state
+            state |= {"average": self.average.state_dict(), "num_averaged": self._num_averaged}
+        return state | self.devices.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`; `epoch_losses` and `task` may be missing in old files."""
         self.task.model.load_state_dict(state["model"])
         if self.average is not None:
-            self.average.module.load_state_dict(state["average"])
-            self.average.n_averaged.fill_(state["num_averaged"])
+            self.average.load_state_dict(state["average"])
+            self._num_averaged = state["num_averaged"]
         self.optimizer.load_state_dict(state["optimizer"])
         self.learning_rate.load_state_dict(state["learning_rate"])
         self.task.load_state_dict(state.get("task", {}))
+        self.devices.load_state_dict(state)
         self.step, self.epoch = state["step"], state["epoch"]
         self.losses = list(state["losses"])
         self.epoch_losses = list(state.get("epoch_losses", []))
-
-
-def run_resumably(
-    loop: TrainingLoop,
-    file: Path | None,
-    settings: Mapping[str, Any],
-    on_epoch: OnEpoch | None = None,
-) -> None:
-    """Train to the end; what stopped halfway goes on when the same call is made again.
-
-    The file keeps the state after every epoch and on Ctrl-C, SIGTERM or SIGHUP, and is taken up
-    where it is there; None keeps nothing. Whoever calls deletes it once the result is written. A
-    file that is broken, or of a run with other `settings` (plain values), is a `CheckpointError`,
-    one that another process trains to a `ConfigError`.
-    """
-    if file is None:
-        loop.run(on_epoch=on_epoch)
-        return
-
-    def save() -> None:
-        save_atomically({"settings": dict(settings), "state": loop.state_dict()}, file)
-
-    with stop_signals(), locked(file.with_name(f"{file.name}.lock")):
-        if file.exists():
-            _take_up(loop, file, settings)
-        run_and_save(loop, save, file, on_epoch)
-
-
-def run_and_save(
-    loop: TrainingLoop, save: Callable[[], None], file: Path, on_epoch: OnEpoch | None
-) -> None:
-    """Train to the end; `save` to the file after every epoch, and when told to stop.
-
-    What goes wrong in between leaves the file as the last epoch left it.
-    """
-    try:
-        while not loop.done:
-            loop.run((loop.epoch + 1) * loop.task.steps_per_epoch, on_epoch)
-            save()
-    except TrainingError as error:
-        kept = f"{file} is that of epoch {loop.epoch}" if loop.epoch else "none of it was kept"
-        raise TrainingError(f"{error}; {kept}") from error
-    except (KeyboardInterrupt, SystemExit):
-        loop.require_finite()
-        if loop.step:
-            with hold_interrupts():
-                save()
-            logger.warning("stopped after step %d; %s goes on from there", loop.step, file)
-        raise
-
-
-def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> None:
-    try:
-        saved = open_saved(file, "state of a training", "delete it to begin anew")
-        different = differences(saved["settings"], settings)
-        if not different:
-            loop.load_state_dict(saved["state"])
-    except Exception as error:  # pickle, zip, and torch errors of many kinds, of many lines
-        raise CheckpointError(
-            f"{file}: cannot be taken up, it is not the whole state of a training cut short "
-            f"({type(error).__name__}). Delete it to begin anew"
-        ) from error
-    if different:
-        raise CheckpointError(
-            f"{file}: is of a run with other settings (there, here): {different}. Use the same "
-            f"ones, or delete it to begin anew"
-        )
-
-
-def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What is not the same in two mappings of settings, and its value in each."""
-    pairs = {name: (there.get(name), here.get(name)) for name in {**there, **here}}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def name_rows(rows: Sequence[object] | np.ndarray, what: str = "examples") -> str:
@@ -346,19 +360,6 @@ def name_rows(rows: Sequence[object] | np.ndarray, what: str = "examples") -> st
     more = len(rows) - NUM_NAMED
     named = ", ".join(map(str, rows[:NUM_NAMED]))
     return f"{what} {named}" + (f" and {more} more" if more > 0 else "")
-
-
-def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Write what `torch.load(weights_only=True)` opens, whole or not at all."""
-    try:
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
-    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a short write
-        why = error.__cause__ or error  # without the name of the file, which `atomic_path` says too
-        raise CheckpointError(
-            f"{path}: cannot be written ({why}). What was there before is untouched; free some "
-            f"space and run again"
-        ) from error
 
 
 def warmup_cosine(
@@ -385,7 +386,7 @@ def warmup_cosine(
 
 
 def moving_average(most_decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """For `AveragedModel`: an exponential moving average of the weights.
+    """An exponential moving average of the weights: of average, latest and how many there were.
 
     Its decay grows from 0.1 to `most_decay`, so that short runs are not averaged with the start.
     """
@@ -397,17 +398,3 @@ def moving_average(most_decay: float) -> Callable[[Tensor, Tensor, Tensor | int]
         return torch.lerp(current, average, decay)
 
     return averaged
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of a name: `auto` is CUDA if there is one, else the CPU."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device {name!r} is unknown; use auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        build = torch.version.cuda
-        raise ConfigError(
-            f"device 'cuda' was asked for and torch {torch.__version__} sees no GPU "
-            f"({'built without CUDA' if build is None else f'built for CUDA {build}'}). Install a "
-            f"CUDA build of torch, or use 'auto' or 'cpu'"
-        )
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")

@@ -43,18 +43,19 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 @contextmanager
-def hold_interrupts() -> Iterator[None]:
+def hold_interrupts() -> Iterator[list[int]]:
     """Hold Ctrl-C and its like back until the block is done, so that it changes all or nothing.
 
-    Outside the main thread, where Python delivers no signals, this does nothing.
+    Gives the block those that came. Outside the main thread, where Python delivers no signals, this
+    does nothing.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield held
+        return
     handlers = [signal.signal(each, lambda number, frame: held.append(number)) for each in STOPS]
     try:
-        yield
+        yield held
     finally:
         for number, handler in zip(STOPS, handlers, strict=True):
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

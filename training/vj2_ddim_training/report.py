@@ -34,7 +34,8 @@ class Report(logging.Handler):
         self.settings: Mapping[str, Any] = {}
         self._warnings: list[str] = []
         self._began = time.time()
-        self.first_step = self.total_steps = 0
+        self.steps = lambda: (0, 0)  # done, and in all
+        self.first_step = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep a warning."""
@@ -50,7 +51,7 @@ class Report(logging.Handler):
         finally:
             logger.removeHandler(self)
 
-    def write(self, step: int, state: str = "training") -> None:
+    def write(self, state: str = "training") -> None:
         """Write the page as it now is; `state` says how the run is or how it ended."""
         import jinja2
 
@@ -63,7 +64,7 @@ class Report(logging.Handler):
             name=self.settings["run_name"],
             state=state,
             now=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
-            progress=self._progress(step, state),
+            progress=self._progress(state),
             facts={**self.facts, **_best_and_last(self._folder, epochs)},
             warnings=self._warnings,
             charts=_charts(epochs, steps),
@@ -74,11 +75,12 @@ class Report(logging.Handler):
         with atomic_path(self._folder.report) as temporary:
             temporary.write_text(page, encoding="utf-8")
 
-    def _progress(self, step: int, state: str) -> dict[str, str]:
+    def _progress(self, state: str) -> dict[str, str]:
+        step, total = self.steps()
         seconds, done = time.time() - self._began, step - self.first_step
-        found = {"step": f"{step:,} of {self.total_steps:,}", "since the start": _duration(seconds)}
+        found = {"step": f"{step:,} of {total:,}", "since the start": _duration(seconds)}
         if state == "training" and done > 0:
-            left = seconds / done * (self.total_steps - step)
+            left = seconds / done * (total - step)
             found["left, about"] = _duration(left)
         return found
 

@@ -5,58 +5,42 @@ so that a run resumed at any step is the run that was not interrupted, to the la
 """
 
 import logging
-import math
-import platform
+import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import vj2_ddim_plugin
-from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import S, declared
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.by_name import JUDGES, find_by_name
-from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from vj2_ddim_training.checkpoint import Checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import DataSettings, ModelConfig, RunSettings, TrainingConfig
 from vj2_ddim_training.config_file import config_text
-from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
+from vj2_ddim_training.devices import Devices, choose_devices
+from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import Examples, GestureExamples, action_parts, open_examples
-from vj2_ddim_training.loop import (
-    Progress,
-    ShuffledTask,
-    TrainingLoop,
-    choose_device,
-    differences,
-    name_rows,
-    run_and_save,
-    warmup_cosine,
-)
+from vj2_ddim_training.loop import Progress
 from vj2_ddim_training.processes import stop_signals
 from vj2_ddim_training.report import Report
 from vj2_ddim_training.run_folder import RunFolder, Tracker
 from vj2_ddim_training.survey import ActionSurvey
-from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, Validation
-from vj2_ddim_training.watch import StepWatch
+from vj2_ddim_training.trainer import Trainer, load_resumable, training_config
+from vj2_ddim_training.validation import SuccessMeasure, Validation
 
-__all__ = ["DenoiserTask", "Trainer", "settings_of_run", "train_run"]
+__all__ = ["settings_of_run", "train_run"]
 
 logger = logging.getLogger(__name__)
 
 NUM_COMPARED = 5000  # training transitions that generated actions are compared with
-logger = logging.getLogger(__name__)
-RESUMED = ("config", "step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
-FREE = {"device", "num_threads", "log_every", "run_name"}  # may differ when resuming
-FREE |= {"wandb_artifact", "wandb_mode", "wandb_project"}
-LONGER = {"num_epochs", "num_cycles"}  # these too: a run goes on for longer than was planned
 OF_A_START = ("save_dir", "resume", "overwrite")  # what is told of the data, and is not of a run
 
 
@@ -82,57 +66,70 @@ def train_run(
     Raises:
         VJ2DDIMError: Bad data, settings that do not fit, or a folder already in use.
     """
-    config = settings.training
+    began, config = time.monotonic(), settings.training
     if judge is None and settings.judge is not None:
         judge = find_by_name(JUDGES, settings.judge, "judge")
-    choose_device(config.device)  # before anything is read or replaced
-    Tracker.require_login(config)
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
-    folder = RunFolder(settings.save_dir)
-    with Report(folder).listening() as page:
-        return _train(settings, folder, page, progress, judge, report or logger.info)
+    tell = report or logger.info
+    devices = choose_devices(config)  # before anything is read or replaced
+    folder, ends_at = RunFolder(settings.save_dir), began + config.max_seconds
+    try:
+        with stop_signals(), Report(folder).listening() as page:
+            trainer = _train(settings, folder, page, devices, progress, judge, tell, ends_at)
+        if trainer.ended and trainer.validation:
+            tell(trainer.ended)
+        return trainer.checkpoint()
+    finally:
+        devices.close(failed=sys.exc_info()[0] is not None)
 
 
 def _train(
     settings: RunSettings,
     folder: RunFolder,
     page: Report,
+    devices: Devices,
     progress: Progress | None,
     judge: SuccessMeasure | None,
-    report: Callable[[str], None],
-) -> Checkpoint:
-    spec, line = _look_at_actions(settings)
-    report(line)
-    config, condition = settings.training, settings.model.condition
+    tell: Callable[[str], None],
+    ends_at: float,
+) -> Trainer:
+    """The run of one process; of several, all but the first do nothing but train."""
+    config, first = settings.training, devices.index == 0
+    if first:
+        Tracker.require_login(config)
+    spec, line = devices.from_first(lambda: _look_at_actions(settings))
+    if first:
+        tell(line)
+    condition = settings.model.condition
     data_dir, val_data_dir = settings.folders
     train_set = open_examples(data_dir, spec, condition, "train", config.longest_goal)
+    model = _new_model(settings, spec, train_set, devices)
+    if not first:
+        trainer = Trainer(model, config, train_set, None, folder, devices=devices, ends_at=ends_at)
+        trainer.start(settings.resume)
+        return trainer
     held_out = open_examples(val_data_dir, spec, condition, "validation")
     if held_out.data_fingerprint == train_set.data_fingerprint:
         logger.warning("the validation data are the training data; measures will flatter the model")
-    model = _new_model(settings, spec, train_set)
     folder.known = {"data": _data_of(settings), "tracker": None}
     used = _used(settings, model)
     folder.told = config_text(used)
-    if settings.resume and folder.best.exists() and judge is None:
-        logger.warning("%s was chosen by a judge; tell it again to go on choosing", folder.best)
     page.facts, page.settings = {"actions": line, **_facts(model, train_set, held_out)}, used
-    with stop_signals(), folder.claim(resume=settings.resume, overwrite=settings.overwrite):
+    with folder.claim(resume=settings.resume, overwrite=settings.overwrite):
         tracker = Tracker(folder, used, config, settings.resume)
-        validation = Validation(held_out, _some_actions(train_set), tracker, config, judge)
-        trainer = Trainer(model, config, train_set, validation, folder, progress)
+        tracker.report = page
         try:
-            if settings.resume:
-                trainer.resume()
-            tracker.report = page
-            page.total_steps = trainer.loop.task.total_steps
-            page.first_step = trainer.loop.step
-            checkpoint = trainer.run()
+            validation = Validation(held_out, _some_actions(train_set), tracker, config, judge)
+            trainer = Trainer(
+                model, config, train_set, validation, folder, progress, devices, ends_at
+            )
+            trainer.start(settings.resume)
         except BaseException as error:
-            tracker.close(error, trainer.loop.step)
+            tracker.close(error)
             raise
-        tracker.close(None, trainer.loop.step)
-        return checkpoint
+        tracker.close(ended=trainer.ended)
+        return trainer
 
 
 def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None) -> RunSettings:
@@ -143,7 +140,7 @@ def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None)
     """
     folder, told = RunFolder(save_dir), dict(told or {})
     folder.require_run()
-    saved = _load_resumable(folder)
+    saved = load_resumable(folder)
     data = dict(folder.read_identity().get("data", {}))
     data |= {name: Path(str(data[name])) for name in ("data_dir", "val_data_dir") if name in data}
 
@@ -156,25 +153,10 @@ def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None)
     return RunSettings(
         **{name: getattr(whole, name) for name in declared(DataSettings)},
         model=all_of(ModelConfig, saved.model.config.to_dict()),
-        training=all_of(TrainingConfig, _training_config(saved)),
+        training=all_of(TrainingConfig, training_config(saved)),
         schedule=all_of(NoiseSchedule, saved.model.schedule.to_dict()),
         judge=told.get("judge"),
     )
-
-
-def _training_config(saved: Checkpoint) -> dict[str, Any]:
-    """The settings of a training; today's defaults for those that there were not when it began."""
-    return {**TrainingConfig().to_dict(), **saved.training["config"]}
-
-
-def _load_resumable(folder: RunFolder) -> Checkpoint:
-    saved = load_checkpoint(folder.checkpoint)
-    if missing := [name for name in RESUMED if name not in saved.training]:
-        raise CheckpointError(
-            f"{folder.checkpoint} cannot be resumed, its training state lacks {missing}. Train "
-            f"anew with overwrite"
-        )
-    return saved
 
 
 def _data_of(settings: RunSettings) -> dict[str, Any]:
@@ -243,7 +225,9 @@ def _some_actions(train_set: Examples) -> FloatArray:
     return train_set.batch(np.sort(chosen)).actions
 
 
-def _new_model(settings: RunSettings, spec: ActionSpec, train_set: Examples) -> DiffusionModel:
+def _new_model(
+    settings: RunSettings, spec: ActionSpec, train_set: Examples, devices: Devices
+) -> DiffusionModel:
     """The untrained model, with the latents' statistics."""
     config = settings.model
     if not config.patch_size:  # a token for each knot of a path, or for each 10 steps or so
@@ -253,170 +237,7 @@ def _new_model(settings: RunSettings, spec: ActionSpec, train_set: Examples) -> 
     torch.manual_seed(settings.training.seed)
     guidance = settings.training.condition_dropout > 0.0
     model = DiffusionModel(config, spec, settings.noise_schedule, train_set.input_shapes, guidance)
-    if isinstance(model.condition_encoder, LatentEncoder):
+    if isinstance(model.condition_encoder, LatentEncoder) and devices.index == 0:
         model.condition_encoder.set_statistics(train_set.latents())
+    model.load_state_dict(devices.from_first(model.state_dict))
     return model
-
-
-class DenoiserTask(ShuffledTask):
-    """The diffusion loss of batches of the examples."""
-
-    def __init__(self, model: DiffusionModel, config: TrainingConfig, examples: Examples) -> None:
-        how = config.epoch_share, config.batch_size, config.num_epochs, config.seed
-        super().__init__(len(examples), *how)
-        self.model, self.config, self.examples = model, config, examples
-        self.watch: Callable[[Tensor, Tensor, Tensor, Tensor], None] | None = None
-
-    def loss(self, step: int) -> Tensor:
-        """The loss of one step."""
-        noise, dropout = np.random.SeedSequence((self.config.seed, step)).generate_state(2)
-        torch.manual_seed(int(dropout))
-        generator = torch.Generator().manual_seed(int(noise))
-        batch, device = self.examples.batch(self.rows(step)), next(self.model.parameters()).device
-        move = partial(torch.as_tensor, dtype=torch.float32, device=device)
-        original = move(batch.original)
-        inputs = {name: move(array) for name, array in batch.inputs.items()}
-        return diffusion_loss(self.model, original, inputs, generator, self.config, self.watch)
-
-    def batch_name(self, step: int) -> str:
-        """The examples of a step."""
-        return name_rows(self.examples.names(self.rows(step)))
-
-
-class Trainer:
-    """One training run of a denoiser."""
-
-    def __init__(
-        self,
-        model: DiffusionModel,
-        config: TrainingConfig,
-        train_set: Examples,
-        validation: Validation,
-        folder: RunFolder,
-        progress: Progress | None = None,
-    ) -> None:
-        self.config, self.train_set = config, train_set
-        self.validation, self.folder = validation, folder
-        self.model = model.to(choose_device(config.device))
-        self.task = task = DenoiserTask(model, config, train_set)
-        adam = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
-        self._share = warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
-        rate = torch.optim.lr_scheduler.LambdaLR(adam, self._share)
-        clip, decay = config.clip_norm, config.ema_decay
-        self.loop = TrainingLoop(
-            task, adam, rate, clip_norm=clip, ema_decay=decay, progress=progress
-        )
-        self.metrics: dict[str, Any] = {}
-        self.best_success = -math.inf
-
-    @property
-    def averaged(self) -> DiffusionModel:
-        """The model of averaged weights, which is what is used."""
-        averaged: DiffusionModel = self.loop.model  # type: ignore[assignment]
-        return averaged
-
-    def run(self) -> Checkpoint:
-        """Train to the end; on Ctrl-C, leave a checkpoint of the last whole step and re-raise."""
-        kind, tracker = self.model.schedule.prediction_type, self.validation.tracker
-        watch = StepWatch(self.loop, tracker, self.config.log_every, kind)
-        self.loop.on_step, self.task.watch = watch, watch.see
-        run_and_save(self.loop, self._save, self.folder.checkpoint, self._validate)
-        return self.checkpoint()
-
-    def _save(self) -> None:
-        save_checkpoint(self.checkpoint(), self.folder.checkpoint)
-        if self.loop.epoch == 0:  # nothing of this run's own is logged yet
-            self.folder.begin()
-
-    def _validate(self, loop: TrainingLoop) -> None:
-        if loop.epoch == 0:
-            self._save()  # from here on the run can be resumed, and one before it is replaced
-        epoch, last = loop.epoch + 1, loop.step >= loop.task.total_steps
-        numbers = {"loss": float(np.mean(loop.losses)), "lr": loop.learning_rate.get_last_lr()[0]}
-        if last or epoch % self.config.evaluate_every == 0:
-            self.metrics = self.validation.measure(self.averaged, epoch, loop.step, last)
-            numbers |= self.metrics
-            self._keep_best()
-        self.validation.tracker.log(epoch, loop.step, numbers)
-
-    def _keep_best(self) -> None:
-        success = self.metrics.get(SUCCESS)
-        if success is not None and success >= self.best_success:
-            self.best_success = success
-            save_checkpoint(self.checkpoint(), self.folder.best)
-
-    def checkpoint(self) -> Checkpoint:
-        """The run as it stands."""
-        state = self.loop.state_dict()
-        weights = state.pop("model")
-        del state["average"]  # the checkpoint's own model
-        held_out = self.validation.held_out.data_fingerprint
-        provenance: dict[str, Any] = {
-            "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-            "made_by": "vj2-ddim train",
-        }
-        if self.train_set.layer_normed is not None:
-            provenance["layer_normed"] = self.train_set.layer_normed
-        return Checkpoint(
-            self.averaged,
-            weights,
-            {"config": self.config.to_dict(), "validation_data": held_out, **state},
-            self.train_set.data_fingerprint,
-            self.metrics,
-            provenance,
-        )
-
-    def resume(self) -> None:
-        """Take up the folder's checkpoint."""
-        saved = _load_resumable(self.folder)
-        before = _training_config(saved)
-        self._require_same_run(saved, before)
-        self.loop.load_state_dict(
-            {**saved.training, "model": saved.weights, "average": saved.model.state_dict()}
-        )
-        self.metrics = saved.metrics
-        self.folder.record()
-        if self.loop.epoch == 0:
-            self.folder.begin(resumed=True)
-        self.folder.begun = True
-        if self.folder.best.exists():
-            self.best_success = load_checkpoint(self.folder.best).metrics.get(SUCCESS, -math.inf)
-        if any(before[name] != getattr(self.config, name) for name in LONGER):
-            self._extend(before["num_epochs"])
-        self.validation.tracker.forget_after(self.loop.epoch, self.loop.step)
-
-    def _extend(self, before: int) -> None:
-        """Go on along the course of a longer run: its learning rate from this step on."""
-        if self.config.num_epochs < self.loop.epoch:
-            raise ConfigError(
-                f"num_epochs must be at least {self.loop.epoch}, which are done in "
-                f"{self.folder.folder}; found {self.config.num_epochs}"
-            )
-        words = "%s goes on to %d epochs instead of %d: the learning rate follows that course"
-        logger.warning(words, self.folder.folder, self.config.num_epochs, before)
-        for group in self.loop.optimizer.param_groups:
-            group["lr"] = self.config.lr * self._share(self.loop.step)
-
-    def _require_same_run(self, saved: Checkpoint, training: dict[str, Any]) -> None:
-        data = self.train_set.data_fingerprint, self.validation.held_out.data_fingerprint
-        here = _settings_of(self.model, self.config.to_dict(), *data)
-        held_out = saved.training.get("validation_data", data[1])  # none in older files
-        there = _settings_of(saved.model, training, saved.data_fingerprint, held_out)
-        same = [key for key in here if key not in FREE | LONGER]
-        different = differences(*({key: run.get(key) for key in same} for run in (there, here)))
-        if different:
-            raise CheckpointError(
-                f"{self.folder.checkpoint} cannot be resumed, these settings differ (there, here): "
-                f"{different}. Use the same ones, or overwrite"
-            )
-
-
-def _settings_of(
-    model: DiffusionModel, training: dict[str, Any], data: str, held_out: str
-) -> dict[str, Any]:
-    """All that must be the same for a run to go on."""
-    schedule, spec = model.schedule.to_dict(), model.action_spec.to_dict()
-    what = {"data": data, "validation_data": held_out, "schedule": schedule, "action_spec": spec}
-    return {**model.config.to_dict(), **training, **what}

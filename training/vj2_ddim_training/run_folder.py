@@ -5,7 +5,8 @@ RUN/
 ├── config.yaml       every setting: `vj2-ddim train --config` repeats the run
 ├── run.json          its data, and its name at Weights & Biases
 ├── checkpoint.pt     the model, and all that resuming needs
-├── best.pt           the epoch with the highest success, where that is measured
+├── best.pt           the epoch with the highest success, or with the lowest validation loss
+├── epoch_0010.pt     where each so many epochs are kept
 ├── report.html       all of it as one page, written anew after every validation
 ├── metrics.jsonl     one line an epoch
 ├── steps.jsonl       one line every `log_every` steps
@@ -49,6 +50,10 @@ class RunFolder:
         self.told = ""  # what `config` holds, likewise
         self.begun = False  # what is in the folder is of this run
         self.known: dict[str, Any] = {}  # what `identity` holds, or will once there is a checkpoint
+
+    def of_epoch(self, epoch: int) -> Path:
+        """The checkpoint that is kept of an epoch."""
+        return self.folder / f"epoch_{epoch:04d}.pt"
 
     @contextmanager
     def claim(self, *, resume: bool, overwrite: bool) -> Iterator[None]:
@@ -102,8 +107,9 @@ class RunFolder:
         self.begun = True
         old = self.read_identity().get("tracker")
         self.record()
-        old_ones = [self.best, self.metrics, *self.pictures.glob("epoch_*.png")]
-        for path in old_ones + [self.report, self.steps] * (not resumed):
+        others = [*self.folder.glob("epoch_*.pt"), *self.pictures.glob("epoch_*.png")]
+        others += [] if resumed else [self.report, self.steps]
+        for path in (self.best, self.metrics, *others):
             path.unlink(missing_ok=True)
         if old and old != self.known.get("tracker"):
             for run in (self.folder / "wandb").glob(f"*run-*-{old['id']}"):
@@ -199,7 +205,7 @@ class Tracker:
             said = {"val": validated} if of_protocol else {}
             self._wandb.log(_flatten({**record, **said}), step=step)
         if self.report is not None and "validation_loss" in numbers:
-            self.report.write(step)
+            self.report.write()
 
     def log_step(self, step: int, numbers: Mapping[str, Any]) -> None:
         """One step's numbers, which are `train/*` for Weights & Biases."""
@@ -265,8 +271,8 @@ class Tracker:
         self._wandb.log_artifact(artifact)
         return str(artifact.name)
 
-    def close(self, error: BaseException | None = None, step: int = 0) -> None:
-        """The run ended, well or by an error: say so in the report and at Weights & Biases."""
+    def close(self, error: BaseException | None = None, ended: str = "") -> None:
+        """The run ended, well, early, or by an error: say so, in the report too."""
         if self._wandb is not None:
             if error is None and self._training.wandb_artifact:
                 self.keep("checkpoint", self._folder.checkpoint)
@@ -274,12 +280,12 @@ class Tracker:
         if self.report is None:
             return
         if error is None:
-            self.report.write(step, "done")
+            self.report.write(f"ended early: {ended}" if ended else "done")
         elif self._folder.begun or not self._folder.checkpoint.exists():  # not another's
             told = isinstance(error, KeyboardInterrupt | SystemExit)
             why = f"failed: {error or type(error).__name__}"
             with suppress(OSError):  # the error matters more
-                self.report.write(step, "stopped: --resume goes on from here" if told else why)
+                self.report.write("stopped: --resume goes on from here" if told else why)
 
 
 def most_telling(line: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vj2_ddim_plugin.errors import CheckpointError, VJ2DDIMError
-from vj2_ddim_plugin.files import require_regular_file
+from vj2_ddim_plugin.files import atomic_path, require_regular_file
 
-__all__ = ["MISFITS", "built_with", "one_line", "open_saved", "require_weights"]
+__all__ = ["MISFITS", "built_with", "one_line", "open_saved", "require_weights", "save_atomically"]
 
 LARGEST_WEIGHT = 1e6
 BEGINNING = b"PK\x03\x04"
@@ -71,6 +71,19 @@ def open_saved(path: Path, what: str, hint: str) -> Any:  # noqa: ANN401
             f"at all"
         ) from error
     return content
+
+
+def save_atomically(content: Mapping[str, Any], path: Path) -> None:
+    """Write what `torch.load(weights_only=True)` opens, whole or not at all."""
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a short write
+        why = error.__cause__ or error  # without the name of the file, which `atomic_path` says too
+        raise CheckpointError(
+            f"{path}: cannot be written ({why}). What was there before is untouched; free some "
+            f"space and run again"
+        ) from error
 
 
 def _require_sound(stream: IO[bytes]) -> None:

@@ -17,8 +17,9 @@ from vj2_ddim_benchmark.two_room.episodes import Episodes
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_training.denoisers.dit import TransformerLayer
-from vj2_ddim_training.loop import TrainingLoop, name_rows, run_resumably, save_atomically
-from vj2_ddim_training.saved import open_saved
+from vj2_ddim_training.loop import StatelessTask, TrainingLoop, name_rows
+from vj2_ddim_training.resumable import run_resumably
+from vj2_ddim_training.saved import open_saved, save_atomically
 from vj2_ddim_training.survey import usable_std
 
 Report = Callable[[str], None]
@@ -160,7 +161,7 @@ def load_lewm(path: Path) -> WorldModel:
     return WorldModel(model, config, stored["action_mean"].numpy(), stored["action_std"].numpy())
 
 
-class _NextLatent:
+class _NextLatent(StatelessTask):
     """LeWM's training task: the next latent, and its Gaussian regularizer SIGReg."""
 
     def __init__(self, episodes: Episodes, config: LeWMConfig, training: LeWMTraining) -> None:

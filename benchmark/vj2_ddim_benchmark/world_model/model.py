@@ -14,7 +14,7 @@ from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.networks import NUM_CHANNELS, PatchEncoder, Predictor
 from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError, ContextError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_training.loop import save_atomically
+from vj2_ddim_training.saved import save_atomically
 
 FORMAT = "vj2-ddim touch screen world model 2"
 FIELDS = dict.fromkeys(("config", "encoder", "predictor", "report", "provenance"), dict)

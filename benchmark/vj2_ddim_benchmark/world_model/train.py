@@ -21,7 +21,8 @@ from vj2_ddim_benchmark.world_model.report import report_world_model
 from vj2_ddim_plugin.cli.console import Progress
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_training.loop import TrainingLoop, name_rows, run_resumably
+from vj2_ddim_training.loop import StatelessTask, TrainingLoop, name_rows
+from vj2_ddim_training.resumable import run_resumably
 
 KEPT = (  # what further training cannot change
     "screen_size", "patch_size", "token_dim", "noise_floor", "layer_norm", "action_block", "width",
@@ -86,7 +87,7 @@ def train_predictor(
     return loop.epoch_losses
 
 
-class PredictorTask:
+class PredictorTask(StatelessTask):
     """What one step learns: a batch of transitions, each epoch in a new order."""
 
     def __init__(

@@ -21,8 +21,7 @@ from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.denoisers.dit import Attention, FeedForward, fourier_features, modulate
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.loop import save_atomically
-from vj2_ddim_training.saved import MISFITS, built_with, one_line, open_saved
+from vj2_ddim_training.saved import MISFITS, built_with, one_line, open_saved, save_atomically
 
 __all__ = ["RankedSampler", "RankerNetwork", "TrainedRanker", "load_ranker"]
 __all__ += ["model_fingerprint", "save_ranker"]

@@ -21,15 +21,15 @@ from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples, IndexArray
 from vj2_ddim_training.loop import (
+    StatelessTask,
     TrainingLoop,
     name_rows,
-    run_resumably,
-    save_atomically,
     warmup_cosine,
 )
 from vj2_ddim_training.processes import locked
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
-from vj2_ddim_training.saved import open_saved
+from vj2_ddim_training.resumable import run_resumably
+from vj2_ddim_training.saved import open_saved, save_atomically
 from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, tried_out
 
 __all__ = ["JudgedCandidates", "RankerCost", "candidates_file", "comparable", "fit_ranker"]
@@ -187,7 +187,7 @@ class _Best:
             self.weights = {name: value.clone() for name, value in ranker.state_dict().items()}
 
 
-class RankerTask:
+class RankerTask(StatelessTask):
     """The pairwise loss of batches of problems; its state is the best epoch so far."""
 
     def __init__(
