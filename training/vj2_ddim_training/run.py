@@ -117,7 +117,8 @@ def _train(
     folder.told = config_text(used)
     page.facts, page.settings = {"actions": line, **_facts(model, train_set, held_out)}, used
     with folder.claim(resume=settings.resume, overwrite=settings.overwrite):
-        tracker = Tracker(folder, used, config, settings.resume)
+        size = {"num_parameters": sum(weight.numel() for weight in model.parameters())}
+        tracker = Tracker(folder, {**used, **size}, config, settings.resume)
         tracker.report = page
         try:
             validation = Validation(held_out, _some_actions(train_set), tracker, config, judge)
