@@ -3,12 +3,13 @@
 import importlib.util
 import json
 import os
-import sys
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
-from builders.training import LENGTH, write_data
+from builders.training import LENGTH, vj2_ddim, write_data
 
 from vj2_ddim_training.checkpoint import load_checkpoint
 
@@ -22,22 +23,25 @@ SMALL = {
 
 @pytest.fixture
 def example(tmp_path, monkeypatch):
-    """The local grid, in a folder with a base and a `vj2-ddim` that is this one."""
+    """The local grid, in a folder with a base."""
     write_data(tmp_path / "data", 6)
     data = {name: str(tmp_path / "data") for name in ("data_dir", "val_data_dir")}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({**SMALL, **data}))
     command = tmp_path / "bin" / "vj2-ddim"
     command.parent.mkdir()
-    command.write_text(
-        f'#!/bin/sh\nexec {sys.executable} -c "from vj2_ddim_plugin.cli import main; main()" "$@"\n'
-    )
+    command.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > told\n')  # and run below, in this process
     command.chmod(0o755)
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.chdir(tmp_path)
     spec = importlib.util.spec_from_file_location("sweep", EXAMPLES / "sweep.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+
+    def run(command, **how):
+        subprocess.run(command, **how)
+        assert vj2_ddim(*Path("told").read_text().splitlines()) == 0
+
+    monkeypatch.setattr(module, "subprocess", SimpleNamespace(run=run))
     return module
 
 
