@@ -20,10 +20,15 @@ def export(
     tolerance: Annotated[float, typer.Option(help="Largest relative error of the whole sampling loop.")] = TOLERANCE,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the inputs of the parity gate.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Keep checkpoint and bundle as artifacts of the Weights & Biases run that run.json names.")] = False,
 ) -> None:  # fmt: skip
     """Turn a checkpoint into an ONNX bundle, and prove that the two agree."""
     from vj2_ddim_export.export import export_bundle  # torch loads slowly
 
+    if wandb:
+        from vj2_ddim_training.artifacts import keep_artifacts, tracked_run
+
+        tracked_run(checkpoint)  # before the work
     make = partial(export_bundle, ranker=ranker, tolerance=tolerance, seed=seed)
     parity = make(checkpoint, out, nhead=nhead or None, overwrite=overwrite)
     ranked = "" if parity.ranker_error is None else f", of the ranker {parity.ranker_error:.2e}"
@@ -32,3 +37,5 @@ def export(
         f"{', '.join(map(str, parity.batches))}: worst error {parity.worst_error:.2e}{ranked} "
         f"(tolerance {parity.tolerance:.0e}); the bundle is in {out}"
     )
+    if wandb:
+        say(f"kept at Weights & Biases: {', '.join(keep_artifacts(checkpoint, out))}")

@@ -44,6 +44,7 @@ COLUMNS = {  # heading: measure
     "valid": "validity_before_projection",
     "degen": "degenerate",
 }
+SPREAD = ("mean_snr_db", "mse")  # shown with their standard deviation over the sequences
 
 
 def _told_by(context: typer.Context, file: Path | None) -> Path | None:
@@ -170,10 +171,18 @@ def evaluate(
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all measures here.")
     ] = None,
+    compare: Annotated[
+        list[Path] | None, typer.Option(help="Measure this checkpoint too; may be repeated.")
+    ] = None,
+    plots: Annotated[
+        Path | None,
+        typer.Option(help="A folder for pictures: by timestep, gesture type, epoch, model size."),
+    ] = None,
 ) -> None:
     """Measure recreation and generation, by protocol, for several numbers of denoiser steps."""
     import torch
 
+    from vj2_ddim_training.analysis import Analysis
     from vj2_ddim_training.checkpoint import load_checkpoint
     from vj2_ddim_training.data.gesture_files import read_flat_actions
     from vj2_ddim_training.evaluation import evaluate as evaluate_model
@@ -184,27 +193,45 @@ def evaluate(
         raise ConfigError(f"num_threads must be 0 to 1024; found {num_threads}")
     if num_threads:
         torch.set_num_threads(num_threads)
-    model = load_checkpoint(checkpoint, nhead or None).model
-    held_out = open_examples(data, model.action_spec, model.config.condition, split)
-    seen = None
-    if train_data is not None:
-        seen = read_flat_actions(train_data, model.action_spec).actions
+    analysis, found = Analysis(settings, steps[0]), {}
+    paths = [checkpoint, *(compare or ())]
+    models = {path: load_checkpoint(path, nhead or None).model for path in paths}
+    for path, model in models.items():
+        held_out = open_examples(data, model.action_spec, model.config.condition, split)
+        seen = None
+        if train_data is not None:
+            seen = read_flat_actions(train_data, model.action_spec).actions
 
-    def report(line: str) -> None:
-        say(f"measuring {line}", style="dim")
+        def report(line: str, path: Path = path) -> None:
+            say(f"measuring {path}, {line}" if compare else f"measuring {line}", style="dim")
 
-    results = evaluate_model(model, held_out, steps, settings, training=seen, report=report)
-    _print_results(results)
+        found[path] = evaluate_model(model, held_out, steps, settings, training=seen, report=report)
+        if plots is not None:
+            analysis.add(path, model, held_out, found[path])
+    for path, results in found.items():
+        _print_results(results, title=str(path) if compare else "")
     if json_file is not None:
+        whole: dict[str, Any] = {**found[checkpoint]}
+        if compare:
+            whole["compared"] = {str(path): found[path] for path in compare}
         with atomic_path(json_file) as temporary:
-            temporary.write_text(strict_json(results, indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(strict_json(whole, indent=2) + "\n", encoding="utf-8")
+    if plots is not None:
+        say(f"{', '.join(analysis.plot(plots))} are in {plots}")
 
 
-def _print_results(results: Mapping[str, Any]) -> None:
-    """The measures that matter most; --json has all of them."""
+def _print_results(results: Mapping[str, Any], title: str = "") -> None:
+    """The measures that matter most, some with their spread; --json has all of them."""
     rows = [
-        (protocol, steps, *(f"{of[name]:.3g}" if name in of else "" for name in COLUMNS.values()))
+        (protocol, steps, *(_cell(of, name) for name in COLUMNS.values()))
         for protocol, by_steps in results.items()
         for steps, of in by_steps.items()
     ]
-    print_table(rows, ("protocol", "N", *COLUMNS), numbers=True)
+    print_table(rows, ("protocol", "N", *COLUMNS), title=title, numbers=True)
+
+
+def _cell(of: Mapping[str, float], name: str) -> str:
+    if name not in of:
+        return ""
+    spread = f" ±{of[f'{name}_std']:.2g}" if name in SPREAD and f"{name}_std" in of else ""
+    return f"{of[name]:.3g}{spread}"

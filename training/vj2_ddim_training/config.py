@@ -120,7 +120,10 @@ class TrainingConfig(Settings):
     num_threads: int | None = setting(
         None, "Torch's threads; its own choice unless told.", low=1, high=1024
     )
+    log_every: int = setting(100, "Steps between lines of steps.jsonl, and of `train/*`.", **COUNT)
+    run_name: str | None = setting(None, "The run's name; architecture, size and data unless told.")
     wandb_project: str = setting("vj2-ddim", "Weights & Biases project.")
+    wandb_artifact: bool = setting(False, "Keep the checkpoint there as an artifact, at the end.")
     wandb_mode: str = setting("offline", "Weights & Biases.", choices=MODES, option="--wandb")
 
     def check(self) -> None:

@@ -1,6 +1,6 @@
 """`DiffusionModel`: a denoiser, its condition encoder, what they were made for, and their loss."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 __all__ = ["DiffusionLoss", "DiffusionModel", "Draws", "TorchSampler", "diffusion_loss", "draw"]
 
 Shapes = Mapping[str, tuple[int, ...]]
+OnOutput = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 PLAIN = TrainingConfig(condition_dropout=0.0, auxiliary_weight=0.0)
 
 
@@ -163,13 +164,14 @@ def diffusion_loss(
     inputs: Mapping[str, Tensor],
     chance: torch.Generator | Draws,
     config: TrainingConfig = PLAIN,
+    watch: OnOutput | None = None,
 ) -> Tensor:
     """Mean squared error at uniformly drawn timesteps, of x_0 `[B, M, C]`, normalized.
 
     All randomness is drawn already, or comes from a generator of the CPU. An example's condition is
     encoded once for all of its noises, which is what makes latents cheap to train on. For them
     there is a second loss: x_0 regressed from the first condition token, so that the encoder learns
-    early where on the screen to look.
+    early where on the screen to look. `watch` sees x_t, the output, x_0 and alphas_cumprod.
     """
     noises_per_example, auxiliary_weight = config.noises_per_example, config.auxiliary_weight
     original = original.repeat_interleave(noises_per_example, dim=0)
@@ -186,6 +188,8 @@ def diffusion_loss(
             auxiliary = functional.mse_loss(model.guess(condition), original[::noises_per_example])
         condition = condition.repeat_interleave(noises_per_example, dim=0)
     output = model(noisy, timesteps, model.hide(condition, hidden))
+    if watch is not None:
+        watch(noisy, output, original, alpha)
     target = target_of(model.schedule.prediction_type, original, noise, alpha)
     return functional.mse_loss(output, target) + auxiliary_weight * auxiliary
 
@@ -196,7 +200,8 @@ class DiffusionLoss(nn.Module):
     def __init__(self, model: DiffusionModel, config: TrainingConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
+        self.watch: OnOutput | None = None
 
     def forward(self, original: Tensor, inputs: Mapping[str, Tensor], draws: Draws) -> Tensor:
         """The loss of examples at what was drawn for them."""
-        return diffusion_loss(self.model, original, inputs, draws, self.config)
+        return diffusion_loss(self.model, original, inputs, draws, self.config, self.watch)

@@ -162,7 +162,7 @@ class TrainingLoop:
         self._unseen: list[Tensor] = []  # of the latest steps: loss, flags and norm
         self._news: list[StepDone] = []  # not told yet
         self._told: list[int] = []  # signals to stop, held back
-        self._num_skipped = 0
+        self._num_skipped, self._rate = 0, 0.0
         self._looked = time.perf_counter()
 
     @property
@@ -195,7 +195,7 @@ class TrainingLoop:
                 while self.step < min(end, stop):
                     self._take_step()
                     if self.losses:
-                        line = f"loss {self.losses[-1]:.4f}"
+                        line = f"loss {self.losses[-1]:.4f}, {self._rate:,.0f} samples/s"
                         self.progress(self.step, self.task.total_steps, line)
                 flags = self.look()
                 self._tell()
@@ -276,9 +276,9 @@ class TrainingLoop:
         for loss, *_, norm in seen:
             self._require_sound(loss, norm, step)
             self.losses.append(loss)
-            rate = self.task.num_examples(step) / seconds
+            self._rate = self.task.num_examples(step) / seconds
             step += 1
-            self._news.append(StepDone(step, loss, norm, rate))
+            self._news.append(StepDone(step, loss, norm, self._rate))
         return [any(flags) for flags in list(zip(*seen, strict=True))[1:4]]
 
     def _tell(self) -> None:

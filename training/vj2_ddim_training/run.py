@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import vj2_ddim_plugin
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import S, declared
@@ -29,6 +30,7 @@ from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import Examples, GestureExamples, action_parts, open_examples
 from vj2_ddim_training.loop import Progress
 from vj2_ddim_training.processes import stop_signals
+from vj2_ddim_training.report import Report
 from vj2_ddim_training.run_folder import RunFolder, Tracker
 from vj2_ddim_training.survey import ActionSurvey
 from vj2_ddim_training.trainer import Trainer, load_resumable, training_config
@@ -71,9 +73,10 @@ def train_run(
         torch.set_num_threads(config.num_threads)
     tell = report or logger.info
     devices = choose_devices(config)  # before anything is read or replaced
+    folder, ends_at = RunFolder(settings.save_dir), began + config.max_seconds
     try:
-        with stop_signals():
-            trainer = _train(settings, devices, progress, judge, tell, began + config.max_seconds)
+        with stop_signals(), Report(folder).listening() as page:
+            trainer = _train(settings, folder, page, devices, progress, judge, tell, ends_at)
         if trainer.ended and trainer.validation:
             tell(trainer.ended)
         return trainer.checkpoint()
@@ -83,6 +86,8 @@ def train_run(
 
 def _train(
     settings: RunSettings,
+    folder: RunFolder,
+    page: Report,
     devices: Devices,
     progress: Progress | None,
     judge: SuccessMeasure | None,
@@ -101,29 +106,30 @@ def _train(
     train_set = open_examples(data_dir, spec, condition, "train", config.longest_goal)
     model = _new_model(settings, spec, train_set, devices)
     if not first:
-        idle = RunFolder(settings.save_dir)
-        trainer = Trainer(model, config, train_set, None, idle, devices=devices, ends_at=ends_at)
+        trainer = Trainer(model, config, train_set, None, folder, devices=devices, ends_at=ends_at)
         trainer.start(settings.resume)
         return trainer
     held_out = open_examples(val_data_dir, spec, condition, "validation")
     if held_out.data_fingerprint == train_set.data_fingerprint:
         logger.warning("the validation data are the training data; measures will flatter the model")
-    folder = RunFolder(settings.save_dir)
     folder.known = {"data": _data_of(settings), "tracker": None}
     used = _used(settings, model)
     folder.told = config_text(used)
+    page.facts, page.settings = {"actions": line, **_facts(model, train_set, held_out)}, used
     with folder.claim(resume=settings.resume, overwrite=settings.overwrite):
-        tracker = Tracker(folder, used, config, settings.resume)
+        size = {"num_parameters": sum(weight.numel() for weight in model.parameters())}
+        tracker = Tracker(folder, {**used, **size}, config, settings.resume)
+        tracker.report = page
         try:
             validation = Validation(held_out, _some_actions(train_set), tracker, config, judge)
             trainer = Trainer(
                 model, config, train_set, validation, folder, progress, devices, ends_at
             )
             trainer.start(settings.resume)
-        except BaseException:
-            tracker.close(failed=True)
+        except BaseException as error:
+            tracker.close(error)
             raise
-        tracker.close()
+        tracker.close(ended=trainer.ended)
         return trainer
 
 
@@ -164,9 +170,23 @@ def _data_of(settings: RunSettings) -> dict[str, Any]:
 
 def _used(settings: RunSettings, model: DiffusionModel) -> dict[str, Any]:
     """Every setting of a run, with what was chosen where it was left open."""
-    told = {name: getattr(settings, name) for name in declared(RunSettings)}
-    chosen = {"representation": model.action_spec.representation, **model.config.to_dict()}
-    return {**told, **chosen, **settings.training.to_dict(), **model.schedule.to_dict()}
+    used = {name: getattr(settings, name) for name in declared(DataSettings)}
+    used |= {"judge": settings.judge, **model.config.to_dict(), **settings.training.to_dict()}
+    used |= {"representation": model.action_spec.representation, **model.schedule.to_dict()}
+    if used["run_name"] is None:
+        size, data = f"{model.config.d_model}x{model.config.num_layers}", settings.folders[0]
+        used["run_name"] = f"{model.config.architecture}-{size}-{data.resolve().name}"
+    return used
+
+
+def _facts(model: DiffusionModel, train_set: Examples, held_out: Examples) -> dict[str, str]:
+    """What a report says of a run besides its settings."""
+    return {
+        "training examples": f"{len(train_set):,}, {train_set.data_fingerprint}",
+        "validation examples": f"{len(held_out):,}, {held_out.data_fingerprint}",
+        "parameters": f"{sum(weight.numel() for weight in model.parameters()):,}",
+        "made by": f"vj2-ddim-plugin {vj2_ddim_plugin.__version__}, torch {torch.__version__}",
+    }
 
 
 def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:

@@ -7,7 +7,9 @@ RUN/
 ├── checkpoint.pt     the model, and all that resuming needs
 ├── best.pt           the epoch with the highest success, or with the lowest validation loss
 ├── epoch_0010.pt     where each so many epochs are kept
+├── report.html       all of it as one page, written anew after every validation
 ├── metrics.jsonl     one line an epoch
+├── steps.jsonl       one line every `log_every` steps
 ├── pictures/         epoch_0010_sequences.png, epoch_0010_noise.png, ...
 └── wandb/            the Weights & Biases run, unless it is disabled
 ```
@@ -17,20 +19,20 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from vj2_ddim_plugin.cli.pictures import save_figure
+from vj2_ddim_plugin.cli.pictures import image_of, save_figure
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.files import atomic_path, naming, write_json
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.processes import locked
 
-__all__ = ["RunFolder", "Tracker", "strict_json"]
+__all__ = ["RunFolder", "Tracker", "most_telling", "read_lines", "strict_json"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +45,10 @@ class RunFolder:
         self.checkpoint, self.best = self.folder / "checkpoint.pt", self.folder / "best.pt"
         self.metrics, self.pictures = self.folder / "metrics.jsonl", self.folder / "pictures"
         self.identity, self._lock = self.folder / "run.json", self.folder / "run.lock"
-        self.config = self.folder / "config.yaml"
+        self.config, self.report = self.folder / "config.yaml", self.folder / "report.html"
+        self.steps = self.folder / "steps.jsonl"
         self.told = ""  # what `config` holds, likewise
+        self.begun = False  # what is in the folder is of this run
         self.known: dict[str, Any] = {}  # what `identity` holds, or will once there is a checkpoint
 
     def of_epoch(self, epoch: int) -> Path:
@@ -96,11 +100,15 @@ class RunFolder:
             with atomic_path(self.config) as temporary:
                 temporary.write_text(self.told, encoding="utf-8")
 
-    def begin(self) -> None:
+    def begin(self, resumed: bool = False) -> None:
         """The run has its first checkpoint: what is left of an earlier one in the folder goes."""
+        if self.begun:
+            return
+        self.begun = True
         old = self.read_identity().get("tracker")
         self.record()
-        others = *self.folder.glob("epoch_*.pt"), *self.pictures.glob("epoch_*.png")
+        others = [*self.folder.glob("epoch_*.pt"), *self.pictures.glob("epoch_*.png")]
+        others += [] if resumed else [self.report, self.steps]
         for path in (self.best, self.metrics, *others):
             path.unlink(missing_ok=True)
         if old and old != self.known.get("tracker"):
@@ -135,6 +143,8 @@ class Tracker:
         resume: bool = False,
     ) -> None:
         self._folder, self._wandb = folder, None
+        self._training, self._early = training, list[bytes]()
+        self.report: Any = None  # a `Report`, where one is to be written
         if resume:
             folder.known["tracker"] = folder.read_identity().get("tracker")
         if training.wandb_mode != "disabled":
@@ -151,9 +161,12 @@ class Tracker:
         try:
             return wandb.init(
                 project=training.wandb_project,
+                name=settings.get("run_name"),
                 id=before["id"] if same else None,
                 resume="allow" if same else None,
-                config=dict(settings),
+                config={
+                    key: str(of) if isinstance(of, Path) else of for key, of in settings.items()
+                },
                 dir=str(self._folder.folder),
                 mode=training.wandb_mode,  # type: ignore[arg-type]
                 settings=wandb.Settings(silent=True),
@@ -173,25 +186,59 @@ class Tracker:
         except Exception as error:
             raise _refused("online", error) from error
 
-    def log(self, epoch: int, step: int, numbers: Mapping[str, Any]) -> None:
-        """One epoch's numbers; nested ones become `a/b/c` for Weights & Biases."""
-        record = {"epoch": epoch, "step": step, **numbers}
-        with naming(self._folder.metrics), open(self._folder.metrics, "ab") as stream:
-            stream.write(f"{strict_json(record)}\n".encode())
-        if self._wandb is not None:
-            self._wandb.log(_flatten(record), step=step)
+    @property
+    def mirrored(self) -> bool:
+        """Whether Weights & Biases is told too."""
+        return self._wandb is not None
 
-    def forget_after(self, epoch: int) -> None:
-        """Drop the lines of later epochs, written by a run that died before its checkpoint."""
-        path = self._folder.metrics
-        if not path.exists():
-            return
-        lines = path.read_bytes().splitlines()
-        kept = [line for line in lines if _epoch_of(line) <= epoch]
-        if len(kept) < epoch:
-            logger.warning("%s: of %d epochs, %d are there", path, epoch, len(kept))
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
+    def log(self, epoch: int, step: int, numbers: Mapping[str, Any]) -> None:
+        """One epoch's numbers; nested ones become `a/b/c` for Weights & Biases.
+
+        There the measures of the most telling protocol are `val/*` besides, as the original script
+        has them.
+        """
+        record = {"epoch": epoch, "step": step, **numbers}
+        self._append(self._folder.metrics, record)
+        if self._wandb is not None:
+            of_protocol = most_telling(numbers)[1]
+            validated = {"loss": numbers.get("validation_loss"), **of_protocol}
+            said = {"val": validated} if of_protocol else {}
+            self._wandb.log(_flatten({**record, **said}), step=step)
+        if self.report is not None and "validation_loss" in numbers:
+            self.report.write()
+
+    def log_step(self, step: int, numbers: Mapping[str, Any]) -> None:
+        """One step's numbers, which are `train/*` for Weights & Biases."""
+        record = {"step": step, "train": numbers}
+        if self._folder.begun:
+            self._append(self._folder.steps, record)
+        else:  # what lies there may be of a run that is to be replaced
+            self._early.append(f"{strict_json(record)}\n".encode())
+        if self._wandb is not None:
+            self._wandb.log(_flatten({"train": numbers}), step=step)
+
+    def _append(self, path: Path, record: Mapping[str, Any]) -> None:
+        with naming(path), open(path, "ab") as stream:
+            stream.write(f"{strict_json(record)}\n".encode())
+        if self._early and self._folder.begun:
+            lines, self._early = self._early, []
+            with naming(self._folder.steps), open(self._folder.steps, "ab") as stream:
+                stream.writelines(lines)
+
+    def forget_after(self, epoch: int, step: int = 0) -> None:
+        """Drop the lines of later epochs and steps, of a run that died before its checkpoint."""
+        for path, name, last in (
+            (self._folder.metrics, "epoch", epoch),
+            (self._folder.steps, "step", step),
+        ):
+            if not path.exists():
+                continue
+            lines = path.read_bytes().splitlines()
+            kept = [line for line in lines if _number_in(line, name) <= last]
+            if name == "epoch" and len(kept) < epoch:
+                logger.warning("%s: of %d epochs, %d are there", path, epoch, len(kept))
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
     def picture(self, name: str, epoch: int, step: int, figure: Figure) -> None:
         """One picture, as a file and for Weights & Biases."""
@@ -202,10 +249,57 @@ class Tracker:
 
             self._wandb.log({f"pictures/{name}": wandb.Image(str(path))}, step=step)
 
-    def close(self, failed: bool = False) -> None:
-        """Finish the Weights & Biases run."""
+    def table(self, name: str, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """A table for Weights & Biases, whose cells may be figures."""
+        if self._wandb is None:
+            return
+        import wandb
+
+        def cell(value: Any) -> Any:  # noqa: ANN401
+            return wandb.Image(image_of(value)) if isinstance(value, Figure) else value
+
+        columns = list(rows[0])
+        data = [[cell(row[column]) for column in columns] for row in rows]
+        self._wandb.log({name: wandb.Table(columns=columns, data=data)}, step=step)
+
+    def keep(self, kind: str, path: Path) -> str:
+        """Keep a file or a folder as an artifact of the Weights & Biases run; its name there."""
+        import wandb
+
+        artifact = wandb.Artifact(f"{kind}-{self._wandb.id}", type="model")
+        (artifact.add_dir if path.is_dir() else artifact.add_file)(str(path))
+        self._wandb.log_artifact(artifact)
+        return str(artifact.name)
+
+    def close(self, error: BaseException | None = None, ended: str = "") -> None:
+        """The run ended, well, early, or by an error: say so, in the report too."""
         if self._wandb is not None:
-            self._wandb.finish(exit_code=int(failed))
+            if error is None and self._training.wandb_artifact:
+                self.keep("checkpoint", self._folder.checkpoint)
+            self._wandb.finish(exit_code=int(error is not None))
+        if self.report is None:
+            return
+        if error is None:
+            self.report.write(f"ended early: {ended}" if ended else "done")
+        elif self._folder.begun or not self._folder.checkpoint.exists():  # not another's
+            told = isinstance(error, KeyboardInterrupt | SystemExit)
+            why = f"failed: {error or type(error).__name__}"
+            with suppress(OSError):  # the error matters more
+                self.report.write("stopped: --resume goes on from here" if told else why)
+
+
+def most_telling(line: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """The protocol that a planner uses, or the nearest to it, and its measures at the first N."""
+    for protocol in ("conditional", "denoise@0.5"):
+        if isinstance(line.get(protocol), Mapping):
+            return protocol, next(iter(line[protocol].values()))
+    return "", {}
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file of metrics; none where it is not there, without one that is cut off."""
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if _number_in(line, "step") < math.inf]
 
 
 def _refused(mode: str, error: Exception) -> ConfigError:
@@ -217,10 +311,10 @@ def _refused(mode: str, error: Exception) -> ConfigError:
     )
 
 
-def _epoch_of(line: bytes) -> float:
-    """The epoch of one line of metrics; a line cut off in the middle belongs to none."""
+def _number_in(line: bytes, name: str) -> float:
+    """The epoch or step of one line of metrics; a line cut off in the middle belongs to none."""
     try:
-        return float(json.loads(line)["epoch"])
+        return float(json.loads(line)[name])
     except (ValueError, TypeError, KeyError, RecursionError):
         return math.inf
 

@@ -7,7 +7,7 @@ so that a run resumed at any step is the run that was not interrupted, to the la
 import logging
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from vj2_ddim_training.reading import ReadAhead, ShareReader, naming_lost_reader
 from vj2_ddim_training.resumable import Keeper, differences
 from vj2_ddim_training.run_folder import RunFolder
 from vj2_ddim_training.validation import SUCCESS, Validation
+from vj2_ddim_training.watch import StepWatch
 
 __all__ = ["DenoiserTask", "Trainer", "load_resumable", "training_config"]
 
@@ -41,7 +42,17 @@ logger = logging.getLogger(__name__)
 RESUMED = ("config", "step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
 # These may differ when resuming: where and how fast, how long, what is kept.
 FREE = {"device", "num_threads", "precision", "accumulate", "compile", "num_workers"}
-FREE |= {"patience", "max_time", "save_every", "save_minutes", "wandb_mode", "wandb_project"}
+FREE |= {
+    "log_every",
+    "run_name",
+    "wandb_artifact",
+    "patience",
+    "max_time",
+    "save_every",
+    "save_minutes",
+    "wandb_mode",
+    "wandb_project",
+}
 LONGER = {"num_epochs", "num_cycles"}  # these too: a run goes on for longer than was planned
 
 
@@ -76,6 +87,7 @@ class DenoiserTask(ShuffledTask):
         self.model, self.examples = model, examples
         self.devices = devices or Devices(next(model.parameters()).device)
         self.module: nn.Module = DiffusionLoss(model, config)
+        self.on_begin: Callable[[int], None] = lambda step: None
         order = ShuffledTask(len(examples), *how)  # which readers take along, without the model
         which = self.devices.index, self.devices.count
         read = ShareReader(order, examples, model.schedule, config, *which)
@@ -84,6 +96,7 @@ class DenoiserTask(ShuffledTask):
 
     def losses(self, step: int) -> Iterator[Tensor]:
         """The loss of one step, in parts."""
+        self.on_begin(step)
         shares = self.shares(step)
         for share in shares:
             here = share.to(self.devices.device)
@@ -116,6 +129,7 @@ class Trainer:
         self.devices = devices or Devices(choose_device(config.device))
         self.model = model.to(self.devices.device)
         task = DenoiserTask(model, config, train_set, self.devices)
+        of_step = task.module
         adam = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
         task.module = self.devices.prepare(task.module, adam)
         if config.compile:
@@ -134,9 +148,14 @@ class Trainer:
         self.loop.ends_at, self._close_readers = ends_at, task.shares.close
         seconds = 60.0 * config.save_minutes if validation else math.inf
         self.keeper = Keeper(self.loop, self._save, folder.checkpoint, seconds)
+        if validation:
+            watch = StepWatch(self.loop, validation.tracker, config, model.schedule.prediction_type)
+            task.on_begin, self.loop.on_step = watch.begin, watch
+            if not config.compile:  # which looking inside would undo
+                watch.look_into(of_step)
         self.metrics: dict[str, Any] = {}
         self.best, self.stale = -math.inf, 0  # the best validation, and how many came since
-        self._begun = self._judged = False
+        self._judged = False
         self.ended = ""  # why, where it was before the last epoch
         self._data = self.devices.from_first(self._fingerprints)
 
@@ -154,6 +173,9 @@ class Trainer:
         """Train, from the folder's checkpoint on where told."""
         if resume:
             self.resume()
+        if self.validation and (page := self.validation.tracker.report):
+            page.first_step = self.loop.step
+            page.steps = lambda: (self.loop.step, self.loop.task.total_steps)
         self.run()
 
     def run(self) -> Checkpoint:
@@ -182,8 +204,7 @@ class Trainer:
             return
         save_checkpoint(self.checkpoint(), self.folder.checkpoint)
         epoch, every = self.loop.epoch, self.config.save_every
-        if epoch == 0 and not self._begun:  # nothing of this run's own is logged yet
-            self._begun = True
+        if epoch == 0:  # nothing of this run's own is logged yet
             self.folder.begin()
         if (
             every
@@ -267,11 +288,11 @@ class Trainer:
             return
         self.folder.record()
         if self.loop.epoch == 0:
-            self.folder.begin()
-        self._begun = True
+            self.folder.begin(resumed=True)
+        self.folder.begun = True
         if self.folder.best.exists():
             self._take_up_best(self.validation.judge is not None)
-        self.validation.tracker.forget_after(self.loop.epoch)
+        self.validation.tracker.forget_after(self.loop.epoch, self.loop.step)
 
     def _take_up_best(self, judged: bool) -> None:
         metrics = load_checkpoint(self.folder.best).metrics

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vj2_ddim_plugin.cli.pictures import draw_channels, num_samples
@@ -22,6 +23,7 @@ from vj2_ddim_training.config import EvaluationSettings, TrainingConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler, diffusion_loss
 from vj2_ddim_training.evaluation import SHOWN_SHARE, evaluate, recreate_from
 from vj2_ddim_training.examples import Batch, Examples, spread_rows
+from vj2_ddim_training.measures import sequence_measures
 from vj2_ddim_training.run_folder import Tracker
 
 __all__ = ["SUCCESS", "SuccessMeasure", "Validation", "plot_noise", "plot_sequences"]
@@ -87,6 +89,15 @@ class Validation:
         sequences = plot_sequences(batch.actions, noisy, recreated, spec, count)
         self.tracker.picture("sequences", epoch, step, sequences)
         self.tracker.picture("noise", epoch, step, plot_noise(noise, predicted, count))
+        if self.tracker.mirrored:
+            columns = {"original": batch.actions, "noisy": noisy, "recreated": recreated}
+            errors = sequence_measures(batch.actions, recreated, spec)
+            self.tracker.table("val/reconstructions", step, [
+                {"epoch": epoch, "sample": row}
+                | {name: _one_sequence(actions[row], spec) for name, actions in columns.items()}
+                | {name: float(errors[name][row]) for name in ("mse", "mae")}
+                for row in range(count)
+            ])  # fmt: skip
 
 
 def tried_out(judge: SuccessMeasure, *models: Any) -> Mapping[str, float]:  # noqa: ANN401
@@ -110,12 +121,22 @@ def plot_sequences(
     for row, axes in enumerate(figure.subplots(num, 3, squeeze=False)):
         for axis, (title, actions) in zip(axes, columns.items(), strict=True):
             axis.set_title(f"{title}, sample {row}")
-            if actions.shape[1:] == (spec.length, spec.num_channels):
-                draw_channels(axis, actions[row], spec)
-            else:  # a diffused array, in its own units
-                axis.plot(actions[row], "o-", markersize=3, linewidth=0.8)
-                axis.set_xlabel("row of the diffused array")
+            _draw_sequence(axis, actions[row], spec)
     return figure
+
+
+def _one_sequence(sequence: FloatArray, spec: ActionSpec) -> Figure:
+    figure = Figure(figsize=(3.2, 2), layout="constrained")
+    _draw_sequence(figure.subplots(), sequence, spec)
+    return figure
+
+
+def _draw_sequence(axis: Axes, sequence: FloatArray, spec: ActionSpec) -> None:
+    if sequence.shape == (spec.length, spec.num_channels):
+        draw_channels(axis, sequence, spec)
+    else:  # a diffused array, in its own units
+        axis.plot(sequence, "o-", markersize=3, linewidth=0.8)
+        axis.set_xlabel("row of the diffused array")
 
 
 def plot_noise(true: FloatArray, predicted: FloatArray, most: int = 2) -> Figure:

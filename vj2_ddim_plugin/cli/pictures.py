@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+from PIL import Image
 
 from vj2_ddim_plugin.errors import ActionError, ConfigError
 from vj2_ddim_plugin.files import atomic_path
@@ -16,7 +18,8 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
-    "draw_channels", "draw_paths", "num_samples", "plot_plan", "require_picture", "save_figure",
+    "draw_channels", "draw_paths", "image_of", "num_samples", "plot_plan", "require_picture",
+    "save_figure",
 ]  # fmt: skip
 
 
@@ -84,6 +87,13 @@ def require_picture(path: Path | str) -> None:
         f"{path}: the suffix says how a picture is written; found {suffix or 'none'}, use one of "
         f"{', '.join(sorted('.' + kind for kind in kinds))}"
     )
+
+
+def image_of(figure: Figure) -> Image.Image:
+    """A figure as a picture in memory."""
+    with BytesIO() as stream:
+        figure.savefig(stream, format="png", dpi=80)
+        return Image.open(stream).copy()
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
