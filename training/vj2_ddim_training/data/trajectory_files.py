@@ -86,8 +86,11 @@ def describe_file(paths: tuple[Path, ...], spec: ActionSpec | None = None) -> Tr
     """
     embeddings, actions = _arrays(paths)
     for key, array in zip(KEYS, (embeddings, actions), strict=True):
-        if not np.issubdtype(array.dtype, np.floating):
-            raise DataError(f"{paths[0]}: {key} have dtype {array.dtype}, expected floating point")
+        if not (array.bfloat16 or np.issubdtype(array.dtype, np.floating)):
+            raise DataError(
+                f"{paths[0]}: {key} have dtype {array.dtype}, expected floating point; two bytes "
+                f"count as bfloat16 only where the file says so"
+            )
     if len(embeddings.shape) != 4 or 0 in embeddings.shape:
         raise DataError(
             f"{paths[0]}: embeddings have shape {embeddings.shape} (trajectories first), expected "
