@@ -177,9 +177,7 @@ def _npz_array(
         offset = info.header_offset + LOCAL_HEADER_BYTES + name + extra + header_bytes
     else:
         raise ValueError(f"{member} is compressed in a way that numpy does not write")
-    array = StoredArray(
-        path, error, stamp, shape, dtype, order, header_bytes, offset, member, half
-    )
+    array = StoredArray(path, error, stamp, shape, dtype, order, header_bytes, offset, member, half)
     end = info.header_offset + info.compress_size
     if end > stamp[0] or not header_bytes + array.nbytes == info.file_size <= room:
         raise ValueError(f"{shape} of {dtype} is not the length of {member} in the archive")

@@ -19,7 +19,6 @@ from torch import Tensor
 
 import vj2_ddim_plugin
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
-from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import S, declared
 from vj2_ddim_plugin.spec import ActionSpec
@@ -27,7 +26,12 @@ from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_check
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import DataSettings, ModelConfig, RunSettings, TrainingConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
-from vj2_ddim_training.examples import Examples, GestureExamples, action_parts, open_examples
+from vj2_ddim_training.examples import (
+    Examples,
+    action_parts,
+    open_examples,
+    require_same_norm,
+)
 from vj2_ddim_training.loop import (
     Progress,
     ShuffledTask,
@@ -52,6 +56,7 @@ logger = logging.getLogger(__name__)
 RESUMED = ("config", "step", "epoch", "losses", "optimizer", "learning_rate", "num_averaged")
 FREE = {"device", "num_threads", "wandb_mode", "wandb_project"}  # may differ when resuming
 LONGER = {"num_epochs", "num_cycles"}  # these too: a run goes on for longer than was planned
+PLACES = ("data_dir", "val_data_dir", "manifest")
 OF_A_START = ("save_dir", "resume", "overwrite")  # what is told of the data, and is not of a run
 
 
@@ -86,17 +91,21 @@ def train_run(
     (report or logger.info)(line)
     condition = settings.model.condition
     data_dir, val_data_dir = settings.folders
-    train_set = open_examples(data_dir, spec, condition, "train", config.longest_goal)
-    held_out = open_examples(val_data_dir, spec, condition, "validation")
+    train_set = open_examples(data_dir, spec, condition, "train", config.longest_goal, settings)
+    held_out = open_examples(val_data_dir, spec, condition, "validation", reading=settings)
+    require_same_norm(train_set.layer_normed, held_out, val_data_dir)
     if held_out.data_fingerprint == train_set.data_fingerprint:
         logger.warning("the validation data are the training data; measures will flatter the model")
     model = _new_model(settings, spec, train_set)
     folder = RunFolder(settings.save_dir)
-    folder.known = {"data": _data_of(settings), "tracker": None}
+    skipped = {"train": train_set.skipped, "validation": held_out.skipped}
+    folder.known = {"data": _data_of(settings), "tracker": None, "skipped_files": skipped}
     with stop_signals(), folder.claim(resume=settings.resume, overwrite=settings.overwrite):
         everything = {**model.config.to_dict(), **config.to_dict(), **model.schedule.to_dict()}
         tracker = Tracker(folder, everything, config, settings.resume)
-        validation = Validation(held_out, _some_actions(train_set), tracker, config, judge)
+        validation = Validation(
+            held_out, train_set.some_actions(NUM_COMPARED), tracker, config, judge
+        )
         trainer = Trainer(model, config, train_set, validation, folder, progress)
         try:
             if settings.resume:
@@ -119,7 +128,7 @@ def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None)
     folder.require_run()
     saved = _load_resumable(folder)
     data = dict(folder.read_identity().get("data", {}))
-    data |= {name: Path(str(data[name])) for name in ("data_dir", "val_data_dir") if name in data}
+    data |= {name: Path(str(data[name])) for name in PLACES if data.get(name)}
 
     def all_of(kind: type[S], before: Mapping[str, Any]) -> S:
         new = {name: value for name, value in told.items() if name in declared(kind)}
@@ -153,8 +162,8 @@ def _load_resumable(folder: RunFolder) -> Checkpoint:
 def _data_of(settings: RunSettings) -> dict[str, Any]:
     """What `run.json` keeps: the places of the data, and what was told of them."""
     told = {name: getattr(settings, name) for name in declared(DataSettings)}
-    paths = zip(("data_dir", "val_data_dir"), settings.folders, strict=True)
-    told |= {name: str(path.resolve()) for name, path in paths}
+    paths = zip(PLACES, (*settings.folders, settings.manifest), strict=True)
+    told |= {name: str(path.resolve()) for name, path in paths if path}
     return {name: value for name, value in told.items() if name not in OF_A_START}
 
 
@@ -177,22 +186,13 @@ def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:
     survey = ActionSurvey(template)
     condition = settings.model.condition
     for folder, split in zip(settings.folders, ("train", "validation"), strict=True):
-        for where, actions in action_parts(folder, template, condition, split):
+        for where, actions in action_parts(folder, template, condition, split, settings):
             survey.look(actions, where, limits=split == "train")
     representation = settings.representation
     if minimal and representation == "auto":
         representation = "raw"
     spec = survey.spec(representation)
     return spec, survey.summary(spec)
-
-
-def _some_actions(train_set: Examples) -> FloatArray:
-    """Training actions `[n, L, A]`, of all the data, that generated ones are compared with."""
-    if isinstance(train_set, GestureExamples):
-        return train_set.actions
-    count = min(NUM_COMPARED, len(train_set))
-    chosen = np.random.default_rng(0).choice(len(train_set), count, replace=False)
-    return train_set.batch(np.sort(chosen)).actions
 
 
 def _new_model(settings: RunSettings, spec: ActionSpec, train_set: Examples) -> DiffusionModel:
@@ -311,7 +311,15 @@ class Trainer:
         return Checkpoint(
             self.averaged,
             weights,
-            {"config": self.config.to_dict(), "validation_data": held_out, **state},
+            {
+                "config": self.config.to_dict(),
+                "validation_data": held_out,
+                "skipped_files": {
+                    "train": dict(self.train_set.skipped),
+                    "validation": dict(self.validation.held_out.skipped),
+                },
+                **state,
+            },
             self.train_set.data_fingerprint,
             self.metrics,
             provenance,

@@ -15,9 +15,10 @@ from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import require_regular_file
 from vj2_ddim_plugin.gestures.segments import IntArray
 
-__all__ = ["Hdf5Array", "Layout", "hdf5_arrays"]
+__all__ = ["Hdf5Array", "Layout", "hdf5_arrays", "hdf5_type"]
 
 MAX_NAMES = 10  # in a message
+BFLOAT16 = (15, 7, 8, 0, 7)  # where its sign, exponent and mantissa lie, and their bits
 SLOW_CHUNK_BYTES = 32 * 2**20  # of a compressed array: as much is decompressed for each step
 
 
@@ -85,7 +86,7 @@ class Hdf5Array:
                 else:
 
                     def note(chunk: Any) -> None:  # noqa: ANN401
-                        i, t = (at // of for at, of in zip(chunk.chunk_offset, self._unit))
+                        i, t = np.floor_divide(chunk.chunk_offset[:2], self._unit)
                         offsets[i, t] = chunk.byte_offset
 
                     found.id.chunk_iter(note)
@@ -146,7 +147,17 @@ def _is_bfloat16(array: Any) -> bool:  # noqa: ANN401
     kind = array.id.get_type()
     if isinstance(kind, h5py.h5t.TypeFloatID):
         little = kind.get_order() == h5py.h5t.ORDER_LE
-        return kind.get_size() == 2 and kind.get_fields() == (15, 7, 8, 0, 7) and little
+        return kind.get_size() == 2 and kind.get_fields() == BFLOAT16 and little
     if array.dtype not in (np.dtype("V2"), np.dtype("<u2")):
         return False
     return array.attrs.get("dtype") in ("bfloat16", b"bfloat16")
+
+
+def hdf5_type(array: Any) -> Any:  # noqa: ANN401
+    """What a copy of an array is stored as: its own type, or HDF5's 16-bit float of bfloat16."""
+    if not array.bfloat16:
+        return array.dtype
+    kind = h5py.h5t.IEEE_F16LE.copy()
+    kind.set_fields(*BFLOAT16)
+    kind.set_ebias(127)
+    return h5py.Datatype(kind)

@@ -60,7 +60,10 @@ class Steps:
         """The bytes of one step as they are stored."""
         i, t = divmod(step, self.array.shape[1])
         if self._layout is None:
-            return bytes(np.ascontiguousarray(self._opened[i, t]))
+            read = np.ascontiguousarray(self._opened[i, t])
+            if self.array.bfloat16 and read.dtype.itemsize == 4:  # as HDF5 has converted it
+                read = (read.view(np.uint32) >> 16).astype(np.uint16)
+            return read.tobytes()
         found = np.empty(self._numbers, self._stored)
         self._fill(found, int(self._layout.addresses(np.array([i]), np.array([t]))[0]))
         return found.tobytes()

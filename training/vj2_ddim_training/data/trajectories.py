@@ -9,7 +9,7 @@ actions of longer ways. The nearest ones count as often as there are distances.
 import logging
 import math
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,9 @@ from vj2_ddim_plugin.arrays import StoredArray, readable
 from vj2_ddim_plugin.errors import ConfigError, DataError, escaped
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.config import ReadingSettings
 from vj2_ddim_training.data.gesture_files import (
+    READ_ALL,
     fingerprint_files,
     require_finite,
     require_in_range,
@@ -30,6 +32,7 @@ from vj2_ddim_training.data.gesture_files import (
 )
 from vj2_ddim_training.data.hdf5 import Hdf5Array
 from vj2_ddim_training.data.manifest import choose_files, read_manifest
+from vj2_ddim_training.data.sound import keep_sound, report_skipped
 from vj2_ddim_training.data.steps import Steps
 from vj2_ddim_training.data.trajectory_files import (
     TrajectoryFile,
@@ -121,15 +124,13 @@ class Trajectories:
         longest_goal: int = 1,
     ) -> None:
         self.files, self.spec = tuple(files), spec
+        self.skipped: dict[str, str] = {}  # broken files that were left out, and why
         self.layer_normed, self.allow_out_of_range = layer_normed, allow_out_of_range
         self.embedding_shape = self.files[0].embedding_shape
         for file in self.files:
             if file.embedding_shape != self.embedding_shape:
-                raise DataError(
-                    f"{file.paths[0]}: embeddings are {file.embedding_shape} (N, D), but "
-                    f"{self.embedding_shape} in {self.files[0].paths[0].name}; keep them in "
-                    f"different folders"
-                )
+                where = self.files[0].paths[0].name
+                raise DataError(_other_shape(file, self.embedding_shape, where))
         if not 1 <= longest_goal <= MAX_GOALS:
             raise ConfigError(f"longest_goal must be 1 to {MAX_GOALS}; found {longest_goal}")
         self._longest_goal = longest_goal
@@ -215,23 +216,31 @@ class Trajectories:
         actions = found.reshape(len(of), self.spec.length, self.spec.num_channels)
         return self._checked(actions, file.paths[-1], blocks.array.dtype)
 
-    def parts(self, name: str) -> Iterator[tuple[Path, Float32]]:
+    def parts(self, name: str, most: int | None = None) -> Iterator[tuple[Path, Float32]]:
         """All `embeddings` `[n, N, D]` or all `actions` `[n, action_block, A]`, each of them once.
 
-        Yields a bounded part at a time, in order, with the file that it is from. Raises as `gather`
-        does.
+        Where there are more than `most`, those that are evenly spread over all. Yields a bounded
+        part at a time, in order, with the file that it is from. Raises as `gather` does.
         """
+        step, skipped = 1, 0
+        if most is not None:
+            arrays = [
+                file.embeddings if name == "embeddings" else file.actions for file in self.files
+            ]
+            step = -(-sum(math.prod(array.shape[:2]) for array in arrays) // most)
         for number, file in enumerate(self.files):
             steps = self._open[number][name == "actions"]
             path = file.paths[0 if name == "embeddings" else -1]
             block = (self.spec.action_block, self.spec.num_channels)
             shape = self.embedding_shape if name == "embeddings" else block
-            total = math.prod(steps.array.shape[:2])
-            most = max(1, PART_NUMBERS // math.prod(shape))
-            for first in range(0, total, most):
-                part = np.empty((min(most, total - first), *shape), np.float32)
+            chosen = np.arange(skipped, math.prod(steps.array.shape[:2]), step)
+            skipped = (skipped - math.prod(steps.array.shape[:2])) % step
+            at_once = max(1, PART_NUMBERS // math.prod(shape))
+            for first in range(0, len(chosen), at_once):
+                read = chosen[first : first + at_once]
+                part = np.empty((len(read), *shape), np.float32)
                 with readable(path, DataError), np.errstate(over="ignore"):
-                    steps.read(np.arange(first, first + len(part)), part)
+                    steps.read(read, part)
                 if name == "actions":
                     part = self._checked(part, path, steps.array.dtype)
                 elif not _sound(part):
@@ -272,6 +281,7 @@ def open_trajectories(
     folder: Path | str,
     spec: ActionSpec,
     split: str | None = "train",
+    reading: ReadingSettings = READ_ALL,
     *,
     allow_out_of_range: bool = False,
     longest_goal: int = 1,
@@ -283,6 +293,8 @@ def open_trajectories(
         spec: What the actions are.
         split: `"train"`, `"validation"` or `"test"` of the manifest, or None for every file. A
             folder without a manifest belongs whole to what it is given for.
+        reading: Another manifest, and whether broken files are left out: then every number is
+            looked at first.
         allow_out_of_range: Accept actions outside the spec's bounds.
         longest_goal: How many later states serve as goals for each, see `Trajectories`.
 
@@ -290,11 +302,51 @@ def open_trajectories(
         DataError: There are no such files or split, a split leaks into another, or a file is
             broken or of a wrong shape.
     """
-    folder, layer_normed = Path(folder), None
+    folder, skip = Path(folder), reading.skip_broken
     _, files = find_trajectory_files(folder)
-    manifest = read_manifest(folder)
-    if manifest is not None:
-        layer_normed = manifest.get("layer_normed")
-        files = choose_files(manifest, folder, files, split)
-    described = [describe_file(paths, spec) for paths in files]
-    return Trajectories(described, spec, layer_normed, allow_out_of_range, longest_goal)
+    manifest = read_manifest(folder, reading.manifest)
+    files = choose_files(manifest, folder, files, split)
+
+    def check(paths: tuple[Path, ...]) -> TrajectoryFile:
+        described = describe_file(paths, spec)
+        if skip:
+            _look_at_all(described, spec, allow_out_of_range)
+        return described
+
+    sound, skipped = keep_sound(files, check, skip)
+    if skip and sound:  # a file of another shape is the broken one where most have this one
+        shape, _ = Counter(file.embedding_shape for file in sound).most_common(1)[0]
+        others = [file for file in sound if file.embedding_shape != shape]
+        skipped |= {file.paths[0].name: _other_shape(file, shape) for file in others}
+        sound = [file for file in sound if file.embedding_shape == shape]
+    report_skipped(folder, skipped, len(files))
+    normed = None if manifest is None else manifest.layer_normed
+    data = Trajectories(sound, spec, normed, allow_out_of_range, longest_goal)
+    data.skipped = skipped
+    return data
+
+
+def _other_shape(file: TrajectoryFile, shape: tuple[int, int], where: str = "other files") -> str:
+    return (
+        f"{file.paths[0]}: embeddings are {file.embedding_shape} (N, D), but {shape} in {where}; "
+        f"keep them in different folders"
+    )
+
+
+_FAULTS: dict[tuple[Any, ...], str] = {}  # of files that were looked at, which takes long
+
+
+def _look_at_all(file: TrajectoryFile, spec: ActionSpec, allow_out_of_range: bool) -> None:
+    """Raise what reading any of a file would; once for as long as it is not changed."""
+    stamps = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in file.paths]
+    key = (*stamps, spec.action_block, spec.action_low, spec.action_high, allow_out_of_range)
+    if key not in _FAULTS:
+        data, _FAULTS[key] = Trajectories([file], spec, None, allow_out_of_range), ""
+        try:
+            for name in ("actions", "embeddings"):
+                for _ in data.parts(name):
+                    pass
+        except DataError as error:
+            _FAULTS[key] = str(error)
+    if fault := _FAULTS[key]:
+        raise DataError(fault)
