@@ -5,6 +5,7 @@ written, measured or tracked is the work of the first alone.
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -121,7 +122,9 @@ class _Accelerated(Devices):
             self._waiting = distributed.new_group(backend="gloo", timeout=AS_LONG_AS_IT_TAKES)
 
     def prepare(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> nn.Module:
-        self._module, self._optimizer = self._of.prepare(module, optimizer)
+        with warnings.catch_warnings():  # elder torch knows no other name
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self._module, self._optimizer = self._of.prepare(module, optimizer)
         return self._module
 
     def joining(self, last: bool) -> AbstractContextManager[None]:

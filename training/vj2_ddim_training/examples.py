@@ -23,6 +23,7 @@ __all__ += ["open_examples", "spread_rows"]
 IndexArray = NDArray[np.int64]
 PART_SEQUENCES = 1024  # looked at at once
 MOST_BYTES_IN_MEMORY = 2**30
+MOST_MEASURED, MEASURED_AT_ONCE = 2**13, 2**5  # transitions whose latents give the statistics
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Examples(Protocol):
         """The examples at these indices."""
 
     def latents(self) -> Iterator[FloatArray]:
-        """All latents `[n, N, D]`, states and goals, each once and a part at a time."""
+        """The latents `[n, N, D]` that statistics are of, each once and a part at a time."""
 
     def names(self, indices: IndexArray) -> list[str]:
         """What an error calls them, with their files where these are known."""
@@ -131,8 +132,11 @@ class TransitionExamples:
         return Batch(actions[indices], original[indices], kept)
 
     def latents(self) -> Iterator[FloatArray]:
-        """All that are in the files."""
-        return (part for _, part in self._trajectories.parts("embeddings"))
+        """All that are in the files; of very many transitions, the states of some, evenly spread."""
+        if self.in_memory or len(self) <= MOST_MEASURED:
+            return (part for _, part in self._trajectories.parts("embeddings"))
+        rows = spread_rows(len(self), MOST_MEASURED).reshape(-1, MEASURED_AT_ONCE)
+        return (self._trajectories.gather(part)[0] for part in rows)
 
     def names(self, indices: IndexArray) -> list[str]:
         """Their numbers and files."""

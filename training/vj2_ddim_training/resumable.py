@@ -67,17 +67,20 @@ class Keeper:
             while not (loop.done or end()):
                 loop.run((loop.epoch + 1) * loop.task.steps_per_epoch, on_epoch)
                 self.save()
-        except TrainingError as error:
-            if isinstance(error, ProcessLost) and loop.devices.check_every == 1:
+        except ProcessLost as error:
+            logger.error("%s", error)  # before a signal comes: whoever started them ends the rest
+            if loop.step and loop.devices.check_every == 1:
                 with hold_interrupts():  # the step that could not be taken changed nothing
                     self.save()
-            raise type(error)(f"{error}; {self._kept_words()}") from error
+            raise ProcessLost(f"the training cannot go on; {self._kept_words()}") from error
+        except TrainingError as error:
+            raise TrainingError(f"{error}; {self._kept_words()}") from error
         except (KeyboardInterrupt, SystemExit, TimeIsUp) as stop:
             loop.require_finite()
             if loop.step:
                 with hold_interrupts():
                     self.save()
-                if not isinstance(stop, TimeIsUp):
+                if loop.devices.index == 0 and not isinstance(stop, TimeIsUp):
                     words = "stopped after step %d; %s goes on from there"
                     logger.warning(words, loop.step, self.file)
             raise
