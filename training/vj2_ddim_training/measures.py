@@ -180,11 +180,11 @@ def _near(original: FloatArray, recreated: FloatArray, spec: ActionSpec) -> NDAr
     return np.asarray(np.linalg.norm(offset, axis=-1) < NEAR)
 
 
-def _mean_where(values: FloatArray, counted: NDArray[np.bool_]) -> FloatArray:
+def _mean_where(values: NDArray[Any], counted: NDArray[np.bool_]) -> FloatArray:
     """Means `[n]` of the values of `[n, L]` that count; NaN where none does."""
     number = counted.sum(axis=1)
     total = np.where(counted, values, 0.0).sum(axis=1)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+    return np.asarray(np.where(number > 0, total / np.maximum(number, 1), np.nan))
 
 
 def _known(values: FloatArray) -> FloatArray:
