@@ -78,7 +78,10 @@ def test_evaluate_draws_what_there_is(tmp_path, capsys):
     for name, width in (("one", 16), ("two", 32)):
         model = make_model(d_model=width)
         save_checkpoint(Checkpoint(model, model.state_dict()), tmp_path / name / "checkpoint.pt")
-    lines = [{"epoch": i, "loss": 1 / i, "conditional": {"10": {"mean_snr_db": i}}} for i in (1, 2)]
+    lines = [
+        {"epoch": i, "step": i, "loss": 1 / i, "conditional": {"10": {"mean_snr_db": i}}}
+        for i in (1, 2)
+    ]
     lines[1]["validation_loss"] = None
     (tmp_path / "one" / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
     told = ("evaluate", tmp_path / "one" / "checkpoint.pt", tmp_path / "val", "--steps", 2)

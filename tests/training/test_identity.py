@@ -132,19 +132,22 @@ def test_the_old_run_stays_whole_until_the_new_one_can_go_on(trained, monkeypatc
     def stops(done, total, line):
         raise KeyboardInterrupt
 
-    for name in ("DenoiserTask.loss", "save_checkpoint", "Tracker.__init__"):
+    for name in ("trainer.DenoiserTask.losses", "trainer.save_checkpoint", "run.Tracker.__init__"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"vj2_ddim_training.run.{name}", fails)
+            patch.setattr(f"vj2_ddim_training.{name}", fails)
             with pytest.raises(ZeroDivisionError):
                 train_run(settings)
         assert content_of(trained.save_dir) == before, name
     train_run(settings)
     names = sorted(path.name for path in trained.save_dir.rglob("*.*"))
-    assert names == ["checkpoint.pt", "epoch_0001_noise.png", "metrics.jsonl", "run.json"]
+    others = ["epoch_0001_noise.png", "metrics.jsonl", "report.html", "run.json"]
+    assert names == ["best.pt", "checkpoint.pt", "config.yaml", *others]
     with pytest.raises(KeyboardInterrupt):
         train_run(settings, stops)
     assert sorted(path.name for path in trained.save_dir.rglob("*.*")) == [
         "checkpoint.pt",
+        "config.yaml",
+        "report.html",
         "run.json",
     ]
 

@@ -189,9 +189,6 @@ def evaluate(
 
     from vj2_ddim_training.analysis import Analysis
     from vj2_ddim_training.checkpoint import load_checkpoint
-    from vj2_ddim_training.data.gesture_files import read_flat_actions
-    from vj2_ddim_training.evaluation import evaluate as evaluate_model
-    from vj2_ddim_training.examples import open_examples, require_same_norm
     from vj2_ddim_training.run_folder import strict_json
 
     if not 0 <= num_threads <= 1024:
@@ -201,29 +198,47 @@ def evaluate(
     analysis, found = Analysis(settings, steps[0]), {}
     paths = [checkpoint, *(compare or ())]
     for path, loaded in {path: load_checkpoint(path, nhead or None) for path in paths}.items():
-        model, condition = loaded.model, loaded.model.config.condition
-        held_out = open_examples(data, model.action_spec, condition, split, reading=reading)
-        require_same_norm(loaded.provenance.get("layer_normed"), held_out, data)
-        seen = None
-        if train_data is not None:
-            seen = read_flat_actions(train_data, model.action_spec).actions
-
-        def report(line: str, path: Path = path) -> None:
-            say(f"measuring {path}, {line}" if compare else f"measuring {line}", style="dim")
-
-        found[path] = evaluate_model(model, held_out, steps, settings, training=seen, report=report)
+        model, name = loaded.model, f"{path}, " if compare else ""
+        of = data, split, train_data, reading
+        held_out, found[path] = _measured(loaded, of, steps, settings, name)
         if plots is not None:
             analysis.add(path, model, held_out, found[path])
     for path, results in found.items():
         _print_results(results, title=str(path) if compare else "")
     if json_file is not None:
-        whole: dict[str, Any] = {**found[checkpoint]}
-        if compare:
-            whole["compared"] = {str(path): found[path] for path in compare}
+        others = {"compared": {str(path): found[path] for path in compare}} if compare else {}
         with atomic_path(json_file) as temporary:
-            temporary.write_text(strict_json(whole, indent=2) + "\n", encoding="utf-8")
+            text = strict_json({**found[checkpoint], **others}, indent=2)
+            temporary.write_text(text + "\n", encoding="utf-8")
     if plots is not None:
         say(f"{', '.join(analysis.plot(plots))} are in {plots}")
+
+
+def _measured(
+    loaded: Any,  # noqa: ANN401
+    of: tuple[Path, str, Path | None, ReadingSettings],
+    steps: list[int],
+    settings: EvaluationSettings,
+    name: str,
+) -> tuple[Any, Any]:
+    """A checkpoint's held-out examples, and all measures of its model."""
+    from vj2_ddim_training.data.gesture_files import read_flat_actions
+    from vj2_ddim_training.evaluation import evaluate as evaluate_model
+    from vj2_ddim_training.examples import open_examples, require_same_norm
+
+    (data, split, train_data, reading), model = of, loaded.model
+    condition = model.config.condition
+    held_out = open_examples(data, model.action_spec, condition, split, reading=reading)
+    require_same_norm(loaded.provenance.get("layer_normed"), held_out, data)
+    seen = None
+    if train_data is not None:
+        seen = read_flat_actions(train_data, model.action_spec).actions
+
+    def report(line: str) -> None:
+        say(f"measuring {name}{line}", style="dim")
+
+    how: dict[str, Any] = {"training": seen, "report": report}
+    return held_out, evaluate_model(model, held_out, steps, settings, **how)
 
 
 def _print_results(results: Mapping[str, Any], title: str = "") -> None:

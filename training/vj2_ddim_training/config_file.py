@@ -25,12 +25,8 @@ from vj2_ddim_training.config import DataSettings, JudgeSettings, ModelConfig, T
 __all__ = ["config_text", "read_config"]
 
 GROUPS: tuple[type[Settings], ...] = (
-    DataSettings,
-    ModelConfig,
-    TrainingConfig,
-    NoiseSchedule,
-    JudgeSettings,
-)
+    DataSettings, ModelConfig, TrainingConfig, NoiseSchedule, JudgeSettings,
+)  # fmt: skip
 OF_A_START = ("resume", "overwrite")  # said of one start, not of a run
 PATHS = ("data_dir", "val_data_dir", "save_dir")
 MOST_BYTES = 2**20

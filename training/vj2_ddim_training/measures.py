@@ -102,25 +102,30 @@ def recreation_measures(original: FloatArray, recreated: FloatArray, spec: Actio
         **variations(original, recreated, spec),
     }
     if spec.press_channel is not None:
-        truth, found = pressed(original, spec), pressed(recreated, spec)
-        either = truth | found
-        active = error[..., spec.coordinate_indices][either]
-        near = _near(original, recreated, spec)
-        measures |= {
-            "press_mse": float(np.mean(error[..., spec.press_index] ** 2)),
-            "active_coord_mse": float(np.mean(active**2)) if either.any() else 0.0,
-            "spatial_accuracy": float(np.mean(near[truth])) if truth.any() else 1.0,
-            "press_accuracy": float(np.mean(truth == found)),
-            "press_recall": float(np.mean(either == found)),
-            "temporal_iou": float(np.mean(each["temporal_iou"])),
-        }
+        measures |= _press_agreement(original, recreated, spec)
+        measures["temporal_iou"] = float(np.mean(each["temporal_iou"]))
     if "gesture_type_accuracy" in each:
         measures["gesture_type_accuracy"] = float(np.mean(each["gesture_type_accuracy"]))
-    spreads = {name: _known(values) for name, values in each.items()}
-    none = float("nan")
+    spreads = {f"{name}_std": _known(values) for name, values in each.items()}
     return measures | {
-        f"{name}_std": float(values.std()) if len(values) else none
+        name: float(values.std()) if len(values) else float("nan")
         for name, values in spreads.items()
+    }
+
+
+def _press_agreement(original: FloatArray, recreated: FloatArray, spec: ActionSpec) -> Measures:
+    """The measures of `recreation_measures` that are of all steps, and ask where the press is."""
+    error = recreated - original
+    truth, found = pressed(original, spec), pressed(recreated, spec)
+    either = truth | found
+    active = error[..., spec.coordinate_indices][either]
+    near = _near(original, recreated, spec)
+    return {
+        "press_mse": float(np.mean(error[..., spec.press_index] ** 2)),
+        "active_coord_mse": float(np.mean(active**2)) if either.any() else 0.0,
+        "spatial_accuracy": float(np.mean(near[truth])) if truth.any() else 1.0,
+        "press_accuracy": float(np.mean(truth == found)),
+        "press_recall": float(np.mean(either == found)),
     }
 
 
@@ -175,11 +180,11 @@ def _near(original: FloatArray, recreated: FloatArray, spec: ActionSpec) -> NDAr
     return np.asarray(np.linalg.norm(offset, axis=-1) < NEAR)
 
 
-def _mean_where(values: FloatArray, counted: NDArray[np.bool_]) -> FloatArray:
+def _mean_where(values: NDArray[Any], counted: NDArray[np.bool_]) -> FloatArray:
     """Means `[n]` of the values of `[n, L]` that count; NaN where none does."""
     number = counted.sum(axis=1)
     total = np.where(counted, values, 0.0).sum(axis=1)
-    return np.where(number > 0, total / np.maximum(number, 1), np.nan)
+    return np.asarray(np.where(number > 0, total / np.maximum(number, 1), np.nan))
 
 
 def _known(values: FloatArray) -> FloatArray:

@@ -4,7 +4,7 @@ import base64
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,14 @@ class Report(logging.Handler):
         self.settings: Mapping[str, Any] = {}
         self._warnings: list[str] = []
         self._began = time.time()
-        self.steps = lambda: (0, 0)  # done, and in all
+        self.steps: Callable[[], tuple[int, int]] = lambda: (0, 0)  # done, and in all
         self.first_step = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a warning."""
+        """Keep a warning, and show it: Python itself does so only where no one listens."""
         self._warnings.append(record.getMessage())
+        if logging.lastResort and not logging.getLogger().handlers:
+            logging.lastResort.handle(record)
 
     @contextmanager
     def listening(self) -> Iterator["Report"]:

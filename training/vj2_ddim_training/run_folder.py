@@ -266,9 +266,10 @@ class Tracker:
         """Keep a file or a folder as an artifact of the Weights & Biases run; its name there."""
         import wandb
 
-        artifact = wandb.Artifact(f"{kind}-{self._wandb.id}", type="model")
+        run: Any = self._wandb
+        artifact = wandb.Artifact(f"{kind}-{run.id}", type="model")
         (artifact.add_dir if path.is_dir() else artifact.add_file)(str(path))
-        self._wandb.log_artifact(artifact)
+        run.log_artifact(artifact)
         return str(artifact.name)
 
     def close(self, error: BaseException | None = None, ended: str = "") -> None:

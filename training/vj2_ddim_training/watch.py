@@ -124,4 +124,5 @@ def noise_reduction(
     of_sample, of_output = conversion(prediction_type, alpha)[0]
     clean = signal * original
     left = signal * (of_sample * noisy + of_output * output) - clean
-    return 1.0 - left.square().mean() / (noisy - clean).square().mean()
+    share: Tensor = left.square().mean() / (noisy - clean).square().mean()
+    return 1.0 - share
