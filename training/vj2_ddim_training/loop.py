@@ -8,7 +8,7 @@ bit.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
@@ -191,7 +191,8 @@ class TrainingLoop:
             end = (self.epoch + 1) * self.task.steps_per_epoch
             self.task.model.train()
             self._looked = time.perf_counter()
-            with hold_interrupts() if several else nullcontext([]) as self._told:
+            held: AbstractContextManager[list[int]] = nullcontext([])
+            with hold_interrupts() if several else held as self._told:
                 while self.step < min(end, stop):
                     self._take_step()
                     if self.losses:
