@@ -232,11 +232,11 @@ class TrainingLoop:
     def _with_gradients(self) -> Tensor:
         """The loss; of several processes, this one's share of it."""
         try:
-            total = None
             self.optimizer.zero_grad()
+            shares = []
             for loss in self.task.losses(self.step):
                 self.devices.backward(loss)
-                total = loss.detach() if total is None else total + loss.detach()
+                shares.append(loss.detach())
         except (MemoryError, RuntimeError) as error:  # torch has no kind of its own on the CPU
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
@@ -244,9 +244,7 @@ class TrainingLoop:
                 f"there is not the memory for {self._step_name()}. Use smaller batches or a "
                 f"smaller model"
             ) from error
-        if total is None:
-            raise TrainingError(f"there is no loss of {self._step_name()}")
-        return total
+        return shares[0] if len(shares) == 1 else torch.stack(shares).sum()
 
     def _average(self) -> None:
         if self.average is None or self.ema_decay is None:
