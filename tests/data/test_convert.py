@@ -124,7 +124,7 @@ def test_many_files_are_read_once_or_it_is_said(tmp_path, monkeypatch, caplog):
         data = open_trajectories(folder, SPEC)
         for _ in range(3):
             data.gather(range(0, len(data), 3))
-        assert len(data._open._open) <= 64
+        assert len(data._open._open) <= 128
     assert not caplog.messages
 
 

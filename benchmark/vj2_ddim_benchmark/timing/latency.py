@@ -1,9 +1,11 @@
 """`vj2-ddim benchmark latency`: one plan by the plugin and by the original's torch sampler.
 
-That is its transformer at its published size, random weights, in a plain DDIM loop; no ranking.
+That is its transformer at its published size, random weights, in a plain DDIM loop; no ranking. And
+the part of a plan that reads the latents, at V-JEPA 2's size: the default model, random weights.
 """
 
 import math
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,24 +14,26 @@ import numpy as np
 import torch
 
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.settings import LatencySettings
+from vj2_ddim_benchmark.settings import LatencySettings, PredictorSize
 from vj2_ddim_benchmark.timing import random_problem, take_turns
+from vj2_ddim_benchmark.timing.scale import untrained_bundle
 from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE
+from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 
 NUM_WARM_UP = 5
+TIMED = ("plugin", "original", "condition_2x256x1024")
 
 
 def latency(bundle: Path, settings: LatencySettings, json_file: Path | None) -> None:
     """Time one plan at batch 1, in turns with the original script's torch sampler."""
     measured = measure_latency(bundle, settings)
-    samplers = ("plugin", "original")
-    rows = [(name, *(f"{ms:.2f}" for ms in measured[name].values())) for name in samplers]
+    rows = [(name, *(f"{ms:.2f}" for ms in measured[name].values())) for name in TIMED]
     title = f"one plan of {settings.num_inference_steps} steps, {settings.num_plans} times"
-    print_table(rows, ("sampler", "p50 ms", "p95 ms"), title=title, numbers=True)
+    print_table(rows, ("what", "p50 ms", "p95 ms"), title=title, numbers=True)
     say(
         f"the original takes {measured['ratio_p50']:.1f} times as long; the plugin's whole call is "
         f"{measured['overhead']:.2f} times its ONNX Runtime calls"
@@ -50,7 +54,13 @@ def measure_latency(bundle: Path, settings: LatencySettings) -> dict[str, Any]:
         seconds = optimizer.optimize(problem).wall_time_s
         overheads.append(seconds["total"] / (seconds["denoise"] + seconds["condition"]))
 
-    runs = [("plugin", plugin), ("original", _original_sampler(steps))]
+    with tempfile.TemporaryDirectory() as folder:
+        config = ModelConfig(condition="latents")
+        untrained = untrained_bundle(Path(folder), PredictorSize(), config=config)
+        large = DDIMOptimizer.from_bundle(untrained, **session)
+    latents = random_problem(large.model, 0).context
+    samplers = plugin, _original_sampler(steps), lambda turn: large.model.encode(latents)
+    runs = list(zip(TIMED, samplers, strict=True))
     measured: dict[str, Any] = {}
     for name, taken in take_turns(runs, NUM_WARM_UP + settings.num_plans)["wall"].items():
         p50, p95 = 1e3 * np.percentile(taken[NUM_WARM_UP:], (50, 95))

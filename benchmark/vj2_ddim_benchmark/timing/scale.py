@@ -27,6 +27,7 @@ from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
+from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel
 
 PLANS = {
@@ -109,11 +110,13 @@ def whole_plans(timings: Seconds, settings: ScaleSettings) -> dict[str, Any]:
     return {"plans": plans, "ratios": ratios, "ranking_share": ranking / plans["ddim_ranked"]}
 
 
-def untrained_bundle(folder: Path, size: PredictorSize, seed: int = 0) -> Path:
+def untrained_bundle(
+    folder: Path, size: PredictorSize, seed: int = 0, config: ModelConfig = MODEL
+) -> Path:
     """Export a sampler with random weights, whose state and goal are of the predictor's size."""
     torch.manual_seed(seed)
     inputs = dict.fromkeys(("state", "goal"), (size.num_patches, size.width))
-    model = DiffusionModel(MODEL, ActionSpec(), NoiseSchedule(), inputs)
+    model = DiffusionModel(config, ActionSpec(), NoiseSchedule(), inputs)
     provenance = {"made_by": "random weights, for timing alone"}
     checkpoint, bundle = folder / "checkpoint.pt", folder / "bundle"
     save_checkpoint(Checkpoint(model, model.state_dict(), provenance=provenance), checkpoint)

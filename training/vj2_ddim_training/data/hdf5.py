@@ -34,7 +34,8 @@ class Layout(NamedTuple):
         (row, i), (column, t) = (
             np.divmod(of, size) for of, size in zip((trajectories, times), self.chunk, strict=True)
         )
-        return self.offsets[row, column] + (i * self.chunk[1] + t) * self.step_bytes
+        found: IntArray = self.offsets[row, column] + (i * self.chunk[1] + t) * self.step_bytes
+        return found
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _is_bfloat16(array: Any) -> bool:  # noqa: ANN401
     kind = array.id.get_type()
     if isinstance(kind, h5py.h5t.TypeFloatID):
         little = kind.get_order() == h5py.h5t.ORDER_LE
-        return kind.get_size() == 2 and kind.get_fields() == BFLOAT16 and little
+        return bool(kind.get_size() == 2 and kind.get_fields() == BFLOAT16 and little)
     if array.dtype not in (np.dtype("V2"), np.dtype("<u2")):
         return False
     return array.attrs.get("dtype") in ("bfloat16", b"bfloat16")

@@ -85,8 +85,9 @@ class Steps:
         halves = torch.from_numpy(found.view(np.int16).reshape(-1))  # several times numpy's speed
         halves = halves.view(torch.bfloat16 if self.array.bfloat16 else torch.float16)
         wide = torch.from_numpy(out.reshape(-1))
-        for to, of in zip(wide.split(SERIAL), halves.split(SERIAL), strict=True):
-            to.copy_(of)
+        size = len(wide) if torch.get_num_threads() == 1 else SERIAL
+        for first in range(0, len(wide), size):
+            wide[first : first + size].copy_(halves[first : first + size])
 
     def _fill(self, buffer: NDArray[Any], at: int) -> None:
         """Fill an array with what lies there in the file."""

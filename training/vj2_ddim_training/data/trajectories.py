@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from vj2_ddim_plugin.arrays import StoredArray, readable
 from vj2_ddim_plugin.errors import ConfigError, DataError, escaped
+from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import ReadingSettings
@@ -44,7 +45,7 @@ from vj2_ddim_training.data.trajectory_files import (
 __all__ = ["Trajectories", "open_trajectories", "write_trajectories_h5"]
 
 Float32 = NDArray[np.float32]
-MAX_OPEN_FILES, MAX_BYTES_HELD = 64, 2**28
+MAX_OPEN_FILES, MAX_BYTES_HELD = 128, 2**28
 MAX_GOALS = 1_000_000
 PART_NUMBERS = 2**22  # in one part of a pass through the files, 16 MiB
 
@@ -52,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 
 class _OpenFiles:
-    """The arrays of files; the least used are closed where 64 or 256 MiB would be exceeded.
+    """The arrays of files; the least used are closed where 128 or 256 MiB would be exceeded.
 
     They are of one process: HDF5's handles must not be shared by two. What makes reading slow is
     said once.
@@ -193,6 +194,7 @@ class Trajectories:
             for number in np.unique(file_numbers):
                 rows = np.flatnonzero(np.tile(file_numbers, 2) == number)
                 require_finite(states[rows], self.files[number].paths[0], "embedding value")
+        self._check_actions(actions, file_numbers)
         return states[:num], states[num:], actions
 
     def gather_actions(self, indices: Sequence[int] | IntArray) -> Float32:
@@ -205,6 +207,7 @@ class Trajectories:
             file = self.files[number]
             of = self._transitions(file.num_steps, chosen[rows] - self._offsets[number])
             found[rows] = self._read_actions(self._open[number][1], of, file)
+        self._check_actions(found, file_numbers)
         return found
 
     def _read_actions(self, blocks: Steps, of: IntArray, file: TrajectoryFile) -> Float32:
@@ -214,7 +217,20 @@ class Trajectories:
         with readable(file.paths[-1], DataError), np.errstate(over="ignore"):
             blocks.read(steps.ravel(), found)
         actions = found.reshape(len(of), self.spec.length, self.spec.num_channels)
-        return self._checked(actions, file.paths[-1], blocks.array.dtype)
+        if self.allow_out_of_range:
+            return actions
+        return settled(actions, self.spec, blocks.array.dtype)
+
+    def _check_actions(self, actions: Float32, file_numbers: IntArray) -> None:
+        """Raise unless all are finite and in range: of all at once, then by file."""
+        if _sound(actions) and (
+            self.allow_out_of_range
+            or not outside_bounds(actions, self.spec, released_is_zero=True).any()
+        ):
+            return
+        for number in np.unique(file_numbers):
+            path = self.files[number].paths[-1]
+            self._checked(actions[file_numbers == number], path, actions.dtype)
 
     def parts(self, name: str, most: int | None = None) -> Iterator[tuple[Path, Float32]]:
         """All `embeddings` `[n, N, D]` or all `actions` `[n, action_block, A]`, each of them once.
