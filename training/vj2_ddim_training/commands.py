@@ -19,6 +19,7 @@ from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import declared
 from vj2_ddim_training.config import (
+    ORIGINAL_TRAINING,
     DataSettings,
     EvaluationSettings,
     ModelConfig,
@@ -74,6 +75,8 @@ def train(
         if model.architecture == "minimal":
             of_schedule = {name: told[name] for name in declared(NoiseSchedule) if name in told}
             schedule = replace(ORIGINAL_SCHEDULE, **of_schedule)
+            usual = {name: of for name, of in ORIGINAL_TRAINING.items() if name not in told}
+            training = replace(training, **usual)
         whole = {name: getattr(data, name) for name in declared(DataSettings)}
         settings = RunSettings(**whole, model=model, training=training, schedule=schedule)
     measure = None if judge is None else find_by_name(JUDGES, judge, "judge")

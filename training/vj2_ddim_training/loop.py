@@ -20,12 +20,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, TrainingError
 from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.processes import hold_interrupts, locked, stop_signals
 from vj2_ddim_training.saved import open_saved
 
 __all__ = ["Progress", "ShuffledTask", "StatelessTask", "Task", "TrainingLoop", "choose_device"]
-__all__ += ["hold_interrupts", "moving_average", "name_rows", "run_resumably", "save_atomically"]
-__all__ += ["warmup_cosine"]
+__all__ += ["cosine_by_epoch", "hold_interrupts", "learning_rate_of", "moving_average"]
+__all__ += ["name_rows", "run_resumably", "save_atomically", "warmup_cosine"]
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last step
 OnEpoch = Callable[["TrainingLoop"], None]
@@ -347,6 +348,22 @@ def warmup_cosine(
         return peak * 0.5 * (1.0 + cosine)
 
     return share
+
+
+def cosine_by_epoch(num_epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """The same share where it changes once an epoch: torch's `CosineAnnealingLR` down to 0."""
+
+    def share(step: int) -> float:
+        return 0.5 * (1.0 + math.cos(math.pi * (step // steps_per_epoch) / num_epochs))
+
+    return share
+
+
+def learning_rate_of(config: TrainingConfig, task: Task) -> Callable[[int], float]:
+    """The share of the peak learning rate at each step of a run."""
+    if config.lr_schedule == "cosine_by_epoch":
+        return cosine_by_epoch(config.num_epochs, task.steps_per_epoch)
+    return warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
 
 
 def moving_average(most_decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

@@ -26,6 +26,7 @@ from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import DataSettings, ModelConfig, RunSettings, TrainingConfig
+from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
 from vj2_ddim_training.examples import Examples, GestureExamples, action_parts, open_examples
 from vj2_ddim_training.loop import (
@@ -34,9 +35,9 @@ from vj2_ddim_training.loop import (
     TrainingLoop,
     choose_device,
     differences,
+    learning_rate_of,
     name_rows,
     run_and_save,
-    warmup_cosine,
 )
 from vj2_ddim_training.processes import stop_signals
 from vj2_ddim_training.run_folder import RunFolder, Tracker
@@ -205,6 +206,8 @@ def _new_model(settings: RunSettings, spec: ActionSpec, train_set: Examples) -> 
     torch.manual_seed(settings.training.seed)
     guidance = settings.training.condition_dropout > 0.0
     model = DiffusionModel(config, spec, settings.noise_schedule, train_set.input_shapes, guidance)
+    if isinstance(model.denoiser, MinimalDenoiser):
+        model.denoiser.set_dropout(settings.training.dropout)
     if isinstance(model.condition_encoder, LatentEncoder):
         model.condition_encoder.set_statistics(train_set.latents())
     return model
@@ -251,7 +254,7 @@ class Trainer:
         self.model = model.to(choose_device(config.device))
         task = DenoiserTask(model, config, train_set)
         adam = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
-        self._share = warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
+        self._share = learning_rate_of(config, task)
         rate = torch.optim.lr_scheduler.LambdaLR(adam, self._share)
         clip, decay = config.clip_norm, config.ema_decay
         self.loop = TrainingLoop(
