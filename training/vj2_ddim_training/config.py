@@ -20,8 +20,10 @@ __all__ = [
 
 ARCHITECTURES = ("dit", "minimal")
 LEVELS = ("click", "swipe", "path")  # of complexity, from 1
-PATTERNS = ("centre_click", "corner_clicks", "horizontal_swipes", "vertical_swipes")
-PATTERNS += ("diagonal_swipes", "circle")
+PATTERNS = (
+    "centre_click", "corner_clicks", "horizontal_swipes", "vertical_swipes", "diagonal_swipes",
+    "circle",
+)  # fmt: skip
 GESTURE_KINDS = ("click", "swipe", "mixed", "path", *PATTERNS, "patterns")
 PATH_KNOTS = 9
 CONDITIONS = ("none", "sketch", "latents")
