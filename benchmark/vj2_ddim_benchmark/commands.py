@@ -8,17 +8,19 @@ import typer
 from vj2_ddim_benchmark.settings import (
     TUNED_DIR,
     ComparisonSettings,
+    CostSettings,
     LatencySettings,
     PredictorSize,
     PressureSettings,
     RaceSettings,
     ReadingSettings,
+    RecreationSettings,
     ScaleSettings,
     TuneSettings,
 )
 from vj2_ddim_benchmark.studies import StudySettings
 from vj2_ddim_plugin.cli.app import Command, lazy_app
-from vj2_ddim_plugin.cli.console import say
+from vj2_ddim_plugin.cli.console import progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
 
@@ -35,6 +37,8 @@ COMMANDS = {
         ("pressure", "commands:pressure", "Overhead, deadlines under load, memory."),
         ("reading", "commands:reading", "Read latents against loading whole files."),
         ("scale", "commands:scale", "Time a plan through a predictor of VJ2-GUI's size."),
+        ("training", "commands:training", "Time training against the original's algorithm."),
+        ("recreation", "commands:recreation", "Recreate gestures: chance, a VAE, denoisers."),
         ("two-room", "commands:two_room", "Compare in stable-worldmodel's own world."),
     )
 }
@@ -134,6 +138,23 @@ def scale(
     from vj2_ddim_benchmark.timing import scale
 
     scale.scale(size, settings, bundle, json_file)
+
+
+@options
+def training(settings: CostSettings, json_file: JsonFile = None) -> None:
+    """Time an epoch, and to equal quality, of the original's algorithm, minimal and dit in turns."""
+    from vj2_ddim_benchmark.training_cost import training_cost
+
+    with progress_bars() as progress:
+        training_cost(settings, json_file, progress)
+
+
+@options
+def recreation(settings: RecreationSettings, json_file: JsonFile = None) -> None:
+    """Recreate held-out gestures by chance, by a VAE, and by denoisers, under the same protocols."""
+    from vj2_ddim_benchmark import recreation
+
+    recreation.recreation(settings, json_file)
 
 
 @options

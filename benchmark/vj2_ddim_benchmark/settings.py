@@ -137,6 +137,47 @@ class ScaleSettings(Settings):
 
 
 @dataclass(frozen=True)
+class MadeData(Settings):
+    """Gestures to train on: a folder's, or made for it."""
+
+    data_dir: Path | None = setting(None, "Training gestures; made anew unless told.")
+    val_data_dir: Path | None = setting(None, "Held-out gestures; told with the others.")
+    num_made: int = setting(5000, "Training gestures to make.", low=1)
+    num_validation: int = setting(100, "Held-out gestures that are measured.", low=1)
+    threads: int = setting(1, "Torch's threads.", low=1)
+    seed: int = setting(0, "Of gestures, weights and noise.", low=0)
+
+    def check(self) -> None:
+        """Both folders, or none."""
+        if (self.data_dir is None) != (self.val_data_dir is None):
+            raise ConfigError(
+                f"data_dir and val_data_dir go together; found {self.data_dir} and "
+                f"{self.val_data_dir}"
+            )
+
+
+@dataclass(frozen=True)
+class CostSettings(MadeData):
+    """How long the original's algorithm is trained, and all beside it."""
+
+    num_sequences: int = setting(640, "Of the training gestures, so many in turns.", low=1)
+    num_epochs: int = setting(5, "Of each.", low=1)
+    batch_size: int = setting(32, "Of each.", low=1)
+    lr: float = setting(1e-3, "The original's learning rate.", above=0.0)
+    target_epochs: int = setting(12, "Of dit by its sketch, on all gestures; 0 for none.", low=0)
+
+
+@dataclass(frozen=True)
+class RecreationSettings(MadeData):
+    """How long each is trained."""
+
+    num_sequences: int = setting(1000, "Of the training gestures, so many are learned.", low=1)
+    num_epochs: int = setting(5, "Of minimal, and of dit on raw gestures.", low=1)
+    vae_epochs: int = setting(200, "Of each VAE.", low=1)
+    sketch_epochs: int = setting(40, "Of dit by its sketch.", low=1)
+
+
+@dataclass(frozen=True)
 class PredictorSize(Settings):
     """How large; VJ2-GUI's is the default."""
 

@@ -1,14 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from builders.training import make_settings
 from scipy import stats
 
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import count_segments
 from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.config import GESTURE_KINDS, PATTERNS
 from vj2_ddim_training.data.generate import generate_gestures, write_gestures
 from vj2_ddim_training.data.gesture_files import read_flat_actions
+from vj2_ddim_training.data.inspect import describe_data
 from vj2_ddim_training.gestures import find_gestures
+from vj2_ddim_training.run import train_run
+from vj2_ddim_training.survey import infer_action_spec
 
 SPEC = ActionSpec()
 
@@ -17,12 +24,12 @@ def generate(num=2000, seed=0, **settings):
     return generate_gestures(num, rng=np.random.default_rng(seed), **settings)
 
 
-@pytest.mark.parametrize("kind", ["click", "swipe", "mixed"])
+@pytest.mark.parametrize("kind", GESTURE_KINDS)
 def test_all_are_valid_gestures_in_vj2_gui_convention(kind):
     actions = generate(kind=kind)
     assert actions.shape == (2000, 250, 3)
     assert actions.dtype == np.float32
-    assert gestures.is_valid(actions, SPEC).all()
+    assert gestures.is_valid(actions, replace(SPEC, path_knots=None, representation="raw")).all()
     pressed = actions[..., 2] == 1.0
     assert set(np.unique(actions[..., 2])) == {0.0, 1.0}
     assert (actions[~pressed] == 0.0).all()
@@ -36,6 +43,79 @@ def test_paths_are_linspace_over_the_pressed_steps(kind):
         np.testing.assert_allclose(
             points, np.linspace(points[0], points[-1], len(points)), atol=2e-7
         )
+
+
+ANY_PRESS = {"min_press_steps": 0, "max_press_steps": None, "path_knots": None}
+CHOSEN = {kind: ("path", 2) for kind in GESTURE_KINDS}
+CHOSEN |= {"path": ("path", 9), "circle": ("held", None), "patterns": ("held", None)}
+
+
+@pytest.mark.parametrize("kind", GESTURE_KINDS)
+def test_each_kind_is_found_sound_and_gets_the_representation_that_inverts(kind, tmp_path):
+    write(tmp_path / kind, 60, kind=kind)
+    template = replace(SPEC, representation="raw", **ANY_PRESS)
+    assert describe_data(tmp_path / kind, template).faults == []
+    spec = infer_action_spec(generate(60, kind=kind), "auto", template)
+    assert (spec.representation, spec.path_knots) == CHOSEN[kind]
+
+
+@pytest.mark.parametrize("kind", ["path", "circle", "patterns"])
+def test_each_new_kind_can_be_trained_on(kind, tmp_path):
+    share = {"min_duration_share": 0.5, "max_duration_share": 0.9, "sequence_length": 20}
+    write(tmp_path / "data", 14, kind=kind, **share)
+    settings = make_settings(tmp_path, num_epochs=1)
+    spec = train_run(settings).model.action_spec
+    assert spec.representation == CHOSEN[kind][0]
+
+
+def ends_of(actions):
+    found = find_gestures(actions, SPEC)
+    return np.concatenate([found.start_point, found.end_point], axis=1).round(5).tolist()
+
+
+def test_patterns_are_at_fixed_places_in_turn():
+    """Of any seed; only the times differ."""
+    corner, row = 0.1, [0.2, 0.5, 0.8, 0.5]
+    expected = {
+        "centre_click": [[0.5] * 4],
+        "corner_clicks": [[x, y, x, y] for y in (corner, 0.9) for x in (corner, 0.9)],
+        "horizontal_swipes": [row, [0.8, 0.5, 0.2, 0.5]],
+        "vertical_swipes": [[0.5, 0.2, 0.5, 0.8], [0.5, 0.8, 0.5, 0.2]],
+        "diagonal_swipes": [
+            [0.2, 0.2, 0.8, 0.8], [0.8, 0.2, 0.2, 0.8], [0.2, 0.8, 0.8, 0.2], [0.8, 0.8, 0.2, 0.2],
+        ],
+        "circle": [[0.8, 0.5, 0.8, 0.5]],
+    }  # fmt: skip
+    assert tuple(expected) == PATTERNS
+    for kind, places in expected.items():
+        for seed in (0, 1):
+            assert ends_of(generate(2 * len(places), seed, kind=kind)) == places * 2
+    assert ends_of(generate(14, kind="patterns")) == [of for all in expected.values() for of in all]
+
+
+def test_a_circle_is_one_turn_of_equal_steps():
+    (sequence,) = generate(1, kind="circle", min_duration_share=0.3, max_duration_share=0.3)
+    points = sequence[sequence[:, 2] == 1.0, :2] - 0.5
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 0.3, atol=3e-4)
+    angles = np.unwrap(np.arctan2(points[:, 1], points[:, 0]))
+    np.testing.assert_allclose(np.diff(angles), 2 * np.pi / 74, rtol=0.01)
+
+
+def test_paths_turn_pause_and_change_their_speed():
+    actions = generate(500, kind="path", min_duration_share=0.26, max_duration_share=0.26)
+    pressed = actions[actions[..., 2] == 1.0].reshape(500, 65, 3)[..., :2]  # eight legs of 8 steps
+    legs = np.diff(pressed[:, ::8], axis=1)
+    length = np.linalg.norm(legs, axis=2)
+    assert 0.08 < np.mean(length < 1e-4) < 0.18  # an eighth stands still
+    moving = np.sort(length, axis=1)
+    assert np.median(moving[:, -1] / moving[:, -3]) > 1.3
+    straight = np.linalg.norm(pressed[:, -1] - pressed[:, 0], axis=1)
+    assert np.mean(length.sum(axis=1) > 1.2 * straight) > 0.6
+
+
+@pytest.mark.parametrize(("complexity", "kind"), [(1, "click"), (2, "swipe"), (3, "path")])
+def test_a_level_of_complexity_is_a_kind(complexity, kind):
+    np.testing.assert_array_equal(generate(20, complexity=complexity), generate(20, kind=kind))
 
 
 def test_durations_and_start_times_are_uniform():
@@ -100,6 +180,9 @@ def test_seeds_reproduce():
         ({"sequence_length": 0}, "sequence_length must be at least 1.*found 0"),
         ({"sequence_length": 10**9}, "sequence_length must be .*at most 100000"),
         ({"kind": "tap"}, "'tap' is unknown; use one of click, swipe, mixed"),
+        ({"kind": "path", "complexity": 2}, "kind is 'path' and complexity 2; tell one"),
+        ({"complexity": 4}, "complexity must be at least 1 and at most 3; found 4"),
+        ({"kind": "path", "max_duration_share": 0.03}, "a path takes at least 9 steps"),
         (
             {"min_duration_share": -0.1},
             "min_duration_share must be at least 0 and at most 1; found -0.1",

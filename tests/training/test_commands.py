@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint
 
 import numpy as np
 import pytest
+import torch
 from builders.training import LENGTH, make_gestures, vj2_ddim, write_data
 
 from vj2_ddim_plugin.bundle import read_bundle
@@ -67,6 +68,16 @@ def test_minimal_defaults_to_the_original_script(folder):
     assert (schedule.beta_schedule, schedule.prediction_type) == ("linear", "epsilon")
     assert (spec.representation, spec.normalized) == ("raw", False)
     assert loaded.model.config.condition == "none"
+    config = loaded.training["config"]
+    assert (config["lr_schedule"], config["ema_decay"]) == ("cosine_by_epoch", 0.0)
+    for name, weight in loaded.weights.items():
+        assert torch.equal(weight, loaded.model.state_dict()[name])
+    lines = (folder / "minimal" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["lr"] for line in lines] == pytest.approx([0.5e-3, 0.0])
+    told = ("--lr-schedule", "warmup_cosine", "--ema-decay", 0.9, "--overwrite")
+    assert train(folder, "minimal", "--architecture=minimal", *told) == 0
+    config = load_checkpoint(folder / "minimal" / "checkpoint.pt").training["config"]
+    assert (config["lr_schedule"], config["ema_decay"]) == ("warmup_cosine", 0.9)
 
 
 def test_evaluate_writes_protocols_by_steps(folder, checkpoint, capsys):

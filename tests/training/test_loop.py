@@ -227,3 +227,36 @@ def test_a_device_that_is_not_there_is_an_error_and_costs_no_earlier_run(tmp_pat
     assert (tmp_path / "run" / "checkpoint.pt").read_bytes() == before
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
     json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+
+
+def test_the_cosine_by_epoch_is_torch_s(tmp_path):
+    how = {"lr": 1e-3, "num_epochs": 5, "lr_schedule": "cosine_by_epoch"}
+    trainer = make_trainer(tmp_path, **how)
+    adam = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=1e-3)
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=5)
+    for epoch in range(5):
+        assert trainer.loop.learning_rate.get_last_lr() == pytest.approx(theirs.get_last_lr())
+        trainer.loop.run(3 * epoch + 2)  # of three steps
+        assert trainer.loop.learning_rate.get_last_lr() == pytest.approx(theirs.get_last_lr())
+        trainer.loop.run(3 * epoch + 3)
+        adam.step()
+        theirs.step()
+    with pytest.raises(ConfigError, match="num_cycles must be 1 with lr_schedule='cosine_by"):
+        TrainingConfig(num_cycles=2, **how)
+
+
+def test_dropout_is_that_of_minimal_s_layers(tmp_path):
+    write_data(tmp_path / "data")
+    runs = [
+        train_run(make_settings(tmp_path, "minimal", num_epochs=1, overwrite=True, dropout=share))
+        for share in (0.1, 0.0)
+    ]
+    assert not torch.equal(*(run.weights["denoiser.layer_norm.weight"] for run in runs))
+    denoiser = runs[0].model.denoiser
+    denoiser.set_dropout(0.25)
+    shares = {
+        each.p if isinstance(each, torch.nn.Dropout) else each.dropout
+        for each in denoiser.modules()
+        if isinstance(each, torch.nn.Dropout | torch.nn.MultiheadAttention)
+    }
+    assert shares == {0.25}

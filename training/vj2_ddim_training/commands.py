@@ -20,6 +20,7 @@ from vj2_ddim_plugin.settings import declared
 from vj2_ddim_training.by_name import COSTS, JUDGES, find_by_name
 from vj2_ddim_training.config import (
     BY_NAME,
+    ORIGINAL_TRAINING,
     DataSettings,
     EvaluationSettings,
     JudgeSettings,
@@ -95,6 +96,8 @@ def train(
         if model.architecture == "minimal":
             of_schedule = {name: told[name] for name in declared(NoiseSchedule) if name in told}
             schedule = replace(ORIGINAL_SCHEDULE, **of_schedule)
+            usual = {name: of for name, of in ORIGINAL_TRAINING.items() if name not in told}
+            training = replace(training, **usual)
         whole = {name: getattr(data, name) for name in declared(DataSettings)}
         settings = RunSettings(
             **whole, judge=judging.judge, model=model, training=training, schedule=schedule

@@ -14,15 +14,24 @@ from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import REPRESENTATIONS
 
 __all__ = [
-    "ARCHITECTURES", "BY_NAME", "CONDITIONS", "DataSettings", "EvaluationSettings",
-    "GestureSettings", "JudgeSettings", "ManifestSettings", "ModelConfig", "RankerConfig",
-    "ReadingSettings", "RunSettings", "SplitSettings", "TrainingConfig",
+    "ARCHITECTURES", "BY_NAME", "CONDITIONS", "ORIGINAL_TRAINING", "PATH_KNOTS", "PATTERNS",
+    "DataSettings", "EvaluationSettings", "GestureSettings", "JudgeSettings", "ManifestSettings",
+    "ModelConfig", "RankerConfig", "ReadingSettings", "RunSettings", "SplitSettings",
+    "TrainingConfig",
 ]  # fmt: skip
 
 ARCHITECTURES = ("dit", "minimal")
-GESTURE_KINDS = ("click", "swipe", "mixed")
+LEVELS = ("click", "swipe", "path")  # of complexity, from 1
+PATTERNS = (
+    "centre_click", "corner_clicks", "horizontal_swipes", "vertical_swipes", "diagonal_swipes",
+    "circle",
+)  # fmt: skip
+GESTURE_KINDS = ("click", "swipe", "mixed", "path", *PATTERNS, "patterns")
+PATH_KNOTS = 9
 CONDITIONS = ("none", "sketch", "latents")
 PRECISIONS = ("float32", "bfloat16", "float16")
+LR_SCHEDULES = ("warmup_cosine", "cosine_by_epoch")
+ORIGINAL_TRAINING = {"lr_schedule": "cosine_by_epoch", "ema_decay": 0.0}  # where not told otherwise
 MODES = ("offline", "online", "disabled")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 BY_NAME = "NAME or MODULE:FUNCTION, with =ARGUMENT after it where it takes one"
@@ -71,7 +80,13 @@ class TrainingConfig(Settings):
     num_epochs: int = setting(50, "Passes over the training data, or over a share of it.", **COUNT)
     epoch_share: float = setting(1.0, "Share of the data in an epoch.", above=0.0, high=1.0)
     batch_size: int = setting(32, "Examples in one step, over all devices.", **COUNT)
-    lr: float = setting(1e-4, "Peak learning rate: warm-up, then cosine decay to 0.", **FACTOR)
+    lr: float = setting(1e-4, "Peak learning rate.", **FACTOR)
+    lr_schedule: str = setting(
+        "warmup_cosine",
+        "Its course: a warm-up, then a cosine down to 0; or, as the original script's, the cosine "
+        "alone, in one step an epoch.",
+        choices=LR_SCHEDULES,
+    )
     num_cycles: int = setting(1, "Times that course is run, each from half the peak.", **COUNT)
     warmup_share: float = setting(0.02, "Share of a cycle's steps that is warm-up.", **SHARE)
     weight_decay: float = setting(1e-4, "AdamW's weight decay.", **FACTOR)
@@ -83,6 +98,7 @@ class TrainingConfig(Settings):
         low=0.0,
         below=1.0,
     )
+    dropout: float = setting(0.1, "Dropout of minimal's layers.", low=0.0, below=1.0)
     noises_per_example: int = setting(1, "Timesteps and noises drawn for each example.", **COUNT)
     longest_goal: int = setting(
         1, "How many later states serve as goals for each; more than 1 for chains.", **COUNT
@@ -127,8 +143,12 @@ class TrainingConfig(Settings):
     wandb_mode: str = setting("offline", "Weights & Biases.", choices=MODES, option="--wandb")
 
     def check(self) -> None:
-        """The time must be one."""
+        """The time must be one; a cosine by epoch is run once."""
         _ = self.max_seconds
+        if self.lr_schedule == "cosine_by_epoch" and self.num_cycles > 1:
+            raise ConfigError(
+                f"num_cycles must be 1 with lr_schedule='cosine_by_epoch'; found {self.num_cycles}"
+            )
 
     @property
     def max_seconds(self) -> float:
@@ -355,10 +375,14 @@ class GestureSettings(Settings):
 
     kind: str = setting(
         "mixed",
-        "A click stays in one place, a swipe goes from any point to any other; mixed is, with "
-        "equal chances, a click or a horizontal, vertical or diagonal swipe.",
+        "A click stays in one place, a swipe goes straight from any point to any other, a path "
+        "turns or is curved, at varying speed; mixed is, with equal chances, a click or a "
+        "horizontal, vertical or diagonal swipe; patterns are all those at fixed places, in turn.",
         choices=GESTURE_KINDS,
         option="--action-type",
+    )
+    complexity: int | None = setting(
+        None, "In place of the kind: 1 is click, 2 swipe, 3 path.", low=1, high=len(LEVELS)
     )
     min_duration_share: float = setting(
         0.02, "Shortest press, as a share of the sequence.", option="--min-delta-t-pct", **SHARE
@@ -376,3 +400,18 @@ class GestureSettings(Settings):
                 f"{self.min_duration_share} and {self.max_duration_share}. They are shares of the "
                 f"sequence: 0.02 is 2 %"
             )
+        if self.complexity is not None and self.kind != "mixed":
+            raise ConfigError(f"kind is {self.kind!r} and complexity {self.complexity}; tell one")
+        if (
+            self.shape == "path"
+            and int(self.max_duration_share * self.sequence_length) < PATH_KNOTS
+        ):
+            raise ConfigError(
+                f"a path takes at least {PATH_KNOTS} steps; found a max_duration_share of "
+                f"{self.max_duration_share} of {self.sequence_length}"
+            )
+
+    @property
+    def shape(self) -> str:
+        """The kind, whichever way it was told."""
+        return self.kind if self.complexity is None else LEVELS[self.complexity - 1]

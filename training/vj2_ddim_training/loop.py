@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from vj2_ddim_plugin.errors import TrainingError
+from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.devices import Devices
 from vj2_ddim_training.processes import hold_interrupts
 
 __all__ = ["OnStep", "Progress", "ShuffledTask", "StatelessTask", "StepDone", "Task", "TimeIsUp"]
-__all__ += ["TrainingLoop", "moving_average", "name_rows", "warmup_cosine"]
+__all__ += ["TrainingLoop", "cosine_by_epoch", "learning_rate_of", "moving_average", "name_rows"]
+__all__ += ["warmup_cosine"]
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last step
 OnEpoch = Callable[["TrainingLoop"], None]
@@ -382,6 +384,22 @@ def warmup_cosine(
         return peak * 0.5 * (1.0 + cosine)
 
     return share
+
+
+def cosine_by_epoch(num_epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
+    """The same share where it changes once an epoch: torch's `CosineAnnealingLR` down to 0."""
+
+    def share(step: int) -> float:
+        return 0.5 * (1.0 + math.cos(math.pi * (step // steps_per_epoch) / num_epochs))
+
+    return share
+
+
+def learning_rate_of(config: TrainingConfig, task: Task) -> Callable[[int], float]:
+    """The share of the peak learning rate at each step of a run."""
+    if config.lr_schedule == "cosine_by_epoch":
+        return cosine_by_epoch(config.num_epochs, task.steps_per_epoch)
+    return warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
 
 
 def moving_average(most_decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

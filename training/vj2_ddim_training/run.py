@@ -23,6 +23,7 @@ from vj2_ddim_training.checkpoint import Checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import DataSettings, ModelConfig, RunSettings, TrainingConfig
 from vj2_ddim_training.config_file import config_text
+from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 from vj2_ddim_training.devices import Devices, choose_devices
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import (
@@ -237,6 +238,8 @@ def _new_model(
     torch.manual_seed(settings.training.seed)
     guidance = settings.training.condition_dropout > 0.0
     model = DiffusionModel(config, spec, settings.noise_schedule, train_set.input_shapes, guidance)
+    if isinstance(model.denoiser, MinimalDenoiser):
+        model.denoiser.set_dropout(settings.training.dropout)
     if isinstance(model.condition_encoder, LatentEncoder) and devices.index == 0:
         model.condition_encoder.set_statistics(train_set.latents())
     model.load_state_dict(devices.from_first(model.state_dict))

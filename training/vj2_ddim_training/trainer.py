@@ -26,8 +26,8 @@ from vj2_ddim_training.loop import (
     ShuffledTask,
     TimeIsUp,
     TrainingLoop,
+    learning_rate_of,
     name_rows,
-    warmup_cosine,
 )
 from vj2_ddim_training.reading import ReadAhead, ShareReader, naming_lost_readers, num_readers
 from vj2_ddim_training.resumable import Keeper, differences
@@ -134,7 +134,7 @@ class Trainer:
         task.module = self.devices.prepare(task.module, adam)
         if config.compile:
             task.module = torch.compile(task.module)  # type: ignore[assignment]
-        self._share = warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
+        self._share = learning_rate_of(config, task)
         rate = torch.optim.lr_scheduler.LambdaLR(adam, self._share)
         self.loop = TrainingLoop(
             task,
