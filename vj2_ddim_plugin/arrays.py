@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from vj2_ddim_plugin.errors import VJ2DDIMError
 from vj2_ddim_plugin.files import require_regular_file
 
-__all__ = ["MAX_LOADED_BYTES", "StoredArray", "npy_array", "npz_arrays", "readable"]
+__all__ = ["MAX_LOADED_BYTES", "StoredArray", "bfloat16_as_float32", "npy_array", "npz_arrays"]
+__all__ += ["readable"]
 
 MAX_LOADED_BYTES = 2**30  # of a compressed array, decompressed
 MAKERS = {".npy": " with numpy.save", ".npz": " with numpy.savez"}
@@ -45,6 +46,7 @@ class StoredArray:
     header_bytes: int
     offset: int | None = 0  # of its numbers in the file; None where they are compressed
     member: str = ""  # of an archive
+    bfloat16: bool = False  # the header says `<V2`, as that of an array of ml_dtypes does
 
     @property
     def compressed(self) -> bool:
@@ -56,6 +58,22 @@ class StoredArray:
         """Its size in memory."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def step_bytes(self) -> int:
+        """Bytes of one item along the first two axes."""
+        return math.prod(self.shape[2:]) * self.dtype.itemsize
+
+    def position(self) -> int | None:
+        """Where its numbers begin in the file, in C's order; None where they are stored otherwise.
+
+        The file is looked at as `open` does.
+        """
+        if self.offset is None or self.fortran_order:
+            return None
+        with readable(self.path, self.error):
+            self._require_sound()
+        return self.offset
+
     def open(self) -> NDArray[Any]:
         """The array, read-only: memory-mapped, or read whole where it is compressed."""
         order: Any = "F" if self.fortran_order else "C"
@@ -66,8 +84,7 @@ class StoredArray:
             if self.offset is None:
                 content = b"".join(self._chunks(self.nbytes))
                 return np.frombuffer(content, self.dtype).reshape(self.shape, order=order)
-            if self.member:
-                _verify(self.path, self.member, self.stamp)
+            self._require_sound()
             return np.memmap(self.path, self.dtype, "r", self.offset, self.shape, order)
 
     def items(self, axes: int = 1) -> Iterator[NDArray[Any]]:
@@ -98,6 +115,11 @@ class StoredArray:
                 yield chunk
             stream.read(1)  # at the end the check sum is looked at
 
+    def _require_sound(self) -> None:
+        self._require_unchanged()
+        if self.member:
+            _verify(self.path, self.member, self.stamp)
+
     def _require_unchanged(self) -> None:
         if _stamp(self.path) != self.stamp:
             raise self.error(f"{self.path}: has changed since it was opened. Start again")
@@ -113,8 +135,8 @@ def npy_array(path: Path | str, error: type[VJ2DDIMError]) -> StoredArray:
     path = require_regular_file(path, error, "a file of numpy.save")
     with readable(path, error), open(path, "rb") as stream:
         stamp = _stamp(path)
-        shape, fortran_order, dtype, offset = _read_header(stream)
-        array = StoredArray(path, error, stamp, shape, dtype, fortran_order, offset, offset)
+        shape, order, dtype, offset, half = _read_header(stream)
+        array = StoredArray(path, error, stamp, shape, dtype, order, offset, offset, "", half)
         if offset + array.nbytes != stamp[0]:
             raise ValueError(f"{shape} of {dtype} is not the file's length, {stamp[0]} bytes")
     return array
@@ -144,7 +166,7 @@ def _npz_array(
 ) -> StoredArray:
     stamp, info = _stamp(path), archive.getinfo(member)
     with archive.open(info) as stream:
-        shape, fortran_order, dtype, header_bytes = _read_header(stream)
+        shape, order, dtype, header_bytes, half = _read_header(stream)
     offset, room = None, info.compress_size
     if info.compress_type == zipfile.ZIP_DEFLATED:
         room *= MAX_INFLATION
@@ -155,17 +177,23 @@ def _npz_array(
         offset = info.header_offset + LOCAL_HEADER_BYTES + name + extra + header_bytes
     else:
         raise ValueError(f"{member} is compressed in a way that numpy does not write")
-    array = StoredArray(
-        path, error, stamp, shape, dtype, fortran_order, header_bytes, offset, member
-    )
+    array = StoredArray(path, error, stamp, shape, dtype, order, header_bytes, offset, member, half)
     end = info.header_offset + info.compress_size
     if end > stamp[0] or not header_bytes + array.nbytes == info.file_size <= room:
         raise ValueError(f"{shape} of {dtype} is not the length of {member} in the archive")
     return array
 
 
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, whether in Fortran's order, type and the header's length; all that it says is data."""
+def bfloat16_as_float32(halves: NDArray[Any]) -> NDArray[np.float32]:
+    """The numbers of an array whose two bytes each are bfloat16, the upper half of a float32."""
+    return (halves.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any], int, bool]:
+    """Shape, whether in Fortran's order, type, the header's length, and whether it is bfloat16.
+
+    All that it says is data.
+    """
     content = stream.read(MAX_HEADER_BYTES)
     if content.startswith(b"PK"):
         raise ValueError("it is an .npz archive")
@@ -180,7 +208,8 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
         raise ValueError(f"a shape of {shape}")
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
-    return shape, fortran_order, dtype, head.tell()
+    half = dtype == np.dtype("V2") and b"'descr': '<V2'" in content[: head.tell()]
+    return shape, fortran_order, dtype, head.tell(), half
 
 
 @contextmanager

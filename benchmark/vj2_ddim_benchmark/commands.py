@@ -12,6 +12,7 @@ from vj2_ddim_benchmark.settings import (
     PredictorSize,
     PressureSettings,
     RaceSettings,
+    ReadingSettings,
     ScaleSettings,
     TuneSettings,
 )
@@ -32,6 +33,7 @@ COMMANDS = {
         ("assets", "assets.commands:app", "Make the trained parts anew, or other denoisers."),
         ("latency", "commands:latency", "Time a plan against the original's sampler."),
         ("pressure", "commands:pressure", "Overhead, deadlines under load, memory."),
+        ("reading", "commands:reading", "Read latents against loading whole files."),
         ("scale", "commands:scale", "Time a plan through a predictor of VJ2-GUI's size."),
         ("two-room", "commands:two_room", "Compare in stable-worldmodel's own world."),
     )
@@ -111,6 +113,14 @@ def pressure(
     from vj2_ddim_benchmark.timing import pressure
 
     pressure.pressure(bundle, settings, world_model, json_file)
+
+
+@options
+def reading(settings: ReadingSettings, json_file: JsonFile = None) -> None:
+    """Read shuffled transitions at V-JEPA 2's shapes, in turns with a plain loop over whole files."""
+    from vj2_ddim_benchmark.timing import reading
+
+    reading.reading(settings, json_file)
 
 
 @options

@@ -83,6 +83,30 @@ class LatencySettings(Settings):
 
 
 @dataclass(frozen=True)
+class ReadingSettings(Settings):
+    """What is read; V-JEPA 2's shapes are the default."""
+
+    num_files: int = setting(4, "HDF5 files.", low=1, option="--files")
+    trajectories: int = setting(60, "Trajectories in each.", low=1)
+    num_steps: int = setting(8, "States T of each.", low=2, option="--frames")
+    num_tokens: int = setting(256, "Tokens N of a state.", low=1, option="--tokens")
+    width: int = setting(1024, "Width D of a token.", low=1)
+    dtype: str = setting("float16", "How embeddings are stored.", choices=("float16", "float32"))
+    batch_size: int = setting(32, "Transitions a batch.", low=1)
+    num_batches: int = setting(20, "Batches of each reader.", low=1)
+    links: int = setting(20, "Times that each file counts in the training run.", low=1)
+    train_steps: int = setting(4, "Steps of the training run.", low=1)
+    threads: int = setting(1, "Threads of torch.", low=1)
+    folder: Path | None = setting(None, "Where the files are made; the system's unless told.")
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the embeddings of a file."""
+        numbers = self.trajectories * self.num_steps * self.num_tokens * self.width
+        return numbers * (2 if self.dtype == "float16" else 4)
+
+
+@dataclass(frozen=True)
 class PressureSettings(Settings):
     """How many plans, and how busy a machine."""
 

@@ -93,6 +93,8 @@ def test_recordings_train_export_adapter_plan(kind, tmp_path):
     if kind.host == "jepa-wms":
         rig_objective = mock.Mock(side_effect=rig.objective, target_enc=torch.zeros(1, 1, 1, 2, 3))
         planner.set_objective(rig_objective)
+    if kind.host == "VJ2-GUI":  # the manifest's word came all the way
+        assert planner.layer_norm_context is True
     plan = rig.plan(planner)
     assert plan.shape == (rig.batch, horizon * block, len(names))
     assert np.isfinite(planner.last_result.cost).all()

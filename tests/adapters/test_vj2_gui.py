@@ -160,6 +160,20 @@ def test_what_the_bundle_recorded_of_its_latents_need_not_be_typed_again(
     assert planner.provenance == {"made_by": "hand", **recorded}
 
 
+def test_what_contradicts_what_the_bundle_recorded_is_refused(tmp_path):
+    cpu = {"provider": "cpu", "num_threads": 1, "layer_norm": False}
+    no = make_bundle(tmp_path / "no", provenance={"made_by": "hand", **NOT_NORMED})
+    with pytest.raises(ConfigError, match="not layer-normed; leave it out"):
+        VJ2GUIPlanner(no, layer_norm_context=True, **cpu)
+    yes = make_bundle(tmp_path / "yes", provenance={"made_by": "hand", **NORMED})
+    planner = VJ2GUIPlanner(yes, layer_norm_context=False, action_form="flat", **cpu)
+    z = torch.randn(1, 1, 2, 3)
+    with pytest.raises(ContextError, match="state is not layer-normed"):
+        planner.plan(5 + z, 5 + z[:, 0], lambda z, actions: z)
+    normal = torch.nn.functional.layer_norm(z, (3,))
+    planner.plan(normal, normal[:, 0], lambda z, actions: z)
+
+
 def test_with_one_state_the_rollout_is_the_trainers_own():
     # the trainer's loop: the prediction alone is the next input, and is not normed again
     z, goal = latents()

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from builders.training import any_press, press
@@ -140,3 +142,89 @@ def test_picture_shows_the_data(tmp_path):
     assert sum(bar.get_height() for bar in durations.patches) == 30
     assert sum(bar.get_height() for bar in types.patches) == 30
     np.testing.assert_array_equal(timeline.images[0].get_array(), actions[..., 2])
+
+
+def write_trajectories(folder, kind="npz", num=6):
+    """Files of two trajectories of four states of nine tokens, layer-normed."""
+    rng = np.random.default_rng(0)
+    for i in range(num):
+        z = rng.standard_normal((2, 4, 9, 64))
+        z = (z - z.mean(-1, keepdims=True)) / z.std(-1, keepdims=True)
+        blocks = np.stack([press(2, 8, (0.2, 0.2), (0.8, 0.8))] * 6).reshape(2, 3, 10, 3)
+        if kind == "npz":
+            np.savez(folder / f"{i}.npz", embeddings=z.astype(np.float16), actions=blocks)
+        else:
+            np.save(folder / f"r{i}_traj_00000_emb.npy", z[0].astype(np.float32))
+            np.save(folder / f"r{i}_traj_00000_act.npy", blocks[0].reshape(3, 30))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["npz", "pairs"])
+def test_trajectories_by_hand(tmp_path, kind):
+    write_trajectories(tmp_path, kind)
+    name = "{}.npz" if kind == "npz" else "r{}_traj_00000_emb.npy"
+    splits = {"train": [name.format(i) for i in range(4)], "test": [name.format(4)]}
+    manifest = {"splits": splits, "layer_normed": True}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    found = describe_data(tmp_path, SPEC)
+    assert not found.faults
+    several = 2 if kind == "npz" else 1
+    assert (found.format, found.num_files, found.num_trajectories) == (kind, 6, 6 * several)
+    assert found.num_transitions == found.num_sequences == 18 * several
+    assert found.shapes == {"[4, 9, 64]": 6}
+    stored = "float16" if kind == "npz" else "float32"
+    assert found.types == {f"embeddings {stored}": 6, "actions float32": 6}
+    assert found.gesture_types["diagonal"] == 18 * several
+    assert found.embeddings["looks_normed"]
+    assert found.embeddings["token_std"] == pytest.approx(1.0, abs=1e-3)
+    assert found.embeddings["num_states"] == 24 * several
+    assert found.splits["train"] == {
+        "files": 4, "trajectories": 4 * several, "transitions": 12 * several,
+    }  # fmt: skip
+    assert any("1 files are in no split" in note for note in found.notes)
+    assert found.norms.shape == (8 if kind == "npz" else 4, 9)
+    figure = plot_description(found, SPEC)
+    heat = figure.axes[4].images[0].get_array()
+    np.testing.assert_allclose(heat, 8.0, atol=0.1)  # sqrt(64)
+    one = describe_data(tmp_path / name.format(2), SPEC)
+    assert (one.num_files, one.num_transitions) == (1, 3 * several)
+
+
+def test_what_is_wrong_with_trajectories_is_said_by_file(tmp_path):
+    write_trajectories(tmp_path)
+    arrays = dict(np.load(tmp_path / "1.npz"))
+    arrays["embeddings"][1, 2, 3, 4] = np.inf
+    arrays["actions"][0, 1, 4, 0] = 1.5
+    np.savez_compressed(tmp_path / "1.npz", **arrays)
+    (tmp_path / "2.npz").write_bytes((tmp_path / "2.npz").read_bytes()[:-50])
+    np.savez(
+        tmp_path / "3.npz", embeddings=arrays["embeddings"][..., :8], actions=arrays["actions"]
+    )
+    manifest = {"splits": {"train": ["0.npz", "gone.npz"]}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    found = describe_data(tmp_path, SPEC)
+    for said in (
+        "1.npz: 1 of 8 states hold NaN or infinite values",
+        "1.npz: 1 of 6 sequences leave the bounds of channel 'x' (the first is number 1)",
+        "2.npz is not a readable .npz file",
+        "3.npz: embeddings are [9, 8] (N, D), most are [9, 64]",
+        "lists 'gone.npz', which is no data file",
+    ):
+        assert any(said in fault for fault in found.faults), said
+    assert any("1.npz: is compressed" in note for note in found.notes)
+    assert not any("repeat" in fault for fault in found.faults)  # no fault of a recording
+
+
+@pytest.mark.parametrize("recorded", [True, False, None])
+@pytest.mark.parametrize("normed", [True, False])
+def test_layer_norm_that_is_recorded_is_held_against_the_numbers(tmp_path, recorded, normed):
+    write_trajectories(tmp_path, num=1)
+    if not normed:
+        arrays = dict(np.load(tmp_path / "0.npz"))
+        np.savez(tmp_path / "0.npz", embeddings=3 * arrays["embeddings"], actions=arrays["actions"])
+    manifest = {"splits": {"train": ["0.npz"]}, "layer_normed": recorded}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    found = describe_data(tmp_path, SPEC)
+    assert found.embeddings["looks_normed"] is normed
+    assert bool(found.faults) is (recorded is not None and recorded != normed)
+    assert bool(found.notes and "nothing records" in found.notes[-1]) is (recorded is None)

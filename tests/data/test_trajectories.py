@@ -266,10 +266,10 @@ def test_archives_that_lack_an_array(tmp_path, arrays):
         ('{"splits": {"train": "a.h5"}}', "Add the splits"),
         (
             '{"splits": {"train": ["gone.h5"]}}',
-            "split 'train' lists 'gone.h5', which is no trajectory file in",
+            "split 'train' lists 'gone.h5', which is no data file in",
         ),
-        ('{"splits": {"train": ["../x.h5"]}}', "lists '../x.h5', which is no traj"),
-        ('{"splits": {"train": ["manifest.json"]}}', "lists 'manifest.json', which is no traj"),
+        ('{"splits": {"train": ["../x.h5"]}}', "lists '../x.h5', which is no data"),
+        ('{"splits": {"train": ["manifest.json"]}}', "lists 'manifest.json', which is no data"),
     ],
 )
 def test_broken_manifests(tmp_path, arrays, text, message):

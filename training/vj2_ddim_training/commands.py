@@ -25,6 +25,7 @@ from vj2_ddim_training.config import (
     JudgeSettings,
     ModelConfig,
     RankerConfig,
+    ReadingSettings,
     RunSettings,
     TrainingConfig,
 )
@@ -113,6 +114,7 @@ def train_ranker(
     checkpoint: Annotated[Path, typer.Argument(help="The model that it ranks for.")],
     data: Annotated[Path, typer.Argument(help="Training data of the model's kind.")],
     config: RankerConfig,
+    reading: ReadingSettings,
     cost: Annotated[str, typer.Option(help=f"The planner's cost: {BY_NAME}.")],
     judge: Annotated[
         str | None, typer.Option(help=f"Measures success, chooses the epoch: {BY_NAME}. {ELSE}.")
@@ -132,7 +134,7 @@ def train_ranker(
 
     from vj2_ddim_training.checkpoint import load_checkpoint
     from vj2_ddim_training.devices import choose_device
-    from vj2_ddim_training.examples import open_examples
+    from vj2_ddim_training.examples import open_examples, require_same_norm
     from vj2_ddim_training.ranker import training as ranker_training
     from vj2_ddim_training.ranker.network import save_ranker
 
@@ -144,7 +146,9 @@ def train_ranker(
     loaded = load_checkpoint(checkpoint)
     model = loaded.model.to(choose_device(device))
     goal = longest_goal or loaded.training.get("config", {}).get("longest_goal", 1)
-    examples = open_examples(data, model.action_spec, model.config.condition, longest_goal=goal)
+    of_kind = model.action_spec, model.config.condition
+    examples = open_examples(data, *of_kind, longest_goal=goal, reading=reading)
+    require_same_norm(loaded.provenance.get("layer_normed"), examples, data)
     resume_file = file.with_name(f"{file.name}.resume")
     success = None if judge is None else find_by_name(JUDGES, judge, "judge")
     of = find_by_name(COSTS, cost, "cost")
@@ -163,6 +167,7 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Ours, or the original script's.")],
     data: Annotated[Path, typer.Argument(help="Held-out data, as the model was trained on.")],
     settings: EvaluationSettings,
+    reading: ReadingSettings,
     steps: Annotated[list[int], typer.Option(help="Denoiser steps N; may be repeated.")] = [10],
     train_data: Annotated[Path | None, typer.Option(help="To measure memorisation.")] = None,
     split: Annotated[str, typer.Option(help="Of a folder with a manifest.")] = "validation",
@@ -192,12 +197,11 @@ def evaluate(
         torch.set_num_threads(num_threads)
     analysis, found = Analysis(settings, steps[0]), {}
     paths = [checkpoint, *(compare or ())]
-    models = {path: load_checkpoint(path, nhead or None).model for path in paths}
-    for path, model in models.items():
-        name = f"{path}, " if compare else ""
-        held_out, found[path] = _measured(model, data, split, train_data, steps, settings, name)
+    measured = partial(_measured, data, split, reading, train_data, steps, settings)
+    for path, loaded in {path: load_checkpoint(path, nhead or None) for path in paths}.items():
+        held_out, found[path] = measured(loaded, f"{path}, " if compare else "")
         if plots is not None:
-            analysis.add(path, model, held_out, found[path])
+            analysis.add(path, loaded.model, held_out, found[path])
     for path, results in found.items():
         _print_results(results, title=str(path) if compare else "")
     if json_file is not None:
@@ -210,20 +214,23 @@ def evaluate(
 
 
 def _measured(
-    model: Any,  # noqa: ANN401
     data: Path,
     split: str,
+    reading: ReadingSettings,
     train_data: Path | None,
     steps: list[int],
     settings: EvaluationSettings,
+    loaded: Any,  # noqa: ANN401
     name: str,
 ) -> tuple[Any, Any]:
-    """A model's held-out examples, and all measures of it."""
+    """Held-out examples for a checkpoint, and all measures of it."""
     from vj2_ddim_training.data.gesture_files import read_flat_actions
     from vj2_ddim_training.evaluation import evaluate as evaluate_model
-    from vj2_ddim_training.examples import open_examples
+    from vj2_ddim_training.examples import open_examples, require_same_norm
 
-    held_out = open_examples(data, model.action_spec, model.config.condition, split)
+    model, condition = loaded.model, loaded.model.config.condition
+    held_out = open_examples(data, model.action_spec, condition, split, reading=reading)
+    require_same_norm(loaded.provenance.get("layer_normed"), held_out, data)
     seen = None
     if train_data is not None:
         seen = read_flat_actions(train_data, model.action_spec).actions

@@ -15,8 +15,8 @@ from vj2_ddim_plugin.spec import REPRESENTATIONS
 
 __all__ = [
     "ARCHITECTURES", "BY_NAME", "CONDITIONS", "DataSettings", "EvaluationSettings",
-    "GestureSettings", "JudgeSettings", "ModelConfig", "RankerConfig", "RunSettings",
-    "TrainingConfig",
+    "GestureSettings", "JudgeSettings", "ManifestSettings", "ModelConfig", "RankerConfig",
+    "ReadingSettings", "RunSettings", "SplitSettings", "TrainingConfig",
 ]  # fmt: skip
 
 ARCHITECTURES = ("dit", "minimal")
@@ -197,7 +197,56 @@ class RankerConfig(Settings):
 
 
 @dataclass(frozen=True)
-class DataSettings(Settings):
+class ManifestSettings(Settings):
+    """Where it is written which file of a folder belongs to which split."""
+
+    manifest: Path | None = setting(
+        None, "The manifest, with the splits; manifest.json beside the data unless told."
+    )
+
+
+@dataclass(frozen=True)
+class ReadingSettings(ManifestSettings):
+    """Which files of a folder are read."""
+
+    skip_broken: bool = setting(
+        False, "Look at every number first and leave broken files out, instead of stopping at one."
+    )
+
+
+@dataclass(frozen=True)
+class SplitSettings(ReadingSettings):
+    """How recordings are divided, and the manifest that says so."""
+
+    train: float = setting(0.8, "Share of the bytes, or, all above 1, recordings.", low=0.0)
+    validation: float = setting(0.1, "As for train.", low=0.0)
+    test: float = setting(0.1, "As for train.", low=0.0)
+    together: str = setting(
+        "recording",
+        "What stays together: the trajectories of one recording ({stem}_traj_*), for neighbours "
+        "are alike, or no more than a file.",
+        choices=("recording", "file"),
+    )
+    seed: int = setting(0, "The same seed, the same splits.", low=0, high=2**63 - 1)
+
+    def check(self) -> None:
+        """All shares, or all counts."""
+        of = self.train, self.validation, self.test
+        counts = max(of) > 1.0
+        if counts and not all(each == int(each) for each in of):
+            raise ConfigError(
+                f"train, validation and test must all be shares of at most 1, or all be counts; "
+                f"found {', '.join(f'{each:g}' for each in of)}"
+            )
+        if not counts and not 0.0 < sum(of) <= 1.0 + 1e-9:
+            raise ConfigError(
+                f"train, validation and test are shares and must add up to more than 0 and at "
+                f"most 1; found {sum(of):g}"
+            )
+
+
+@dataclass(frozen=True)
+class DataSettings(ReadingSettings):
     """What a run learns from, and the folder it goes to."""
 
     data_dir: Path | None = setting(

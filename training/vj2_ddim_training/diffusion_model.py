@@ -22,6 +22,7 @@ __all__ = ["DiffusionLoss", "DiffusionModel", "Draws", "TorchSampler", "diffusio
 
 Shapes = Mapping[str, tuple[int, ...]]
 OnOutput = Callable[[Tensor, Tensor, Tensor, Tensor], None]
+NUMBERS_AT_ONCE = 2**23  # of condition inputs that are encoded at once without gradients
 PLAIN = TrainingConfig(condition_dropout=0.0, auxiliary_weight=0.0)
 
 
@@ -78,8 +79,13 @@ class DiffusionModel(nn.Module):
         """Condition tokens `[B, S, W]`, or None for an unconditional model."""
         if self.condition_encoder is None:
             return None
-        tokens: Tensor = self.condition_encoder(**inputs)
-        return tokens
+        rows = max(1, NUMBERS_AT_ONCE // sum(prod(of.shape[1:]) for of in inputs.values()))
+        if torch.is_grad_enabled() or len(next(iter(inputs.values()))) <= rows:
+            tokens: Tensor = self.condition_encoder(**inputs)
+            return tokens
+        split = [of.split(rows) for of in inputs.values()]  # large latents take much memory
+        parts = (dict(zip(inputs, part, strict=True)) for part in zip(*split, strict=True))
+        return torch.cat([self.condition_encoder(**part) for part in parts])
 
     def guess(self, condition: Tensor) -> Tensor:
         """x_0 `[B, M, C]` regressed from the first condition token, see `diffusion_loss`."""

@@ -16,7 +16,7 @@ from vj2_ddim_plugin.gestures import decode, diffused_bounds, is_valid, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.config import EvaluationSettings
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.examples import Batch, Examples, spread_rows
+from vj2_ddim_training.examples import Batch, Examples, IndexArray, spread_rows
 from vj2_ddim_training.measures import gaussianity, generation_measures, recreation_measures
 
 __all__ = ["Results", "evaluate", "recreate_from"]
@@ -25,6 +25,7 @@ Measures = dict[str, float]
 Results = dict[str, dict[str, Measures]]
 NOISE_SHARES = (0.25, 0.5, 0.75)
 SHOWN_SHARE = 0.5  # pictures show a recreation from half of the noise
+TOKENS, ROWS_AT_ONCE = "condition tokens", 128  # rows that are read and encoded at once
 FIXED_POINT_ITERATIONS = 3  # with 0, the usual DDIM inversion; both are reported
 
 
@@ -54,7 +55,7 @@ def evaluate(
     settings = settings or EvaluationSettings()
     spec, seed, clip = model.action_spec, settings.seed, settings.clip
     total = len(held_out)
-    batch = held_out.batch(spread_rows(total, settings.num_sequences or total))
+    batch = _encoded(model, held_out, spread_rows(total, settings.num_sequences or total))
     told_by = None if model.condition.guidance else _repeated(batch, settings.num_generated)
     seen = batch.actions if training is None else training
     results: Results = {}
@@ -77,6 +78,21 @@ def evaluate(
         for protocol, measures in measured.items():
             results.setdefault(protocol, {})[str(num_steps)] = measures
     return results
+
+
+def _encoded(model: DiffusionModel, held_out: Examples, rows: IndexArray) -> Batch:
+    """The examples with their condition tokens, read and encoded once and not all at a time."""
+    sampler, parts = TorchSampler(model), []
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        batch = held_out.batch(rows[first : first + ROWS_AT_ONCE])
+        tokens = sampler.encode(batch.inputs)
+        parts.append(batch._replace(inputs={} if tokens is None else {TOKENS: tokens.condition}))
+    if len(parts) == 1:
+        return parts[0]
+    inputs = {
+        name: np.concatenate([each.inputs[name] for each in parts]) for name in parts[0].inputs
+    }
+    return Batch(*(np.concatenate([each[i] for each in parts]) for i in (0, 1)), inputs)
 
 
 def _repeated(batch: Batch, num: int) -> Batch:
@@ -121,9 +137,11 @@ def _noise(shape: tuple[int, ...], seed: int) -> FloatArray:
 
 def _denoiser(model: DiffusionModel, batch: Batch | None) -> Denoiser:
     """The model as a denoiser under the batch's condition, or under none."""
-    sampler = TorchSampler(model)
-    encoded = None if batch is None else sampler.encode(batch.inputs)
-    condition = None if encoded is None else encoded.condition
+    sampler, condition = TorchSampler(model), None
+    if batch is not None and TOKENS in batch.inputs:
+        condition = batch.inputs[TOKENS]
+    elif batch is not None and (encoded := sampler.encode(batch.inputs)) is not None:
+        condition = encoded.condition
 
     def denoise(sample: FloatArray, timestep: int) -> FloatArray:
         output = sampler.denoise(sample, timestep, condition)

@@ -13,17 +13,19 @@ from vj2_ddim_plugin.errors import ActionError, DataError
 from vj2_ddim_plugin.gestures import encode
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.data.gesture_files import read_flat_actions
+from vj2_ddim_training.config import ReadingSettings
+from vj2_ddim_training.data.gesture_files import READ_ALL, read_flat_actions
+from vj2_ddim_training.data.sound import naming_the_way_out
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
 from vj2_ddim_training.gestures import sketch_of
 
 __all__ = ["Batch", "Examples", "GestureExamples", "IndexArray", "action_parts"]
-__all__ += ["open_examples", "spread_rows"]
+__all__ += ["open_examples", "require_same_norm", "spread_rows"]
 
 IndexArray = NDArray[np.int64]
 PART_SEQUENCES = 1024  # looked at at once
-MOST_BYTES_IN_MEMORY = 2**30
-MOST_MEASURED, MEASURED_AT_ONCE = 2**13, 2**5  # transitions whose latents give the statistics
+MOST_BYTES_IN_MEMORY = 2**28
+MOST_NUMBERS = 2**31  # of latents that statistics are taken of; 8,192 states of V-JEPA 2
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Examples(Protocol):
     input_shapes: dict[str, tuple[int, ...]]  # of each condition input without its batch axis
     in_memory: bool  # whether reading costs nothing
     layer_normed: bool | None  # whether the latents were; None where nobody recorded it
+    skipped: dict[str, str]  # broken files that were left out, and why
 
     @property
     def data_fingerprint(self) -> str:
@@ -55,7 +58,10 @@ class Examples(Protocol):
         """The examples at these indices."""
 
     def latents(self) -> Iterator[FloatArray]:
-        """The latents `[n, N, D]` that statistics are of, each once and a part at a time."""
+        """Latents `[n, N, D]` for statistics: each once, or, of very many, evenly spread ones."""
+
+    def some_actions(self, most: int) -> FloatArray:
+        """Actions `[n, L, A]` of all the data; where they are read from files, `most` of them."""
 
     def names(self, indices: IndexArray) -> list[str]:
         """What an error calls them, with their files where these are known."""
@@ -76,7 +82,7 @@ class GestureExamples:
         self, actions: FloatArray, action_spec: ActionSpec, condition: str, data_fingerprint: str
     ) -> None:
         self.action_spec, self.data_fingerprint = action_spec, data_fingerprint
-        self.actions = actions
+        self.actions, self.skipped = actions, dict[str, str]()
         self._original = encode(actions, action_spec)
         self._inputs: dict[str, FloatArray] = {}
         if condition == "sketch":
@@ -96,6 +102,10 @@ class GestureExamples:
         """There are none."""
         return iter(())
 
+    def some_actions(self, most: int) -> FloatArray:
+        """All, for they are in memory."""
+        return self.actions
+
     def names(self, indices: IndexArray) -> list[str]:
         """Their numbers."""
         return [str(index) for index in indices]
@@ -106,7 +116,7 @@ class TransitionExamples:
 
     def __init__(self, trajectories: Trajectories, action_spec: ActionSpec) -> None:
         self._trajectories, self.action_spec = trajectories, action_spec
-        self.layer_normed = trajectories.layer_normed
+        self.layer_normed, self.skipped = trajectories.layer_normed, trajectories.skipped
         shape = trajectories.embedding_shape
         self.input_shapes: dict[str, tuple[int, ...]] = {"state": shape, "goal": shape}
         self._kept: Batch | None = None
@@ -132,18 +142,24 @@ class TransitionExamples:
         return Batch(actions[indices], original[indices], kept)
 
     def latents(self) -> Iterator[FloatArray]:
-        """All that are in the files; of very many transitions, the states of some, evenly spread."""
-        if self.in_memory or len(self) <= MOST_MEASURED:
-            return (part for _, part in self._trajectories.parts("embeddings"))
-        rows = spread_rows(len(self), MOST_MEASURED).reshape(-1, MEASURED_AT_ONCE)
-        return (self._trajectories.gather(part)[0] for part in rows)
+        """All that are in the files, or so many that they hold `MOST_NUMBERS`."""
+        most = max(1, MOST_NUMBERS // math.prod(self._trajectories.embedding_shape))
+        with naming_the_way_out():
+            yield from (part for _, part in self._trajectories.parts("embeddings", most))
+
+    def some_actions(self, most: int) -> FloatArray:
+        """As many, drawn without their latents."""
+        total = len(self._trajectories)
+        chosen = np.random.default_rng(0).choice(total, min(most, total), replace=False)
+        return self._trajectories.gather_actions(np.sort(chosen))
 
     def names(self, indices: IndexArray) -> list[str]:
         """Their numbers and files."""
         return [f"{row} ({self._trajectories.file_of(row).name})" for row in indices]
 
     def _read(self, indices: IndexArray) -> Batch:
-        state, goal, actions = self._trajectories.gather(indices)
+        with naming_the_way_out():
+            state, goal, actions = self._trajectories.gather(indices)
         try:
             original = encode(actions, self.action_spec)
         except ActionError as error:
@@ -153,17 +169,22 @@ class TransitionExamples:
 
 
 def action_parts(
-    folder: Path | str, spec: ActionSpec, condition: str, split: str = "train"
+    folder: Path | str,
+    spec: ActionSpec,
+    condition: str,
+    split: str = "train",
+    reading: ReadingSettings = READ_ALL,
 ) -> Iterator[tuple[str, FloatArray]]:
     """All actions `[n, L or action_block, A]` of a data folder, a part at a time; and their file.
 
     For `open_examples`' arguments of these names.
     """
-    if condition == "latents":
-        for path, blocks in open_trajectories(folder, spec, split).parts("actions"):
-            yield path.name, blocks
-        return
-    flat = read_flat_actions(folder, spec).actions
+    with naming_the_way_out():
+        if condition == "latents":
+            for path, blocks in open_trajectories(folder, spec, split, reading).parts("actions"):
+                yield path.name, blocks
+            return
+        flat = read_flat_actions(folder, spec, split, reading).actions
     for first in range(0, len(flat), PART_SEQUENCES):
         yield Path(folder).name, flat[first : first + PART_SEQUENCES]
 
@@ -174,6 +195,7 @@ def open_examples(
     condition: str,
     split: str = "train",
     longest_goal: int = 1,
+    reading: ReadingSettings = READ_ALL,
 ) -> Examples:
     """Open a data folder for training; what was left out of it is logged as a warning.
 
@@ -183,17 +205,32 @@ def open_examples(
         condition: `none`, `sketch` or `latents`.
         split: Which split of a folder with a manifest.
         longest_goal: How many later states serve as goals for each, for `latents`.
+        reading: Another manifest, and whether broken files are left out.
 
     Raises:
         DataError: The folder cannot be read; the message names the file.
     """
     if condition == "latents":
-        trajectories = open_trajectories(folder, spec, split, longest_goal=longest_goal)
-        return TransitionExamples(trajectories, spec)
-    flat = read_flat_actions(folder, spec)
+        with naming_the_way_out():
+            found = open_trajectories(folder, spec, split, reading, longest_goal=longest_goal)
+        return TransitionExamples(found, spec)
+    with naming_the_way_out():
+        flat = read_flat_actions(folder, spec, split, reading)
     for fault in flat.faults:
         logger.warning("%s: %s", folder, fault)
     try:
-        return GestureExamples(flat.actions, spec, condition, flat.data_fingerprint)
+        examples = GestureExamples(flat.actions, spec, condition, flat.data_fingerprint)
     except ActionError as error:
         raise DataError(f"{folder}: {error}") from error
+    examples.skipped = flat.skipped
+    return examples
+
+
+def require_same_norm(recorded: bool | None, examples: Examples, where: object) -> None:
+    """Refuse latents of which it is recorded that they are not normed as those of training."""
+    if None not in (recorded, examples.layer_normed) and recorded != examples.layer_normed:
+        raise DataError(
+            f"{where}: the manifest says layer_normed {examples.layer_normed}, and of the data "
+            f"that the model learns from it was recorded as {recorded}. Use latents that were made "
+            f"alike, or correct the manifest"
+        )

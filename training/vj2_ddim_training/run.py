@@ -12,11 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import vj2_ddim_plugin
-from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import S, declared
 from vj2_ddim_plugin.spec import ActionSpec
@@ -27,7 +25,12 @@ from vj2_ddim_training.config import DataSettings, ModelConfig, RunSettings, Tra
 from vj2_ddim_training.config_file import config_text
 from vj2_ddim_training.devices import Devices, choose_devices
 from vj2_ddim_training.diffusion_model import DiffusionModel
-from vj2_ddim_training.examples import Examples, GestureExamples, action_parts, open_examples
+from vj2_ddim_training.examples import (
+    Examples,
+    action_parts,
+    open_examples,
+    require_same_norm,
+)
 from vj2_ddim_training.loop import Progress
 from vj2_ddim_training.processes import stop_signals
 from vj2_ddim_training.report import Report
@@ -41,6 +44,7 @@ __all__ = ["settings_of_run", "train_run"]
 logger = logging.getLogger(__name__)
 
 NUM_COMPARED = 5000  # training transitions that generated actions are compared with
+PLACES = ("data_dir", "val_data_dir", "manifest")
 OF_A_START = ("save_dir", "resume", "overwrite")  # what is told of the data, and is not of a run
 
 
@@ -103,16 +107,18 @@ def _train(
         tell(line)
     condition = settings.model.condition
     data_dir, val_data_dir = settings.folders
-    train_set = open_examples(data_dir, spec, condition, "train", config.longest_goal)
+    train_set = open_examples(data_dir, spec, condition, "train", config.longest_goal, settings)
     model = _new_model(settings, spec, train_set, devices)
     if not first:
         trainer = Trainer(model, config, train_set, None, folder, devices=devices, ends_at=ends_at)
         trainer.start(settings.resume)
         return trainer
-    held_out = open_examples(val_data_dir, spec, condition, "validation")
+    held_out = open_examples(val_data_dir, spec, condition, "validation", reading=settings)
+    require_same_norm(train_set.layer_normed, held_out, val_data_dir)
     if held_out.data_fingerprint == train_set.data_fingerprint:
         logger.warning("the validation data are the training data; measures will flatter the model")
-    folder.known = {"data": _data_of(settings), "tracker": None}
+    skipped = {"train": train_set.skipped, "validation": held_out.skipped}
+    folder.known = {"data": _data_of(settings), "tracker": None, "skipped_files": skipped}
     used = _used(settings, model)
     folder.told = config_text(used)
     page.facts, page.settings = {"actions": line, **_facts(model, train_set, held_out)}, used
@@ -121,7 +127,9 @@ def _train(
         tracker = Tracker(folder, {**used, **size}, config, settings.resume)
         tracker.report = page
         try:
-            validation = Validation(held_out, _some_actions(train_set), tracker, config, judge)
+            validation = Validation(
+                held_out, train_set.some_actions(NUM_COMPARED), tracker, config, judge
+            )
             trainer = Trainer(
                 model, config, train_set, validation, folder, progress, devices, ends_at
             )
@@ -143,7 +151,7 @@ def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None)
     folder.require_run()
     saved = load_resumable(folder)
     data = dict(folder.read_identity().get("data", {}))
-    data |= {name: Path(str(data[name])) for name in ("data_dir", "val_data_dir") if name in data}
+    data |= {name: Path(str(data[name])) for name in PLACES if data.get(name)}
 
     def all_of(kind: type[S], before: Mapping[str, Any]) -> S:
         new = {name: value for name, value in told.items() if name in declared(kind)}
@@ -163,8 +171,8 @@ def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None)
 def _data_of(settings: RunSettings) -> dict[str, Any]:
     """What `run.json` keeps: the places of the data, and what was told of them."""
     told = {name: getattr(settings, name) for name in declared(DataSettings)}
-    paths = zip(("data_dir", "val_data_dir"), settings.folders, strict=True)
-    told |= {name: str(path.resolve()) for name, path in paths}
+    paths = zip(PLACES, (*settings.folders, settings.manifest), strict=True)
+    told |= {name: str(path.resolve()) for name, path in paths if path}
     return {name: value for name, value in told.items() if name not in OF_A_START}
 
 
@@ -208,22 +216,13 @@ def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:
     survey = ActionSurvey(template)
     condition = settings.model.condition
     for folder, split in zip(settings.folders, ("train", "validation"), strict=True):
-        for where, actions in action_parts(folder, template, condition, split):
+        for where, actions in action_parts(folder, template, condition, split, settings):
             survey.look(actions, where, limits=split == "train")
     representation = settings.representation
     if minimal and representation == "auto":
         representation = "raw"
     spec = survey.spec(representation)
     return spec, survey.summary(spec)
-
-
-def _some_actions(train_set: Examples) -> FloatArray:
-    """Training actions `[n, L, A]`, of all the data, that generated ones are compared with."""
-    if isinstance(train_set, GestureExamples):
-        return train_set.actions
-    count = min(NUM_COMPARED, len(train_set))
-    chosen = np.random.default_rng(0).choice(len(train_set), count, replace=False)
-    return train_set.batch(np.sort(chosen)).actions
 
 
 def _new_model(

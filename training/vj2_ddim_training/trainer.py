@@ -163,6 +163,10 @@ class Trainer:
         held_out = self.validation.held_out.data_fingerprint if self.validation else ""
         return self.train_set.data_fingerprint, held_out
 
+    def _skipped(self) -> dict[str, dict[str, str]]:
+        held_out = self.validation.held_out.skipped if self.validation else {}
+        return {"train": dict(self.train_set.skipped), "validation": dict(held_out)}
+
     @property
     def averaged(self) -> DiffusionModel:
         """The model of averaged weights, which is what is used."""
@@ -265,6 +269,7 @@ class Trainer:
             {
                 "config": self.config.to_dict(),
                 "validation_data": held_out,
+                "skipped_files": self._skipped(),
                 "stale": self.stale,
                 **state,
             },

@@ -53,8 +53,8 @@ class Validation:
         """The validation loss, and `{protocol: {N: {measure: value}}}` at N = 10."""
         model.eval()
         num, seed = self.config.num_validation, self.config.seed
-        batch = self.held_out.batch(spread_rows(len(self.held_out), num))
-        numbers: dict[str, Any] = {"validation_loss": self._loss(model, batch)}
+        rows = spread_rows(len(self.held_out), num)
+        numbers: dict[str, Any] = {"validation_loss": self._loss(model, self.held_out.batch(rows))}
         settings = EvaluationSettings(num_sequences=num, num_generated=num, seed=seed)
         steps = [NUM_INFERENCE_STEPS]
         numbers |= evaluate(model, self.held_out, steps, settings, training=self.training)

@@ -52,7 +52,9 @@ class VJ2GUIPlanner(HostPlanner):
         layer_norm: Whether the predictor wants layer-normed latents, as VJ2-GUI trains it.
         layer_norm_context: Whether the bundle wants them too; it does when it was trained on
             embeddings that were layer-normed on disk. VJ2-GUI's own files are not. None: as the
-            bundle recorded of its training data (`layer_normed`), no where it did not.
+            bundle recorded of its training data (`layer_normed`), no where it did not. What it
+            recorded is kept to: yes is refused where it says no, and with no its latents must come
+            layer-normed where it says yes.
         action_form: What the predictor takes: `flat` `[B, T, 750]`, `steps` `[B, T, 250, 3]` (its
             FiLM variants), or `auto`: the predictor's own `actions_formatter` if it has one,
             `flat` if it says how many numbers a block it takes, an error otherwise.
@@ -90,8 +92,15 @@ class VJ2GUIPlanner(HostPlanner):
         width = spec.action_block * spec.num_channels
         check_fit(spec, horizon=self.horizon, action_dim=width, host=self.host)
         self.loss, self.action_form, self.action_hz = loss, action_form, action_hz
+        recorded = self.provenance.get("layer_normed")
         if layer_norm_context is None:
-            layer_norm_context = bool(self.provenance.get("layer_normed"))
+            layer_norm_context = bool(recorded)
+        if layer_norm_context and recorded is False:
+            raise ConfigError(
+                "layer_norm_context=True, and the bundle recorded that it was trained on latents "
+                "that were not layer-normed; leave it out"
+            )
+        self._comes_normed = bool(recorded) and not layer_norm_context
         self.layer_norm, self.layer_norm_context = layer_norm, layer_norm_context
         self.planning_time_s = 0.0
 
@@ -126,6 +135,8 @@ class VJ2GUIPlanner(HostPlanner):
         self._begin()
         z_goal, past = self._checked(z_context, z_goal, past_actions)
         context = {"state": z_context[:, -1], "goal": z_goal}
+        for name, z in context.items() if self._comes_normed else ():
+            _require_normed(name, z)
         actions = self._optimize(
             {name: _normed(z, self.layer_norm_context) for name, z in context.items()},
             self._cost(z_context, z_goal, past, predictor),
@@ -189,6 +200,16 @@ def _normed(z: Tensor, wanted: bool) -> Tensor:
     from torch.nn.functional import layer_norm
 
     return layer_norm(z, z.shape[-1:]) if wanted else z
+
+
+def _require_normed(name: str, z: Tensor) -> None:
+    mean, std = z.float().mean(dim=-1), z.float().std(dim=-1, correction=0)
+    if float(mean.abs().median()) > 0.1 or float((std - 1.0).abs().median()) > 0.1:
+        raise ContextError(
+            f"{name} is not layer-normed (a token's mean is {float(mean.median()):.3g}, its std "
+            f"{float(std.median()):.3g}), and the bundle was trained on latents that were. Leave "
+            f"layer_norm_context=False out"
+        )
 
 
 def rollout(predictor: Predictor, form: Former, states: Tensor, sent: Tensor) -> Tensor:

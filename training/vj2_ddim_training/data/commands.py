@@ -1,18 +1,23 @@
-"""`vj2-ddim data generate`, `vj2-ddim data inspect` and `vj2-ddim data convert`."""
+"""`vj2-ddim data generate`, `inspect`, `split` and `convert`."""
 
 from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vj2_ddim_plugin.cli.console import print_findings, progress_bars, say
+from vj2_ddim_plugin.cli.console import print_findings, print_table, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.config import GestureSettings
+from vj2_ddim_training.config import (
+    GestureSettings,
+    ManifestSettings,
+    ReadingSettings,
+    SplitSettings,
+)
 
 if TYPE_CHECKING:
     from vj2_ddim_training.data.inspect import DataDescription
@@ -20,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Make gestures, see what a data set holds, convert it.", no_args_is_help=True
+    help="Make gestures, see what a data set holds, split it, convert it.", no_args_is_help=True
 )
 
-MAX_FAULTS = 30  # printed; all of them are in the JSON
+MAX_LINES = 30  # printed; all of them are in the JSON
 
 
 @app.command()
@@ -51,8 +56,10 @@ def generate(
 
 
 @app.command()
+@options
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A folder of *_actions.npy, or one such file.")],
+    path: Annotated[Path, typer.Argument(help="A folder of data of any format, or one file.")],
+    settings: ManifestSettings,
     picture: Annotated[Path | None, typer.Option(help="Draw a picture into this file.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all of it here.")] = None,
     sequence_length: Annotated[int, typer.Option(help="Steps in a sequence.")] = 250,
@@ -67,26 +74,61 @@ def inspect(
     spec = ActionSpec(  # a press may last as long as it likes
         action_block=sequence_length, min_press_steps=1, max_press_steps=None, representation="raw"
     )
-    description = describe_data(path, spec)
+    with progress_bars() as progress:
+        description = describe_data(path, spec, settings, partial(progress, "looking"))
     print_findings(_findings(description), title=description.path)
     if json_file is not None:
         write_json(json_file, description.to_dict())
     if picture is not None:
         save_figure(plot_description(description, spec), picture)
+    _list_some("note", description.notes)
     if description.faults:
-        num = len(description.faults)
-        say(f"{num} fault{'s' if num > 1 else ''}:", style="bold red")
-        for fault in description.faults[:MAX_FAULTS]:
-            say(f"- {fault}")
-        if num > MAX_FAULTS:
-            say(f"... and {num - MAX_FAULTS} more; --json FILE lists all")
+        _list_some("fault", description.faults, style="bold red")
         raise typer.Exit(1)
 
 
+def _list_some(word: str, lines: list[str], style: str = "bold") -> None:
+    if not lines:
+        return
+    say(f"{len(lines)} {word}{'s' if len(lines) > 1 else ''}:", style=style)
+    for line in lines[:MAX_LINES]:
+        say(f"- {line}")
+    if len(lines) > MAX_LINES:
+        say(f"... and {len(lines) - MAX_LINES} more; --json FILE lists all")
+
+
 @app.command()
+@options
+def split(
+    folder: Annotated[Path, typer.Argument(help="A folder of data of any format.")],
+    settings: SplitSettings,
+    layer_normed: Annotated[
+        bool | None,
+        typer.Option(
+            "--layer-normed/--not-layer-normed",
+            help="Record whether the embeddings were; as before where there is a manifest.",
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a manifest.")] = False,
+) -> None:
+    """Write a manifest: which recordings are for training, validation and test."""
+    from vj2_ddim_training.data.split import split_data
+
+    path, found = split_data(folder, settings, layer_normed=layer_normed, overwrite=overwrite)
+    heading = ("split", "recordings", "files", "bytes", "share")
+    rows = [
+        (name, *(f"{number:,}" for number in of[:3]), f"{of[3]:.1%}") for name, of in found.items()
+    ]
+    print_table(rows, heading, numbers=True)
+    say(f"the splits are in {path}")
+
+
+@app.command()
+@options
 def convert(
     source: Annotated[Path, typer.Argument(help="A folder of trajectories: pairs, .npz or .h5.")],
     output_dir: Annotated[Path, typer.Option(help="Folder to make.")],
+    reading: ReadingSettings,
     to: Annotated[
         str, typer.Option(help="pairs (memory-mapped), npz (uncompressed) or h5.")
     ] = "pairs",
@@ -96,13 +138,31 @@ def convert(
     from vj2_ddim_training.data.convert import convert_trajectories
 
     with progress_bars() as progress:
-        num = convert_trajectories(source, output_dir, to, overwrite=overwrite, progress=progress)
+        how: Any = {"reading": reading, "overwrite": overwrite, "progress": progress}
+        num = convert_trajectories(source, output_dir, to, **how)
     say(f"{num} trajectories as {to}: {output_dir}")
 
 
 def _findings(description: DataDescription) -> dict[str, str]:
     seconds = description.sequence_length / description.rate_hz
-    rows = {"files": f"{description.num_files}", "sequences": f"{description.num_sequences}"}
+    rows = {"format": description.format, "files": f"{description.num_files:,}"}
+    rows["bytes"] = f"{description.num_bytes:,}"
+    if description.format != "actions":
+        rows["trajectories"] = f"{description.num_trajectories:,}"
+        rows["transitions"] = f"{description.num_transitions:,}"
+        rows["[T, N, D]"] = ", ".join(f"{of} in {n} files" for of, n in description.shapes.items())
+        rows["types"] = ", ".join(f"{of} in {n} files" for of, n in description.types.items())
+    if found := description.embeddings:
+        if "range" in found:
+            rows["range of embeddings"] = "{:.4g} to {:.4g}".format(*found["range"])
+        said = {None: "not recorded", True: "recorded: yes", False: "recorded: no"}
+        rows["layer-normed"] = (
+            f"{said[description.layer_normed]}; {found.get('share_normed', 0):.1%} of tokens have "
+            f"mean 0 and std 1"
+        )
+    for name, of in description.splits.items():
+        rows[f"split {name}"] = ", ".join(f"{number:,} {word}" for word, number in of.items())
+    rows["sequences"] = f"{description.num_sequences}"
     rows["sequence length"] = f"{description.sequence_length} steps, {seconds:g} s"
     for name, (low, high) in description.channel_ranges.items():
         rows[f"range of {name}"] = f"{low:.4g} to {high:.4g}"

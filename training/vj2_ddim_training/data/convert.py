@@ -1,21 +1,25 @@
 """Trajectories from one format into another, a step at a time, with their manifest."""
 
+import math
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import h5py
 import numpy as np
 
-from vj2_ddim_plugin.arrays import StoredArray
-from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.arrays import StoredArray, bfloat16_as_float32, readable
+from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path, write_json
-from vj2_ddim_training.data.gesture_files import require_replaceable
-from vj2_ddim_training.data.hdf5 import Hdf5Array
+from vj2_ddim_training.config import ReadingSettings
+from vj2_ddim_training.data.gesture_files import READ_ALL, require_finite, require_replaceable
+from vj2_ddim_training.data.hdf5 import Hdf5Array, hdf5_type
 from vj2_ddim_training.data.manifest import MANIFEST_NAME, choose_files, read_manifest
+from vj2_ddim_training.data.sound import keep_sound, naming_the_way_out, report_skipped
+from vj2_ddim_training.data.steps import Steps
 from vj2_ddim_training.data.trajectory_files import (
     KEYS,
     PATTERNS,
@@ -32,6 +36,7 @@ def convert_trajectories(
     out_dir: Path | str,
     to: str = "pairs",
     *,
+    reading: ReadingSettings = READ_ALL,
     overwrite: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> int:
@@ -44,6 +49,7 @@ def convert_trajectories(
         source: Folder of trajectories of any format.
         out_dir: Folder to make.
         to: The format: `pairs` (memory-mapped), `npz` (not compressed) or `h5`.
+        reading: Another manifest, and whether broken files are left out.
         overwrite: Replace an earlier data set.
         progress: Called after every file.
 
@@ -60,70 +66,99 @@ def convert_trajectories(
     if os.path.realpath(source) == str(out_dir):
         raise ConfigError(f"{out_dir} is the source itself; name another folder")
     require_replaceable(out_dir, ("*_traj_*_???.npy", "*.npz", "*.h5", MANIFEST_NAME), overwrite)
-    files, manifest = find_trajectory_files(source)[1], read_manifest(source)
+    files, manifest = find_trajectory_files(source)[1], read_manifest(source, reading.manifest)
     if manifest is not None:
         files = choose_files(manifest, source, files, None)
-    described = [describe_file(paths) for paths in files]
+
+    def check(paths: tuple[Path, ...]) -> TrajectoryFile:
+        described = describe_file(paths)
+        if reading.skip_broken:
+            _require_finite(described)
+        return described
+
+    with naming_the_way_out():
+        sound, skipped = keep_sound(files, check, reading.skip_broken)
+    report_skipped(source, skipped, len(files))
     written: dict[str, list[str]] = {}  # by the name in the source
-    with atomic_path(out_dir, folder=True) as temporary:
-        for number, file in enumerate(described):
+    with atomic_path(out_dir, folder=True) as temporary, naming_the_way_out():
+        for number, file in enumerate(sound):
             stem = file.paths[0].stem.removesuffix("_emb")
             names = WRITERS[to](file, temporary, stem)
             written |= {path.name: names for path in file.paths}
             if progress is not None:
-                progress("converting", number + 1, len(described))
+                progress("converting", number + 1, len(sound))
         if manifest is not None:
-            for split, listed in manifest["splits"].items():
-                names = [name for each in listed for name in written[each]]
-                manifest["splits"][split] = list(dict.fromkeys(names))
-            write_json(temporary / MANIFEST_NAME, manifest)
-    return sum(file.num_trajectories for file in described)
+            splits = {
+                split: list(dict.fromkeys(name for each in of for name in written.get(each, ())))
+                for split, of in manifest.splits.items()
+            }
+            write_json(temporary / MANIFEST_NAME, {**manifest.content, "splits": splits})
+    return sum(file.num_trajectories for file in sound)
+
+
+def _require_finite(file: TrajectoryFile) -> None:
+    for path, array in zip((file.paths[0], file.paths[-1]), file.arrays, strict=True):
+        with readable(path, DataError):
+            steps, found = Steps(array), np.empty((1, *array.shape[2:]), np.float32)
+            for step in range(math.prod(array.shape[:2])):
+                steps.read(np.array([step]), found)
+                require_finite(found, path)
 
 
 def _write_pairs(file: TrajectoryFile, folder: Path, stem: str) -> list[str]:
     names = [f"{stem}_traj_{i:05d}_" for i in range(file.num_trajectories)]
-    for end, array in (("emb", file.embeddings), ("act", file.actions)):
+    for end, array in zip(("emb", "act"), file.arrays, strict=True):
         steps = _steps(array)
         for name in names:
             with open(folder / f"{name}{end}.npy", "wb") as stream:
-                _write_array(stream, array.shape[1:], array.dtype, islice(steps, array.shape[1]))
+                _write_array(stream, array, array.shape[1:], islice(steps, array.shape[1]))
     return [f"{name}emb.npy" for name in names]
 
 
 def _write_npz(file: TrajectoryFile, folder: Path, stem: str) -> list[str]:
     with zipfile.ZipFile(folder / f"{stem}.npz", "w") as archive:
-        for key, array in zip(KEYS, (file.embeddings, file.actions), strict=True):
+        for key, array in zip(KEYS, file.arrays, strict=True):
             with archive.open(f"{key}.npy", "w", force_zip64=True) as stream:
-                _write_array(stream, array.shape, array.dtype, _steps(array))
+                _write_array(stream, array, array.shape, _steps(array))
     return [f"{stem}.npz"]
 
 
 def _write_h5(file: TrajectoryFile, folder: Path, stem: str) -> list[str]:
     with h5py.File(folder / f"{stem}.h5", "w") as to:
-        for key, array in zip(KEYS, (file.embeddings, file.actions), strict=True):
+        for key, array in zip(KEYS, file.arrays, strict=True):
             chunks = (1, 1, *array.shape[2:])  # single steps
-            data = to.create_dataset(key, array.shape, array.dtype, chunks=chunks)
+            data = to.create_dataset(key, array.shape, hdf5_type(array), chunks=chunks)
             for index, step in zip(np.ndindex(array.shape[:2]), _steps(array), strict=True):
-                data[index] = step
+                numbers = np.frombuffer(step, "V2" if array.bfloat16 else array.dtype)
+                if array.bfloat16:
+                    numbers = bfloat16_as_float32(numbers)  # HDF5 rounds it back
+                data[index] = numbers.reshape(array.shape[2:])
     return [f"{stem}.h5"]
 
 
 WRITERS = {"pairs": _write_pairs, "npz": _write_npz, "h5": _write_h5}
 
 
-def _steps(array: StoredArray | Hdf5Array) -> Iterator[Any]:
-    """All steps of all trajectories, one after another."""
-    if isinstance(array, StoredArray):
-        return array.items(2)
-    opened = array.open()
-    return (opened[index] for index in np.ndindex(array.shape[:2]))
+def _steps(array: StoredArray | Hdf5Array) -> Iterator[bytes]:
+    """The bytes of all steps of all trajectories, one after another."""
+    if isinstance(array, StoredArray) and array.compressed:
+        yield from (step.tobytes() for step in array.items(2))
+        return
+    steps = Steps(array)
+    for step in range(math.prod(array.shape[:2])):
+        with readable(array.path, DataError):
+            found = steps.raw(step)
+        yield found
 
 
 def _write_array(
-    stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], steps: Iterable[Any]
+    stream: IO[bytes],
+    array: StoredArray | Hdf5Array,
+    shape: tuple[int, ...],
+    steps: Iterable[bytes],
 ) -> None:
-    descr = np.lib.format.dtype_to_descr(dtype)
+    descr = "<V2" if array.bfloat16 else np.lib.format.dtype_to_descr(array.dtype)
     header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(stream, header)
     for step in steps:
-        stream.write(step.tobytes())
+        stream.write(step)

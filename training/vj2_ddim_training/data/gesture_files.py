@@ -13,19 +13,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.arrays import npy_array
+from vj2_ddim_plugin.arrays import bfloat16_as_float32, npy_array
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import require_regular_file, sha256_of
 from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.config import ManifestSettings, ReadingSettings
+from vj2_ddim_training.data.manifest import Manifest, choose_files, read_manifest
+from vj2_ddim_training.data.sound import keep_sound, report_skipped
 
 __all__ = ["FlatActions", "find_action_files", "fingerprint_files", "list_folder"]
 __all__ += ["read_action_file", "read_flat_actions", "require_finite", "require_in_range"]
-__all__ += ["require_replaceable", "settled", "tail_fault"]
+__all__ += ["READ_ALL", "choose_action_files", "require_replaceable", "settled", "tail_fault"]
 
 ACTION_FILES = "*_actions.npy"
+READ_ALL = ReadingSettings()
 FINGERPRINT_DIGITS = 16
+PIECES, PIECE_BYTES = 64, 2**20  # of a larger file that a fingerprint looks at
 
 
 class FlatActions(NamedTuple):
@@ -35,6 +40,7 @@ class FlatActions(NamedTuple):
     files: tuple[Path, ...]
     tail_rows: dict[str, int]
     faults: list[str]
+    skipped: dict[str, str]  # broken files that were left out, and why
 
     @property
     def data_fingerprint(self) -> str:
@@ -43,30 +49,53 @@ class FlatActions(NamedTuple):
 
 
 def read_flat_actions(
-    path: Path | str, spec: ActionSpec, *, allow_out_of_range: bool = False
+    path: Path | str,
+    spec: ActionSpec,
+    split: str | None = None,
+    reading: ReadingSettings = READ_ALL,
+    *,
+    allow_out_of_range: bool = False,
 ) -> FlatActions:
     """Read all whole sequences of every `*_actions.npy` of a folder, or of one `.npy` file.
 
     A file holds `[n * L, A]`, `[..., L, A]` or `[..., L * A]`, of any floating-point type; with a
     horizon, `[n, action_block, A]` or `[n, action_block * A]` as well, whose blocks follow one
-    another.
+    another. `split` is one of a manifest, in the folder or of `reading`; without one the folder
+    belongs whole to what it is given for.
 
     Raises:
-        DataError: There is no such file, or a file is truncated, of a wrong type or width, shorter
-            than one sequence, or holds NaN, infinite or out-of-bounds values.
+        DataError: There is no such file, or, unless it is to be skipped, a file is truncated, of a
+            wrong type or width, shorter than one sequence, or holds NaN, infinite or out-of-bounds
+            values.
     """
-    files = find_action_files(Path(path))
-    parts, tail_rows = [], {}
-    for file in files:
+    tail_rows: dict[str, int] = {}
+    files, _ = choose_action_files(Path(path), split, reading)
+
+    def check(paths: tuple[Path, ...]) -> tuple[Path, NDArray[np.float32]]:
+        (file,) = paths
         actions, tail = read_action_file(file, spec)
         require_finite(actions, file)
         if not allow_out_of_range:
             require_in_range(actions, spec, file)
-        parts.append(actions)
         if tail:
             tail_rows[file.name] = tail
+        return file, actions
+
+    sound, skipped = keep_sound([(file,) for file in files], check, reading.skip_broken)
+    report_skipped(Path(path), skipped, len(files))
     faults = [tail_fault(name, rows, spec) for name, rows in tail_rows.items()]
-    return FlatActions(np.concatenate(parts), tuple(files), tail_rows, faults)
+    actions = np.concatenate([actions for _, actions in sound])
+    return FlatActions(actions, tuple(file for file, _ in sound), tail_rows, faults, skipped)
+
+
+def choose_action_files(
+    path: Path, split: str | None = None, settings: ManifestSettings = READ_ALL
+) -> tuple[list[Path], Manifest | None]:
+    """The `*_actions.npy` of a folder's split, or the file itself, and the manifest if any."""
+    files = find_action_files(path)
+    manifest = read_manifest(path, settings.manifest) if os.path.isdir(path) else None
+    chosen = choose_files(manifest, path, [(file,) for file in files], split)
+    return [file for (file,) in chosen], manifest
 
 
 def tail_fault(name: str, rows: int, spec: ActionSpec) -> str:
@@ -104,7 +133,8 @@ def find_action_files(path: Path) -> list[Path]:
 
 def read_action_file(file: Path, spec: ActionSpec) -> tuple[NDArray[np.float32], int]:
     """One file as sequences, unchecked numbers, and the rows of a tail shorter than one."""
-    array = npy_array(file, DataError).open()
+    stored = npy_array(file, DataError)
+    array = bfloat16_as_float32(stored.open()) if stored.bfloat16 else stored.open()
     length, channels, block = spec.length, spec.num_channels, spec.action_block
     flattened = array.shape[-1:] == (length * channels,)
     rows_only = array.ndim == 2 and array.shape[1] == channels
@@ -172,12 +202,26 @@ def require_in_range(actions: FloatArray, spec: ActionSpec, file: Path) -> None:
 def fingerprint_files(files: Iterable[Path]) -> str:
     """Fingerprint of some files' names and bytes, which hold the arrays' shapes as well.
 
-    The order in which the files are given and the folder they lie in do not matter.
+    The order in which the files are given and the folder they lie in do not matter. Of files of
+    more than 64 MiB, 64 pieces are read that are evenly spread, so that hundreds of gigabytes take
+    seconds.
     """
     digest = hashlib.sha256()
-    for name, content in sorted((os.fsencode(path.name), sha256_of(path)) for path in files):
+    for name, content in sorted((os.fsencode(path.name), _digest_of(path)) for path in files):
         digest.update(b"%s\0%s\n" % (name, content.encode()))
     return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def _digest_of(path: Path) -> str:
+    size = path.stat().st_size
+    if size <= PIECES * PIECE_BYTES:
+        return sha256_of(path)
+    digest = hashlib.sha256(b"%d" % size)
+    with open(path, "rb") as stream:
+        for number in range(PIECES):
+            stream.seek(number * (size - PIECE_BYTES) // (PIECES - 1))
+            digest.update(stream.read(PIECE_BYTES))
+    return digest.hexdigest()
 
 
 def require_replaceable(folder: Path, patterns: tuple[str, ...], overwrite: bool) -> None:

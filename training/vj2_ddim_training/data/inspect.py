@@ -1,6 +1,10 @@
-"""What a folder of `*_actions.npy` holds, what is wrong with it, and a picture of it."""
+"""What a data set of any format holds, what is wrong with it, and a picture of it.
 
-from collections.abc import Iterator
+Everything is looked at, a part at a time: what it takes in memory does not grow with the data.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -9,30 +13,33 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from vj2_ddim_plugin.arrays import StoredArray, readable
 from vj2_ddim_plugin.cli.pictures import draw_paths
 from vj2_ddim_plugin.errors import DataError, escaped
-from vj2_ddim_plugin.gestures import PATH_TOLERANCE, is_valid, outside_bounds, pressed
-from vj2_ddim_plugin.gestures.segments import (
-    count_segments,
-    fit_knots,
-    interpolate_knots,
-    longest_segment,
-)
+from vj2_ddim_plugin.gestures import pressed
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.config import ManifestSettings
 from vj2_ddim_training.data.gesture_files import (
-    find_action_files,
     fingerprint_files,
     read_action_file,
     tail_fault,
 )
-from vj2_ddim_training.gestures import GESTURE_TYPES, find_gestures, gesture_type
+from vj2_ddim_training.data.hdf5 import Hdf5Array
+from vj2_ddim_training.data.manifest import Manifest, files_by_split, read_manifest
+from vj2_ddim_training.data.steps import Steps
+from vj2_ddim_training.data.tallies import HABITS, ActionTally, LatentTally, find_faults
+from vj2_ddim_training.data.trajectory_files import (
+    TrajectoryFile,
+    describe_file,
+    find_data_files,
+)
 
 __all__ = ["DataDescription", "describe_data", "find_faults", "plot_description"]
 
-NUM_BINS = 10
-REST_TOLERANCE = 1e-6  # coordinates this near 0 are 0, in the planner's units
-MAX_PATHS, MAX_TIMELINE = 60, 200  # in the picture
+MAX_PATHS = 60  # in the picture
+PART_NUMBERS = 2**22  # looked at at once
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,151 +47,221 @@ class DataDescription:
     """Everything `vj2-ddim data inspect` says."""
 
     path: str
+    format: str  # actions, pairs, npz or h5
     num_files: int
+    num_bytes: int
+    num_trajectories: int  # none in gesture files
+    num_transitions: int
     num_sequences: int
     sequence_length: int
     rate_hz: float
+    shapes: dict[str, int]  # `[T, N, D]`, in how many files
+    types: dict[str, int]  # of embeddings and actions
     channel_ranges: dict[str, tuple[float, float]]
     durations: dict[str, Any]
     gesture_types: dict[str, int]
     valid_share: float
+    embeddings: dict[str, Any]  # their range, and what their tokens say of layer norm
+    layer_normed: bool | None  # as the manifest says
+    splits: dict[str, dict[str, int]]
     data_fingerprint: str
+    notes: list[str]  # what is worth knowing and nothing wrong
     faults: list[str]
-    actions: NDArray[np.float32] = field(repr=False, compare=False)
+    actions: NDArray[np.float32] = field(repr=False, compare=False)  # the first of them
+    norms: FloatArray | None = field(default=None, repr=False, compare=False)  # of tokens
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "actions"}
+        hidden = ("actions", "norms")
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
 
 
-def describe_data(path: Path | str, spec: ActionSpec) -> DataDescription:
-    """Look at every `*_actions.npy` of a folder, or at one file. Broken files become faults.
+def describe_data(
+    path: Path | str,
+    spec: ActionSpec,
+    settings: ManifestSettings | None = None,
+    progress: Progress = lambda done, total: None,
+) -> DataDescription:
+    """Look at every file of a folder, or at one file. Broken files become faults.
 
     The fingerprint is of the files that could be read.
     """
-    files = find_action_files(Path(path))
-    parts, faults = [np.empty((0, spec.length, spec.num_channels), np.float32)], []
-    read: list[Path] = []
-    for file in files:
-        try:
-            actions, tail = read_action_file(file, spec)
-        except DataError as error:
-            faults.append(str(error).replace(escaped(str(file)), escaped(file.name), 1))
-            continue
-        parts.append(actions)
-        read.append(file)
-        if tail:
-            faults.append(tail_fault(file.name, tail, spec))
-        faults += [f"{file.name}: {fault}" for fault in find_faults(actions, spec)]
-    actions = np.concatenate(parts)
-    distinct = [{sequence.tobytes() for sequence in part} for part in parts[1:]]
-    if repeats := sum(map(len, distinct)) - len(set().union(*distinct)):
-        faults.append(f"{repeats} sequences are in more than one file")
-    usable = np.isfinite(actions).all(axis=(1, 2))
-    finite = np.nan_to_num(actions, nan=0.0, posinf=0.0, neginf=0.0)
+    path = Path(path)
+    kind, files = find_data_files(path)
+    look = _Look(path, kind, spec)
+    for number, paths in enumerate(files):
+        look.at(paths)
+        progress(number + 1, len(files))
+    manifest = look.manifest(files, settings or ManifestSettings())
+    look.compare()
+    actions, latents = look.actions, look.latents
+    if kind == "actions" and actions.num_shared:
+        look.faults.append(f"{actions.num_shared} sequences are in more than one file")
     return DataDescription(
         path=str(path),
+        format=kind,
         num_files=len(files),
-        num_sequences=len(actions),
+        num_bytes=sum(each.stat().st_size for paths in files for each in paths if each.exists()),
+        num_trajectories=sum(file.num_trajectories for file in look.described.values()),
+        num_transitions=sum(map(_transitions, look.described.values())),
+        num_sequences=actions.num_sequences,
         sequence_length=spec.length,
         rate_hz=spec.rate_hz,
-        channel_ranges=_ranges(actions, spec),
-        durations=_durations(finite, spec),
-        gesture_types=_type_counts(finite, spec),
-        valid_share=float(np.sum(is_valid(actions[usable], spec)) / max(len(actions), 1)),
-        data_fingerprint=fingerprint_files(read),
-        faults=faults,
-        actions=actions,
+        shapes={str(list(shape)): num for shape, num in look.shapes.most_common()},
+        types=dict(look.types.most_common()),
+        channel_ranges=actions.ranges,
+        durations=actions.durations,
+        gesture_types=actions.types,
+        valid_share=actions.num_valid / max(actions.num_sequences, 1),
+        embeddings=latents.to_dict() if latents.num_states else {},
+        layer_normed=manifest.layer_normed if manifest else None,
+        splits=look.splits,
+        data_fingerprint=fingerprint_files(look.read),
+        notes=look.notes,
+        faults=look.faults,
+        actions=actions.kept,
+        norms=latents.norms,
     )
 
 
-def _ranges(actions: FloatArray, spec: ActionSpec) -> dict[str, tuple[float, float]]:
-    """Lowest and highest finite value of each channel that has one."""
-    values = {name: actions[..., index] for index, name in enumerate(spec.channels)}
-    finite = {name: of[np.isfinite(of)] for name, of in values.items()}
-    return {name: (float(of.min()), float(of.max())) for name, of in finite.items() if of.size}
+def _transitions(file: TrajectoryFile) -> int:
+    return file.num_trajectories * (file.num_steps - 1)
 
 
-def _durations(actions: FloatArray, spec: ActionSpec) -> dict[str, Any]:
-    if spec.press_channel is None:
-        return {}
-    gestures = find_gestures(actions, spec)
-    steps = (gestures.stop - gestures.start)[gestures.has_press]
-    if steps.size == 0:
-        return {}
-    counts, edges = np.histogram(steps, bins=NUM_BINS)
-    middle = {"median": float(np.median(steps)), "mean": float(steps.mean())}
-    histogram = {"counts": counts.tolist(), "edges": edges.tolist()}
-    return {"shortest": int(steps.min()), **middle, "longest": int(steps.max()), **histogram}
+class _Look:
+    """What was seen so far of a data set."""
+
+    def __init__(self, path: Path, kind: str, spec: ActionSpec) -> None:
+        self.path, self.kind, self.spec = path, kind, spec
+        self.actions, self.latents = ActionTally(spec), LatentTally()
+        self.described: dict[tuple[Path, ...], TrajectoryFile] = {}
+        self.shapes: Counter[tuple[int, ...]] = Counter()
+        self.types: Counter[str] = Counter()
+        self.splits: dict[str, dict[str, int]] = {}
+        self.read: list[Path] = []
+        self.faults: list[str] = []
+        self.notes: list[str] = []
+
+    def at(self, paths: tuple[Path, ...]) -> None:
+        """Look at one file, or one pair."""
+        name = paths[0].name
+        try:
+            if self.kind == "actions":
+                actions, tail = read_action_file(paths[0], self.spec)
+                self.actions.add(actions)
+                if tail:
+                    self.faults.append(tail_fault(name, tail, self.spec))
+            else:
+                self._at_trajectories(paths)
+            self.read += paths
+        except DataError as error:
+            for each in paths:
+                error = DataError(str(error).replace(escaped(str(each)), escaped(each.name), 1))
+            self.faults.append(str(error))
+        for fault in self.actions.faults_of_file():
+            habit = self.kind != "actions" and any(habit in fault for habit in HABITS)
+            (self.notes if habit else self.faults).append(f"{paths[-1].name}: {fault}")
+
+    def _at_trajectories(self, paths: tuple[Path, ...]) -> None:
+        file = describe_file(paths, self.spec)
+        self.described[paths] = file
+        self.shapes[(file.num_steps, *file.embedding_shape)] += 1
+        for name, array in zip(("embeddings", "actions"), file.arrays, strict=True):
+            self.types[f"{name} {'bfloat16' if array.bfloat16 else array.dtype}"] += 1
+        if any(_slow(array) for array in file.arrays):
+            self.notes.append(
+                f"{paths[0].name}: is compressed so that large parts are read for every step; "
+                f"`vj2-ddim data convert` writes files of which single steps are read"
+            )
+        block = self.spec.action_block, self.spec.num_channels
+        for part in _parts(file, 1, block):
+            self.actions.add(part)
+        bad = sum(self.latents.add(part) for part in _parts(file, 0, file.embedding_shape))
+        if bad:
+            total = file.num_trajectories * file.num_steps
+            self.faults.append(
+                f"{paths[0].name}: {bad} of {total} states hold NaN or infinite values"
+            )
+
+    def manifest(
+        self, files: list[tuple[Path, ...]], settings: ManifestSettings
+    ) -> Manifest | None:
+        """Read the splits, and what it says of the latents."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        if settings.manifest is None and folder != self.path:
+            return None
+        try:
+            manifest = read_manifest(folder, settings.manifest)
+            by_split = files_by_split(manifest, folder, files) if manifest else {}
+        except DataError as error:
+            self.faults.append(str(error))
+            return None
+        for split, members in by_split.items():
+            found = [self.described[paths] for paths in members if paths in self.described]
+            self.splits[split] = {"files": len(members)}
+            if self.kind != "actions":
+                num = sum(file.num_trajectories for file in found)
+                self.splits[split] |= {
+                    "trajectories": num,
+                    "transitions": sum(map(_transitions, found)),
+                }
+        if manifest and (left := len(files) - sum(map(len, by_split.values()))):
+            self.notes.append(f"{manifest.path.name}: {left} files are in no split")
+        self._compare_norm(None if manifest is None else manifest.layer_normed)
+        return manifest
+
+    def _compare_norm(self, recorded: bool | None) -> None:
+        """What is recorded of layer norm against what the numbers say."""
+        if not self.latents.num_tokens:
+            return
+        found = self.latents.looks_normed
+        words = "mean 0 and std 1 in every token" if found else "tokens of another mean or std"
+        if recorded is None:
+            self.notes.append(
+                f"nothing records whether embeddings were layer-normed; they have {words}. Say it "
+                f"with `vj2-ddim data split --{'' if found else 'not-'}layer-normed`"
+            )
+        elif recorded != found:
+            self.faults.append(
+                f"the manifest says layer_normed {str(recorded).lower()}, and embeddings have "
+                f"{words}"
+            )
+
+    def compare(self) -> None:
+        """Files that do not go with the others."""
+        sizes = Counter(file.embedding_shape for file in self.described.values())
+        if len(sizes) > 1:
+            usual = sizes.most_common(1)[0][0]
+            self.faults += [
+                f"{paths[0].name}: embeddings are {list(file.embedding_shape)} (N, D), most are "
+                f"{list(usual)}"
+                for paths, file in self.described.items()
+                if file.embedding_shape != usual
+            ]
 
 
-def _type_counts(actions: FloatArray, spec: ActionSpec) -> dict[str, int]:
-    if spec.press_channel is None or len(spec.coordinate_indices) != 2:
-        return {}
-    types = gesture_type(actions, spec)
-    return {name: int(np.sum(types == name)) for name in GESTURE_TYPES}
+def _slow(array: StoredArray | Hdf5Array) -> bool:
+    return array.slow if isinstance(array, Hdf5Array) else array.compressed
 
 
-def find_faults(actions: FloatArray, spec: ActionSpec) -> list[str]:
-    """Say what is wrong with some sequences."""
-    finite = np.isfinite(actions).all(axis=(1, 2))
-    numbers = np.arange(len(actions))
-    broken, whole = numbers[~finite], numbers[finite]
-    found = [("hold NaN or infinite values", broken)]
-    found += [(trouble, whole[bad]) for trouble, bad in _troubles(actions[finite], spec)]
-    return [
-        f"{len(bad)} of {len(actions)} sequences {trouble} (the first is number {bad[0]})"
-        for trouble, bad in found
-        if len(bad)
-    ]
-
-
-def _troubles(actions: FloatArray, spec: ActionSpec) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Each trouble of finite sequences `[n, L, A]`, and those `[n]` that have it."""
-    outside = np.asarray(outside_bounds(actions, spec, released_is_zero=True).any(axis=1))
-    for index, channel in enumerate(spec.channels):
-        yield f"leave the bounds of channel {channel!r}", outside[:, index]
-    if spec.press_channel is not None:
-        blocks = actions.reshape(-1, spec.action_block, spec.num_channels)
-        for trouble, bad in _press_troubles(blocks, spec):
-            yield trouble, np.asarray(bad.reshape(-1, spec.horizon).any(axis=1))
-    keys = [sequence.tobytes() for sequence in actions]
-    first = {key: number for number, key in reversed(list(enumerate(keys)))}
-    repeats = [first[key] != number for number, key in enumerate(keys)]
-    yield "repeat an earlier one", np.array(repeats, dtype=np.bool_)
-
-
-def _press_troubles(
-    blocks: FloatArray, spec: ActionSpec
-) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """The troubles of presses, and the blocks `[m]` that have them."""
-    press = blocks[..., spec.press_index]
-    down = pressed(blocks, spec)
-    coordinates = blocks[..., spec.coordinate_indices]
-    yield "have a press other than 0 and 1", np.asarray((~np.isin(press, (0.0, 1.0))).any(axis=1))
-    moved = np.abs(coordinates).max(axis=2) > REST_TOLERANCE
-    yield "have coordinates other than 0 where released", np.asarray((moved & ~down).any(axis=1))
-    segments = count_segments(down)
-    if spec.min_press_steps > 0:
-        yield "have a block without a press", segments == 0
-    yield "have several press segments in a block", segments > 1
-    if spec.path_knots is not None:
-        start, stop = longest_segment(down)
-        knots = fit_knots(coordinates, start, stop, spec.path_knots)
-        path = interpolate_knots(knots, start, stop, spec.action_block)
-        steps = np.arange(spec.action_block)
-        on_path = (steps >= start[:, None]) & (steps < stop[:, None])
-        span = (spec.high_array - spec.low_array)[spec.coordinate_indices]
-        drift = (np.abs(path - coordinates) / span).max(axis=2)
-        shape = "straight" if spec.path_knots == 2 else f"through {spec.path_knots} even knots"
-        crooked = ((drift > PATH_TOLERANCE) & on_path).any(axis=1)
-        yield f"have a path that is not {shape}", np.asarray(crooked)
+def _parts(file: TrajectoryFile, which: int, shape: Sequence[int]) -> Any:  # noqa: ANN401
+    """All embeddings (0) or actions (1) of a file as float32 `[n, ...]`, a part at a time."""
+    array, path = file.arrays[which], file.paths[-which]
+    total, at_once = array.shape[0] * array.shape[1], max(1, PART_NUMBERS // int(np.prod(shape)))
+    with readable(path, DataError), np.errstate(over="ignore"):
+        steps = Steps(array)
+        for first in range(0, total, at_once):
+            part = np.empty((min(at_once, total - first), *shape), np.float32)
+            steps.read(np.arange(first, first + len(part)), part)
+            yield part
 
 
 def plot_description(description: DataDescription, spec: ActionSpec) -> Figure:
     """Draw what `describe_data` found; panels without anything to show stay empty."""
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    paths, durations, types, timeline = figure.subplots(2, 2).flat
+    norms = description.norms
+    rows = 2 if norms is None else 3
+    figure = Figure(figsize=(11, 4 * rows), layout="constrained")
+    paths, durations, types, timeline, *latents = figure.subplots(rows, 2).flat
     title = escaped(f"{description.path}: {description.num_sequences} sequences")
     figure.suptitle(title, parse_math=False)
     actions = description.actions
@@ -198,9 +275,21 @@ def plot_description(description: DataDescription, spec: ActionSpec) -> Figure:
     types.bar(list(description.gesture_types), list(description.gesture_types.values()))
     types.set(title="gesture types", ylabel="gestures")
     if spec.press_channel is not None and len(actions):
-        down = pressed(actions[:MAX_TIMELINE], spec).astype(np.float64)
+        down = pressed(actions[: len(actions)], spec).astype(np.float64)
         extent = (0.0, spec.length / spec.rate_hz, len(down), 0.0)
         look: Any = {"aspect": "auto", "cmap": "Greys", "vmin": 0, "vmax": 1}
         timeline.imshow(down, extent=extent, interpolation="nearest", **look)
     timeline.set(title="pressed (dark) over time", xlabel="seconds", ylabel="sequence")
+    if norms is not None:
+        _draw_norms(figure, latents, norms)
     return figure
+
+
+def _draw_norms(figure: Figure, axes: Sequence[Any], norms: FloatArray) -> None:
+    """Heat maps of the norms of tokens, and of how they change from one state to the next."""
+    titles = "norm of each token", "its change from the state before"
+    for axis, title, values in zip(axes, titles, (norms, np.diff(norms, axis=0)), strict=True):
+        axis.set(title=f"{title}, the first {len(norms)} states", xlabel="token", ylabel="state")
+        if values.size:
+            image = axis.imshow(values, aspect="auto", interpolation="nearest", cmap="viridis")
+            figure.colorbar(image, ax=axis, shrink=0.8)

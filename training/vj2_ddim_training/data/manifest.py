@@ -1,8 +1,9 @@
-"""The manifest of a folder of trajectories: which file belongs to which split."""
+"""The manifest of a folder of data: which file belongs to which split."""
 
 import logging
 import os
 from collections import Counter
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from vj2_ddim_plugin.errors import DataError, escaped
 from vj2_ddim_plugin.files import read_json
 
-__all__ = ["MANIFEST_NAME", "SPLITS", "choose_files", "read_manifest"]
+__all__ = ["MANIFEST_NAME", "SPLITS", "Manifest", "choose_files", "files_by_split", "read_manifest"]
 
 MANIFEST_NAME = "manifest.json"
 SPLITS = ("train", "validation", "test")
@@ -18,10 +19,30 @@ SPLITS = ("train", "validation", "test")
 logger = logging.getLogger(__name__)
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a folder, or None where there is none."""
-    path = folder / MANIFEST_NAME
-    if not os.path.lexists(path):
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that was read; `content` is all of it."""
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """The names of the files of each split."""
+        found: dict[str, list[str]] = self.content["splits"]
+        return found
+
+    @property
+    def layer_normed(self) -> bool | None:
+        """Whether the embeddings were; None where it does not say."""
+        found: bool | None = self.content.get("layer_normed")
+        return found
+
+
+def read_manifest(folder: Path, file: Path | None = None) -> Manifest | None:
+    """The manifest of a folder, or the one in `file`; None where the folder has none."""
+    path = folder / MANIFEST_NAME if file is None else file
+    if file is None and not os.path.lexists(path):
         return None
     manifest = read_json(path, DataError)
     splits = manifest.get("splits")
@@ -36,19 +57,21 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         raise DataError(
             f"{path}: layer_normed is {manifest['layer_normed']!r}, expected true or false"
         )
-    return manifest
+    return Manifest(path, manifest)
 
 
 def choose_files(
-    manifest: dict[str, Any], folder: Path, files: list[tuple[Path, ...]], split: str | None
+    manifest: Manifest | None, folder: Path, files: list[tuple[Path, ...]], split: str | None
 ) -> list[tuple[Path, ...]]:
-    """The trajectory files of one split, or of all splits with None.
+    """The files of one split, or of all splits with None; all files where there is no manifest.
 
     Raises:
-        DataError: The split is empty or not there, or any split names what is no trajectory file
-            of the folder, one file twice, or one that another split holds.
+        DataError: The split is empty or not there, or any split names what is no data file of the
+            folder, one file twice, or one that another split holds.
     """
-    path, by_split = folder / MANIFEST_NAME, _files_by_split(manifest, folder, files)
+    if manifest is None:
+        return files
+    path, by_split = manifest.path, files_by_split(manifest, folder, files)
     listed = set().union(*by_split.values())
     if left := [paths[0].name for paths in files if paths not in listed]:
         _warn_once(f"{path}: {len(left)} files are in no split and left out, {left[0]!r} first")
@@ -62,25 +85,26 @@ def choose_files(
     return [paths for paths in files if paths in wanted]
 
 
-def _files_by_split(
-    manifest: dict[str, Any], folder: Path, files: list[tuple[Path, ...]]
+def files_by_split(
+    manifest: Manifest, folder: Path, files: list[tuple[Path, ...]]
 ) -> dict[str, set[tuple[Path, ...]]]:
+    """The files of each split; raises as `choose_files` does."""
     known = {each.name: paths for paths in files for each in paths}
     seen: dict[tuple[int, int], tuple[str, str]] = {}
     found: dict[str, set[tuple[Path, ...]]] = {}
-    for split, listed in manifest["splits"].items():
+    for split, listed in manifest.splits.items():
         found[split] = set()
         for name, times in Counter(listed).items():
             if name not in known:
                 raise DataError(
-                    f"{folder / MANIFEST_NAME}: split {split!r} lists {name!r}, which is no "
-                    f"trajectory file in {folder}. Correct the name or remove it"
+                    f"{manifest.path}: split {split!r} lists {name!r}, which is no "
+                    f"data file in {folder}. Correct the name or remove it"
                 )
             first = seen.setdefault(_identity(known[name][0]), (split, name))
             other_of_pair = known[name] in found[split]
             if times > 1 or (first != (split, name) and not other_of_pair):
                 raise DataError(
-                    f"{folder / MANIFEST_NAME}: {name!r} of split {split!r} is {first[1]!r} of "
+                    f"{manifest.path}: {name!r} of split {split!r} is {first[1]!r} of "
                     f"split {first[0]!r} again; a file may be in one split, once. Remove one"
                 )
             found[split].add(known[name])

@@ -9,7 +9,7 @@ actions of longer ways. The nearest ones count as often as there are distances.
 import logging
 import math
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,9 @@ from vj2_ddim_plugin.arrays import StoredArray, readable
 from vj2_ddim_plugin.errors import ConfigError, DataError, escaped
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.config import ReadingSettings
 from vj2_ddim_training.data.gesture_files import (
+    READ_ALL,
     fingerprint_files,
     require_finite,
     require_in_range,
@@ -30,6 +32,8 @@ from vj2_ddim_training.data.gesture_files import (
 )
 from vj2_ddim_training.data.hdf5 import Hdf5Array
 from vj2_ddim_training.data.manifest import choose_files, read_manifest
+from vj2_ddim_training.data.sound import keep_sound, report_skipped
+from vj2_ddim_training.data.steps import Steps
 from vj2_ddim_training.data.trajectory_files import (
     TrajectoryFile,
     describe_file,
@@ -40,7 +44,7 @@ from vj2_ddim_training.data.trajectory_files import (
 __all__ = ["Trajectories", "open_trajectories", "write_trajectories_h5"]
 
 Float32 = NDArray[np.float32]
-MAX_OPEN_FILES, MAX_BYTES_HELD = 64, 2**30
+MAX_OPEN_FILES, MAX_BYTES_HELD = 64, 2**28
 MAX_GOALS = 1_000_000
 PART_NUMBERS = 2**22  # in one part of a pass through the files, 16 MiB
 
@@ -48,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 
 class _OpenFiles:
-    """The arrays of files; the least used are closed where 64 files or 1 GiB would be exceeded.
+    """The arrays of files; the least used are closed where 64 or 256 MiB would be exceeded.
 
     They are of one process: HDF5's handles must not be shared by two. What makes reading slow is
     said once.
@@ -56,20 +60,21 @@ class _OpenFiles:
 
     def __init__(self, files: Sequence[TrajectoryFile]) -> None:
         self._files, self._process = files, os.getpid()
-        self._open: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
+        self._open: OrderedDict[int, tuple[Steps, Steps]] = OrderedDict()
         self._weight = 0
         self._known: set[int] = set()  # the files that were open before
         self._warned = False
 
-    def __getitem__(self, number: int) -> tuple[Any, Any]:
-        """Embeddings and actions of a file, indexed like numpy arrays."""
+    def __getitem__(self, number: int) -> tuple[Steps, Steps]:
+        """Embeddings and actions of a file."""
         if self._process != os.getpid():
             self._process, self._weight = os.getpid(), 0
             self._open.clear()
         if number not in self._open:
             file = self._files[number]
             self._warn_if_slow(file, number in self._known)
-            self._open[number] = file.embeddings.open(), file.actions.open()
+            with readable(file.paths[0], DataError):
+                self._open[number] = Steps(file.embeddings), Steps(file.actions)
             self._known.add(number)
             self._weight += _weight(file)
             while self._weight > MAX_BYTES_HELD and len(self._open) > 1:
@@ -98,10 +103,9 @@ class _OpenFiles:
 def _weight(file: TrajectoryFile) -> int:
     """Bytes that an open file holds in memory; a handle counts as the most files have room."""
     both = (file.embeddings, file.actions)
-    loaded = sum(
-        array.nbytes for array in both if isinstance(array, StoredArray) and array.compressed
-    )
-    return loaded or MAX_BYTES_HELD // MAX_OPEN_FILES
+    loaded = sum(each.nbytes for each in both if isinstance(each, StoredArray) and each.compressed)
+    cached = sum(each.chunk_bytes for each in both if isinstance(each, Hdf5Array))
+    return loaded or max(cached, MAX_BYTES_HELD // MAX_OPEN_FILES)
 
 
 class Trajectories:
@@ -120,15 +124,13 @@ class Trajectories:
         longest_goal: int = 1,
     ) -> None:
         self.files, self.spec = tuple(files), spec
+        self.skipped: dict[str, str] = {}  # broken files that were left out, and why
         self.layer_normed, self.allow_out_of_range = layer_normed, allow_out_of_range
         self.embedding_shape = self.files[0].embedding_shape
         for file in self.files:
             if file.embedding_shape != self.embedding_shape:
-                raise DataError(
-                    f"{file.paths[0]}: embeddings are {file.embedding_shape} (N, D), but "
-                    f"{self.embedding_shape} in {self.files[0].paths[0].name}; keep them in "
-                    f"different folders"
-                )
+                where = self.files[0].paths[0].name
+                raise DataError(_other_shape(file, self.embedding_shape, where))
         if not 1 <= longest_goal <= MAX_GOALS:
             raise ConfigError(f"longest_goal must be 1 to {MAX_GOALS}; found {longest_goal}")
         self._longest_goal = longest_goal
@@ -174,47 +176,76 @@ class Trajectories:
         bad = chosen[(chosen < 0) | (chosen >= len(self))]
         if len(bad):
             raise DataError(f"transition {bad[0]} does not exist: there are {len(self)}")
-        z_t = np.empty((len(chosen), *self.embedding_shape), np.float32)
-        z_next = np.empty_like(z_t)
-        actions = np.empty((len(chosen), self.spec.length, self.spec.num_channels), np.float32)
+        num = len(chosen)
+        states = np.empty((2 * num, *self.embedding_shape), np.float32)  # then the goals
+        actions = np.empty((num, self.spec.length, self.spec.num_channels), np.float32)
         file_numbers = np.searchsorted(self._offsets, chosen, side="right") - 1
         for number in np.unique(file_numbers):
             rows = np.flatnonzero(file_numbers == number)
             file = self.files[number]
-            open_embeddings, blocks = self._open[number]
             of = self._transitions(file.num_steps, chosen[rows] - self._offsets[number])
+            both = of[:, :1] * file.num_steps + of[:, 1:]  # one after the other: a chunk holds both
+            embeddings, blocks = self._open[number]
             with readable(file.paths[0], DataError), np.errstate(over="ignore"):
-                for row, (i, t, g) in zip(rows, of.tolist(), strict=True):
-                    z_t[row], z_next[row] = open_embeddings[i, t], open_embeddings[i, g]
-                    block = blocks[i, t : t + self.spec.horizon]
-                    actions[row] = block.reshape(actions.shape[1:])
-            for embeddings in (z_t, z_next):
-                require_finite(embeddings[rows], file.paths[0], "embedding value")
-            actions[rows] = self._checked(actions[rows], file.paths[-1], blocks.dtype)
-        return z_t, z_next, actions
+                embeddings.read(both.ravel(), states, np.stack([rows, num + rows], 1).ravel())
+            actions[rows] = self._read_actions(blocks, of, file)
+        if not _sound(states):
+            for number in np.unique(file_numbers):
+                rows = np.flatnonzero(np.tile(file_numbers, 2) == number)
+                require_finite(states[rows], self.files[number].paths[0], "embedding value")
+        return states[:num], states[num:], actions
 
-    def parts(self, name: str) -> Iterator[tuple[Path, Float32]]:
+    def gather_actions(self, indices: Sequence[int] | IntArray) -> Float32:
+        """The actions `[b, L, A]` of some transitions, without their latents."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        found = np.empty((len(chosen), self.spec.length, self.spec.num_channels), np.float32)
+        file_numbers = np.searchsorted(self._offsets, chosen, side="right") - 1
+        for number in np.unique(file_numbers):
+            rows = np.flatnonzero(file_numbers == number)
+            file = self.files[number]
+            of = self._transitions(file.num_steps, chosen[rows] - self._offsets[number])
+            found[rows] = self._read_actions(self._open[number][1], of, file)
+        return found
+
+    def _read_actions(self, blocks: Steps, of: IntArray, file: TrajectoryFile) -> Float32:
+        horizon = np.arange(self.spec.horizon)
+        steps = of[:, :1] * (file.num_steps - 1) + of[:, 1:2] + horizon
+        found = np.empty((steps.size, self.spec.action_block, self.spec.num_channels), np.float32)
+        with readable(file.paths[-1], DataError), np.errstate(over="ignore"):
+            blocks.read(steps.ravel(), found)
+        actions = found.reshape(len(of), self.spec.length, self.spec.num_channels)
+        return self._checked(actions, file.paths[-1], blocks.array.dtype)
+
+    def parts(self, name: str, most: int | None = None) -> Iterator[tuple[Path, Float32]]:
         """All `embeddings` `[n, N, D]` or all `actions` `[n, action_block, A]`, each of them once.
 
-        Yields a bounded part at a time, in order, with the file that it is from. Raises as `gather`
-        does.
+        Where there are more than `most`, those that are evenly spread over all. Yields a bounded
+        part at a time, in order, with the file that it is from. Raises as `gather` does.
         """
+        step, skipped = 1, 0
+        if most is not None:
+            arrays = [
+                file.embeddings if name == "embeddings" else file.actions for file in self.files
+            ]
+            step = -(-sum(math.prod(array.shape[:2]) for array in arrays) // most)
         for number, file in enumerate(self.files):
-            array = self._open[number][name == "actions"]
+            steps = self._open[number][name == "actions"]
             path = file.paths[0 if name == "embeddings" else -1]
-            steps = max(1, PART_NUMBERS // math.prod(array.shape[2:]))
-            several = max(1, steps // array.shape[1])
-            for first in range(0, array.shape[0], several):
-                for step in range(0, array.shape[1], steps):
-                    with readable(path, DataError), np.errstate(over="ignore"):
-                        read = array[first : first + several, step : step + steps]
-                        part = np.asarray(read, np.float32)
-                    if name == "embeddings":
-                        require_finite(part, path, "embedding value")
-                        yield path, part.reshape(-1, *self.embedding_shape)
-                    else:
-                        block = (self.spec.action_block, self.spec.num_channels)
-                        yield path, self._checked(part.reshape(-1, *block), path, array.dtype)
+            block = (self.spec.action_block, self.spec.num_channels)
+            shape = self.embedding_shape if name == "embeddings" else block
+            chosen = np.arange(skipped, math.prod(steps.array.shape[:2]), step)
+            skipped = (skipped - math.prod(steps.array.shape[:2])) % step
+            at_once = max(1, PART_NUMBERS // math.prod(shape))
+            for first in range(0, len(chosen), at_once):
+                read = chosen[first : first + at_once]
+                part = np.empty((len(read), *shape), np.float32)
+                with readable(path, DataError), np.errstate(over="ignore"):
+                    steps.read(read, part)
+                if name == "actions":
+                    part = self._checked(part, path, steps.array.dtype)
+                elif not _sound(part):
+                    require_finite(part, path, "embedding value")
+                yield path, part
 
     def _checked(self, actions: Float32, path: Path, recorded: np.dtype[Any]) -> Float32:
         """Finite and in range; what left the bounds by rounding alone is put on them."""
@@ -240,10 +271,17 @@ class Trajectories:
         return np.stack([trajectories, starts, starts + self.spec.horizon + farther], axis=1)
 
 
+def _sound(numbers: Float32) -> bool:
+    """Whether all are finite, told by their sum; False may be a sum that is too large."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(numbers.sum()))
+
+
 def open_trajectories(
     folder: Path | str,
     spec: ActionSpec,
     split: str | None = "train",
+    reading: ReadingSettings = READ_ALL,
     *,
     allow_out_of_range: bool = False,
     longest_goal: int = 1,
@@ -255,6 +293,8 @@ def open_trajectories(
         spec: What the actions are.
         split: `"train"`, `"validation"` or `"test"` of the manifest, or None for every file. A
             folder without a manifest belongs whole to what it is given for.
+        reading: Another manifest, and whether broken files are left out: then every number is
+            looked at first.
         allow_out_of_range: Accept actions outside the spec's bounds.
         longest_goal: How many later states serve as goals for each, see `Trajectories`.
 
@@ -262,11 +302,51 @@ def open_trajectories(
         DataError: There are no such files or split, a split leaks into another, or a file is
             broken or of a wrong shape.
     """
-    folder, layer_normed = Path(folder), None
+    folder, skip = Path(folder), reading.skip_broken
     _, files = find_trajectory_files(folder)
-    manifest = read_manifest(folder)
-    if manifest is not None:
-        layer_normed = manifest.get("layer_normed")
-        files = choose_files(manifest, folder, files, split)
-    described = [describe_file(paths, spec) for paths in files]
-    return Trajectories(described, spec, layer_normed, allow_out_of_range, longest_goal)
+    manifest = read_manifest(folder, reading.manifest)
+    files = choose_files(manifest, folder, files, split)
+
+    def check(paths: tuple[Path, ...]) -> TrajectoryFile:
+        described = describe_file(paths, spec)
+        if skip:
+            _look_at_all(described, spec, allow_out_of_range)
+        return described
+
+    sound, skipped = keep_sound(files, check, skip)
+    if skip and sound:  # a file of another shape is the broken one where most have this one
+        shape, _ = Counter(file.embedding_shape for file in sound).most_common(1)[0]
+        others = [file for file in sound if file.embedding_shape != shape]
+        skipped |= {file.paths[0].name: _other_shape(file, shape) for file in others}
+        sound = [file for file in sound if file.embedding_shape == shape]
+    report_skipped(folder, skipped, len(files))
+    normed = None if manifest is None else manifest.layer_normed
+    data = Trajectories(sound, spec, normed, allow_out_of_range, longest_goal)
+    data.skipped = skipped
+    return data
+
+
+def _other_shape(file: TrajectoryFile, shape: tuple[int, int], where: str = "other files") -> str:
+    return (
+        f"{file.paths[0]}: embeddings are {file.embedding_shape} (N, D), but {shape} in {where}; "
+        f"keep them in different folders"
+    )
+
+
+_FAULTS: dict[tuple[Any, ...], str] = {}  # of files that were looked at, which takes long
+
+
+def _look_at_all(file: TrajectoryFile, spec: ActionSpec, allow_out_of_range: bool) -> None:
+    """Raise what reading any of a file would; once for as long as it is not changed."""
+    stamps = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in file.paths]
+    key = (*stamps, spec.action_block, spec.action_low, spec.action_high, allow_out_of_range)
+    if key not in _FAULTS:
+        data, _FAULTS[key] = Trajectories([file], spec, None, allow_out_of_range), ""
+        try:
+            for name in ("actions", "embeddings"):
+                for _ in data.parts(name):
+                    pass
+        except DataError as error:
+            _FAULTS[key] = str(error)
+    if fault := _FAULTS[key]:
+        raise DataError(fault)

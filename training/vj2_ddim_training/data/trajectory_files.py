@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import h5py
@@ -20,12 +21,17 @@ from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.data.gesture_files import list_folder, require_replaceable
+from vj2_ddim_training.data.gesture_files import (
+    ACTION_FILES,
+    find_action_files,
+    list_folder,
+    require_replaceable,
+)
 from vj2_ddim_training.data.hdf5 import Hdf5Array, hdf5_arrays
 from vj2_ddim_training.data.manifest import MANIFEST_NAME, SPLITS
 
-__all__ = ["KEYS", "PATTERNS", "TrajectoryFile", "describe_file", "find_trajectory_files"]
-__all__ += ["write_trajectories_h5"]
+__all__ = ["KEYS", "PATTERNS", "TrajectoryFile", "describe_file", "find_data_files"]
+__all__ += ["find_trajectory_files", "write_trajectories_h5"]
 
 KEYS = ("embeddings", "actions")
 PATTERNS = {"pairs": "*_traj_[0-9]*_emb.npy", "npz": "*.npz", "h5": "*.h5"}
@@ -39,6 +45,11 @@ class TrajectoryFile:
     paths: tuple[Path, ...]
     embeddings: StoredArray | Hdf5Array  # [n, T, N, D]
     actions: StoredArray | Hdf5Array  # [n, T-1, ...]
+
+    @property
+    def arrays(self) -> tuple[StoredArray | Hdf5Array, StoredArray | Hdf5Array]:
+        """Embeddings and actions."""
+        return self.embeddings, self.actions
 
     @property
     def num_trajectories(self) -> int:
@@ -74,6 +85,21 @@ def find_trajectory_files(folder: Path) -> tuple[str, list[tuple[Path, ...]]]:
     return name, [(file,) for file in found[name]]
 
 
+def find_data_files(path: Path) -> tuple[str, list[tuple[Path, ...]]]:
+    """The format of a folder or of one file, `actions` or one of `PATTERNS`, and its files."""
+    if os.path.isdir(path):
+        if list_folder(path, ACTION_FILES) or not any(
+            list_folder(path, pattern) for pattern in (*PATTERNS.values(), ACTIONS_OF_PAIRS)
+        ):
+            return "actions", [(file,) for file in find_action_files(path)]
+        return find_trajectory_files(path)
+    if path.suffix in (".npz", ".h5"):
+        return path.suffix[1:], [(path,)]
+    if fnmatch(path.name, PATTERNS["pairs"]) or fnmatch(path.name, ACTIONS_OF_PAIRS):
+        return "pairs", [(_of_pair(path, "emb"), _of_pair(path, "act"))]
+    return "actions", [(file,) for file in find_action_files(path)]
+
+
 def _of_pair(file: Path, end: str) -> Path:
     return file.with_name(f"{file.name[:-7]}{end}.npy")
 
@@ -86,8 +112,11 @@ def describe_file(paths: tuple[Path, ...], spec: ActionSpec | None = None) -> Tr
     """
     embeddings, actions = _arrays(paths)
     for key, array in zip(KEYS, (embeddings, actions), strict=True):
-        if not np.issubdtype(array.dtype, np.floating):
-            raise DataError(f"{paths[0]}: {key} have dtype {array.dtype}, expected floating point")
+        if not (array.bfloat16 or np.issubdtype(array.dtype, np.floating)):
+            raise DataError(
+                f"{paths[0]}: {key} have dtype {array.dtype}, expected floating point; two bytes "
+                f"count as bfloat16 only where the file says so"
+            )
     if len(embeddings.shape) != 4 or 0 in embeddings.shape:
         raise DataError(
             f"{paths[0]}: embeddings have shape {embeddings.shape} (trajectories first), expected "
