@@ -14,12 +14,12 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from vj2_ddim_plugin.errors import ConfigError, VJ2DDIMError
 from vj2_ddim_plugin.files import require_regular_file
 from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.settings import Settings, declared, require_fits, shown
+from vj2_ddim_plugin.settings import Settings, declared, is_a, require_fits, shown
 from vj2_ddim_training.config import DataSettings, JudgeSettings, ModelConfig, TrainingConfig
 
 __all__ = ["config_text", "read_config"]
@@ -28,7 +28,6 @@ GROUPS: tuple[type[Settings], ...] = (
     DataSettings, ModelConfig, TrainingConfig, NoiseSchedule, JudgeSettings,
 )  # fmt: skip
 OF_A_START = ("resume", "overwrite")  # said of one start, not of a run
-PATHS = ("data_dir", "val_data_dir", "save_dir")
 MOST_BYTES = 2**20
 
 
@@ -52,7 +51,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
                 f"'vj2-ddim train', with underscores; {hint}"
             )
         try:
-            is_path = name in PATHS and isinstance(value, str)
+            is_path = is_a(Path(), get_type_hints(kinds[name])[name]) and isinstance(value, str)
             require_fits(kinds[name], name, Path(value) if is_path else value)
         except VJ2DDIMError as error:
             raise ConfigError(f"{path}: {name!r}{str(error).removeprefix(name)}") from error
