@@ -8,6 +8,7 @@ import typer
 from vj2_ddim_benchmark.settings import (
     TUNED_DIR,
     ComparisonSettings,
+    EncoderStudySettings,
     LatencySettings,
     PredictorSize,
     PressureSettings,
@@ -33,6 +34,7 @@ COMMANDS = {
         ("latency", "commands:latency", "Time a plan against the original's sampler."),
         ("pressure", "commands:pressure", "Overhead, deadlines under load, memory."),
         ("scale", "commands:scale", "Time a plan through a predictor of VJ2-GUI's size."),
+        ("encoder", "commands:encoder", "See screens through an encoder of others."),
         ("two-room", "commands:two_room", "Compare in stable-worldmodel's own world."),
     )
 }
@@ -124,6 +126,18 @@ def scale(
     from vj2_ddim_benchmark.timing import scale
 
     scale.scale(size, settings, bundle, json_file)
+
+
+@options
+def encoder(
+    out: Annotated[Path, typer.Option(help="The study's folder; one that was cut short goes on.")],
+    settings: EncoderStudySettings,
+    json_file: JsonFile = None,
+) -> None:
+    """Train one denoiser on the world model's own latents and one on a text detector's."""
+    from vj2_ddim_benchmark import encoder_study
+
+    encoder_study.encoder_study(out, settings, json_file)
 
 
 @options
