@@ -9,6 +9,7 @@ from vj2_ddim_benchmark.settings import (
     TUNED_DIR,
     ComparisonSettings,
     CostSettings,
+    EncoderStudySettings,
     LatencySettings,
     PredictorSize,
     PressureSettings,
@@ -39,6 +40,7 @@ COMMANDS = {
         ("scale", "commands:scale", "Time a plan through a predictor of VJ2-GUI's size."),
         ("training", "commands:training", "Time training against the original's algorithm."),
         ("recreation", "commands:recreation", "Recreate gestures: chance, a VAE, denoisers."),
+        ("encoder", "commands:encoder", "See screens through an encoder of others."),
         ("two-room", "commands:two_room", "Compare in stable-worldmodel's own world."),
     )
 }
@@ -155,6 +157,18 @@ def recreation(settings: RecreationSettings, json_file: JsonFile = None) -> None
     from vj2_ddim_benchmark import recreation
 
     recreation.recreation(settings, json_file)
+
+
+@options
+def encoder(
+    out: Annotated[Path, typer.Option(help="The study's folder; one that was cut short goes on.")],
+    settings: EncoderStudySettings,
+    json_file: JsonFile = None,
+) -> None:
+    """Train one denoiser on the world model's own latents and one on a text detector's."""
+    from vj2_ddim_benchmark import encoder_study
+
+    encoder_study.encoder_study(out, settings, json_file)
 
 
 @options

@@ -107,6 +107,18 @@ class ReadingSettings(Settings):
 
 
 @dataclass(frozen=True)
+class EncoderStudySettings(Settings):
+    """How two denoisers are trained, each of which sees screens through another encoder."""
+
+    graph: Path | None = setting(None, "The text detector's graph; that of its package if none.")
+    num_trajectories: int = setting(8000, "Touches that each learns from.", low=64)
+    steps: int = setting(6000, "Gradient steps of each, rounded to whole epochs.", low=1)
+    num_problems: int = setting(600, "Unseen screens.", low=30)
+    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1)
+    seed: int = setting(0, "Of the screens, the weights and the order.", low=0)
+
+
+@dataclass(frozen=True)
 class PressureSettings(Settings):
     """How many plans, and how busy a machine."""
 

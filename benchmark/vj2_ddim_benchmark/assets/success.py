@@ -5,12 +5,13 @@ One call's problems share a starting noise, some luckier than other: so there ar
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
+from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
@@ -34,13 +35,22 @@ def world_model_cost(world_model: str = "") -> RankerCost:
     return latent_cost_of(_load(world_model))
 
 
-def success_of(world_model: WorldModel, num_problems: int = 300, seed: int = 7) -> SuccessMeasure:
-    """Measures the share of validation goals reached: of all, of multimodal ones, of each kind."""
-    problems = one_gesture_problems(
-        num_problems, split="validation", seed=seed, size=world_model.config.screen_size
-    )
-    state = world_model.encode(problems.start.render())
-    goal = world_model.encode(problems.goal.render())
+class Encoder(Protocol):
+    """What a model sees of screens."""
+
+    def see(self, screens: TouchScreen) -> FloatArray:
+        """The latents `[n, N, D]` of n screens."""
+
+
+def success_of(
+    encoder: Encoder, num_problems: int = 300, seed: int = 7, split: str = "validation"
+) -> SuccessMeasure:
+    """Measures the share of goals reached, by latents that an encoder makes (a world model is one).
+
+    Of all goals, of multimodal ones, and of each kind of widget.
+    """
+    problems = one_gesture_problems(num_problems, split=split, seed=seed)
+    state, goal = encoder.see(problems.start), encoder.see(problems.goal)
 
     def success(model: DiffusionModel, ranker: RankerNetwork | None = None) -> dict[str, float]:
         spec = model.action_spec

@@ -12,6 +12,7 @@ from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.policies import NEAR_MISS_SHARE, mixed_policy
 from vj2_ddim_benchmark.world.problems import screens_with
+from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
 from vj2_ddim_benchmark.world.widgets import WIDGETS
 from vj2_ddim_plugin.cli.console import Progress
@@ -53,29 +54,41 @@ class Transitions:
             raise DataError(f"frames of shape {shape} go with {expected}; found {found}")
 
 
-def collect_transitions(
+def collect_screens(
     num_trajectories: int, *, horizon: int, split: str, seed: int, scripted_share: float = 0.7,
     near_miss_share: float = NEAR_MISS_SHARE, size: int = 64,
-    progress: Progress = silent, phase: str = "collect",
-) -> Transitions:  # fmt: skip
-    """Touch fresh screens and record what happens; no kind of widget is much rarer than another."""
+) -> tuple[list[TouchScreen], Actions]:  # fmt: skip
+    """Touch fresh screens; no kind of widget is much rarer than another.
+
+    Returns the screens before each touch and after the last, `[T]` of n screens, and the touches
+    `[n, T-1, 250, 3]`.
+    """
     if not 0.0 <= scripted_share <= 1.0:
         raise ConfigError(f"scripted_share must be in [0, 1]; found {scripted_share}")
     rng = seeded(split, seed, PURPOSE, num_trajectories=num_trajectories, horizon=horizon)
     active = np.flatnonzero([widget.active for widget in WIDGETS])
     kinds = np.resize(rng.permutation(active), num_trajectories)
     pool, rows = screens_with(kinds, split, seed, size)
-    screens = pool.select(rng.permutation(rows))
-    frames = np.empty((num_trajectories, horizon + 1, size, size, 3), np.uint8)
+    screens = [pool.select(rng.permutation(rows))]
     actions = np.empty((num_trajectories, horizon, NUM_STEPS, 3), np.float32)
-    states = np.empty((num_trajectories, horizon + 1, screens.state.shape[1]), np.int64)
-    frames[:, 0], states[:, 0] = screens.render(), screens.state
     for step in range(horizon):
-        actions[:, step] = mixed_policy(screens, scripted_share, rng, near_miss_share)
-        screens = screens.execute(actions[:, step])
-        frames[:, step + 1], states[:, step + 1] = screens.render(), screens.state
-        progress(phase, (step + 1) * num_trajectories, horizon * num_trajectories)
-    return Transitions(frames, actions, states)
+        actions[:, step] = mixed_policy(screens[-1], scripted_share, rng, near_miss_share)
+        screens.append(screens[-1].execute(actions[:, step]))
+    return screens, actions
+
+
+def collect_transitions(
+    num_trajectories: int, *, size: int = 64, progress: Progress = silent, phase: str = "collect",
+    **how: Any,  # noqa: ANN401
+) -> Transitions:  # fmt: skip
+    """What `collect_screens` collects, in pictures of `size` x `size` pixels."""
+    screens, actions = collect_screens(num_trajectories, size=size, **how)
+    frames = np.empty((num_trajectories, len(screens), size, size, 3), np.uint8)
+    for step, seen in enumerate(screens):
+        frames[:, step] = seen.render()
+        if step:
+            progress(phase, step * num_trajectories, (len(screens) - 1) * num_trajectories)
+    return Transitions(frames, actions, np.stack([seen.state for seen in screens], axis=1))
 
 
 def save_transitions(

@@ -1,5 +1,6 @@
 """`WorldModel`, in one file on disk, and `LatentCost`, what planners minimise through it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from vj2_ddim_benchmark.model_files import half_weights, read_model
 from vj2_ddim_benchmark.world.collect import Transitions
+from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.networks import NUM_CHANNELS, PatchEncoder, Predictor
 from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError, ContextError
@@ -40,6 +42,10 @@ class WorldModel(nn.Module):
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Frames uint8 `[..., H, W, 3]` to latents float32 `[..., N, D]`."""
         return self.encoder.encode(frames)
+
+    def see(self, screens: TouchScreen) -> NDArray[np.float32]:
+        """The latents `[n, N, D]` of n screens, whatever size they have."""
+        return self.encode(replace(screens, size=self.config.screen_size).render())
 
     def rollout(self, z: Tensor, actions: Tensor) -> Tensor:
         """The latents `[n, N, D]` after a plan `[n, L, 3]` of L steps from others; differentiable.
