@@ -13,6 +13,7 @@ from vj2_ddim_benchmark.settings import (
     PressureSettings,
     RaceSettings,
     ScaleSettings,
+    ServingSettings,
     TuneSettings,
 )
 from vj2_ddim_benchmark.studies import StudySettings
@@ -32,6 +33,7 @@ COMMANDS = {
         ("assets", "assets.commands:app", "Make the trained parts anew, or other denoisers."),
         ("latency", "commands:latency", "Time a plan against the original's sampler."),
         ("pressure", "commands:pressure", "Overhead, deadlines under load, memory."),
+        ("serving", "commands:serving", "Time served plans, and kill replicas meanwhile."),
         ("scale", "commands:scale", "Time a plan through a predictor of VJ2-GUI's size."),
         ("two-room", "commands:two_room", "Compare in stable-worldmodel's own world."),
     )
@@ -111,6 +113,14 @@ def pressure(
     from vj2_ddim_benchmark.timing import pressure
 
     pressure.pressure(bundle, settings, world_model, json_file)
+
+
+@options
+def serving(bundle: Bundle, settings: ServingSettings, json_file: JsonFile = None) -> None:
+    """Time served plans in turns with local ones, and count what killed replicas lose."""
+    from vj2_ddim_benchmark.timing import serving
+
+    serving.serving(bundle, settings, json_file)
 
 
 @options

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.model import BundleModel
@@ -32,7 +34,6 @@ from vj2_ddim_plugin.serving.sampling import answer_all
 from vj2_ddim_plugin.serving.service import ServedModel
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reads it once, when it is imported
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 import uvicorn
@@ -173,32 +174,32 @@ def serving(
 @contextmanager
 def _ray(settings: ServeSettings) -> Iterator[None]:
     """A Ray of our own in a folder of its own, or one that runs already."""
-    folder, quiet = None, {"logging_level": logging.ERROR, "log_to_driver": False}
-    if settings.cluster is not None:
-        ray.init(settings.cluster, **quiet)
-    else:
-        folder = tempfile.mkdtemp(prefix="vj2-")  # a short name: sockets are in it
-        ray.init(
-            "local",
-            include_dashboard=False,
-            num_cpus=1,
-            object_store_memory=80 * 2**20,
-            _temp_dir=folder,
-            _metrics_export_port=settings.metrics_port,
-            **quiet,
-        )
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    folder = tempfile.mkdtemp(prefix="vj2-")  # a short name: sockets are in it
     try:
+        if settings.cluster is not None:
+            ray.init(settings.cluster, **quiet)
+        else:  # only who was started from here may talk to it; without this, a file says how
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            ray.init(
+                "local",
+                include_dashboard=False,
+                num_cpus=1,
+                object_store_memory=80 * 2**20,
+                _temp_dir=folder,
+                _node_ip_address="127.0.0.1",
+                _metrics_export_port=settings.metrics_port,
+                **quiet,
+            )
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(
             proxy_location="Disabled",
             logging_config={"log_level": "ERROR", "enable_access_log": False},
         )
         yield
-        if folder is not None:
-            serve.shutdown()
     finally:
         ray.shutdown()
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def serve_bundle(
