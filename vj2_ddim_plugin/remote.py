@@ -59,7 +59,7 @@ class RemoteSettings(Settings):
         30.0, "Seconds that a request may take; a deadline shortens it.", above=0, high=86_400
     )
     max_retries: int = setting(
-        10,
+        30,
         "Times that a request is sent again where the connection is lost or the server is not "
         "ready, after pauses from 0.02 s to 1 s.",
         low=0,

@@ -1,0 +1,278 @@
+"""A Triton model repository of a bundle: the whole DDIM loop as one unrolled ONNX graph.
+
+```
+REPOSITORY/NAME/config.pbtxt
+REPOSITORY/NAME/1/model.onnx    the context, noise [B, K, M, C] -> pred_original_sample [B, K, M, C]
+```
+
+Drawing noise, decoding and projecting stay with the client: there they are exact, and few numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from vj2_ddim_plugin import ddim
+from vj2_ddim_plugin.bundle import CONDITION, DENOISER, read_bundle
+from vj2_ddim_plugin.errors import ConfigError, ParityError
+from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.gestures import diffused_bounds
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.onnx.session import OnnxGraph
+from vj2_ddim_plugin.planning import SearchSettings
+from vj2_ddim_training.data.gesture_files import require_replaceable
+
+__all__ = ["export_triton"]
+
+CONFIG, VERSION, GRAPH = "config.pbtxt", "1", "model.onnx"
+NOISE, OUTPUT = "noise", "pred_original_sample"
+SHAPES = ((1, 1), (2, 3), (3, 4))  # problems and candidates of the parity check
+QUEUE_DELAY_US = 1000
+
+
+def export_triton(
+    bundle: Path,
+    repository: Path,
+    search: SearchSettings,
+    *,
+    tolerance: float,
+    max_batch_size: int = 16,
+    overwrite: bool = False,
+) -> float:
+    """Write `repository/NAME`, where NAME is the bundle's folder; what else is there stays.
+
+    Args:
+        bundle: The bundle's folder.
+        repository: The model repository, which Triton is started with.
+        search: Whose steps, guidance and spacing the graph has; eta must be 0.
+        tolerance: The largest relative error against the loop of the plugin.
+        max_batch_size: Problems in a batch of Triton's.
+        overwrite: Replace a model of this name.
+
+    Returns:
+        The error that was measured.
+
+    Raises:
+        BundleError: The bundle is incomplete, changed or inconsistent.
+        ConfigError: A setting does not fit the bundle, or the model is there already.
+        ParityError: The graph does not sample what the plugin samples; nothing is written.
+    """
+    if search.eta:
+        raise ConfigError(f"eta must be 0 in a graph, which draws nothing; found {search.eta}")
+    read, out = read_bundle(bundle), repository / bundle.resolve().name
+    require_replaceable(out, (CONFIG, VERSION), overwrite)
+    with BundleModel(read, "cpu") as model, atomic_path(out, folder=True) as folder:
+        search.check_model(model)
+        (folder / VERSION).mkdir()
+        graph = unrolled(model, search)
+        onnx.save(graph, folder / VERSION / GRAPH)
+        error = _measured(model, search, folder / VERSION / GRAPH, tolerance)
+        config = _config(out.name, model, max_batch_size)
+        (folder / CONFIG).write_text(config, encoding="utf-8")
+    return error
+
+
+class _Builder:
+    """Nodes and weights of one graph, as they come together."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.weights: dict[str, Any] = {}
+        self._count = 0
+
+    def constant(self, value: Any, dtype: Any = np.float32) -> str:  # noqa: ANN401
+        """The name of an array."""
+        self._count += 1
+        name = f"constant_{self._count}"
+        self.weights[name] = numpy_helper.from_array(np.array(value, dtype), name)
+        return name
+
+    def node(self, kind: str, *inputs: str, name: str = "", **attributes: Any) -> str:  # noqa: ANN401
+        """The name of what a node makes, `name` if it is given."""
+        self._count += 1
+        name = name or f"{kind}_{self._count}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
+        return name
+
+    def scaled(self, factors: Sequence[float], names: Sequence[str]) -> str:
+        """A sum of known multiples of two arrays, in the order in which the plugin adds them."""
+        parts = [
+            self.node("Mul", name, self.constant(factor))
+            for factor, name in zip(factors, names, strict=True)
+        ]
+        return self.node("Add", *parts)
+
+    def inline(self, graph: Any, prefix: str, given: Mapping[str, str]) -> list[str]:  # noqa: ANN401
+        """A copy of a graph between arrays that are there; its weights are shared by all copies."""
+        weights = {weight.name: f"{graph.name}/{weight.name}" for weight in graph.initializer}
+        for weight in graph.initializer:
+            if (shared := weights[weight.name]) not in self.weights:
+                self.weights[shared] = onnx.TensorProto()
+                self.weights[shared].CopyFrom(weight)
+                self.weights[shared].name = shared
+        names = {"": "", **weights, **given}
+        for node in graph.node:
+            if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
+                raise ConfigError(f"{graph.name}: a node {node.op_type} cannot be unrolled")
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.name = f"{prefix}/{node.name}"
+            names |= {name: f"{prefix}/{name}" for name in node.output if name}
+            for ends in (copy.input, copy.output):
+                ends[:] = [names[name] for name in ends]
+            self.nodes.append(copy)
+        return [names[output.name] for output in graph.output]
+
+
+def unrolled(model: BundleModel, search: SearchSettings) -> Any:  # noqa: ANN401
+    """The loop of a bundle as one ONNX model; batch and number of candidates are free."""
+    build, spec, bundle = _Builder(), model.action_spec, model.bundle
+    shape = spec.diffused_shape
+    denoiser = onnx.load(bundle.folder / DENOISER)
+    denoiser.graph.name = "denoiser"
+    flat = build.constant([-1, *shape], np.int64)
+    sample = build.node("Reshape", NOISE, flat)
+    rows = build.node("Shape", sample, start=0, end=1)
+    tokens: list[str] = []
+    if bundle.condition.inputs:
+        condition = onnx.load(bundle.folder / CONDITION)
+        condition.graph.name = "condition"
+        encoded = build.inline(condition.graph, "condition", {n: n for n in model.condition.inputs})
+        tokens = [_repeated(build, each, model) for each in encoded]
+    low, high = (build.constant(bound) for bound in diffused_bounds(spec))
+    for number, (at, to) in enumerate(search.pairs(model.schedule, search.num_inference_steps)):
+        timestep = build.node("Expand", build.constant([at], np.int64), rows)
+        asked = partial(_output_of, build, denoiser.graph, sample, timestep)
+        output = asked(f"step_{number}", tokens[:1])
+        if search.guidance_scale != 1.0:
+            without = asked(f"unconditional_{number}", tokens[1:])
+            more = build.node("Sub", output, without)
+            scale = build.constant(search.guidance_scale)
+            output = build.node("Add", without, build.node("Mul", scale, more))
+        step = ddim.affine_step(model.schedule, at, to, 0.0)
+        x0 = build.scaled((step.x0_of_sample, step.x0_of_output), (sample, output))
+        x0 = build.node("Min", build.node("Max", x0, low), high)
+        sample = build.scaled((step.prev_of_x0, step.prev_of_sample), (x0, sample))
+    build.node("Reshape", x0, build.node("Shape", NOISE), name=OUTPUT)
+    arrays = {**dict(model.condition.inputs), NOISE: ("candidates", *shape)}
+    value = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
+    graph = helper.make_graph(
+        build.nodes,
+        "ddim",
+        [value(name, shape=["batch", *of]) for name, of in arrays.items()],
+        [value(OUTPUT, shape=["batch", "candidates", *shape])],
+        list(build.weights.values()),
+    )
+    made = helper.make_model(
+        graph, opset_imports=denoiser.opset_import, ir_version=denoiser.ir_version
+    )
+    onnx.checker.check_model(made)
+    return made
+
+
+def _output_of(
+    build: _Builder,
+    graph: Any,  # noqa: ANN401
+    sample: str,
+    timestep: str,
+    prefix: str,
+    tokens: Sequence[str],
+) -> str:
+    given = {"sample": sample, "timestep": timestep}
+    if tokens:
+        given["condition"] = tokens[0]
+    return build.inline(graph, prefix, given)[0]
+
+
+def _repeated(build: _Builder, tokens: str, model: BundleModel) -> str:
+    """Condition tokens `[B, S, W]` once for each candidate, `[B * K, S, W]`."""
+    sizes = (model.condition.num_tokens, model.condition.width)
+    one = build.constant([1], np.int64)
+    count = build.node("Shape", NOISE, start=1, end=2)
+    batch = build.node("Shape", NOISE, start=0, end=1)
+    width = build.constant(sizes, np.int64)
+    apart = build.node("Unsqueeze", tokens, one)
+    whole = build.node("Concat", batch, count, width, axis=0)
+    several = build.node("Expand", apart, whole)
+    return build.node("Reshape", several, build.constant([-1, *sizes], np.int64))
+
+
+def _measured(model: BundleModel, search: SearchSettings, path: Path, tolerance: float) -> float:
+    """The largest error of the graph against the plugin's loop, relative to the values."""
+    rng, worst = np.random.default_rng(0), 0.0
+    with OnnxGraph(path, "cpu") as graph:
+        for batch, count in SHAPES:
+            context = {
+                name: rng.standard_normal((batch, *of), np.float32)
+                for name, of in model.condition.inputs.items()
+            }
+            shape = (batch, count, *model.action_spec.diffused_shape)
+            noise = rng.standard_normal(shape, np.float32)
+            (found,) = graph.run({**context, NOISE: noise})
+            expected = looped(model, search, context, noise)
+            scale = max(1.0, float(np.abs(expected).max()))
+            error = float(np.abs(found - expected).max()) / scale
+            if found.shape != shape or not error <= tolerance:
+                raise ParityError(
+                    f"the unrolled graph differs from the loop by {error:.3g}, above the tolerance "
+                    f"{tolerance:.3g}. Nothing was written"
+                )
+            worst = max(worst, error)
+    return worst
+
+
+def looped(
+    model: BundleModel, search: SearchSettings, context: Mapping[str, FloatArray], noise: FloatArray
+) -> FloatArray:
+    """What the plugin's own loop makes of the noise `[B, K, M, C]`."""
+    flat = noise.reshape(-1, *noise.shape[2:])
+    tokens = [np.repeat(each, noise.shape[1], axis=0) for each in model.encode(context) or ()]
+    denoisers = [partial(model.denoise, condition=each) for each in tokens or [None]]
+    guided = ddim.classifier_free_guidance(denoisers[0], denoisers[-1], search.guidance_scale)
+    low, high = diffused_bounds(model.action_spec)
+    for step in ddim.ddim_steps(
+        guided,
+        flat,
+        search.pairs(model.schedule, search.num_inference_steps),
+        model.schedule,
+        correct=ddim.clip_to((low.astype(np.float32), high.astype(np.float32))),
+    ):
+        final = step.pred_original_sample
+    return final.reshape(noise.shape)
+
+
+def _config(name: str, model: BundleModel, max_batch_size: int) -> str:
+    """`config.pbtxt`: what Triton is told of the graph."""
+    shape = model.action_spec.diffused_shape
+
+    def array(of: str, dims: Sequence[int]) -> str:
+        sizes = ", ".join(map(str, dims))
+        return f'  {{\n    name: "{of}"\n    data_type: TYPE_FP32\n    dims: [ {sizes} ]\n  }}'
+
+    inputs = {**model.condition.inputs, NOISE: (-1, *shape)}
+    described = ",\n".join(array(of, dims) for of, dims in inputs.items())
+    return f"""name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size: {max_batch_size}
+input [
+{described}
+]
+output [
+{array(OUTPUT, (-1, *shape))}
+]
+dynamic_batching {{
+  max_queue_delay_microseconds: {QUEUE_DELAY_US}
+}}
+parameters {{
+  key: "manifest_sha256"
+  value {{ string_value: "{model.bundle.digest}" }}
+}}
+"""
