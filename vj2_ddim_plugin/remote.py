@@ -165,8 +165,14 @@ class RemoteModel:
         self._end_connections()
 
     def after_fork(self) -> None:
-        """The parent's connections are its own."""
-        self._idle, self._lock = [], threading.Lock()
+        """The parent's connections are its own: here they are let go."""
+        self._lock = threading.Lock()
+        self._end_connections()
+
+    def __del__(self) -> None:
+        """Leave no connection open; there is none where the constructor did not get so far."""
+        with suppress(AttributeError):
+            self._end_connections()
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the connections."""

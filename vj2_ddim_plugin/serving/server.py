@@ -187,7 +187,6 @@ def _ray(settings: ServeSettings) -> Iterator[None]:
                 num_cpus=1,
                 object_store_memory=80 * 2**20,
                 _temp_dir=folder,
-                _node_ip_address="127.0.0.1",
                 _metrics_export_port=settings.metrics_port,
                 **quiet,
             )

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vj2_ddim_plugin import __version__
-from vj2_ddim_plugin.errors import ServingError, VJ2DDIMError
+from vj2_ddim_plugin.errors import ContextError, ServingError, VJ2DDIMError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.planning import SearchSettings
@@ -97,7 +97,8 @@ class ServedModel:
     def close(self, request: SampleRequest, answer: Answer) -> Response:
         """The response of an answer."""
         if isinstance(answer, VJ2DDIMError):
-            return refusal(answer if isinstance(answer, ServingError) else _fault(answer))
+            theirs = isinstance(answer, ServingError | ContextError)
+            return refusal(answer if theirs else ServingError(str(answer), 500))
         named = request.in_binary
         fields = {"model_name": self.name, "model_version": "1"}
         if request.id:
@@ -282,10 +283,6 @@ def refusal(error: VJ2DDIMError) -> Response:
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return _json({"error": str(error)}, status, headers)
-
-
-def _fault(error: VJ2DDIMError) -> ServingError:
-    return ServingError(str(error), 500)
 
 
 def _json(
