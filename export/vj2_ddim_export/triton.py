@@ -119,12 +119,12 @@ class _Builder:
                 self.weights[shared].CopyFrom(weight)
                 self.weights[shared].name = shared
         names = {"": "", **weights, **given}
-        for node in graph.node:
+        for number, node in enumerate(graph.node):
             if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
                 raise ConfigError(f"{graph.name}: a node {node.op_type} cannot be unrolled")
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
-            copy.name = f"{prefix}/{node.name}"
+            copy.name = f"{prefix}/{node.name or number}"
             names |= {name: f"{prefix}/{name}" for name in node.output if name}
             for ends in (copy.input, copy.output):
                 ends[:] = [names[name] for name in ends]

@@ -18,6 +18,7 @@ import socket
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -35,9 +36,11 @@ from vj2_ddim_plugin.serving.service import ServedModel
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reads it once, when it is imported
 
-import ray
-import uvicorn
-from ray import serve
+with warnings.catch_warnings():  # of what Ray imports, about what that imports
+    warnings.simplefilter("ignore")
+    import ray
+    import uvicorn
+    from ray import serve
 
 __all__ = ["Replica", "serve_bundle", "serving"]
 
