@@ -211,16 +211,19 @@ def serve_bundle(
     ready: Callable[[str], None],
 ) -> None:
     """Serve until Ctrl-C or SIGTERM, see `serving`; `ready` is told the address."""
-    stop = threading.Event()
-    with serving(bundle, settings, session):
-        before = {
-            number: signal.signal(number, lambda *_: stop.set())
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        try:
+    stop, numbers = threading.Event(), (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, _interrupt) for number in numbers}
+    try:
+        with serving(bundle, settings, session):
+            for number in numbers:  # anew: Ray has put its own there
+                signal.signal(number, lambda *_: stop.set())
             name = settings.name or bundle.resolve().name
             ready(f"http://{settings.host}:{settings.port}/{name}")
             stop.wait()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
