@@ -169,7 +169,7 @@ def _content(
     return np.frombuffer(rest[:size], dtype), rest[size:]
 
 
-def _numbers(name: str, data: object, dtype: np.dtype[Any], count: int) -> Array:
+def _numbers(name: str, data: Any, dtype: np.dtype[Any], count: int) -> Array:  # noqa: ANN401
     """Numbers of a JSON list, which may be nested as the shape is."""
     level = [data]
     while level and isinstance(level[0], list):

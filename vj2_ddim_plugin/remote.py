@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vj2_ddim_plugin import ddim
 from vj2_ddim_plugin.bundle import RANKER, Bundle, bundle_of
@@ -103,7 +104,7 @@ class RemoteModel:
     @property
     def ranker(self) -> CostPredictor | None:
         """Where the bundle has one, it is asked there by `RemoteOptimizer`, not called here."""
-        return None if RANKER not in self.bundle.graph_specs else self.denoise  # type: ignore
+        return None if RANKER not in self.bundle.graph_specs else self.denoise
 
     def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
         """Not here: the server encodes."""
@@ -115,7 +116,7 @@ class RemoteModel:
 
     def infer(
         self,
-        arrays: Mapping[str, FloatArray],
+        arrays: Mapping[str, NDArray[Any]],
         output: str,
         like: FloatArray,
         parameters: Mapping[str, Any],
@@ -230,7 +231,7 @@ class RemoteModel:
             connection.close()
 
 
-class RemoteSearch(CandidateSearch):
+class _RemoteSearch(CandidateSearch):
     """A `CandidateSearch` whose loops run on a server."""
 
     _model: RemoteModel
@@ -281,7 +282,9 @@ class RemoteSearch(CandidateSearch):
         found = self._asked(output, shaped, arrays).reshape(sample.shape)
         return checked_output(found, sample)
 
-    def _asked(self, output: str, like: FloatArray, arrays: Mapping[str, FloatArray]) -> FloatArray:
+    def _asked(
+        self, output: str, like: FloatArray, arrays: Mapping[str, NDArray[Any]]
+    ) -> FloatArray:
         limit = self._model._settings.timeout_s
         seconds = min(limit, max(self._clock.remaining(), 0.0))
         scale = {"guidance_scale": self._settings.guidance_scale}
@@ -296,7 +299,7 @@ class RemoteOptimizer(DDIMOptimizer):
     for example; where there is none, a `ServingError` that `on_failure` may answer.
     """
 
-    _search: ClassVar[Callable[..., CandidateSearch]] = RemoteSearch
+    _search: ClassVar[Callable[..., CandidateSearch]] = _RemoteSearch
 
     @classmethod
     def connect(

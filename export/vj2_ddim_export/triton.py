@@ -234,7 +234,9 @@ def looped(
 ) -> FloatArray:
     """What the plugin's own loop makes of the noise `[B, K, M, C]`."""
     flat = noise.reshape(-1, *noise.shape[2:])
-    tokens = [np.repeat(each, noise.shape[1], axis=0) for each in model.encode(context) or ()]
+    tokens: list[FloatArray | None] = [
+        np.repeat(each, noise.shape[1], axis=0) for each in model.encode(context) or ()
+    ]
     denoisers = [partial(model.denoise, condition=each) for each in tokens or [None]]
     guided = ddim.classifier_free_guidance(denoisers[0], denoisers[-1], search.guidance_scale)
     low, high = diffused_bounds(model.action_spec)

@@ -47,7 +47,7 @@ __all__ = ["Replica", "serve_bundle", "serving"]
 APPLICATION = "vj2-ddim"
 SECONDS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0]
 SIZES = [1, 2, 4, 8, 16, 32, 64, 128]
-DRAIN_S, HEALTH_S = 5.0, 2.0
+DRAIN_S, HEALTH_S, START_TIMES = 5.0, 2.0, 3
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -179,20 +179,19 @@ def _ray(settings: ServeSettings) -> Iterator[None]:
     """A Ray of our own in a folder of its own, or one that runs already."""
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     folder = tempfile.mkdtemp(prefix="vj2-")  # a short name: sockets are in it
+    own = {
+        "num_cpus": 0,
+        "include_dashboard": False,
+        "object_store_memory": 80 * 2**20,
+        "_temp_dir": folder,
+        "_metrics_export_port": settings.metrics_port,
+    }
     try:
         if settings.cluster is not None:
             ray.init(settings.cluster, **quiet)
         else:  # only who was started from here may talk to it; without this, a file says how
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            ray.init(
-                "local",
-                include_dashboard=False,
-                num_cpus=1,
-                object_store_memory=80 * 2**20,
-                _temp_dir=folder,
-                _metrics_export_port=settings.metrics_port,
-                **quiet,
-            )
+            _start({**quiet, **own})
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
         serve.start(
             proxy_location="Disabled",
@@ -201,7 +200,24 @@ def _ray(settings: ServeSettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(50):  # what Ray started writes there until it has ended
+            shutil.rmtree(folder, ignore_errors=True)
+            if not os.path.exists(folder):
+                break
+            time.sleep(0.1)
+
+
+def _start(how: dict[str, Any]) -> None:
+    """Start Ray; on a machine that is very busy it may give up too soon, so more than once."""
+    for left in reversed(range(START_TIMES)):
+        try:
+            ray.init("local", **how)
+        except Exception as error:  # Ray raises nothing more exact
+            ray.shutdown()
+            if not left:
+                raise ConfigError(f"Ray does not start: {error}") from error
+        else:
+            return
 
 
 def serve_bundle(

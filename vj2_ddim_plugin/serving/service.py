@@ -10,11 +10,11 @@ import hmac
 import json
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from vj2_ddim_plugin import __version__
 from vj2_ddim_plugin.errors import ContextError, ServingError, VJ2DDIMError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
@@ -110,8 +110,8 @@ class ServedModel:
         self, method: str, parts: list[str], headers: Mapping[str, str], body: bytes
     ) -> Response | SampleRequest:
         if parts == ["v2"]:
-            extensions = ["binary_tensor_data"]
-            return _json({"name": "vj2-ddim", "version": __version__, "extensions": extensions})
+            told = {"name": "vj2-ddim", "version": version("vj2-ddim-plugin")}
+            return _json({**told, "extensions": ["binary_tensor_data"]})
         if parts[:2] != ["v2", "models"] or len(parts) < 3:
             raise ServingError(f"there is no {shown('/' + '/'.join(parts))} here", 404)
         if parts[2] != self.name:
