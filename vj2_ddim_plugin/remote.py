@@ -287,8 +287,9 @@ class _RemoteSearch(CandidateSearch):
     ) -> FloatArray:
         limit = self._model._settings.timeout_s
         seconds = min(limit, max(self._clock.remaining(), 0.0))
-        scale = {"guidance_scale": self._settings.guidance_scale}
-        return self._model.infer({**self._context, **arrays}, output, like, scale, seconds)
+        settings = self._settings
+        told = {name: getattr(settings, name) for name in ("guidance_scale", "num_inference_steps")}
+        return self._model.infer({**self._context, **arrays}, output, like, told, seconds)
 
 
 class RemoteOptimizer(DDIMOptimizer):

@@ -21,13 +21,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from vj2_ddim_plugin import ddim
 from vj2_ddim_plugin.bundle import CONDITION, DENOISER, read_bundle
-from vj2_ddim_plugin.errors import ConfigError, ParityError
+from vj2_ddim_plugin.errors import ConfigError, ParityError, VJ2DDIMError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures import diffused_bounds
-from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.onnx.session import OnnxGraph
 from vj2_ddim_plugin.planning import SearchSettings
+from vj2_ddim_plugin.serving.sampling import SampleRequest, answer_all
 from vj2_ddim_training.data.gesture_files import require_replaceable
 
 __all__ = ["export_triton"]
@@ -134,35 +134,35 @@ class _Builder:
 
 def unrolled(model: BundleModel, search: SearchSettings) -> Any:  # noqa: ANN401
     """The loop of a bundle as one ONNX model; batch and number of candidates are free."""
-    build, spec, bundle = _Builder(), model.action_spec, model.bundle
-    shape = spec.diffused_shape
-    denoiser = onnx.load(bundle.folder / DENOISER)
-    denoiser.graph.name = "denoiser"
-    flat = build.constant([-1, *shape], np.int64)
-    sample = build.node("Reshape", NOISE, flat)
+    build, shape = _Builder(), model.action_spec.diffused_shape
+    denoiser = _loaded(model, DENOISER)
+    sample = build.node("Reshape", NOISE, build.constant([-1, *shape], np.int64))
     rows = build.node("Shape", sample, start=0, end=1)
-    tokens: list[str] = []
-    if bundle.condition.inputs:
-        condition = onnx.load(bundle.folder / CONDITION)
-        condition.graph.name = "condition"
-        encoded = build.inline(condition.graph, "condition", {n: n for n in model.condition.inputs})
-        tokens = [_repeated(build, each, model) for each in encoded]
-    low, high = (build.constant(bound) for bound in diffused_bounds(spec))
+    conditions: list[dict[str, str]] = [{}]
+    if names := list(model.condition.inputs):
+        encoded = build.inline(
+            _loaded(model, CONDITION).graph, "condition", dict(zip(names, names, strict=True))
+        )
+        conditions = [{"condition": _repeated(build, each, model)} for each in encoded]
+    low, high = (build.constant(bound) for bound in diffused_bounds(model.action_spec))
     for number, (at, to) in enumerate(search.pairs(model.schedule, search.num_inference_steps)):
         timestep = build.node("Expand", build.constant([at], np.int64), rows)
-        asked = partial(_output_of, build, denoiser.graph, sample, timestep)
-        output = asked(f"step_{number}", tokens[:1])
-        if search.guidance_scale != 1.0:
-            without = asked(f"unconditional_{number}", tokens[1:])
-            more = build.node("Sub", output, without)
-            scale = build.constant(search.guidance_scale)
-            output = build.node("Add", without, build.node("Mul", scale, more))
+        given = {"sample": sample, "timestep": timestep}
+        outputs = [
+            build.inline(denoiser.graph, f"step_{number}_{kind}", given | condition)[0]
+            for kind, condition in enumerate(conditions[: 1 if search.guidance_scale == 1.0 else 2])
+        ]
+        output = outputs[0]
+        if len(outputs) == 2:
+            more = build.node("Sub", output, outputs[1])
+            scaled = build.node("Mul", build.constant(search.guidance_scale), more)
+            output = build.node("Add", outputs[1], scaled)
         step = ddim.affine_step(model.schedule, at, to, 0.0)
         x0 = build.scaled((step.x0_of_sample, step.x0_of_output), (sample, output))
         x0 = build.node("Min", build.node("Max", x0, low), high)
         sample = build.scaled((step.prev_of_x0, step.prev_of_sample), (x0, sample))
     build.node("Reshape", x0, build.node("Shape", NOISE), name=OUTPUT)
-    arrays = {**dict(model.condition.inputs), NOISE: ("candidates", *shape)}
+    arrays = {**model.condition.inputs, NOISE: ("candidates", *shape)}
     value = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT)
     graph = helper.make_graph(
         build.nodes,
@@ -171,25 +171,17 @@ def unrolled(model: BundleModel, search: SearchSettings) -> Any:  # noqa: ANN401
         [value(OUTPUT, shape=["batch", "candidates", *shape])],
         list(build.weights.values()),
     )
-    made = helper.make_model(
-        graph, opset_imports=denoiser.opset_import, ir_version=denoiser.ir_version
-    )
+    opset, version = denoiser.opset_import, denoiser.ir_version
+    made = helper.make_model(graph, opset_imports=opset, ir_version=version)
     onnx.checker.check_model(made)
     return made
 
 
-def _output_of(
-    build: _Builder,
-    graph: Any,  # noqa: ANN401
-    sample: str,
-    timestep: str,
-    prefix: str,
-    tokens: Sequence[str],
-) -> str:
-    given = {"sample": sample, "timestep": timestep}
-    if tokens:
-        given["condition"] = tokens[0]
-    return build.inline(graph, prefix, given)[0]
+def _loaded(model: BundleModel, name: str) -> Any:  # noqa: ANN401
+    """A graph of the bundle under a name of its own, which its weights get."""
+    found = onnx.load(model.bundle.folder / name)
+    found.graph.name = name
+    return found
 
 
 def _repeated(build: _Builder, tokens: str, model: BundleModel) -> str:
@@ -208,6 +200,7 @@ def _repeated(build: _Builder, tokens: str, model: BundleModel) -> str:
 def _measured(model: BundleModel, search: SearchSettings, path: Path, tolerance: float) -> float:
     """The largest error of the graph against the plugin's loop, relative to the values."""
     rng, worst = np.random.default_rng(0), 0.0
+    pairs = search.pairs(model.schedule, search.num_inference_steps)
     with OnnxGraph(path, "cpu") as graph:
         for batch, count in SHAPES:
             context = {
@@ -217,7 +210,11 @@ def _measured(model: BundleModel, search: SearchSettings, path: Path, tolerance:
             shape = (batch, count, *model.action_spec.diffused_shape)
             noise = rng.standard_normal(shape, np.float32)
             (found,) = graph.run({**context, NOISE: noise})
-            expected = looped(model, search, context, noise)
+            asked = SampleRequest(batch, search, (OUTPUT,), context, sample=noise, pairs=pairs)
+            (answer,) = answer_all(model, [asked])
+            if isinstance(answer, VJ2DDIMError):
+                raise answer
+            expected = answer[OUTPUT]
             scale = max(1.0, float(np.abs(expected).max()))
             error = float(np.abs(found - expected).max()) / scale
             if found.shape != shape or not error <= tolerance:
@@ -227,28 +224,6 @@ def _measured(model: BundleModel, search: SearchSettings, path: Path, tolerance:
                 )
             worst = max(worst, error)
     return worst
-
-
-def looped(
-    model: BundleModel, search: SearchSettings, context: Mapping[str, FloatArray], noise: FloatArray
-) -> FloatArray:
-    """What the plugin's own loop makes of the noise `[B, K, M, C]`."""
-    flat = noise.reshape(-1, *noise.shape[2:])
-    tokens: list[FloatArray | None] = [
-        np.repeat(each, noise.shape[1], axis=0) for each in model.encode(context) or ()
-    ]
-    denoisers = [partial(model.denoise, condition=each) for each in tokens or [None]]
-    guided = ddim.classifier_free_guidance(denoisers[0], denoisers[-1], search.guidance_scale)
-    low, high = diffused_bounds(model.action_spec)
-    for step in ddim.ddim_steps(
-        guided,
-        flat,
-        search.pairs(model.schedule, search.num_inference_steps),
-        model.schedule,
-        correct=ddim.clip_to((low.astype(np.float32), high.astype(np.float32))),
-    ):
-        final = step.pred_original_sample
-    return final.reshape(noise.shape)
 
 
 def _config(name: str, model: BundleModel, max_batch_size: int) -> str:

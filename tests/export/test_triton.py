@@ -12,11 +12,12 @@ from builders.training import make_model, vj2_ddim
 from onnx import TensorProto, helper
 
 from vj2_ddim_export import triton
-from vj2_ddim_export.triton import export_triton, looped, unrolled
+from vj2_ddim_export.triton import OUTPUT, export_triton, unrolled
 from vj2_ddim_plugin.errors import ConfigError, ParityError
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.onnx.session import OnnxGraph
 from vj2_ddim_plugin.planning import SearchSettings
+from vj2_ddim_plugin.serving.sampling import SampleRequest, answer_all
 
 SETTINGS = SearchSettings(num_inference_steps=3, guidance_scale=1.25)
 TOKEN = re.compile(r'"([^"]*)"|([{}\[\],:])|([^\s{}\[\],:"]+)')
@@ -70,7 +71,9 @@ def test_the_graph_samples_what_the_plugin_samples(repository, batch, count):
     noise = np.random.default_rng(1).standard_normal(shape, np.float32)
     with OnnxGraph(repository / "bundle" / "1" / "model.onnx", "cpu") as graph:
         (found,) = graph.run({**context, "noise": noise})
-    expected = looped(shipped(), SETTINGS, context, noise)
+    pairs = SETTINGS.pairs(shipped().schedule, 3)
+    asked = SampleRequest(batch, SETTINGS, (OUTPUT,), context, sample=noise, pairs=pairs)
+    expected = answer_all(shipped(), [asked])[0][OUTPUT]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(found) > 0.1
 
@@ -104,7 +107,8 @@ def test_what_cannot_be_is_refused_and_nothing_is_lost(repository, tmp_path, mon
     bundle = make_bundle(tmp_path / "unconditional", conditional=False)
     with pytest.raises(ConfigError, match="guidance_scale"):
         export_triton(bundle, tmp_path / "models", SETTINGS, tolerance=1e-4)
-    monkeypatch.setattr(triton, "looped", lambda *_: np.zeros(1, np.float32))
+    zeros = {OUTPUT: np.zeros(1, np.float32)}
+    monkeypatch.setattr(triton, "answer_all", lambda *_: [zeros])
     with pytest.raises(ParityError, match="differs from the loop"):
         export_triton(SHIPPED, tmp_path / "models", SETTINGS, tolerance=1e-9)
     assert not (tmp_path / "models" / "bundle").exists()
