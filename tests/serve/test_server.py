@@ -50,12 +50,14 @@ def running():
     """The port of two replicas, and what names the process of one of them."""
     from vj2_ddim_plugin.serving.server import serving
 
-    port, before = free_port(), set(os.listdir(tempfile.gettempdir()))
+    port, folder = free_port(), tempfile.mkdtemp(prefix="t")  # short: sockets are in it
+    tempfile.tempdir, before = folder, tempfile.tempdir
     settings = ServeSettings(port=port, num_replicas=2)
     with serving(SHIPPED, settings, SessionSettings("cpu", num_threads=1)) as process_of_one:
         yield port, process_of_one
-    left = set(os.listdir(tempfile.gettempdir())) - before
-    assert not [name for name in left if name.startswith(("vj2-", "ray"))]
+    tempfile.tempdir = before
+    assert os.listdir(folder) == []
+    os.rmdir(folder)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port), 1.0)
 

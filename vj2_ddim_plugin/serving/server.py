@@ -209,6 +209,8 @@ def _ray(settings: ServeSettings) -> Iterator[None]:
 
 def _start(how: dict[str, Any]) -> None:
     """Start Ray; on a machine that is very busy it may give up too soon, so more than once."""
+    if ray.is_initialized():
+        raise ConfigError("this process uses Ray already; serve from another, or name its cluster")
     for left in reversed(range(START_TIMES)):
         try:
             ray.init("local", **how)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ def serving(bundle: Path, settings: ServingSettings, json_file: Path | None) -> 
     measured: dict[str, Any] = {}
     how = ServeSettings(port=settings.port, name="bundle", num_replicas=settings.num_replicas)
     with served(bundle, how, session) as process_of_one:
-        remote = RemoteOptimizer.connect(f"http://127.0.0.1:{settings.port}/bundle")
+        patient = {"timeout_s": 600.0, "max_retries": 1000}  # all replicas may be dead at once
+        remote = RemoteOptimizer.connect(f"http://127.0.0.1:{settings.port}/bundle", **patient)
         measured["latency"] = measure_latency(local, remote, problems, settings.num_plans)
         measured["throughput"] = measure_throughput(remote, problems, settings)
         if settings.kill_every is not None:
@@ -144,8 +145,10 @@ def _killing(process_of_one: Callable[[], int], every: float) -> Iterator[list[i
 
     def kill() -> None:
         while not ended.wait(every * chance.uniform(0.5, 1.5)):
-            killed.append(process_of_one())
-            os.kill(killed[-1], signal.SIGKILL)
+            with suppress(Exception):  # one that was asked is dead already
+                number = process_of_one()
+                os.kill(number, signal.SIGKILL)
+                killed.append(number)
 
     thread = threading.Thread(target=kill)
     thread.start()
