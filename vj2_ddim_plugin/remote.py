@@ -106,13 +106,11 @@ class RemoteModel:
         """Where the bundle has one, it is asked there by `RemoteOptimizer`, not called here."""
         return None if RANKER not in self.bundle.graph_specs else self.denoise
 
-    def encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
-        """Not here: the server encodes."""
+    def denoise(self, *_: Any) -> Any:  # noqa: ANN401
+        """Not here, nor `encode`: the server does both."""
         raise ConfigError("a RemoteModel samples whole plans; use it by RemoteOptimizer")
 
-    def denoise(self, *_: Any) -> FloatArray:  # noqa: ANN401
-        """Not here: the server denoises."""
-        raise ConfigError("a RemoteModel samples whole plans; use it by RemoteOptimizer")
+    encode = denoise
 
     def infer(
         self,

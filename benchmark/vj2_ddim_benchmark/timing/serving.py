@@ -42,8 +42,9 @@ def serving(bundle: Path, settings: ServingSettings, json_file: Path | None) -> 
     measured: dict[str, Any] = {}
     how = ServeSettings(port=settings.port, name="bundle", num_replicas=settings.num_replicas)
     with served(bundle, how, session) as process_of_one:
-        patient = {"timeout_s": 600.0, "max_retries": 1000}  # all replicas may be dead at once
-        remote = RemoteOptimizer.connect(f"http://127.0.0.1:{settings.port}/bundle", **patient)
+        remote = RemoteOptimizer.connect(  # patient: all replicas may be dead at once
+            f"http://127.0.0.1:{settings.port}/bundle", timeout_s=600.0, max_retries=1000
+        )
         measured["latency"] = measure_latency(local, remote, problems, settings.num_plans)
         measured["throughput"] = measure_throughput(remote, problems, settings)
         if settings.kill_every is not None:
