@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 
 __all__ = [
     "CONDITION", "DENOISER", "MANIFEST", "RANKER", "SCHEMA_VERSION", "Bundle", "GraphSpec",
-    "Parity", "dtype_of", "graph_specs", "read_bundle", "read_graph", "write_manifest",
+    "Parity", "bundle_of", "dtype_of", "graph_specs", "read_bundle", "read_graph", "write_manifest",
 ]  # fmt: skip
 
 SCHEMA_VERSION = 2
@@ -114,6 +114,12 @@ class Bundle:
     graph_specs: Mapping[str, GraphSpec]  # by file name
     parity: Mapping[str, Any]  # the measured agreement with the checkpoint
     provenance: Mapping[str, Any]  # where the weights came from
+    manifest: Mapping[str, Any] = field(default_factory=dict)  # as it was read
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of what the manifest says: two bundles that share it are the same."""
+        return _digest(self.manifest)
 
     @property
     def graphs(self) -> dict[str, str]:
@@ -175,7 +181,27 @@ def read_bundle(folder: Path | str) -> Bundle:
         BundleError: The folder, a file or a field is missing, unknown, changed or inconsistent.
     """
     folder = Path(folder)
-    path, manifest = folder / MANIFEST, _read_manifest(folder)
+    path = folder / MANIFEST
+    if os.path.isfile(folder) or not os.path.lexists(path):
+        found = "is a file, not a bundle" if os.path.isfile(folder) else "is not a bundle"
+        raise BundleError(
+            f"{path} is missing: {folder} {found}. Name a bundle's folder, or make one with "
+            f"'vj2-ddim export CHECKPOINT --out BUNDLE'"
+        )
+    bundle = bundle_of(read_json(path, BundleError), folder)
+    for name, digest in bundle.graphs.items():
+        read_graph(folder / name, digest)
+    return bundle
+
+
+def bundle_of(manifest: Mapping[str, Any], folder: Path) -> Bundle:
+    """The bundle that a manifest describes; its graphs are not looked at.
+
+    Raises:
+        BundleError: A field is missing, unknown, changed or inconsistent.
+    """
+    path = folder / MANIFEST
+    _check_fields(path, manifest)
     provenance, parity = manifest["provenance"], manifest["parity"]
     try:
         action_spec = ActionSpec.from_dict(manifest["action_spec"])
@@ -194,19 +220,11 @@ def read_bundle(folder: Path | str) -> Bundle:
             f"{path} was changed: its {DIGEST} would be {found[:12]}..., it says "
             f"{shown(manifest[DIGEST])}. Copy the bundle anew, or export again"
         )
-    graphs = _checked_graphs(path, manifest, graph_specs(action_spec, condition))
-    return Bundle(folder, action_spec, schedule, condition, graphs, parity, provenance)
+    graphs = _named_graphs(path, manifest, graph_specs(action_spec, condition))
+    return Bundle(folder, action_spec, schedule, condition, graphs, parity, provenance, manifest)
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    if os.path.isfile(folder) or not os.path.lexists(path):
-        found = "is a file, not a bundle" if os.path.isfile(folder) else "is not a bundle"
-        raise BundleError(
-            f"{path} is missing: {folder} {found}. Name a bundle's folder, or make one with "
-            f"'vj2-ddim export CHECKPOINT --out BUNDLE'"
-        )
-    manifest = read_json(path, BundleError)
+def _check_fields(path: Path, manifest: Mapping[str, Any]) -> None:
     version = manifest.get("schema_version")
     if type(version) is not int or version not in (WITHOUT_DIGEST, SCHEMA_VERSION):
         raise BundleError(
@@ -223,13 +241,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     for name in CONTENTS:
         if not isinstance(manifest[name], dict):
             raise BundleError(f"{path}: field {name!r} is not an object. Export again")
-    return manifest
 
 
-def _checked_graphs(
+def _named_graphs(
     path: Path, manifest: Mapping[str, Any], specs: Mapping[str, GraphSpec]
 ) -> dict[str, GraphSpec]:
-    """The graphs that the manifest records, each found to be what it should be."""
+    """The graphs that the manifest records, those that it should."""
     recorded: dict[str, Any] = dict(manifest["graphs"])
     if set(recorded) != (expected := set(specs) - {RANKER}):
         raise BundleError(
@@ -238,8 +255,6 @@ def _checked_graphs(
         )
     if "ranker" in manifest:
         recorded[RANKER] = _ranker_sha256(path, manifest["ranker"], specs)
-    for name, digest in recorded.items():
-        read_graph(path.parent / name, digest)
     return {name: replace(specs[name], sha256=digest) for name, digest in recorded.items()}
 
 

@@ -14,6 +14,7 @@ VJ2DDIMError
 ├── BundleError          a bundle whose manifest or graphs are missing, changed or inconsistent
 ├── OutputError          a file or folder that cannot be written
 ├── ParityError          an exported bundle that does not agree with its checkpoint
+├── ServingError         a request that a server refuses, or a server that does not answer
 └── ProviderError        an execution provider that was asked for and is not running
 ```
 
@@ -23,7 +24,7 @@ A message says what was found, what was expected and what to do; it names the fi
 __all__ = [
     "ActionError", "BundleError", "CheckpointError", "ConfigError", "ConstraintError",
     "ContextError", "CostError", "DataError", "OutputError", "ParityError", "ProviderError",
-    "ScheduleError", "TrainingError", "VJ2DDIMError", "escaped",
+    "ScheduleError", "ServingError", "TrainingError", "VJ2DDIMError", "escaped",
 ]  # fmt: skip
 
 
@@ -89,6 +90,14 @@ class OutputError(VJ2DDIMError, OSError):
 
 class ParityError(VJ2DDIMError):
     """An exported bundle whose sampling loop does not agree with its checkpoint's."""
+
+
+class ServingError(VJ2DDIMError, RuntimeError):
+    """A request that a server refuses, with its HTTP status, or a server that does not answer."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ProviderError(VJ2DDIMError, RuntimeError):

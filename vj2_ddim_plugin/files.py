@@ -23,7 +23,7 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = ["SCRATCH", "atomic_path", "naming", "read_json", "require_regular_file", "sha256_of"]
-__all__ += ["write_json"]
+__all__ += ["strict_json", "write_json"]
 
 SCRATCH = ".vj2-ddim-scratch-"
 """How the names of the folders begin in which something is being written."""
@@ -224,6 +224,18 @@ def read_json(
             content = stream.read(max_bytes + 1)
         if len(content) > max_bytes:
             raise ValueError(f"it is larger than {max_bytes} bytes")
+    except (OSError, ValueError) as cause:
+        raise error(
+            f"{path}: cannot be read as JSON ({cause}). Repair it or write it again"
+        ) from None
+    return strict_json(content, path, error, ". Repair it or write it again")
+
+
+def strict_json(
+    content: bytes, name: object, error: type[VJ2DDIMError], advice: str = ""
+) -> dict[str, Any]:
+    """The object that JSON text says, as strictly as `read_json`; `name` is where it came from."""
+    try:
         value = json.loads(
             content.decode("utf-8"),
             object_pairs_hook=_distinct,
@@ -232,13 +244,11 @@ def read_json(
             parse_constant=_finite_float,
         )
         _require_shallow(value)
-    except (OSError, ValueError, RecursionError) as cause:
+    except (ValueError, RecursionError) as cause:
         why = "nested too deep" if isinstance(cause, RecursionError) else cause
-        raise error(
-            f"{path}: cannot be read as JSON ({why}). Repair it or write it again"
-        ) from None
+        raise error(f"{name}: cannot be read as JSON ({why}){advice}") from None
     if not isinstance(value, dict):
-        raise error(f"{path}: found {reprlib.repr(value)}, expected a JSON object, {{...}}")
+        raise error(f"{name}: found {reprlib.repr(value)}, expected a JSON object, {{...}}")
     return value
 
 

@@ -5,11 +5,11 @@ Where a plan fails, a chain of others may answer, with an account of what went w
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -63,6 +63,8 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
             model, or `num_ranked` of one without a ranker.
         ScheduleError: The steps do not fit the schedule.
     """
+
+    _search: ClassVar[Callable[..., CandidateSearch]] = CandidateSearch
 
     def __init__(
         self,
@@ -133,9 +135,9 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
         for pace in (Pace(), self._pace):  # the first time is not what later ones take
             for cost in (None, lambda candidates: np.zeros(candidates.shape[:2])):
                 problem = PlanningProblem(context, cost, batch_size=batch_size)
-                CandidateSearch(self.model, settings, problem, pace).run()
+                self._search(self.model, settings, problem, pace).run()
                 continued = replace(problem, frozen_action=first)
-                CandidateSearch(self.model, short, continued, pace).run()
+                self._search(self.model, short, continued, pace).run()
         self._pace.forget("cost")
 
     def optimize(self, problem: PlanningProblem) -> PlanResult:
@@ -157,7 +159,7 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
         started = time.perf_counter()
         require_problem(problem)
         try:
-            return CandidateSearch(self.model, self.settings, problem, self._pace).run()
+            return self._search(self.model, self.settings, problem, self._pace).run()
         except Exception as error:
             if not self.on_failure:
                 raise

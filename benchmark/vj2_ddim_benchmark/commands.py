@@ -17,6 +17,7 @@ from vj2_ddim_benchmark.settings import (
     ReadingSettings,
     RecreationSettings,
     ScaleSettings,
+    ServingSettings,
     TuneSettings,
 )
 from vj2_ddim_benchmark.studies import StudySettings
@@ -37,6 +38,7 @@ COMMANDS = {
         ("latency", "commands:latency", "Time a plan against the original's sampler."),
         ("pressure", "commands:pressure", "Overhead, deadlines under load, memory."),
         ("reading", "commands:reading", "Read latents against loading whole files."),
+        ("serving", "commands:serving", "Time served plans, and kill replicas meanwhile."),
         ("scale", "commands:scale", "Time a plan through a predictor of VJ2-GUI's size."),
         ("training", "commands:training", "Time training against the original's algorithm."),
         ("recreation", "commands:recreation", "Recreate gestures: chance, a VAE, denoisers."),
@@ -127,6 +129,14 @@ def reading(settings: ReadingSettings, json_file: JsonFile = None) -> None:
     from vj2_ddim_benchmark.timing import reading
 
     reading.reading(settings, json_file)
+
+
+@options
+def serving(bundle: Bundle, settings: ServingSettings, json_file: JsonFile = None) -> None:
+    """Time served plans in turns with local ones, and count what killed replicas lose."""
+    from vj2_ddim_benchmark.timing import serving
+
+    serving.serving(bundle, settings, json_file)
 
 
 @options

@@ -129,6 +129,22 @@ class PressureSettings(Settings):
 
 
 @dataclass(frozen=True)
+class ServingSettings(Settings):
+    """How many plans of how many clients, and how often a replica is killed."""
+
+    num_plans: int = setting(320, "Plans of each timed measure.", low=10)
+    num_clients: int = setting(16, "Clients at once.", low=2)
+    num_turns: int = setting(5, "Times that one client and many take turns.", low=1)
+    num_replicas: int = setting(1, "Replicas.", low=1)
+    kill_every: float | None = setting(
+        None, "Then kill a random replica every so many seconds, on average.", above=0
+    )
+    plans: int = setting(10_000, "Plans meanwhile.", low=1)
+    port: int = setting(8123, "Of the server.", low=1, high=65_535)
+    threads: int = setting(1, "Threads of ONNX Runtime, here and in each replica.", low=1)
+
+
+@dataclass(frozen=True)
 class ScaleSettings(Settings):
     """What is timed beside the predictor, and how often."""
 

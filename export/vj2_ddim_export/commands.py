@@ -8,6 +8,7 @@ import typer
 
 from vj2_ddim_export import TOLERANCE
 from vj2_ddim_plugin.cli.console import say
+from vj2_ddim_plugin.planning import SearchSettings
 
 __all__ = ["export"]
 
@@ -18,6 +19,9 @@ def export(
     nhead: Annotated[int, typer.Option(min=0, max=10**4, help="Head count of an original checkpoint, which does not hold it.")] = 0,
     ranker: Annotated[Path | None, typer.Option(help="A ranker.pt trained for this checkpoint; it goes into the bundle.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest relative error of the whole sampling loop.")] = TOLERANCE,
+    triton: Annotated[Path | None, typer.Option(help="Also write the whole DDIM loop as one graph into this Triton model repository.")] = None,
+    num_inference_steps: Annotated[int, typer.Option(min=1, max=1000, help="DDIM steps of that graph.")] = 10,
+    guidance_scale: Annotated[float, typer.Option(min=0, max=100, help="Classifier-free guidance of that graph; 1 is off.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the inputs of the parity gate.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Keep checkpoint and bundle as artifacts of the Weights & Biases run that run.json names.")] = False,
@@ -39,3 +43,14 @@ def export(
     )
     if wandb:
         say(f"kept at Weights & Biases: {', '.join(keep_artifacts(checkpoint, out))}")
+    if triton is not None:
+        from vj2_ddim_export.triton import export_triton
+
+        search = SearchSettings(
+            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
+        )
+        error = export_triton(out, triton, search, tolerance=tolerance, overwrite=overwrite)
+        say(
+            f"the loop of {num_inference_steps} steps as one graph differs by {error:.2e}; it is "
+            f"in {triton / out.name}"
+        )

@@ -19,11 +19,11 @@ from vj2_ddim_plugin.cli import COMMANDS, Command, main
 from vj2_ddim_plugin.cli.app import GROUP, build_app, find_commands
 from vj2_ddim_plugin.errors import ConfigError
 
-TEN = (
-    *("data", "train", "train-ranker", "evaluate", "export"),
-    *("inspect", "plan", "doctor", "adapters", "benchmark"),
+ALL = (
+    *("data", "train", "train-ranker", "evaluate", "export", "inspect"),
+    *("plan", "serve", "doctor", "adapters", "benchmark"),
 )
-HEAVY = ("torch", "onnx", "onnxscript", "matplotlib", "wandb", "scipy", "h5py")
+HEAVY = ("torch", "onnx", "onnxscript", "matplotlib", "wandb", "scipy", "h5py", "ray")
 # A finder that hides modules, as if they were not installed, and the command line after it.
 BLOCKED = """
 import sys
@@ -117,14 +117,14 @@ def test_no_help_imports_anything_heavy():
     )
     assert done.returncode == 0, done.stderr
     asked = {tuple(line.split()[:-1]) for line in done.stdout.splitlines()}
-    assert {(), *((name,) for name in TEN), ("data", "generate"), ("benchmark", "run")} <= asked
+    assert {(), *((name,) for name in ALL), ("data", "generate"), ("benchmark", "run")} <= asked
     assert len(asked) > 28
 
 
 def test_help_lists_every_command_without_importing_anything_heavy():
     done = run("--help", blocked=HEAVY)
     assert done.returncode == 0, done.stderr
-    assert tuple(COMMANDS) == TEN
+    assert tuple(COMMANDS) == ALL
     for name, command in COMMANDS.items():
         assert name in done.stdout
         assert command.help.split()[0] in done.stdout
@@ -196,7 +196,7 @@ class TestCommandsOfOtherDistributions:
 
     def test_a_command_of_anybodys(self, added, capsys):
         added(sing="another:solo", gone="nowhere:app")
-        assert set(find_commands()) == {*TEN, "sing", "gone"}
+        assert set(find_commands()) == {*ALL, "sing", "gone"}
         assert in_process("--help") == 0
         assert "Added by another" in capsys.readouterr().out
         assert in_process("sing", "--how_often", 2) == 0

@@ -24,12 +24,14 @@ LAYERS = [
     {"files", "process"},
     {"arrays"},
     {"settings", "interface"},
+    {"protocol"},
     {"schedule", "spec", "graph_file"},
     {"gestures", "bundle", "ddim"},
     {"constraints", "onnx"},
     {"model"},
     {"planning", "testing"},
     {"optimizer"},
+    {"remote", "serving"},
     {"", "doctor", "adapters", "commands", "cli"},  # the first is the package itself
 ]
 MOST_FILES = 26

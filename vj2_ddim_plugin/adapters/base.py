@@ -28,6 +28,7 @@ from vj2_ddim_plugin.interface import (
 from vj2_ddim_plugin.onnx import SessionSettings
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.planning import SearchSettings
+from vj2_ddim_plugin.remote import RemoteOptimizer, RemoteSettings
 from vj2_ddim_plugin.settings import declared
 from vj2_ddim_plugin.spec import ActionSpec
 
@@ -46,12 +47,14 @@ class HostPlanner:
     """The base of an adapter. Not to be shared between threads: it remembers its last call.
 
     Args:
-        optimizer: A bundle's folder, or any `ActionOptimizer` with an `action_spec`. A relative
-            path starts where the program did, also where Hydra has changed the folder since.
+        optimizer: A bundle's folder, the address of a served one (`http://host:port/NAME`), or any
+            `ActionOptimizer` with an `action_spec`. A relative path starts where the program did,
+            also where Hydra has changed the folder since.
         deadline_s: Seconds one plan may take, the host's encoding included, or None.
         seed: Of each plan's randomness; None leaves the optimizer's own.
         rows_per_chunk: Candidates in one pass through the world model, which bounds its memory.
-        **settings: Of `DDIMOptimizer.from_bundle`, when `optimizer` is a folder.
+        **settings: Of `DDIMOptimizer.from_bundle` or `RemoteOptimizer.connect`, when `optimizer`
+            is a folder or an address.
 
     Attributes:
         last_result: The whole result of the last call, failures and provider included; None
@@ -75,7 +78,7 @@ class HostPlanner:
         **settings: Any,  # noqa: ANN401
     ) -> None:
         if isinstance(optimizer, str | Path):
-            optimizer = DDIMOptimizer.from_bundle(from_start(optimizer), **settings)
+            optimizer = load_optimizer(optimizer, **settings)
         elif settings:
             raise ConfigError(
                 f"{sorted(settings)} belong to a bundle that is loaded here; this optimizer is "
@@ -217,6 +220,13 @@ class HostPlanner:
         return blocks.reshape(len(blocks), -1, self.action_spec.num_channels)
 
 
+def load_optimizer(where: Path | str, **settings: Any) -> DDIMOptimizer:  # noqa: ANN401
+    """The optimizer of a bundle's folder, or of the address of a served one."""
+    if isinstance(where, str) and where.startswith(("http://", "https://")):
+        return RemoteOptimizer.connect(where, **settings)
+    return DDIMOptimizer.from_bundle(from_start(where), **settings)
+
+
 def from_start(path: Path | str) -> Path:
     """A path as it was meant where the program started, although Hydra has changed the folder."""
     config = getattr(sys.modules.get("hydra.core.hydra_config"), "HydraConfig", None)
@@ -226,7 +236,12 @@ def from_start(path: Path | str) -> Path:
 
 
 OPTIMIZER_SETTINGS = frozenset(
-    {"session", "on_failure", *declared(SearchSettings), *declared(SessionSettings)}
+    {
+        *("session", "on_failure"),
+        *declared(SearchSettings),
+        *declared(SessionSettings),
+        *declared(RemoteSettings),
+    }
 )
 THEIRS = frozenset({"temperature"})  # also a setting of the hosts' MPPI, and meant so by them
 

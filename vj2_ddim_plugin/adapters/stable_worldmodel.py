@@ -29,14 +29,13 @@ from vj2_ddim_plugin.adapters.base import (
     THEIRS,
     HostPlanner,
     checked_init_action,
-    from_start,
     inputs_of,
+    load_optimizer,
     wanted_context,
     warn_unused,
 )
 from vj2_ddim_plugin.errors import ConfigError, ContextError, CostError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.optimizer import DDIMOptimizer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +62,8 @@ class StableWorldModelSolver(HostPlanner):
     """The host's `Solver` protocol, with a `DDIMOptimizer` behind it.
 
     Args:
-        bundle: The bundle's folder; a relative path starts where the program did.
+        bundle: The bundle's folder, or the address of a served one; a relative path starts where
+            the program did.
         model: The cost model, as 0.1.1 passes it.
         cost: The same, as the newer layout passes it.
         ranked: Whether the host's cost is asked at all; without it the one sample is the plan, and
@@ -110,9 +110,7 @@ class StableWorldModelSolver(HostPlanner):
             raise ConfigError(f"batch_size must be at least 1; found {batch_size}")
         own = {name: others.pop(name) for name in OPTIMIZER_SETTINGS - THEIRS if name in others}
         warn_unused(type(self).__name__, others)
-        optimizer = DDIMOptimizer.from_bundle(
-            from_start(bundle), **{"seed": seed, **own, **(settings or {})}
-        )
+        optimizer = load_optimizer(bundle, **{"seed": seed, **own, **(settings or {})})
         super().__init__(optimizer, deadline_s=deadline_s)
         self.model = self.cost = cost if model is None else model
         if hasattr(self.model, "get_constraints"):

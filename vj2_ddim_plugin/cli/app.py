@@ -55,6 +55,7 @@ COMMANDS = {
         ("export", f"{EXPORT}.commands:export", "export", "Make an ONNX bundle of a checkpoint."),
         ("inspect", f"{CLI}.commands:inspect", "cli", "Say all there is to know about a bundle."),
         ("plan", f"{CLI}.commands:plan", "cli", "Plan from the shell with a bundle."),
+        ("serve", f"{CLI}.commands:serve", "serve", "Serve a bundle to many planners."),
         ("doctor", f"{CLI}.commands:doctor", "cli", "Say what runs here, and why CUDA does not."),
         ("adapters", f"{CLI}.commands:adapters", "cli", "List the hosts that it can stand in for."),
         ("benchmark", "", "", "Compare planners on unseen touch screens."),

@@ -1,4 +1,4 @@
-"""`vj2-ddim inspect`, `plan`, `doctor` and `adapters`: what needs no torch, only the extra `cli`.
+"""`vj2-ddim inspect`, `plan`, `serve`, `doctor`, `adapters`: what needs no torch.
 
 Numpy and ONNX Runtime are imported when work begins: help and usage errors come at once.
 """
@@ -16,13 +16,14 @@ from vj2_ddim_plugin.errors import ConfigError, ContextError, ProviderError
 from vj2_ddim_plugin.files import atomic_path, write_json
 from vj2_ddim_plugin.onnx import PROVIDERS, SessionSettings
 from vj2_ddim_plugin.planning import SearchSettings
+from vj2_ddim_plugin.serving import ServeSettings
 
 if TYPE_CHECKING:
     from vj2_ddim_plugin.adapters import FoundAdapter
     from vj2_ddim_plugin.bundle import Bundle
     from vj2_ddim_plugin.interface import FloatArray
 
-__all__ = ["adapters", "doctor", "inspect", "plan"]
+__all__ = ["adapters", "doctor", "inspect", "plan", "serve"]
 
 CONDITIONS = "An .npz with the bundle's context arrays, [B, ...] each; none if unconditional."
 PLAN_FILE = Path("plan.npy")
@@ -121,6 +122,21 @@ def _read_conditions(path: Path) -> dict[str, FloatArray]:
     from vj2_ddim_plugin.arrays import npz_arrays
 
     return {name: array.open() for name, array in npz_arrays(path, ContextError).items()}
+
+
+@options
+def serve(bundle: Folder, settings: ServeSettings, session: SessionSettings) -> None:
+    """Serve a bundle to many planners by the Open Inference Protocol, until Ctrl-C."""
+    token = settings.read_token()
+    from vj2_ddim_plugin.serving.server import serve_bundle
+
+    def ready(address: str) -> None:
+        say(f"serving at {address}; Ctrl-C stops it")
+        if settings.host not in ("127.0.0.1", "::1", "localhost") and not token:
+            say(f"anyone who reaches {settings.host} may ask: no token is set", error=True)
+
+    serve_bundle(bundle, settings, session, ready)
+    say("stopped")
 
 
 @options

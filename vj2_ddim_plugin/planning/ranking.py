@@ -11,15 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import BundleError, ConstraintError
-from vj2_ddim_plugin.gestures import encode, project
+from vj2_ddim_plugin.gestures import decode_checked, encode, project
 from vj2_ddim_plugin.interface import CostFn, FloatArray
-from vj2_ddim_plugin.model import CostPredictor, SamplerModel, ranker_of
-from vj2_ddim_plugin.planning import SearchSettings
+from vj2_ddim_plugin.model import CostPredictor
 from vj2_ddim_plugin.planning.checks import cost_of, require_finite_cost
 from vj2_ddim_plugin.planning.deadline import Deadline
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = ["Candidates", "Pool", "Ranking", "predicted_cost"]
+__all__ = ["Candidates", "Pool", "Predict", "Ranking", "predicted_cost", "projected"]
+
+Predict = Callable[[FloatArray], FloatArray]
+"""The ranker under a condition: candidates `[B, K, L, A]` to their predicted cost `[B, K]`."""
 
 
 class Candidates(NamedTuple):
@@ -165,6 +167,18 @@ class Pool:
         return np.where(cost < np.inf, cost, np.nan)
 
 
+def projected(
+    diffused: FloatArray, spec: ActionSpec, wanted: bool
+) -> tuple[FloatArray, FloatArray]:
+    """Actions `[B, K, L, A]` in the planner's units, as decoded, and projected where `wanted`."""
+    decoded, valid = decode_checked(diffused, spec)
+    if not wanted or valid.all():
+        return decoded, decoded
+    actions = decoded.copy()
+    actions[~valid] = project(decoded[~valid], spec)
+    return decoded, actions
+
+
 def predicted_cost(
     ranker: CostPredictor, candidates: FloatArray, condition: FloatArray, spec: ActionSpec
 ) -> FloatArray:
@@ -191,21 +205,17 @@ class Ranking:
 
     def __init__(
         self,
-        model: SamplerModel,
-        settings: SearchSettings,
         cost: CostFn | None,
-        condition: FloatArray | None,
+        predict: Predict | None,
+        num_ranked: int | None,
         pool: Pool,
         clock: Deadline,
     ) -> None:
-        self._cost, self._pool, self._clock = cost, pool, clock
-        self._batch, self._num_ranked = len(pool.actions), settings.num_ranked
-        self._predict: Callable[[FloatArray], FloatArray] | None = None
+        self._cost, self._predict, self._pool, self._clock = cost, predict, pool, clock
+        self._batch, self._num_ranked = len(pool.actions), num_ranked
         self.history: list[FloatArray] = []  # the best cost `[B]` after each round
         self.num_cost_evaluations, self.seconds = 0, {"cost": 0.0}
-        ranker, spec = ranker_of(model), model.action_spec
-        if self._num_ranked is not None and ranker is not None and condition is not None:
-            self._predict = lambda actions: predicted_cost(ranker, actions, condition, spec)
+        if predict is not None:
             self.seconds["rank"] = 0.0
 
     @property

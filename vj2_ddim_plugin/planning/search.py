@@ -1,7 +1,7 @@
 """One planning call: draw candidates, rank them, refine the best, and keep the accounts."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -9,12 +9,19 @@ import numpy as np
 from vj2_ddim_plugin import ddim
 from vj2_ddim_plugin.constraints import Rules
 from vj2_ddim_plugin.errors import ContextError
-from vj2_ddim_plugin.gestures import decode_checked, diffused_bounds, encode, pressed, project
+from vj2_ddim_plugin.gestures import diffused_bounds, encode, pressed, project
 from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
-from vj2_ddim_plugin.model import SamplerModel
+from vj2_ddim_plugin.model import EncodedContext, SamplerModel, ranker_of
 from vj2_ddim_plugin.planning import SearchSettings, checks
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
-from vj2_ddim_plugin.planning.ranking import Candidates, Pool, Ranking
+from vj2_ddim_plugin.planning.ranking import (
+    Candidates,
+    Pool,
+    Predict,
+    Ranking,
+    predicted_cost,
+    projected,
+)
 from vj2_ddim_plugin.schedule import TimestepPairs
 from vj2_ddim_plugin.spec import ActionSpec
 
@@ -53,10 +60,9 @@ class CandidateSearch:
         self._warm_start = self._rules.enforce(warm_start)
         kept = self._rules.kept(self._warm_start)
         self._pool = Pool(Candidates.changed(warm_start, self._warm_start, kept))
-        encoded = self._timed("condition", model.encode, context)
-        self._encoded = checks.checked_condition(encoded)
-        tokens = None if self._encoded is None else self._encoded.condition
-        self._ranking = Ranking(model, settings, problem.cost, tokens, self._pool, self._clock)
+        self._encoded = self._encode(context)
+        predict = None if settings.num_ranked is None else self._predictor()
+        self._ranking = Ranking(problem.cost, predict, settings.num_ranked, self._pool, self._clock)
 
     def run(self) -> PlanResult:
         """Sample, refine as often as asked and possible, and choose."""
@@ -126,6 +132,17 @@ class CandidateSearch:
             projection_distance=chosen.moved[:, 0],
         )
 
+    def _encode(self, context: Mapping[str, FloatArray]) -> EncodedContext | None:
+        """What the denoiser is told of the context, worked out once."""
+        return checks.checked_condition(self._timed("condition", self._model.encode, context))
+
+    def _predictor(self) -> Predict | None:
+        """The predicted cost of candidates, where the model has a ranker."""
+        ranker, encoded = ranker_of(self._model), self._encoded
+        if ranker is None or encoded is None:
+            return None
+        return lambda actions: predicted_cost(ranker, actions, encoded.condition, self._spec)
+
     def _timed(self, phase: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         begun = time.perf_counter()
         value = function(*args, **kwargs)
@@ -149,12 +166,12 @@ class CandidateSearch:
         """Denoise `[B, K, M, C]`, decode, project, and add what comes out."""
         count, rows = noisy.shape[1], noisy.shape[0] * noisy.shape[1]
         sample = np.ascontiguousarray(noisy.reshape(rows, *noisy.shape[2:]))
-        final, begun, (name, after) = sample, time.perf_counter(), self._operations
-        for index, step in enumerate(self._steps_from(sample, count, pairs), start=1):
-            final, now = step.pred_original_sample, time.perf_counter()
-            self._clock.record(name, rows, now - begun)
+        final, begun, (name, after), done = sample, time.perf_counter(), self._operations, 0
+        for num, step in self._steps_from(sample, count, pairs):
+            final, now, done = step.pred_original_sample, time.perf_counter(), done + num
+            self._clock.record(name, rows, (now - begun) / num)
             begun = now
-            if index < len(pairs) and not self._clock.allows((name, rows, 1), (after, rows, 1)):
+            if done < len(pairs) and not self._clock.allows((name, rows, 1), (after, rows, 1)):
                 break
         diffused = final.reshape(noisy.shape)
         self._pool.add(self._timed("project", self._to_candidates, diffused))
@@ -162,14 +179,14 @@ class CandidateSearch:
 
     def _steps_from(
         self, sample: FloatArray, count: int, pairs: TimestepPairs
-    ) -> Iterator[ddim.Step]:
-        """DDIM from a sample; by inpainting where part of the plan is known."""
+    ) -> Iterator[tuple[int, ddim.Step]]:
+        """DDIM from a sample, so many steps at once; inpainting where part of the plan is known."""
         known = self._rules.part_is_known
 
         def with_known_part(original: FloatArray) -> FloatArray:
             return self._timed("project", self._with_known_part, original)
 
-        return ddim.ddim_steps(
+        for step in ddim.ddim_steps(
             self._denoiser(count),
             sample,
             pairs,
@@ -178,7 +195,8 @@ class CandidateSearch:
             correct=with_known_part if known else self._clip,
             draw_noise=lambda: self._draw(count).reshape(sample.shape),
             num_resamples=ddim.NUM_RESAMPLES if known else 1,
-        )
+        ):
+            yield 1, step
 
     def _denoiser(self, count: int) -> ddim.Denoiser:
         """The guided denoiser for `count` candidates a problem, counted and timed."""
@@ -203,25 +221,17 @@ class CandidateSearch:
     def _with_known_part(self, diffused: FloatArray) -> FloatArray:
         """Predicted x0 `[rows, M, C]` with the part of the plan that is known put into it."""
         clipped = self._clip(diffused)
-        decoded = self._projected(clipped.reshape(self._batch, -1, *clipped.shape[1:]))[1]
+        shaped = clipped.reshape(self._batch, -1, *clipped.shape[1:])
+        decoded = projected(shaped, self._spec, self._settings.project)[1]
         actions = self._rules.enforce(decoded, avoid=False)
         held = self._rules.encodable(actions).reshape(-1)
         if held.any():
             clipped[held] = encode(actions.reshape(-1, *actions.shape[2:])[held], self._spec)
         return clipped
 
-    def _projected(self, diffused: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Actions `[B, K, L, A]` in the planner's units, as decoded and after projection."""
-        decoded, valid = decode_checked(diffused, self._spec)
-        if not self._settings.project or valid.all():
-            return decoded, decoded
-        actions = decoded.copy()
-        actions[~valid] = project(decoded[~valid], self._spec)
-        return decoded, actions
-
     def _to_candidates(self, diffused: FloatArray) -> Candidates:
         """Candidates, projected and brought to keep the rules."""
-        decoded, actions = self._projected(diffused)
+        decoded, actions = projected(diffused, self._spec, self._settings.project)
         actions = self._rules.enforce(actions)
         return Candidates.changed(decoded, actions, self._rules.kept(actions))
 
