@@ -22,8 +22,8 @@ from vj2_ddim_plugin.errors import OutputError, VJ2DDIMError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["SCRATCH", "atomic_path", "naming", "read_json", "require_regular_file", "sha256_of"]
-__all__ += ["write_json"]
+__all__ = ["SCRATCH", "atomic_path", "naming", "read_json", "read_json_value"]
+__all__ += ["require_regular_file", "sha256_of", "write_json"]
 
 SCRATCH = ".vj2-ddim-scratch-"
 """How the names of the folders begin in which something is being written."""
@@ -210,10 +210,20 @@ def require_regular_file(
 def read_json(
     path: Path | str, error: type[VJ2DDIMError], *, max_bytes: int = MAX_JSON_BYTES
 ) -> dict[str, Any]:
-    """The object in a JSON file, read strictly: it cannot mean two things or take for ever.
+    """The object in a JSON file; as `read_json_value`, and what is no object is refused too."""
+    value = read_json_value(path, error, max_bytes=max_bytes)
+    if not isinstance(value, dict):
+        raise error(f"{path}: found {reprlib.repr(value)}, expected a JSON object, {{...}}")
+    return value
+
+
+def read_json_value(
+    path: Path | str, error: type[VJ2DDIMError], *, max_bytes: int = MAX_JSON_BYTES
+) -> Any:  # noqa: ANN401
+    """What a JSON file holds, read strictly: it cannot mean two things or take for ever.
 
     Refused are keys that stand twice, NaN and numbers too large for a float, integers of more than
-    20 digits, 64 levels, `max_bytes`, what is not UTF-8, and what is no object.
+    20 digits, 64 levels, `max_bytes`, and what is not UTF-8.
 
     Raises:
         VJ2DDIMError: Of the kind `error`, naming the file and what was found in it.
@@ -237,8 +247,6 @@ def read_json(
         raise error(
             f"{path}: cannot be read as JSON ({why}). Repair it or write it again"
         ) from None
-    if not isinstance(value, dict):
-        raise error(f"{path}: found {reprlib.repr(value)}, expected a JSON object, {{...}}")
     return value
 
 
