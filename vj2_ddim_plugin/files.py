@@ -22,8 +22,8 @@ from vj2_ddim_plugin.errors import OutputError, VJ2DDIMError
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["SCRATCH", "atomic_path", "naming", "read_json", "require_regular_file", "sha256_of"]
-__all__ += ["strict_json", "write_json"]
+__all__ = ["SCRATCH", "atomic_path", "naming", "read_json", "read_json_value"]
+__all__ += ["require_regular_file", "sha256_of", "strict_json", "write_json"]
 
 SCRATCH = ".vj2-ddim-scratch-"
 """How the names of the folders begin in which something is being written."""
@@ -210,10 +210,17 @@ def require_regular_file(
 def read_json(
     path: Path | str, error: type[VJ2DDIMError], *, max_bytes: int = MAX_JSON_BYTES
 ) -> dict[str, Any]:
-    """The object in a JSON file, read strictly: it cannot mean two things or take for ever.
+    """The object in a JSON file; as `read_json_value`, and what is no object is refused too."""
+    return _as_object(read_json_value(path, error, max_bytes=max_bytes), path, error)
+
+
+def read_json_value(
+    path: Path | str, error: type[VJ2DDIMError], *, max_bytes: int = MAX_JSON_BYTES
+) -> Any:  # noqa: ANN401
+    """What a JSON file holds, read strictly: it cannot mean two things or take for ever.
 
     Refused are keys that stand twice, NaN and numbers too large for a float, integers of more than
-    20 digits, 64 levels, `max_bytes`, what is not UTF-8, and what is no object.
+    20 digits, 64 levels, `max_bytes`, and what is not UTF-8.
 
     Raises:
         VJ2DDIMError: Of the kind `error`, naming the file and what was found in it.
@@ -224,17 +231,29 @@ def read_json(
             content = stream.read(max_bytes + 1)
         if len(content) > max_bytes:
             raise ValueError(f"it is larger than {max_bytes} bytes")
-    except (OSError, ValueError) as cause:
+        return _strict_value(content)
+    except (OSError, ValueError) as why:
         raise error(
-            f"{path}: cannot be read as JSON ({cause}). Repair it or write it again"
+            f"{path}: cannot be read as JSON ({why}). Repair it or write it again"
         ) from None
-    return strict_json(content, path, error, ". Repair it or write it again")
 
 
-def strict_json(
-    content: bytes, name: object, error: type[VJ2DDIMError], advice: str = ""
-) -> dict[str, Any]:
+def strict_json(content: bytes, name: object, error: type[VJ2DDIMError]) -> dict[str, Any]:
     """The object that JSON text says, as strictly as `read_json`; `name` is where it came from."""
+    try:
+        value = _strict_value(content)
+    except ValueError as why:
+        raise error(f"{name}: cannot be read as JSON ({why})") from None
+    return _as_object(value, name, error)
+
+
+def _as_object(value: Any, name: object, error: type[VJ2DDIMError]) -> dict[str, Any]:  # noqa: ANN401
+    if not isinstance(value, dict):
+        raise error(f"{name}: found {reprlib.repr(value)}, expected a JSON object, {{...}}")
+    return value
+
+
+def _strict_value(content: bytes) -> Any:  # noqa: ANN401
     try:
         value = json.loads(
             content.decode("utf-8"),
@@ -244,11 +263,8 @@ def strict_json(
             parse_constant=_finite_float,
         )
         _require_shallow(value)
-    except (ValueError, RecursionError) as cause:
-        why = "nested too deep" if isinstance(cause, RecursionError) else cause
-        raise error(f"{name}: cannot be read as JSON ({why}){advice}") from None
-    if not isinstance(value, dict):
-        raise error(f"{name}: found {reprlib.repr(value)}, expected a JSON object, {{...}}")
+    except RecursionError:
+        raise ValueError("nested too deep") from None
     return value
 
 

@@ -13,7 +13,7 @@ from vj2_ddim_plugin import DDIMOptimizer
 
 SMALL = (
     "--d-model", 16, "--num-layers", 1, "--nhead", 2, "--num-epochs", 1, "--batch-size", 8,
-    "--wandb", "disabled", "--num-validation", 4, "--condition-tokens", 2,
+    "--wandb", "disabled", "--num-validation", 4, "--condition-tokens", 2, "--condition-layers", 1,
 )  # fmt: skip
 CPU = {"provider": "cpu", "num_threads": 1, "num_candidates": 4}
 

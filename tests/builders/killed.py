@@ -4,9 +4,14 @@ import subprocess
 import sys
 
 STARTS = """
-import os, signal, sys, time
-{imports}
+import contextlib, io, os, signal, sys, time, torch
+torch.set_num_threads(1)
+{first}
 from vj2_ddim_plugin.cli import main
+
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    with contextlib.suppress(SystemExit):
+        main(sys.argv[1:])  # once here: what it imports is there for all
 print("ready", flush=True)
 for line in sys.stdin:  # seconds to live or "", the largest file in bytes or "", the arguments
     life, largest, *words = line.rstrip("\\n").split("\\t")
@@ -37,13 +42,17 @@ for line in sys.stdin:  # seconds to live or "", the largest file in bytes or ""
 
 
 class Commands:
-    """Runs one command after the other in a folder, without importing anew for each."""
+    """Runs one command after the other in a folder, without importing anew for each.
 
-    def __init__(self, folder, imports):
+    The `words` are run in the process that they are all forked from.
+    """
+
+    def __init__(self, folder, *words, first=""):
         self.folder = folder
-        code = STARTS.format(imports=imports)
+        code = STARTS.format(first=first)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen([sys.executable, "-c", code], cwd=folder, **pipes)
+        command = [sys.executable, "-c", code, *map(str, words)]
+        self.process = subprocess.Popen(command, cwd=folder, **pipes)
         assert self.process.stdout.readline() == "ready\n"
 
     def __call__(self, *words, life="", largest=""):

@@ -1,9 +1,7 @@
-"""Runs of training that must be the same, and processes that are killed on the way."""
+"""Runs of training that must be the same, and one that goes wrong."""
 
 import json
 import math
-import subprocess
-import sys
 
 import torch
 
@@ -73,63 +71,3 @@ def assert_same_run(folder, other):
     assert metrics == other_metrics
     epochs = [json.loads(line)["epoch"] for line in metrics.splitlines()]
     assert epochs == list(range(1, content["training"]["epoch"] + 1))
-
-
-STARTS = """
-import contextlib, io, os, signal, sys, time
-from vj2_ddim_plugin.cli import main
-
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-    with contextlib.suppress(SystemExit):
-        main(sys.argv[1:])  # once here: what it imports is there for all
-print("ready", flush=True)
-for line in sys.stdin:  # seconds to live or "", the file for what is said, the arguments
-    life, log, *words = line.rstrip("\\n").split("\\t")
-    began, child = time.monotonic(), os.fork()
-    if child == 0:
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, 1), os.dup2(file, 2)
-        try:
-            main(words)
-            status = 0
-        except SystemExit as stop:
-            status = stop.code or 0
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            status = 99
-        os._exit(status if isinstance(status, int) else 1)
-    if life:
-        time.sleep(float(life))
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), time.monotonic() - began, flush=True)
-"""
-
-
-class Starter:
-    """Runs the command line in one process after the other, without importing torch for each.
-
-    The `words` are run in the process that they are all forked from.
-    """
-
-    def __init__(self, folder, *words):
-        self.folder = folder
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        command = [sys.executable, "-c", STARTS, *map(str, words)]
-        self.process = subprocess.Popen(command, cwd=folder, **pipes)
-        assert self.process.stdout.readline() == "ready\n"
-
-    def __call__(self, *words, life=""):
-        """The exit status (-9 if killed after its life), the seconds it took, and what it said."""
-        log = self.folder / "said.txt"
-        self.process.stdin.write("\t".join(map(str, (life, log, *words))) + "\n")
-        self.process.stdin.flush()
-        status, seconds = self.process.stdout.readline().split()
-        return int(status), float(seconds), log.read_text()
-
-    def close(self):
-        """End it."""
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()

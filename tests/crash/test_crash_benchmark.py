@@ -12,7 +12,6 @@ from builders.race import write_world_model
 from vj2_ddim_benchmark.race.records import ChainRecord, Record, read_records
 from vj2_ddim_plugin.files import SCRATCH
 
-IMPORTS = "import torch, vj2_ddim_benchmark.benchmark; torch.set_num_threads(1)"
 RACE = ["benchmark", "run", "--world-model", "world_model.pt", "--num-problems", 3, "--threads", 1]
 RACE += ["--planners", "random-gestures-16,ddim-1", "--chains", 1, "--chain-planners", "ddim-1"]
 
@@ -25,7 +24,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def command(root):
     write_world_model(root / "world_model.pt")
-    commands = Commands(root, IMPORTS)
+    commands = Commands(root, *RACE, "--out", "first", "--num-problems", 1)
     yield commands
     commands.close()
 

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 from builders.fuzz import MOMENTS
-from builders.runs import Starter, assert_same_run
+from builders.killed import Commands
+from builders.runs import assert_same_run
 from builders.training import write_data
 
 from vj2_ddim_training.checkpoint import load_checkpoint
@@ -29,9 +30,9 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def start(root):
     write_data(root / "data")
-    starter = Starter(root, *ALWAYS, "--save-dir", "old", "--seed", 7, *SHORT)
-    yield starter
-    starter.close()
+    commands = Commands(root, *ALWAYS, "--save-dir", "old", "--seed", 7, *SHORT)
+    yield commands
+    commands.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@
 
 import json
 import os
-import time
 import tracemalloc
 import zipfile
 
 import h5py
 import numpy as np
 import pytest
+from builders.bounds import quick_and_small
 from builders.training import any_press
 
 from vj2_ddim_plugin.errors import DataError
@@ -22,13 +22,8 @@ ACTIONS = np.zeros((3, 3, 5, 3), np.float32)
 
 @pytest.fixture(autouse=True)
 def _quick_and_small():
-    tracemalloc.start()
-    start = time.process_time()
-    yield
-    seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert seconds < 4
-    assert peak < 64 * 2**20
+    with quick_and_small(seconds=4):
+        yield
 
 
 def device(path):

@@ -82,10 +82,14 @@ def test_longer_horizons_take_later_goals_and_more_blocks(tmp_path, arrays):
         open_trajectories(tmp_path, long)
 
 
-def test_farther_goals_beside_the_nearest_ones(tmp_path, arrays):
+def test_farther_goals_beside_the_nearest_ones(tmp_path, arrays, caplog):
     """Of 4 states: 3 nearest goals, listed twice since there are two distances, and 2 farther."""
     embeddings, actions = arrays
     write_h5(tmp_path, embeddings, actions)
+    open_trajectories(tmp_path, SPEC, longest_goal=3)
+    assert not caplog.records
+    open_trajectories(tmp_path, SPEC, longest_goal=4)
+    assert "longest_goal=4, but no trajectory has more than 3 later states" in caplog.text
     data = open_trajectories(tmp_path, SPEC, longest_goal=2)
     assert len(data) == NUM * 8
     z_t, z_goal, chosen = data.gather(np.arange(8, 16))  # all of trajectory 1

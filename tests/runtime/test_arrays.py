@@ -1,12 +1,11 @@
 import io
 import os
 import struct
-import time
-import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
+from builders.bounds import quick_and_small
 
 from vj2_ddim_plugin import arrays
 from vj2_ddim_plugin.arrays import npy_array, npz_arrays
@@ -17,13 +16,8 @@ VALUES = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
 @pytest.fixture(autouse=True)
 def _quick_and_small():
-    tracemalloc.start()
-    start = time.process_time()
-    yield
-    seconds, peak = time.process_time() - start, tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert seconds < 2
-    assert peak < 64 * 2**20
+    with quick_and_small(seconds=2):
+        yield
 
 
 def npy(header, data=b"", version=(1, 0)):

@@ -15,7 +15,7 @@ from vj2_ddim_training.run import DataSettings
 
 SMALL = (
     "--d-model", 16, "--num-layers", 1, "--nhead", 2, "--num-epochs", 1, "--batch-size", 8,
-    "--wandb", "disabled", "--num-validation", 4, "--condition-tokens", 2,
+    "--wandb", "disabled", "--num-validation", 4, "--condition-tokens", 2, "--condition-layers", 1,
 )  # fmt: skip
 ARM = ("--channels", "dx,dy,grip", "--action-low=-1,-1,-1", "--action-high", "1,1,1")
 

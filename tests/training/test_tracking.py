@@ -40,6 +40,11 @@ def test_one_line_an_epoch_with_every_measure(run):
         assert "gesture_type_distance" in line["generate"]["10"]
 
 
+@pytest.fixture(scope="module")
+def pictures_of_runs_are_empty():
+    """Here they are looked at."""
+
+
 def test_pictures_every_so_many_epochs_and_at_the_end(run):
     names = sorted(path.name for path in (run / "pictures").iterdir())
     expected = [f"epoch_{epoch:04d}_{what}.png" for epoch in (2, 3) for what in PICTURES]

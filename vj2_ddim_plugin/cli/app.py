@@ -199,13 +199,16 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if arguments is not None or os.environ.get(TRACEBACK):
             raise
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        _stop(
-            f"vj2-ddim: fault: {type(error).__name__}: {error} ({where.filename}, line "
-            f"{where.lineno}). This is a fault of the program, please report it with what is shown "
-            f"when {TRACEBACK}=1 is set",
-            70,
-        )
+        _stop(_fault(error), 70)
+
+
+def _fault(error: Exception) -> str:
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return (
+        f"vj2-ddim: fault: {type(error).__name__}: {error} ({where.filename}, line "
+        f"{where.lineno}). This is a fault of the program, please report it with what is shown "
+        f"when {TRACEBACK}=1 is set"
+    )
 
 
 def _make_streams_safe() -> None:

@@ -21,7 +21,7 @@ from vj2_ddim_plugin.serving import ServeSettings
 if TYPE_CHECKING:
     from vj2_ddim_plugin.adapters import FoundAdapter
     from vj2_ddim_plugin.bundle import Bundle
-    from vj2_ddim_plugin.interface import FloatArray
+    from vj2_ddim_plugin.interface import FloatArray, PlanResult
 
 __all__ = ["adapters", "doctor", "inspect", "plan", "serve"]
 
@@ -102,20 +102,23 @@ def plan(
         np.save(stream, result.actions)
     if picture is not None:
         save_figure(plot_plan(result.actions, optimizer.action_spec), picture)
-    milliseconds = {name: 1e3 * seconds for name, seconds in result.wall_time_s.items()}
     if json_file is not None:
-        summary = {
-            "plans": len(result.actions),
-            "provider": result.provider,
-            "wall_time_ms": milliseconds,
-            "num_denoiser_evaluations": result.num_denoiser_evaluations,
-            "projection_distance": result.projection_distance.tolist(),
-        }
-        write_json(json_file, summary)
+        write_json(json_file, _summary(result))
     say(
-        f"{len(result.actions)} plans {result.actions.shape[1:]} in {milliseconds['total']:.1f} ms "
-        f"on {result.provider}, written to {out}"
+        f"{len(result.actions)} plans {result.actions.shape[1:]} in "
+        f"{1e3 * result.wall_time_s['total']:.1f} ms on {result.provider}, written to {out}"
     )
+
+
+def _summary(result: PlanResult) -> dict[str, object]:
+    """Counts and times, as plain values."""
+    return {
+        "plans": len(result.actions),
+        "provider": result.provider,
+        "wall_time_ms": {name: 1e3 * seconds for name, seconds in result.wall_time_s.items()},
+        "num_denoiser_evaluations": result.num_denoiser_evaluations,
+        "projection_distance": result.projection_distance.tolist(),
+    }
 
 
 def _read_conditions(path: Path) -> dict[str, FloatArray]:

@@ -1,13 +1,12 @@
 """The trained parts of a benchmark, in a run's folder or, `shipped`, in the package."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vj2_ddim_benchmark.settings import RaceSettings
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.files import read_json, sha256_of
 
 SHIPPED = Path(__file__).parent / "shipped"
 COMMAND = "vj2-ddim benchmark assets build --threads 1 --out OUT"
@@ -47,12 +46,9 @@ class Assets:
     def read_provenance(self) -> dict[str, Any]:
         """The contents of `provenance.json`."""
         try:
-            contents: dict[str, Any] = json.loads(self.provenance.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"{self.provenance}: cannot be read ({error}); make the parts anew with `{COMMAND}`"
-            ) from error
-        return contents
+            return read_json(self.provenance, DataError)
+        except DataError as error:
+            raise DataError(f"{error}; make the parts anew with `{COMMAND}`") from None
 
 
 def shipped_assets() -> Assets:

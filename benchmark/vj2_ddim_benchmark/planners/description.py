@@ -1,6 +1,5 @@
 """A planner of the benchmark in one description that can be sent to another process."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.files import read_json
 from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.spec import ActionSpec
 
@@ -83,15 +83,10 @@ def read_tuned(folder: Path | str, planner: Planner) -> dict[str, Any]:
         return {}
     name = planner.tuned_as or planner.name
     path = Path(folder) / f"{name}.json"
-    try:
-        winner = json.loads(path.read_text(encoding="utf-8"))["winner"]
-    except FileNotFoundError as error:
+    if not path.exists():
         command = f"vj2-ddim benchmark tune --planners {name}"
-        raise ConfigError(
-            f"{path}: no such file, so {name} is not tuned; run `{command}`"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: not a recorded sweep ({error!r}); tune {name} again") from error
+        raise ConfigError(f"{path}: no such file, so {name} is not tuned; run `{command}`")
+    winner = read_json(path, DataError).get("winner")
     if not isinstance(winner, dict) or set(winner) != set(planner.search_space):
         wanted = f"the winner must set {sorted(planner.search_space)}; found {winner}"
         raise DataError(f"{path}: {wanted}; tune {name} again")

@@ -1,7 +1,6 @@
 """`vj2-ddim benchmark report`: a run's tables and pictures; its words are in `templates`."""
 
 import base64
-import json
 import re
 import shutil
 from collections import Counter
@@ -23,7 +22,7 @@ from vj2_ddim_benchmark.report.tables import overall
 from vj2_ddim_benchmark.studies import STUDIES, STUDIES_DIR
 from vj2_ddim_plugin.cli.console import print_table
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_plugin.files import atomic_path, write_json
+from vj2_ddim_plugin.files import atomic_path, read_json_value, write_json
 
 CHAINS_DIR = "chains"
 DRAWN_BY_THE_RACE = ("landscape.png", "plans.png", "chain.gif")  # they need the planners
@@ -172,7 +171,7 @@ def _taken(source: Path, target: Path) -> list[Path]:
 def _read_recorded(path: Path) -> Findings:
     """Rows that were recorded: of a race, of its chains, or of its studies by name."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = read_json_value(path, DataError)
         studies = {} if isinstance(value, list) else {name: value[name] for name in STUDIES}
         rows = [] if studies else value
         chains = rows if overall(rows, CHAIN) else []

@@ -24,7 +24,8 @@ from vj2_ddim_benchmark.two_room.evaluation import OURS, PUBLISHED, Chosen, Outc
 from vj2_ddim_benchmark.two_room.lewm import WorldModel, prediction_error
 from vj2_ddim_benchmark.two_room.prepare import Preparation, prepare
 from vj2_ddim_plugin.cli.console import say
-from vj2_ddim_plugin.files import atomic_path, sha256_of, write_json
+from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.files import atomic_path, read_json_value, sha256_of, write_json
 
 Row = dict[str, Any]  # what one evaluation measured, as plain values
 NUM_TIMED = 10  # problems
@@ -115,7 +116,7 @@ class Contest:
     def _read(self, file: str, otherwise: Any) -> Any:  # noqa: ANN401
         """What a file of the folder holds."""
         path = self.folder / file
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else otherwise
+        return read_json_value(path, DataError) if path.exists() else otherwise
 
     def _row(self, file: str, who: Row, settings: Chosen, problems: Problems) -> Row:
         """The row of an entry, from the file if it is there."""

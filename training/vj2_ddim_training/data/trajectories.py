@@ -141,6 +141,12 @@ class Trajectories:
             file.num_trajectories * int(self._pairs_before[file.num_steps][-1])
             for file in self.files
         ]
+        if longest_goal > (most := max(max(lengths) - spec.horizon, 1)):
+            logger.warning(
+                "longest_goal=%d, but no trajectory has more than %d later states to be goals "
+                "(%d states, horizon %d); farther ones there are none",
+                longest_goal, most, max(lengths), spec.horizon,
+            )  # fmt: skip
         self._offsets: IntArray = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         self._open = _OpenFiles(self.files)
 

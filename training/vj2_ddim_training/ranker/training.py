@@ -275,13 +275,7 @@ def train_ranker(
     held_out = int(config.held_out_share * len(judged.cost))
     measured = JudgedCandidates(*(array[:held_out] for array in judged))
     learned = JudgedCandidates(*(array[held_out:] for array in judged))
-    if keep not in ("best", "last"):
-        raise ConfigError(f"keep {keep!r} is unknown; use one of best, last")
-    if keep == "best" and not held_out and success is None:
-        raise ConfigError(
-            f"keep='best' needs a measure of success, or held-out problems; found a "
-            f"held_out_share of {config.held_out_share} of {len(judged.cost)} problems"
-        )
+    _check_keep(keep, held_out > 0 or success is not None, config, len(judged.cost))
 
     def measure(ranker: RankerNetwork) -> dict[str, float]:
         metrics = measure_ranker(ranker, measured) if held_out else {}
@@ -291,6 +285,16 @@ def train_ranker(
     fit = partial(fit_ranker, best=best, resume_file=resume_file, made_of=made_of)
     ranker = fit(model, learned, config, progress)
     return TrainedRanker(ranker, *made_of, measure(ranker))
+
+
+def _check_keep(keep: str, measured: bool, config: RankerConfig, num_problems: int) -> None:
+    if keep not in ("best", "last"):
+        raise ConfigError(f"keep {keep!r} is unknown; use one of best, last")
+    if keep == "best" and not measured:
+        raise ConfigError(
+            f"keep='best' needs a measure of success, or held-out problems; found a "
+            f"held_out_share of {config.held_out_share} of {num_problems} problems"
+        )
 
 
 def _judge_once(

@@ -1,0 +1,41 @@
+"""What makes all tests faster and changes none."""
+
+import functools
+import gc
+import sys
+from unittest import mock
+
+import pytest
+
+EXPORTER = "torch.onnx._internal.exporter._registration"
+
+
+def pytest_collection_finish():
+    """What was imported stays: the collector need not look through it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+@pytest.fixture(autouse=True)
+def operators_are_registered_once():
+    """Torch's exporter reads the source of 1,000 operators anew for each graph."""
+    yield
+    if (exporter := sys.modules.get(EXPORTER)) is None:
+        return
+    registry = exporter.ONNXRegistry
+    if not hasattr(registry.from_torchlib, "cache_info"):
+        registry.from_torchlib = staticmethod(functools.cache(registry.from_torchlib))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures_of_runs_are_empty():
+    """Rendering is most of a tiny run of training; a module that looks at them overrides this."""
+    if (folder := sys.modules.get("vj2_ddim_training.run_folder")) is None:
+        yield
+        return
+    from matplotlib.figure import Figure
+
+    save = folder.save_figure
+    with mock.patch.object(folder, "save_figure", lambda _, path: save(Figure((1, 1)), path)):
+        yield
