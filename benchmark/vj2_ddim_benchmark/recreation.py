@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -107,7 +108,8 @@ class VAETask(ShuffledTask):
         noise = torch.randn((len(rows), LATENT), generator=random)
         recreated, divergence = self.model(seen, told, noise)
         weight = KL_WEIGHTS["noise" if self.sketch is None else "sketch"]
-        return functional.mse_loss(recreated, original) + weight * divergence.mean()
+        loss: Tensor = functional.mse_loss(recreated, original) + weight * divergence.mean()
+        return loss
 
     def batch_name(self, step: int) -> str:
         """The gestures of a step."""
@@ -201,9 +203,8 @@ def _told(
     spec = infer_action_spec(everything, "auto", replace(raw, normalized=True))
     examples = GestureExamples(seen, spec, "sketch", "")
     size = ModelConfig(patch_size=2 if spec.representation == "path" else 10)
-    config = TrainingConfig(
-        **{"num_epochs": settings.sketch_epochs, "seed": seed, **SKETCH_TRAINING}
-    )
+    how: Any = {"num_epochs": settings.sketch_epochs, "seed": seed, **SKETCH_TRAINING}
+    config = TrainingConfig(**how)
     loop = denoiser_loop(size, NoiseSchedule(), config, examples)
     loop.run()
     sampler = TorchSampler(model_of(loop))

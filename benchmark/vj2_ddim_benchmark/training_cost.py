@@ -32,8 +32,9 @@ from vj2_ddim_training.evaluation import recreate_from
 from vj2_ddim_training.examples import Batch, GestureExamples, open_examples, spread_rows
 from vj2_ddim_training.loop import TrainingLoop, learning_rate_of
 from vj2_ddim_training.measures import recreation_measures
-from vj2_ddim_training.run import DenoiserTask, train_run
+from vj2_ddim_training.run import train_run
 from vj2_ddim_training.survey import infer_action_spec
+from vj2_ddim_training.trainer import DenoiserTask
 
 SHARE, NUM_STEPS = 0.25, 10
 SHOWN = ("mse", "mean_snr_db", "press_accuracy")
@@ -254,7 +255,8 @@ def time_to_targets(
         TO_TARGETS, num_epochs=epochs, evaluate_every=epochs, num_threads=settings.threads
     )
     config = replace(config, num_validation=settings.num_validation, seed=settings.seed)
-    run = RunSettings(train, validation, scratch / "run", training=config)
+    folders = {"data_dir": train, "val_data_dir": validation, "save_dir": scratch / "run"}
+    run = RunSettings(**folders, training=config)
     begun = time.perf_counter(), time.process_time()
     measures = train_run(run).metrics["conditional"][str(NUM_STEPS)]
     return {

@@ -84,7 +84,7 @@ class DiffusionModel(nn.Module):
             tokens: Tensor = self.condition_encoder(**inputs)
             return tokens
         # large latents take much memory
-        split = [torch.split(of, rows) for of in inputs.values()]  # type: ignore[no-untyped-call]
+        split = [torch.split(of, rows) for of in inputs.values()]
         parts = (dict(zip(inputs, part, strict=True)) for part in zip(*split, strict=True))
         return torch.cat([self.condition_encoder(**part) for part in parts])
 

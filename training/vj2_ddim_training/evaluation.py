@@ -92,7 +92,8 @@ def _encoded(model: DiffusionModel, held_out: Examples, rows: IndexArray) -> Bat
     inputs = {
         name: np.concatenate([each.inputs[name] for each in parts]) for name in parts[0].inputs
     }
-    return Batch(*(np.concatenate([each[i] for each in parts]) for i in (0, 1)), inputs)
+    actions, original = (np.concatenate([each[i] for each in parts]) for i in (0, 1))
+    return Batch(actions, original, inputs)
 
 
 def _repeated(batch: Batch, num: int) -> Batch:
