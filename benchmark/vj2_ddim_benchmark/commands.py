@@ -14,7 +14,7 @@ from vj2_ddim_benchmark.settings import (
     PredictorSize,
     PressureSettings,
     RaceSettings,
-    ReadingSettings,
+    ReadingSpeedSettings,
     RecreationSettings,
     ScaleSettings,
     ServingSettings,
@@ -124,7 +124,7 @@ def pressure(
 
 
 @options
-def reading(settings: ReadingSettings, json_file: JsonFile = None) -> None:
+def reading(settings: ReadingSpeedSettings, json_file: JsonFile = None) -> None:
     """Read shuffled transitions at V-JEPA 2's shapes, in turns with a plain loop over whole files."""
     from vj2_ddim_benchmark.timing import reading
 

@@ -83,7 +83,7 @@ class LatencySettings(Settings):
 
 
 @dataclass(frozen=True)
-class ReadingSettings(Settings):
+class ReadingSpeedSettings(Settings):
     """What is read; V-JEPA 2's shapes are the default."""
 
     num_files: int = setting(4, "HDF5 files.", low=1, option="--files")

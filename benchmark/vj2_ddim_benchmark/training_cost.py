@@ -255,8 +255,9 @@ def time_to_targets(
         TO_TARGETS, num_epochs=epochs, evaluate_every=epochs, num_threads=settings.threads
     )
     config = replace(config, num_validation=settings.num_validation, seed=settings.seed)
-    folders = {"data_dir": train, "val_data_dir": validation, "save_dir": scratch / "run"}
-    run = RunSettings(**folders, training=config)
+    run = RunSettings(
+        data_dir=train, val_data_dir=validation, save_dir=scratch / "run", training=config
+    )
     begun = time.perf_counter(), time.process_time()
     measures = train_run(run).metrics["conditional"][str(NUM_STEPS)]
     return {

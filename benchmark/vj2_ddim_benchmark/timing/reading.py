@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.settings import ReadingSettings
+from vj2_ddim_benchmark.settings import ReadingSpeedSettings
 from vj2_ddim_benchmark.timing import take_turns
 from vj2_ddim_plugin.cli.console import print_table, say
 from vj2_ddim_plugin.files import write_json
@@ -29,7 +29,7 @@ SPEC = ActionSpec(min_press_steps=1, max_press_steps=None, representation="raw")
 READERS = ("plain loop", "h5", "pairs")
 
 
-def reading(settings: ReadingSettings, json_file: Path | None) -> None:
+def reading(settings: ReadingSpeedSettings, json_file: Path | None) -> None:
     """Read batches of shuffled transitions in turns with a plain loop, and measure memory."""
     measured = measure_reading(settings)
     keys = ("examples_per_s", "ratio", "processor_ratio", "memory_mb")
@@ -49,7 +49,7 @@ def reading(settings: ReadingSettings, json_file: Path | None) -> None:
         write_json(json_file, measured)
 
 
-def measure_reading(settings: ReadingSettings) -> dict[str, Any]:
+def measure_reading(settings: ReadingSpeedSettings) -> dict[str, Any]:
     """Examples a second of each reader, medians of the turns; and the memory that each took."""
     use_threads(settings.threads)
     with tempfile.TemporaryDirectory(dir=settings.folder) as name:
@@ -83,7 +83,7 @@ def measure_reading(settings: ReadingSettings) -> dict[str, Any]:
     }
 
 
-def write_files(folder: Path, settings: ReadingSettings) -> None:
+def write_files(folder: Path, settings: ReadingSpeedSettings) -> None:
     """The same trajectories as HDF5, a state a chunk, as pairs, and as HDF5 many times over."""
     rng, num = np.random.default_rng(0), settings.trajectories
     for kind in ("h5", "pairs", "many", "one"):
@@ -106,7 +106,7 @@ def write_files(folder: Path, settings: ReadingSettings) -> None:
             (folder / "many" / f"{i:05d}_{link:05d}.h5").hardlink_to(path)
 
 
-def _plain(folder: Path, settings: ReadingSettings) -> Callable[[int], object]:
+def _plain(folder: Path, settings: ReadingSpeedSettings) -> Callable[[int], object]:
     files = sorted((folder / "h5").iterdir())
 
     def batch(turn: int) -> object:
@@ -121,8 +121,8 @@ def _plain(folder: Path, settings: ReadingSettings) -> Callable[[int], object]:
     return batch
 
 
-def _ours(kind: str) -> Callable[[Path, ReadingSettings], Callable[[int], object]]:
-    def reader(folder: Path, settings: ReadingSettings) -> Callable[[int], object]:
+def _ours(kind: str) -> Callable[[Path, ReadingSpeedSettings], Callable[[int], object]]:
+    def reader(folder: Path, settings: ReadingSpeedSettings) -> Callable[[int], object]:
         data = open_trajectories(folder / kind, SPEC)
 
         def batch(turn: int) -> object:
@@ -137,13 +137,13 @@ def _ours(kind: str) -> Callable[[Path, ReadingSettings], Callable[[int], object
 READER = {"plain loop": _plain, "h5": _ours("h5"), "pairs": _ours("pairs")}
 
 
-def _some_batches(reader: str, folder: Path, settings: ReadingSettings) -> None:
+def _some_batches(reader: str, folder: Path, settings: ReadingSpeedSettings) -> None:
     batch = READER[reader](folder, settings)
     for turn in range(settings.num_batches):
         batch(turn)
 
 
-def _train(folder: Path, settings: ReadingSettings) -> None:
+def _train(folder: Path, settings: ReadingSpeedSettings) -> None:
     """A run of the default model as `vj2-ddim train` makes it, of a few steps."""
     with tempfile.TemporaryDirectory() as save_dir:
         files = len(list(folder.iterdir()))
