@@ -96,7 +96,8 @@ class RemoteModel:
             raise ServingError(
                 f"{addresses[0]} does not serve a bundle of this project: {error}"
             ) from error
-        if digest != self.bundle.digest:
+        self._digest = self.bundle.digest
+        if digest != self._digest:
             raise ServingError(f"{addresses[0]} serves a bundle that was changed on the way")
         self.action_spec, self.schedule = self.bundle.action_spec, self.bundle.schedule
         self.condition = self.bundle.condition
@@ -121,7 +122,7 @@ class RemoteModel:
         seconds: float,
     ) -> FloatArray:
         """One output of the shape and type of `like`, or a `ServingError`."""
-        known = {"manifest_sha256": self.bundle.digest, "timeout": int(1e6 * seconds)}
+        known = {"manifest_sha256": self._digest, "timeout": int(1e6 * seconds)}
         wanted = [{"name": output, "parameters": {"binary_data": True}}]
         fields = {"parameters": {**known, **parameters}, "outputs": wanted}
         headers, body = write_message("inputs", arrays, fields)

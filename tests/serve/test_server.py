@@ -39,6 +39,10 @@ np.save(sys.argv[2], result.as_numpy("candidates"))
 """
 
 
+# Of Ray's own processes, where a machine is so busy that Ray has to start twice.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 def free_port():
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -54,8 +58,8 @@ def running():
     tempfile.tempdir, before = folder, tempfile.tempdir
     settings = ServeSettings(port=port, num_replicas=2)
     with serving(SHIPPED, settings, SessionSettings("cpu", num_threads=1)) as process_of_one:
+        tempfile.tempdir = before
         yield port, process_of_one
-    tempfile.tempdir = before
     assert os.listdir(folder) == []
     os.rmdir(folder)
     with pytest.raises(OSError, match="refused"):

@@ -18,7 +18,7 @@ from vj2_ddim_plugin import DDIMOptimizer
 from vj2_ddim_plugin.errors import ServingError
 from vj2_ddim_plugin.remote import RemoteOptimizer
 
-RECORDED = Path(__file__).parents[2] / "benchmark" / "results" / "serving.json"
+RECORDED = Path(__file__).parents[2] / "benchmark" / "results" / "serving_killed.json"
 SETTINGS = ServingSettings(num_plans=10, num_clients=4, num_turns=2, plans=12)
 
 

@@ -1,9 +1,9 @@
 """`vj2-ddim serve`: Ray Serve keeps replicas of a bundle alive, each of which answers by itself.
 
-Ray's own proxy would cost more than a plan: one more process that takes every request apart. Here
-all replicas of a machine listen on one port (`SO_REUSEPORT`), and the kernel gives each connection
-to one of them. When one dies, its connections end, those who were connected come back to another,
-and Ray Serve starts it anew.
+Ray's own proxy, one more process that takes every request apart, is left out: all replicas of a
+machine listen on one port (`SO_REUSEPORT`), and the kernel gives each connection to one of them.
+When one dies, its connections end, those who were connected come back to another, and Ray Serve
+starts it anew.
 """
 
 from __future__ import annotations

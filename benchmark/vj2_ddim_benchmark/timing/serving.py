@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,8 @@ def serving(bundle: Path, settings: ServingSettings, json_file: Path | None) -> 
             f"http://127.0.0.1:{settings.port}/bundle", timeout_s=600.0, max_retries=1000
         )
         measured["latency"] = measure_latency(local, remote, problems, settings.num_plans)
-        measured["throughput"] = measure_throughput(remote, problems, settings)
+        spent = partial(processor_s, process_of_one() if settings.num_replicas == 1 else None)
+        measured["throughput"] = measure_throughput(remote, problems, settings, spent)
         if settings.kill_every is not None:
             plans = [local.optimize(problem).actions for problem in problems]
             with _killing(process_of_one, settings.kill_every) as killed:
@@ -67,25 +69,39 @@ def measure_latency(
         (name, lambda turn, optimize=optimizer.optimize: optimize(problems[turn % len(problems)]))
         for name, optimizer in (("local", local), ("served", remote))
     ]
-    wall = take_turns(runs, NUM_WARM_UP + num)["wall"]
-    taken = {name: 1e3 * np.array(seconds[NUM_WARM_UP:]) for name, seconds in wall.items()}
+    clocks = take_turns(runs, NUM_WARM_UP + num)
+    used = {
+        name: 1e3 * float(np.median(s[NUM_WARM_UP:])) for name, s in clocks["processor"].items()
+    }
+    taken = {
+        name: 1e3 * np.array(seconds[NUM_WARM_UP:]) for name, seconds in clocks["wall"].items()
+    }
     more = float(np.median(taken["served"] - taken["local"]))
     return {
         **{f"{name}_p50_ms": float(np.median(ms)) for name, ms in taken.items()},
         "served_p95_ms": float(np.percentile(taken["served"], 95)),
         "difference_p50_ms": more,
+        "local_processor_ms": used["local"],
+        "client_processor_ms": used["served"],
     }
 
 
 def measure_throughput(
-    remote: RemoteOptimizer, problems: Sequence[PlanningProblem], settings: ServingSettings
+    remote: RemoteOptimizer,
+    problems: Sequence[PlanningProblem],
+    settings: ServingSettings,
+    spent: Callable[[], float] = time.process_time,
 ) -> dict[str, float]:
-    """Plans a second by one client and by many, in turns: medians, and their ratio."""
+    """Plans a second by one client and by many, in turns: medians, and their ratio.
+
+    Beside them the processor's time of a plan, `spent` by all: of a busy machine it says more.
+    """
     rates: dict[int, list[float]] = {1: [], settings.num_clients: []}
+    each_ms: dict[int, list[float]] = {1: [], settings.num_clients: []}
     p50 = []
     for _ in range(settings.num_turns):
         for clients, found in rates.items():
-            seconds, begun = [0.0] * settings.num_plans, time.perf_counter()
+            seconds, used, begun = [0.0] * settings.num_plans, spent(), time.perf_counter()
 
             def plan(index: int, seconds: list[float] = seconds) -> None:
                 started = time.perf_counter()
@@ -95,6 +111,7 @@ def measure_throughput(
             with ThreadPoolExecutor(clients) as pool:
                 list(pool.map(plan, range(settings.num_plans)))
             found.append(settings.num_plans / (time.perf_counter() - begun))
+            each_ms[clients].append(1e3 * (spent() - used) / settings.num_plans)
             if clients == settings.num_clients:
                 p50.append(1e3 * float(np.median(seconds)))
     one, many = (float(np.median(found)) for found in rates.values())
@@ -105,7 +122,18 @@ def measure_throughput(
         "many_clients_per_s": many,
         "many_clients_p50_ms": float(np.median(p50)),
         "ratio": float(np.median(ratios)),
+        "one_client_processor_ms": float(np.median(each_ms[1])),
+        "many_clients_processor_ms": float(np.median(each_ms[settings.num_clients])),
     }
+
+
+def processor_s(process: int | None) -> float:
+    """Seconds of the processor that this process and a replica took so far."""
+    if process is None:
+        return time.process_time()
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(") ")[2].split()
+    ticks = int(fields[11]) + int(fields[12])  # utime and stime
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def count_wrong(
