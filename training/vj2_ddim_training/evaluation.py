@@ -89,10 +89,11 @@ def _encoded(model: DiffusionModel, held_out: Examples, rows: IndexArray) -> Bat
         parts.append(batch._replace(inputs={} if tokens is None else {TOKENS: tokens.condition}))
     if len(parts) == 1:
         return parts[0]
-    inputs = {
-        name: np.concatenate([each.inputs[name] for each in parts]) for name in parts[0].inputs
-    }
-    return Batch(*(np.concatenate([each[i] for each in parts]) for i in (0, 1)), inputs)
+    actions = np.concatenate([each.actions for each in parts])
+    original = np.concatenate([each.original for each in parts])
+    names = parts[0].inputs
+    inputs = {name: np.concatenate([each.inputs[name] for each in parts]) for name in names}
+    return Batch(actions, original, inputs)
 
 
 def _repeated(batch: Batch, num: int) -> Batch:
