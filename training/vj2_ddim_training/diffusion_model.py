@@ -83,10 +83,11 @@ class DiffusionModel(nn.Module):
         if torch.is_grad_enabled() or len(next(iter(inputs.values()))) <= rows:
             tokens: Tensor = self.condition_encoder(**inputs)
             return tokens
-        # large latents take much memory
-        split = [torch.split(of, rows) for of in inputs.values()]
-        parts = (dict(zip(inputs, part, strict=True)) for part in zip(*split, strict=True))
-        return torch.cat([self.condition_encoder(**part) for part in parts])
+        parts = []  # large latents take much memory
+        for first in range(0, len(next(iter(inputs.values()))), rows):
+            part = {name: of[first : first + rows] for name, of in inputs.items()}
+            parts.append(self.condition_encoder(**part))
+        return torch.cat(parts)
 
     def guess(self, condition: Tensor) -> Tensor:
         """x_0 `[B, M, C]` regressed from the first condition token, see `diffusion_loss`."""

@@ -89,10 +89,10 @@ def _encoded(model: DiffusionModel, held_out: Examples, rows: IndexArray) -> Bat
         parts.append(batch._replace(inputs={} if tokens is None else {TOKENS: tokens.condition}))
     if len(parts) == 1:
         return parts[0]
-    inputs = {
-        name: np.concatenate([each.inputs[name] for each in parts]) for name in parts[0].inputs
-    }
-    actions, original = (np.concatenate([each[i] for each in parts]) for i in (0, 1))
+    actions = np.concatenate([each.actions for each in parts])
+    original = np.concatenate([each.original for each in parts])
+    names = parts[0].inputs
+    inputs = {name: np.concatenate([each.inputs[name] for each in parts]) for name in names}
     return Batch(actions, original, inputs)
 
 

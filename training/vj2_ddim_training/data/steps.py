@@ -91,8 +91,7 @@ class Steps:
 
     def _fill(self, buffer: NDArray[Any], at: int) -> None:
         """Fill an array with what lies there in the file."""
-        plain: Any = buffer.reshape(-1).view(np.uint8)
-        left = memoryview(plain)
+        left = buffer.reshape(-1).view(np.uint8).data
         while len(left):
             count = os.preadv(self._descriptor, [left], at)
             if not count:
