@@ -55,6 +55,13 @@ def test_every_promise_names_tests_that_are_there():
     assert all((ROOT / test).exists() for tests in held.values() for test in tests)
 
 
+def test_the_plan_on_paper_is_what_its_program_prints(tmp_path):
+    page = ROOT / "docs/how-to/large.md"
+    printed = run([sys.executable, "-c", blocks(page, "python")[0]], tmp_path).splitlines()
+    assert len(printed) == 7
+    assert set(printed) <= set(page.read_text().splitlines())
+
+
 def test_the_readmes_figures_are_the_recorded_ones():
     rows = [row for row in json.loads(RESULTS.read_text()) if row["task"] == "one-gesture"]
     recorded = {(row["planner"], row["budget_ms"]): row for row in rows}

@@ -83,7 +83,8 @@ class DiffusionModel(nn.Module):
         if torch.is_grad_enabled() or len(next(iter(inputs.values()))) <= rows:
             tokens: Tensor = self.condition_encoder(**inputs)
             return tokens
-        split = [of.split(rows) for of in inputs.values()]  # large latents take much memory
+        # large latents take much memory
+        split = [torch.split(of, rows) for of in inputs.values()]  # type: ignore[no-untyped-call]
         parts = (dict(zip(inputs, part, strict=True)) for part in zip(*split, strict=True))
         return torch.cat([self.condition_encoder(**part) for part in parts])
 

@@ -8,7 +8,7 @@ bit.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
@@ -191,7 +191,8 @@ class TrainingLoop:
             end = (self.epoch + 1) * self.task.steps_per_epoch
             self.task.model.train()
             self._looked = time.perf_counter()
-            with hold_interrupts() if several else nullcontext([]) as self._told:
+            held: AbstractContextManager[list[int]] = nullcontext([])
+            with hold_interrupts() if several else held as self._told:
                 while self.step < min(end, stop):
                     self._take_step()
                     if self.losses:
@@ -231,11 +232,11 @@ class TrainingLoop:
     def _with_gradients(self) -> Tensor:
         """The loss; of several processes, this one's share of it."""
         try:
-            total = None
             self.optimizer.zero_grad()
+            shares = []
             for loss in self.task.losses(self.step):
                 self.devices.backward(loss)
-                total = loss.detach() if total is None else total + loss.detach()
+                shares.append(loss.detach())
         except (MemoryError, RuntimeError) as error:  # torch has no kind of its own on the CPU
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
@@ -243,9 +244,7 @@ class TrainingLoop:
                 f"there is not the memory for {self._step_name()}. Use smaller batches or a "
                 f"smaller model"
             ) from error
-        if total is None:
-            raise TrainingError(f"there is no loss of {self._step_name()}")
-        return total
+        return shares[0] if len(shares) == 1 else torch.stack(shares).sum()
 
     def _average(self) -> None:
         if self.average is None or self.ema_decay is None:

@@ -9,6 +9,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -42,10 +43,14 @@ class Share(NamedTuple):
 
     def to(self, device: torch.device) -> "Share":
         """On a device, without a wait where it was pinned."""
-        move = {"device": device, "non_blocking": True}
-        inputs = {name: tensor.to(**move) for name, tensor in self.inputs.items()}
-        draws = Draws(*(tensor.to(**move) for tensor in self.draws))
-        return self._replace(original=self.original.to(**move), inputs=inputs, draws=draws)
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
+        inputs = {name: move(tensor) for name, tensor in self.inputs.items()}
+        return self._replace(
+            original=move(self.original), inputs=inputs, draws=Draws(*map(move, self.draws))
+        )
 
 
 class ShareReader:
@@ -76,7 +81,7 @@ class ShareReader:
         weight = 1.0 if len(mine) else 0.0
         mine = mine if len(mine) else np.arange(1)
         batch, first = self.examples.batch(rows[mine]), mine[0]
-        plain = {"dtype": torch.float32}
+        as_float = partial(torch.as_tensor, dtype=torch.float32)
         shares = []
         for part in np.array_split(mine, min(self.config.accumulate, len(mine))):
             here = slice(part[0] - first, part[-1] + 1 - first)
@@ -84,8 +89,8 @@ class ShareReader:
             share = Share(
                 weight * len(part) / total,
                 dropout + int(part[0]),
-                torch.as_tensor(batch.original[here], **plain),
-                {name: torch.as_tensor(of[here], **plain) for name, of in batch.inputs.items()},
+                as_float(batch.original[here]),
+                {name: as_float(of[here]) for name, of in batch.inputs.items()},
                 Draws(*(drawn[of_batch] for drawn in draws)),
             )
             shares.append(share)
@@ -134,7 +139,8 @@ class ReadAhead(Generic[T]):
     ) -> None:
         self._read, self._stop = read, stop
         self._num_workers, self._pin = num_workers, pin
-        self._next, self._coming = -1, iter(())
+        self._next = -1
+        self._coming: Iterator[Any] = iter(())
 
     def __call__(self, step: int) -> T:
         """What is read for a step."""

@@ -38,8 +38,10 @@ class Report(logging.Handler):
         self.first_step = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a warning."""
+        """Keep a warning, and show it: Python itself does so only where no one listens."""
         self._warnings.append(record.getMessage())
+        if logging.lastResort and not logging.getLogger().handlers:
+            logging.lastResort.handle(record)
 
     @contextmanager
     def listening(self) -> Iterator["Report"]:

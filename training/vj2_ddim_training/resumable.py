@@ -68,10 +68,10 @@ class Keeper:
                 loop.run((loop.epoch + 1) * loop.task.steps_per_epoch, on_epoch)
                 self.save()
         except ProcessLost as error:
-            logger.error("%s", error)  # before a signal comes: whoever started them ends the rest
-            if loop.step and loop.devices.check_every == 1:
-                with hold_interrupts():  # the step that could not be taken changed nothing
-                    self.save()
+            with hold_interrupts():  # whoever started the processes ends the rest
+                logger.error("%s", error)
+                if loop.step and loop.devices.check_every == 1:
+                    self.save()  # the step that could not be taken changed nothing
             raise ProcessLost(f"the training cannot go on; {self._kept_words()}") from error
         except TrainingError as error:
             raise TrainingError(f"{error}; {self._kept_words()}") from error

@@ -133,7 +133,7 @@ class Trainer:
         adam = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
         task.module = self.devices.prepare(task.module, adam)
         if config.compile:
-            task.module = torch.compile(task.module)
+            task.module = torch.compile(task.module)  # type: ignore[assignment]
         self._share = warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
         rate = torch.optim.lr_scheduler.LambdaLR(adam, self._share)
         self.loop = TrainingLoop(
