@@ -87,7 +87,7 @@ class OriginalTraining:
         """One pass over the data, in a random order."""
         self.model.train()
         losses = []
-        for rows in torch.randperm(len(self.actions)).split(self.batch):
+        for rows in torch.split(torch.randperm(len(self.actions)), self.batch):
             original = self.actions[rows]
             timesteps = torch.randint(NUM_TIMESTEPS, (len(rows),))
             losses.append(self.step(Draw(original, timesteps, torch.randn_like(original))))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ MEASURES = ("mse", "mean_snr_db", "press_accuracy", "temporal_iou", "gesture_typ
 LATENT, WIDTH = 16, 256
 KL_WEIGHTS = {"noise": 1e-5, "sketch": 0.1}  # a sketch says all: the latent is to say nothing
 VAE_BATCH, VAE_LR, CLIP_NORM = 64, 1e-3, 1.0
-SKETCH_TRAINING = {"lr": 2e-3, "batch_size": 64, "ema_decay": 0.99}
+SKETCH_TRAINING: dict[str, Any] = {"lr": 2e-3, "batch_size": 64, "ema_decay": 0.99}
 
 Recreated = tuple[str, str, FloatArray]  # protocol, by whom, actions
 
@@ -107,7 +108,8 @@ class VAETask(ShuffledTask):
         noise = torch.randn((len(rows), LATENT), generator=random)
         recreated, divergence = self.model(seen, told, noise)
         weight = KL_WEIGHTS["noise" if self.sketch is None else "sketch"]
-        return functional.mse_loss(recreated, original) + weight * divergence.mean()
+        loss: Tensor = functional.mse_loss(recreated, original) + weight * divergence.mean()
+        return loss
 
     def batch_name(self, step: int) -> str:
         """The gestures of a step."""
