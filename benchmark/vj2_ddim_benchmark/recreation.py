@@ -50,7 +50,7 @@ MEASURES = ("mse", "mean_snr_db", "press_accuracy", "temporal_iou", "gesture_typ
 LATENT, WIDTH = 16, 256
 KL_WEIGHTS = {"noise": 1e-5, "sketch": 0.1}  # a sketch says all: the latent is to say nothing
 VAE_BATCH, VAE_LR, CLIP_NORM = 64, 1e-3, 1.0
-SKETCH_TRAINING = {"lr": 2e-3, "batch_size": 64, "ema_decay": 0.99}
+SKETCH_TRAINING: dict[str, Any] = {"lr": 2e-3, "batch_size": 64, "ema_decay": 0.99}
 
 Recreated = tuple[str, str, FloatArray]  # protocol, by whom, actions
 

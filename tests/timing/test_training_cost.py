@@ -127,7 +127,7 @@ def test_a_vae_learns_what_it_is_told():
     sketch = recreation.sketch_of(actions, make_spec("raw"))
     vae = recreation.train_vae(actions, sketch, 400, 0)
     told = recreation._decoded(vae, torch.zeros(64, 60), torch.from_numpy(sketch), actions.shape)
-    assert np.mean((told - actions) ** 2) < 0.3 * actions.var()
+    assert np.mean((told - actions) ** 2) < 0.5 * actions.var()
 
 
 def test_one_folder_alone_is_refused(tmp_path, capsys):

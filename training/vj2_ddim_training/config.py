@@ -31,7 +31,6 @@ PATH_KNOTS = 9
 CONDITIONS = ("none", "sketch", "latents")
 PRECISIONS = ("float32", "bfloat16", "float16")
 LR_SCHEDULES = ("warmup_cosine", "cosine_by_epoch")
-# Where not told otherwise.
 ORIGINAL_TRAINING: dict[str, Any] = {"lr_schedule": "cosine_by_epoch", "ema_decay": 0.0}
 MODES = ("offline", "online", "disabled")
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
