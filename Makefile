@@ -50,7 +50,7 @@ docs: $(VENV)/.dev
 	$(if $(wildcard mkdocs.yml),$(BIN)/mkdocs build --quiet --strict)
 
 tests: $(VENV)/.dev
-	$(BIN)/pytest -n auto --dist loadfile
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 fuzz: $(VENV)/.dev
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) CRASH_MOMENTS=$(CRASH_MOMENTS) $(BIN)/pytest -n auto tests/fuzz tests/crash

@@ -8,6 +8,19 @@ from unittest import mock
 import pytest
 
 EXPORTER = "torch.onnx._internal.exporter._registration"
+LONGEST = (
+    *("adapters/test_recipes.py", "crash/test_crash_benchmark.py", "docs/test_pages.py"),
+    *("golden/test_golden_benchmark.py", "assets/test_build.py", "crash/test_crash_export.py"),
+    *("export/test_export.py", "crash/test_crash_training.py", "packaging/test_distributions.py"),
+    *("golden/test_golden_training.py", "training/test_horizon.py", "training/test_commands.py"),
+    *("training/test_ranker.py", "training/test_resume.py", "runtime/test_ranker_bundle.py"),
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Where each file goes whole to a process of its own, those that take longest begin."""
+    place = {name: index for index, name in enumerate(LONGEST)}
+    items.sort(key=lambda each: place.get(f"{each.path.parent.name}/{each.path.name}", len(place)))
 
 
 def pytest_collection_finish():

@@ -61,10 +61,7 @@ class ActionSpec(Settings):
         high=MOST_STEPS,
     )
     max_press_steps: int | None = setting(
-        75,
-        "Longest press of a valid gesture, or None for the whole block.",
-        low=0,
-        high=MOST_STEPS,
+        75, "Longest press of a valid gesture, or None for the whole block.", low=0, high=MOST_STEPS
     )
     path_knots: int | None = setting(
         2,

@@ -7,10 +7,7 @@ import pytest
 import torch
 from builders.bundles import make_bundle
 
-from vj2_ddim_plugin.adapters.stable_worldmodel import (
-    StableWorldModelSolver,
-    encode_last_frames,
-)
+from vj2_ddim_plugin.adapters.stable_worldmodel import StableWorldModelSolver, encode_last_frames
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import PlanResult
 

@@ -12,8 +12,5 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
 MOMENTS = int(os.environ.get("CRASH_MOMENTS", "1"))  # at which a process of each kind is killed
 
 fuzzed = settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
+    max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )

@@ -9,11 +9,7 @@ from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.gestures import project
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.measures import (
-    coverage_and_density,
-    generation_measures,
-    memorisation_ratio,
-)
+from vj2_ddim_training.measures import coverage_and_density, generation_measures, memorisation_ratio
 
 SPEC = ActionSpec()
 SMALL = any_press()

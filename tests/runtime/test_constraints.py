@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from builders.gestures import SCHEDULE, SPEC, gesture, make_optimizer
+from builders.runtime import FREE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -251,16 +252,7 @@ def test_fixed_entries_may_not_contradict_what_was_sent():
 
 
 def test_rectangles_need_a_finger():
-    spec = ActionSpec(
-        action_block=6,
-        channels=("u", "v"),
-        action_low=(-1.0, -1.0),
-        action_high=(1.0, 1.0),
-        press_channel=None,
-        min_press_steps=0,
-        representation="raw",
-    )
-    optimizer = DDIMOptimizer(GaussianModel(spec, SCHEDULE))
+    optimizer = DDIMOptimizer(GaussianModel(FREE, SCHEDULE))
     constraints = PlanConstraints(forbidden=[(0.0, 0.0, 0.1, 0.1)])
     with pytest.raises(ConstraintError, match="need a finger"):
         optimizer.optimize(PlanningProblem(constraints=constraints))

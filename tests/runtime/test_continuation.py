@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from builders.gestures import SCHEDULE, SPEC
+from builders.runtime import FREE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,18 +13,7 @@ from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem, gestures
 from vj2_ddim_plugin.constraints.moves import continue_blocks
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
-
-FREE = ActionSpec(
-    action_block=6,
-    channels=("u", "v"),
-    action_low=(-1.0, -1.0),
-    action_high=(1.0, 1.0),
-    press_channel=None,
-    min_press_steps=0,
-    representation="raw",
-)
 
 
 def gesture(start, stop, begin, end, spec=SPEC):

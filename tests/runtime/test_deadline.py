@@ -1,7 +1,6 @@
 """Deadlines on a simulated clock, so that nothing here depends on the machine's speed."""
 
 import pickle
-import time
 
 import numpy as np
 import pytest
@@ -15,14 +14,6 @@ from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.planning.deadline import FINISH_S, SLICE_S, Deadline, Pace
 from vj2_ddim_plugin.testing import GaussianModel, QuadraticCost
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    """A clock that only moves when something is said to take time."""
-    now = {"s": 0.0}
-    monkeypatch.setattr(time, "perf_counter", lambda: now["s"])
-    return now
 
 
 class TimedModel(GaussianModel):

@@ -45,10 +45,7 @@ def bound(path, monkeypatch):
         (lambda path, _: device(path), "a device"),
         (bound, "a socket"),
         (lambda path, _: hidden(path), "without permission"),
-        (
-            lambda path, _: path.symlink_to("gone"),
-            r"a link to gone that leads nowhere",
-        ),
+        (lambda path, _: path.symlink_to("gone"), r"a link to gone that leads nowhere"),
         (lambda path, _: path.symlink_to(path), "a link to .*x that leads nowhere"),
     ],
 )

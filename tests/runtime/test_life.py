@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import pickle
 import shutil
-import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,6 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from builders.bundles import make_bundle
+from builders.forks import WAIT_S, in_a_fork
 
 from vj2_ddim_plugin.errors import ProviderError
 from vj2_ddim_plugin.interface import PlanningProblem
@@ -22,7 +22,6 @@ from vj2_ddim_plugin.testing import QuadraticCost
 
 GOALS = np.random.default_rng(0).standard_normal((4, 2, 3), np.float32)
 PROBLEM = PlanningProblem({"goal": GOALS}, QuadraticCost(np.full((10, 3), 0.3)), seed=5)
-WAIT_S = 60
 
 forking = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 # Python 3.12 and later warn of a fork while there are threads, which is what is tried here.
@@ -93,18 +92,6 @@ def test_a_worker_process_plans_what_its_parent_plans(optimizer, method):
         for result in found:
             assert_same(result.get(WAIT_S), expected)
     assert_same(optimizer.optimize(PROBLEM), expected)
-
-
-def in_a_fork(work):
-    """Whether `work` returns true in a forked process that has inherited everything."""
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(WAIT_S)
-        try:
-            os._exit(0 if work() else 1)
-        finally:
-            os._exit(2)
-    return os.waitpid(pid, 0)[1] == 0
 
 
 @forking

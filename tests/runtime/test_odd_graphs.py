@@ -65,10 +65,7 @@ ODD = {
     "double precision": to(TensorProto.DOUBLE),
     "integers": to(TensorProto.INT64),
     "a shape": ([node("Shape", ["sample"], ["model_output"])], tensor("model_output", None, 7)),
-    "NaN": (
-        [constant("none", np.nan), node("Mul", ["sample", "none"], ["model_output"])],
-        OUTPUT,
-    ),
+    "NaN": ([constant("none", np.nan), node("Mul", ["sample", "none"], ["model_output"])], OUTPUT),
     "infinity": (
         [constant("zero", 0.0), node("Div", ["sample", "zero"], ["model_output"])],
         OUTPUT,

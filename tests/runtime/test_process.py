@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from builders.bundles import describe, make_bundle, save_graph, tensor
+from builders.forks import WAIT_S, in_a_fork
 from onnx import helper
 
 from vj2_ddim_plugin import process
@@ -28,7 +29,6 @@ from vj2_ddim_plugin.testing import QuadraticCost
 
 GOALS = np.random.default_rng(0).standard_normal((4, 2, 3), np.float32)
 PROBLEM = PlanningProblem({"goal": GOALS}, QuadraticCost(np.full((10, 3), 0.3)), seed=5)
-WAIT_S = 60
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork"),
@@ -139,17 +139,6 @@ def test_a_pool_of_forks_plans_and_ends(folder):
             np.testing.assert_array_equal(result.get(WAIT_S).actions, expected)
         pool.close()
         pool.join()
-
-
-def in_a_fork(work):
-    pid = os.fork()
-    if pid == 0:
-        signal.alarm(WAIT_S)
-        try:
-            os._exit(0 if work() else 1)
-        finally:
-            os._exit(2)
-    return os.waitpid(pid, 0)[1] == 0
 
 
 def test_locks_that_another_thread_holds_are_new_in_a_fork(folder):

@@ -1,7 +1,5 @@
 """The ranker under a deadline, on a simulated clock, so that no machine's speed matters."""
 
-import time
-
 import numpy as np
 import pytest
 from builders.runtime import MEANS, Asked, Ranked, all_candidates, liked, make_optimizer, problem
@@ -9,13 +7,6 @@ from builders.runtime import MEANS, Asked, Ranked, all_candidates, liked, make_o
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.planning.deadline import Deadline, Pace
 from vj2_ddim_plugin.testing import QuadraticCost
-
-
-@pytest.fixture
-def clock(monkeypatch):
-    now = {"s": 0.0}
-    monkeypatch.setattr(time, "perf_counter", lambda: now["s"])
-    return now
 
 
 class Timed(Ranked):

@@ -1,25 +1,20 @@
 """Plans that do not depend on being hit exactly: copies by hand, choices by brute force."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from builders.runtime import FREE, SCHEDULE
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.planning.deadline import Deadline
 from vj2_ddim_plugin.planning.search import moved_copies
-from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel
 
-FREE = ActionSpec(
-    action_block=6,
-    channels=("a", "b"),
-    action_low=(-1.0, -2.0),
-    action_high=(1.0, 2.0),
-    press_channel=None,
-    representation="raw",
-)
+TALL = replace(FREE, action_low=(-1.0, -2.0), action_high=(1.0, 2.0))
 TOUCH = ActionSpec(action_block=4, min_press_steps=2, max_press_steps=3, path_knots=2)
 RADIUS = 0.02
 SEED = 15
@@ -45,7 +40,7 @@ class Asked:
 
 
 def make(**settings):
-    model = GaussianModel(FREE, NoiseSchedule(num_train_timesteps=100), 0.0, 0.5)
+    model = GaussianModel(TALL, SCHEDULE, 0.0, 0.5)
     return DDIMOptimizer(model, num_inference_steps=5, num_candidates=16, **settings)
 
 
@@ -63,7 +58,7 @@ def test_a_touch_is_moved_where_it_is_pressed_and_stays_on_the_screen():
 
 
 def test_without_a_press_every_channel_is_moved_by_its_own_range():
-    copies = moved_copies(np.zeros((2, 6, 2)), FREE, 0.1)
+    copies = moved_copies(np.zeros((2, 6, 2)), TALL, 0.1)
     assert copies.shape == (2, 4, 6, 2)
     np.testing.assert_allclose(copies[0, :, 0], [[0.2, 0], [-0.2, 0], [0, 0.4], [0, -0.4]])
 
@@ -79,7 +74,7 @@ def test_the_plan_has_the_lowest_worst_cost_of_the_cheapest(batch, num_robust):
     )
     cost, rows = cliff(candidates), np.arange(batch)[:, None]
     cheapest = np.argsort(cost, axis=1, kind="stable")[:, :num_robust]
-    copies = moved_copies(candidates[rows, cheapest], FREE, RADIUS)
+    copies = moved_copies(candidates[rows, cheapest], TALL, RADIUS)
     moved = cliff(copies.reshape(batch, -1, *copies.shape[3:])).reshape(copies.shape[:3])
     worst = np.maximum(cost[rows, cheapest], moved.max(axis=2))
     expected = cheapest[rows[:, 0], worst.argmin(axis=1)]

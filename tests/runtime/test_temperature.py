@@ -1,27 +1,21 @@
 """Low-temperature sampling: DDIM on Gaussian data is linear in its starting noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from builders.runtime import FREE, SCHEDULE
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
-from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_plugin.testing import GaussianModel
 
-FREE = ActionSpec(
-    action_block=6,
-    channels=("a", "b"),
-    action_low=(-9.0, -9.0),
-    action_high=(9.0, 9.0),
-    press_channel=None,
-    representation="raw",
-)
+WIDE = replace(FREE, action_low=(-9.0, -9.0), action_high=(9.0, 9.0))
 
 
 def sample(temperature, seed=1, **settings):
-    model = GaussianModel(FREE, NoiseSchedule(num_train_timesteps=100), 0.1, 0.05)
+    model = GaussianModel(WIDE, SCHEDULE, 0.1, 0.05)
     optimizer = DDIMOptimizer(model, num_inference_steps=10, temperature=temperature, **settings)
     return optimizer.optimize(PlanningProblem({}, batch_size=2, seed=seed)).actions
 

@@ -13,11 +13,7 @@ from builders.race import benchmark
 from vj2_ddim_benchmark.settings import PredictorSize, ScaleSettings
 from vj2_ddim_benchmark.timing import scale
 from vj2_ddim_benchmark.timing.scale import measure_scale, whole_plans
-from vj2_ddim_benchmark.timing.scale_predictor import (
-    Descent,
-    ScalePredictor,
-    ScaleProblem,
-)
+from vj2_ddim_benchmark.timing.scale_predictor import Descent, ScalePredictor, ScaleProblem
 from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import load_checkpoint

@@ -45,10 +45,7 @@ class SearchSettings(Settings):
     )
     eta: float = setting(0.0, "0 is DDIM, 1 is DDPM.", low=0, high=1)
     guidance_scale: float = setting(
-        1.0,
-        "Classifier-free guidance, uncond + s * (cond - uncond); 1 is off.",
-        low=0,
-        high=100,
+        1.0, "Classifier-free guidance, uncond + s * (cond - uncond); 1 is off.", low=0, high=100
     )
     temperature: float = setting(
         1.0,

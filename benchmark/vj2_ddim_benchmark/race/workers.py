@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, delayed, parallel_config  # type: ignore[import-untyped]
-from joblib.externals.loky.process_executor import (  # type: ignore[import-untyped]
-    TerminatedWorkerError,
-)
+from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped]
 
 from vj2_ddim_benchmark.environment import use_threads
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
