@@ -197,18 +197,12 @@ def evaluate(
         torch.set_num_threads(num_threads)
     analysis, found = Analysis(settings, steps[0]), {}
     paths = [checkpoint, *(compare or ())]
-<<<<<<< HEAD
-    measured = partial(_measured, data, split, reading, train_data, steps, settings)
-    for path, loaded in {path: load_checkpoint(path, nhead or None) for path in paths}.items():
-        held_out, found[path] = measured(loaded, f"{path}, " if compare else "")
-=======
     for path, loaded in {path: load_checkpoint(path, nhead or None) for path in paths}.items():
         model, name = loaded.model, f"{path}, " if compare else ""
         of = data, split, train_data, reading
         held_out, found[path] = _measured(loaded, of, steps, settings, name)
->>>>>>> engine
         if plots is not None:
-            analysis.add(path, loaded.model, held_out, found[path])
+            analysis.add(path, model, held_out, found[path])
     for path, results in found.items():
         _print_results(results, title=str(path) if compare else "")
     if json_file is not None:
@@ -221,35 +215,19 @@ def evaluate(
 
 
 def _measured(
-<<<<<<< HEAD
-    data: Path,
-    split: str,
-    reading: ReadingSettings,
-    train_data: Path | None,
-=======
     loaded: Any,  # noqa: ANN401
     of: tuple[Path, str, Path | None, ReadingSettings],
->>>>>>> engine
     steps: list[int],
     settings: EvaluationSettings,
-    loaded: Any,  # noqa: ANN401
     name: str,
 ) -> tuple[Any, Any]:
-<<<<<<< HEAD
-    """Held-out examples for a checkpoint, and all measures of it."""
-=======
     """A checkpoint's held-out examples, and all measures of its model."""
->>>>>>> engine
     from vj2_ddim_training.data.gesture_files import read_flat_actions
     from vj2_ddim_training.evaluation import evaluate as evaluate_model
     from vj2_ddim_training.examples import open_examples, require_same_norm
 
-<<<<<<< HEAD
-    model, condition = loaded.model, loaded.model.config.condition
-=======
     (data, split, train_data, reading), model = of, loaded.model
     condition = model.config.condition
->>>>>>> engine
     held_out = open_examples(data, model.action_spec, condition, split, reading=reading)
     require_same_norm(loaded.provenance.get("layer_normed"), held_out, data)
     seen = None
