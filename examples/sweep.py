@@ -1,6 +1,6 @@
 """Train every combination of a sweep's values here, without a network.
 
-    python examples/sweep.py examples/sweep.yaml
+    python examples/sweep.py [SWEEP.yaml]
 
 The runs are `sweep/grid-1`, `sweep/grid-2`, ...: each is told what `wandb agent` would tell it.
 """
@@ -31,8 +31,11 @@ def command_of(sweep: dict, chosen: dict) -> list[str]:
     return [word for part in sweep["command"] for word in parts.get(part, [part])]
 
 
-def main(file: str) -> None:
+def main(file: str = str(Path(__file__).with_name("sweep.yaml"))) -> None:
     """Train them one after the other, and say which is the best by the sweep's metric."""
+    if not Path("base.yaml").exists():
+        print("there is no base.yaml here, which says what all runs share: data_dir and so on")
+        return
     sweep = yaml.safe_load(Path(file).read_text())
     measure, found = sweep["metric"]["name"].removeprefix("val/"), []
     for number, chosen in enumerate(combinations(sweep["parameters"]), 1):
