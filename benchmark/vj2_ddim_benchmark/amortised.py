@@ -28,6 +28,7 @@ from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.devices import choose_device
 from vj2_ddim_training.examples import Examples
+from vj2_ddim_training.learning_rate import warmup_cosine
 from vj2_ddim_training.resumable import run_resumably
 from vj2_ddim_training.saved import save_atomically
 
@@ -210,7 +211,7 @@ class AmortisedTask(loop.ShuffledTask):
 def _loop(task: AmortisedTask, training: TrainingConfig, progress: Progress) -> loop.TrainingLoop:
     decay, phase = training.weight_decay, f"train the {task.kind} planner"
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=training.lr, weight_decay=decay)
-    share = loop.warmup_cosine(task.total_steps, training.warmup_share)
+    share = warmup_cosine(task.total_steps, training.warmup_share)
     return loop.TrainingLoop(
         task, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share),
         clip_norm=training.clip_norm, ema_decay=training.ema_decay,

@@ -41,7 +41,8 @@ from vj2_ddim_training.diffusion_model import TorchSampler
 from vj2_ddim_training.evaluation import recreate_from
 from vj2_ddim_training.examples import Batch, GestureExamples
 from vj2_ddim_training.gestures import sketch_of
-from vj2_ddim_training.loop import ShuffledTask, TrainingLoop, name_rows, warmup_cosine
+from vj2_ddim_training.learning_rate import warmup_cosine
+from vj2_ddim_training.loop import ShuffledTask, TrainingLoop, name_rows
 from vj2_ddim_training.measures import recreation_measures
 from vj2_ddim_training.survey import infer_action_spec
 

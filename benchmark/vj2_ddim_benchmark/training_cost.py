@@ -30,7 +30,8 @@ from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.evaluation import recreate_from
 from vj2_ddim_training.examples import Batch, GestureExamples, open_examples, spread_rows
-from vj2_ddim_training.loop import TrainingLoop, learning_rate_of
+from vj2_ddim_training.learning_rate import learning_rate_of
+from vj2_ddim_training.loop import TrainingLoop
 from vj2_ddim_training.measures import recreation_measures
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.survey import infer_action_spec
@@ -235,7 +236,8 @@ def denoiser_loop(
         model.denoiser.set_dropout(config.dropout)
     task = DenoiserTask(model, config, examples)
     adam = torch.optim.AdamW(model.parameters(), config.lr, weight_decay=config.weight_decay)
-    rate = torch.optim.lr_scheduler.LambdaLR(adam, learning_rate_of(config, task))
+    share = learning_rate_of(config, task.total_steps, task.steps_per_epoch)
+    rate = torch.optim.lr_scheduler.LambdaLR(adam, share)
     clip, decay = config.clip_norm, config.ema_decay
     return TrainingLoop(task, adam, rate, clip_norm=clip, ema_decay=decay)
 

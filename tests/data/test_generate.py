@@ -9,10 +9,10 @@ from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import count_segments
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.config import GESTURE_KINDS, PATTERNS
 from vj2_ddim_training.data.generate import generate_gestures, write_gestures
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.inspect import describe_data
+from vj2_ddim_training.data.settings import GESTURE_KINDS, PATTERNS
 from vj2_ddim_training.gestures import find_gestures
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.survey import infer_action_spec

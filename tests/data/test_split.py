@@ -9,10 +9,10 @@ import torch
 from builders.training import any_press, make_gestures, vj2_ddim
 
 from vj2_ddim_plugin.errors import ConfigError, DataError
-from vj2_ddim_training.config import ReadingSettings, SplitSettings
 from vj2_ddim_training.data import gesture_files
 from vj2_ddim_training.data.convert import convert_trajectories
 from vj2_ddim_training.data.gesture_files import fingerprint_files, read_flat_actions
+from vj2_ddim_training.data.settings import ReadingSettings, SplitSettings
 from vj2_ddim_training.data.split import split_data
 from vj2_ddim_training.data.trajectories import open_trajectories
 from vj2_ddim_training.examples import open_examples, require_same_norm

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from vj2_ddim_training.loop import moving_average, warmup_cosine
+from vj2_ddim_training.learning_rate import warmup_cosine
+from vj2_ddim_training.loop import moving_average
 
 
 def test_warm_up_is_linear_and_the_rest_a_cosine_to_zero():

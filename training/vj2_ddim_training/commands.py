@@ -26,11 +26,11 @@ from vj2_ddim_training.config import (
     JudgeSettings,
     ModelConfig,
     RankerConfig,
-    ReadingSettings,
     RunSettings,
     TrainingConfig,
 )
 from vj2_ddim_training.config_file import read_config
+from vj2_ddim_training.data.settings import ReadingSettings
 
 __all__ = ["evaluate", "train", "train_ranker"]
 

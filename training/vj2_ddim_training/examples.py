@@ -13,8 +13,8 @@ from vj2_ddim_plugin.errors import ActionError, DataError
 from vj2_ddim_plugin.gestures import encode
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.config import ReadingSettings
 from vj2_ddim_training.data.gesture_files import READ_ALL, read_flat_actions
+from vj2_ddim_training.data.settings import ReadingSettings
 from vj2_ddim_training.data.sound import naming_the_way_out
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
 from vj2_ddim_training.gestures import sketch_of

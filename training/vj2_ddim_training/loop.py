@@ -20,13 +20,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from vj2_ddim_plugin.errors import TrainingError
-from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.devices import Devices
 from vj2_ddim_training.processes import hold_interrupts
 
 __all__ = ["OnStep", "Progress", "ShuffledTask", "StatelessTask", "StepDone", "Task", "TimeIsUp"]
-__all__ += ["TrainingLoop", "cosine_by_epoch", "learning_rate_of", "moving_average", "name_rows"]
-__all__ += ["warmup_cosine"]
+__all__ += ["TrainingLoop", "moving_average", "name_rows"]
 
 Progress = Callable[[int, int, str], None]  # steps done, steps in all, a line about the last step
 OnEpoch = Callable[["TrainingLoop"], None]
@@ -361,45 +359,6 @@ def name_rows(rows: Sequence[object] | np.ndarray, what: str = "examples") -> st
     more = len(rows) - NUM_NAMED
     named = ", ".join(map(str, rows[:NUM_NAMED]))
     return f"{what} {named}" + (f" and {more} more" if more > 0 else "")
-
-
-def warmup_cosine(
-    total_steps: int, warmup_share: float, num_cycles: int = 1
-) -> Callable[[int], float]:
-    """Share of the peak learning rate at each step: linear warm-up, then a cosine down to 0.
-
-    With several cycles that course is run again, each time from half the peak of the time before
-    (warm restarts, Loshchilov & Hutter 2017, "SGDR", eq. 5, with a decaying peak), so that a run of
-    one cycle more begins as the shorter one ended. The warm-up of each takes at least one step.
-    """
-    length = math.ceil(total_steps / num_cycles)
-    warmup = max(1, round(warmup_share * length))
-
-    def share(step: int) -> float:
-        cycle = min(step // length, num_cycles - 1)
-        peak, step = 0.5**cycle, step - cycle * length
-        if step < warmup:
-            return peak * (step + 1) / warmup
-        cosine = math.cos(math.pi * (step - warmup) / max(1, length - warmup))
-        return peak * 0.5 * (1.0 + cosine)
-
-    return share
-
-
-def cosine_by_epoch(num_epochs: int, steps_per_epoch: int) -> Callable[[int], float]:
-    """The same share where it changes once an epoch: torch's `CosineAnnealingLR` down to 0."""
-
-    def share(step: int) -> float:
-        return 0.5 * (1.0 + math.cos(math.pi * (step // steps_per_epoch) / num_epochs))
-
-    return share
-
-
-def learning_rate_of(config: TrainingConfig, task: Task) -> Callable[[int], float]:
-    """The share of the peak learning rate at each step of a run."""
-    if config.lr_schedule == "cosine_by_epoch":
-        return cosine_by_epoch(config.num_epochs, task.steps_per_epoch)
-    return warmup_cosine(task.total_steps, config.warmup_share, config.num_cycles)
 
 
 def moving_average(most_decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

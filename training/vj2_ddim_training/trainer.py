@@ -21,12 +21,12 @@ from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.devices import Devices, choose_device
 from vj2_ddim_training.diffusion_model import DiffusionLoss, DiffusionModel
 from vj2_ddim_training.examples import Examples
+from vj2_ddim_training.learning_rate import learning_rate_of
 from vj2_ddim_training.loop import (
     Progress,
     ShuffledTask,
     TimeIsUp,
     TrainingLoop,
-    learning_rate_of,
     name_rows,
 )
 from vj2_ddim_training.reading import ReadAhead, ShareReader, naming_lost_readers, num_readers
@@ -134,7 +134,7 @@ class Trainer:
         task.module = self.devices.prepare(task.module, adam)
         if config.compile:
             task.module = torch.compile(task.module)  # type: ignore[assignment]
-        self._share = learning_rate_of(config, task)
+        self._share = learning_rate_of(config, task.total_steps, task.steps_per_epoch)
         rate = torch.optim.lr_scheduler.LambdaLR(adam, self._share)
         self.loop = TrainingLoop(
             task,

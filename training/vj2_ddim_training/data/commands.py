@@ -12,7 +12,7 @@ from vj2_ddim_plugin.cli.console import print_findings, print_table, progress_ba
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.config import (
+from vj2_ddim_training.data.settings import (
     GestureSettings,
     ManifestSettings,
     ReadingSettings,

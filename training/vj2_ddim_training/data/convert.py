@@ -14,10 +14,10 @@ import numpy as np
 from vj2_ddim_plugin.arrays import StoredArray, bfloat16_as_float32, readable
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path, write_json
-from vj2_ddim_training.config import ReadingSettings
 from vj2_ddim_training.data.gesture_files import READ_ALL, require_finite, require_replaceable
 from vj2_ddim_training.data.hdf5 import Hdf5Array, hdf5_type
 from vj2_ddim_training.data.manifest import MANIFEST_NAME, choose_files, read_manifest
+from vj2_ddim_training.data.settings import ReadingSettings
 from vj2_ddim_training.data.sound import keep_sound, naming_the_way_out, report_skipped
 from vj2_ddim_training.data.steps import Steps
 from vj2_ddim_training.data.trajectory_files import (

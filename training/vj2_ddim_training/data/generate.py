@@ -13,8 +13,8 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_training.config import PATH_KNOTS, PATTERNS, GestureSettings
 from vj2_ddim_training.data.gesture_files import require_replaceable
+from vj2_ddim_training.data.settings import PATH_KNOTS, PATTERNS, GestureSettings
 
 __all__ = ["generate_gestures", "write_gestures"]
 

@@ -19,8 +19,8 @@ from vj2_ddim_plugin.files import require_regular_file, sha256_of
 from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.config import ManifestSettings, ReadingSettings
 from vj2_ddim_training.data.manifest import Manifest, choose_files, read_manifest
+from vj2_ddim_training.data.settings import ManifestSettings, ReadingSettings
 from vj2_ddim_training.data.sound import keep_sound, report_skipped
 
 __all__ = ["FlatActions", "find_action_files", "fingerprint_files", "list_folder"]

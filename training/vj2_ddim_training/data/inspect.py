@@ -19,7 +19,6 @@ from vj2_ddim_plugin.errors import DataError, escaped
 from vj2_ddim_plugin.gestures import pressed
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.config import ManifestSettings
 from vj2_ddim_training.data.gesture_files import (
     fingerprint_files,
     read_action_file,
@@ -27,6 +26,7 @@ from vj2_ddim_training.data.gesture_files import (
 )
 from vj2_ddim_training.data.hdf5 import Hdf5Array
 from vj2_ddim_training.data.manifest import Manifest, files_by_split, read_manifest
+from vj2_ddim_training.data.settings import ManifestSettings
 from vj2_ddim_training.data.steps import Steps
 from vj2_ddim_training.data.tallies import HABITS, ActionTally, LatentTally, find_faults
 from vj2_ddim_training.data.trajectory_files import (

@@ -8,8 +8,8 @@ import numpy as np
 
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import write_json
-from vj2_ddim_training.config import SplitSettings
 from vj2_ddim_training.data.manifest import MANIFEST_NAME, SPLITS, read_manifest
+from vj2_ddim_training.data.settings import SplitSettings
 from vj2_ddim_training.data.sound import keep_sound, naming_the_way_out, report_skipped
 from vj2_ddim_training.data.trajectory_files import describe_file, find_data_files
 

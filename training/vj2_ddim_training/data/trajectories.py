@@ -23,7 +23,6 @@ from vj2_ddim_plugin.errors import ConfigError, DataError, escaped
 from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.config import ReadingSettings
 from vj2_ddim_training.data.gesture_files import (
     READ_ALL,
     fingerprint_files,
@@ -33,6 +32,7 @@ from vj2_ddim_training.data.gesture_files import (
 )
 from vj2_ddim_training.data.hdf5 import Hdf5Array
 from vj2_ddim_training.data.manifest import choose_files, read_manifest
+from vj2_ddim_training.data.settings import ReadingSettings
 from vj2_ddim_training.data.sound import keep_sound, report_skipped
 from vj2_ddim_training.data.steps import Steps
 from vj2_ddim_training.data.trajectory_files import (

@@ -20,11 +20,11 @@ from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples, IndexArray
+from vj2_ddim_training.learning_rate import warmup_cosine
 from vj2_ddim_training.loop import (
     StatelessTask,
     TrainingLoop,
     name_rows,
-    warmup_cosine,
 )
 from vj2_ddim_training.processes import locked
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
