@@ -19,6 +19,9 @@ HOSTS_VENV ?= .venv-hosts
 RUNTIME_PYTHON ?= python3.10
 RUNTIME_VENV ?= .venv-runtime
 
+# Ray starts several processes, so it is tested when nothing else is.
+SERVER := tests/serve/test_server.py
+
 # How much `make fuzz` draws of each kind, and how often it kills a process of each kind.
 FUZZ_EXAMPLES ?= 1000
 CRASH_MOMENTS ?= 30
@@ -50,7 +53,8 @@ docs: $(VENV)/.dev
 	$(if $(wildcard mkdocs.yml),$(BIN)/mkdocs build --quiet --strict)
 
 tests: $(VENV)/.dev
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder --ignore $(SERVER)
+	$(BIN)/pytest $(SERVER)
 
 fuzz: $(VENV)/.dev
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) CRASH_MOMENTS=$(CRASH_MOMENTS) $(BIN)/pytest -n auto tests/fuzz tests/crash
