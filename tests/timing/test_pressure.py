@@ -125,5 +125,5 @@ def test_both_samplers_are_timed(tmp_path):
     np.testing.assert_allclose(measured["ratio_p50"], ratio)
     assert measured["overhead"] >= 1.0
     assert measured["num_plans"] == 3
-    assert measured.keys() == json.loads(LATENCY.read_text()).keys()
+    assert measured.keys() - {"condition_2x256x1024"} == json.loads(LATENCY.read_text()).keys()
     assert measured["environment"]["torch_threads"] == 1

@@ -110,6 +110,7 @@ class _Accelerated(Devices):
             find_unused_parameters=config.auxiliary_weight == 0.0,  # its head is idle then
         )
         cpu = choose_device(config.device).type == "cpu"
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun does; else it warns
         self._of = Accelerator(
             mixed_precision=MIXED[config.precision], cpu=cpu, kwargs_handlers=[ways]
         )

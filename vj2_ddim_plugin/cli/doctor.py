@@ -24,7 +24,8 @@ __all__ = ["EXTRAS", "RUNS", "TINY_GRAPH", "examine", "time_one_plan"]
 
 EXTRAS = {
     "cli": ("typer", "rich", "matplotlib"),
-    "train": ("torch", "wandb", "scipy", "h5py", "filelock"),
+    "train": ("torch", "wandb", "scipy", "h5py", "filelock", "accelerate", "jinja2", "yaml"),
+    "serve": ("ray",),
     "export": ("torch", "onnx", "onnxscript"),
 }
 RUNS = "runs"
