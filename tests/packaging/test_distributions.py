@@ -76,7 +76,7 @@ def test_the_plugin_is_small_and_has_no_pictures_and_no_results(built):
         names = names_in(built["vj2_ddim_plugin", kind])
         assert {Path(name).suffix for name in names} <= {
             *(".py", ".typed", ".md", ".toml", ""),
-            *(".txt",),  # of the wheel's metadata
+            *(".txt", ".jinja"),  # of the wheel's metadata, of a run's report
         }
         assert not [name for name in names if "benchmark" in name or name.startswith("tests")]
 
