@@ -32,7 +32,6 @@ from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.data.trajectories import open_trajectories
 from vj2_ddim_training.ranker.network import load_ranker
 
-
 # Settings that the trained parts are older than, with values that change nothing of them.
 LATER = {
     "accumulate": 1, "compile": False, "dropout": 0.1, "log_every": 100,
