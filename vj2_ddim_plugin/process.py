@@ -8,11 +8,15 @@ must not inherit is told of it, takes a new lock, and leaves native objects as t
 import ctypes
 import math
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Heir", "available_cores", "leak", "tell_of_forks"]
+__all__ = ["Heir", "available_cores", "kept_handler", "leak", "tell_of_forks"]
 
 PROC, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
@@ -44,6 +48,17 @@ if hasattr(os, "register_at_fork"):
 def leak(native: object) -> None:
     """Never free an object, not at the interpreter's end either: freeing it would hang."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(native))
+
+
+@contextmanager
+def kept_handler(number: int) -> Iterator[None]:
+    """Put the handler of a signal back after the block, whoever replaced it there."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(number, signal.SIG_DFL if before is None else before)
 
 
 def available_cores() -> int:

@@ -1,7 +1,9 @@
 """However many processes solve the problems, the results are the same but for the times."""
 
+import gc
 import sys
 import threading
+import warnings
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -98,6 +100,9 @@ def test_a_ray_cluster_gives_what_one_process_gives(settings, alone, tmp_path):
     lost = replace(settings, world_model=tmp_path / "nothing.pt")
     with pytest.raises(VJ2DDIMError, match=r"nothing\.pt"):
         list(over_ray(lost, "local")(todo_list(PLANNERS, (None,), 1)))
+    with warnings.catch_warnings():  # Ray does not wait for the processes that it ends
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,13 @@ def running():
     from vj2_ddim_plugin.serving.server import serving
 
     port, folder = free_port(), tempfile.mkdtemp(prefix="t")  # short: sockets are in it
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     tempfile.tempdir, before = folder, tempfile.tempdir
     settings = ServeSettings(port=port, num_replicas=2)
     with serving(SHIPPED, settings, SessionSettings("cpu", num_threads=1)) as process_of_one:
         tempfile.tempdir = before
         yield port, process_of_one
+    assert signal.getsignal(signal.SIGTERM) == on_sigterm
     assert os.listdir(folder) == []
     os.rmdir(folder)
     with pytest.raises(OSError, match="refused"):

@@ -28,7 +28,7 @@ from typing import Any
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.onnx import SessionSettings
-from vj2_ddim_plugin.process import available_cores
+from vj2_ddim_plugin.process import available_cores, kept_handler
 from vj2_ddim_plugin.serving import ServeSettings
 from vj2_ddim_plugin.serving.app import Batcher, InferenceApp
 from vj2_ddim_plugin.serving.sampling import answer_all
@@ -153,7 +153,7 @@ def serving(
         session = replace(session, num_threads=share)
     BundleModel(folder, session).close()  # what is wrong with it is said here
     require_free(settings)
-    with _ray(settings):
+    with kept_handler(signal.SIGTERM), _ray(settings):  # Ray puts one of its own there
         deployment = serve.deployment(
             Replica,
             num_replicas=settings.num_replicas,

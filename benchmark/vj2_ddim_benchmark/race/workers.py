@@ -2,6 +2,7 @@
 
 import importlib
 import pickle
+import signal
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -21,6 +22,7 @@ from vj2_ddim_benchmark.race.tasks import Budgets, ChainRace, Race, ReadyPlanner
 from vj2_ddim_benchmark.world.problems import chain_problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.process import kept_handler
 
 LOCAL, AUTO = "local", "auto"
 PATIENCE_S = 5.0  # for a cluster's address to answer
@@ -123,8 +125,11 @@ def over_ray(settings: WorkerSettings, address: str, num_workers: int = 1) -> Ma
     ray, threads = import_ray(), settings.assets.num_threads
 
     def map_problems(todos: Sequence[Todo]) -> Iterator[Solved]:
-        if not todos:
-            return
+        if todos:
+            with kept_handler(signal.SIGTERM):  # Ray puts one of its own there
+                yield from solve_all(todos)
+
+    def solve_all(todos: Sequence[Todo]) -> Iterator[Solved]:
         started = not ray.is_initialized()
         if started:
             _join(ray, address, num_workers * threads)
