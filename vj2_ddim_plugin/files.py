@@ -23,7 +23,7 @@ if sys.platform != "win32":
     import fcntl
 
 __all__ = ["SCRATCH", "atomic_path", "naming", "read_json", "read_json_value"]
-__all__ += ["require_regular_file", "sha256_of", "strict_json", "write_json"]
+__all__ += ["parse_json", "require_regular_file", "sha256_of", "write_json"]
 
 SCRATCH = ".vj2-ddim-scratch-"
 """How the names of the folders begin in which something is being written."""
@@ -238,7 +238,7 @@ def read_json_value(
         ) from None
 
 
-def strict_json(content: bytes, name: object, error: type[VJ2DDIMError]) -> dict[str, Any]:
+def parse_json(content: bytes, name: object, error: type[VJ2DDIMError]) -> dict[str, Any]:
     """The object that JSON text says, as strictly as `read_json`; `name` is where it came from."""
     try:
         value = _strict_value(content)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ServingError
-from vj2_ddim_plugin.files import strict_json
+from vj2_ddim_plugin.files import parse_json
 from vj2_ddim_plugin.settings import shown
 
 __all__ = ["HEADER_LENGTH", "Message", "Tensor", "read_message", "write_message"]
@@ -115,7 +115,7 @@ def read_message(
                 f"{HEADER_LENGTH} is {shown(head_bytes)}; expected 1 to {len(body)}, the body's "
                 f"length"
             )
-    fields = strict_json(body[:length], "the body", ServingError)
+    fields = parse_json(body[:length], "the body", ServingError)
     entries = fields.get(key)
     if not isinstance(entries, list):
         raise ServingError(f"{key!r} must be a list of arrays; found {shown(entries)}")

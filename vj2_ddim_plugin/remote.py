@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from vj2_ddim_plugin import ddim
 from vj2_ddim_plugin.bundle import RANKER, Bundle, bundle_of
 from vj2_ddim_plugin.errors import ConfigError, ServingError, VJ2DDIMError
-from vj2_ddim_plugin.files import strict_json
+from vj2_ddim_plugin.files import parse_json
 from vj2_ddim_plugin.interface import FloatArray, PlanResult
 from vj2_ddim_plugin.model import CostPredictor, EncodedContext
 from vj2_ddim_plugin.optimizer import DDIMOptimizer, Fallback
@@ -87,7 +87,7 @@ class RemoteModel:
         self._settings, self._closed, self._at = settings, False, 0
         self._begin()
         told = self.ask("GET", "", b"", {}, settings.timeout_s)[1]
-        metadata = strict_json(told, addresses[0], ServingError)
+        metadata = parse_json(told, addresses[0], ServingError)
         try:
             found = metadata["parameters"]
             self.bundle: Bundle = bundle_of(found["manifest"], Path(addresses[0]))
@@ -345,6 +345,6 @@ def _place(address: object) -> tuple[str, str, str]:
 def _told(status: int, content: bytes) -> str:
     """What a server said of a request that failed."""
     with suppress(VJ2DDIMError):
-        said = strict_json(content, "", ServingError).get("error")
+        said = parse_json(content, "", ServingError).get("error")
         return f"refused the request ({status}): {said}"
     return f"answered with status {status}"
