@@ -262,7 +262,8 @@ def _strict_value(content: bytes) -> Any:  # noqa: ANN401
             parse_float=_finite_float,
             parse_constant=_finite_float,
         )
-        _require_shallow(value)
+        if content.count(b"[") + content.count(b"{") > MAX_JSON_DEPTH:
+            _require_shallow(value)
     except RecursionError:
         raise ValueError("nested too deep") from None
     return value

@@ -16,7 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from functools import lru_cache
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -85,9 +85,17 @@ def setting(default: Any = MISSING, help: str = "", **rules: Any) -> Any:  # noq
     return field(default=default, metadata={"setting": Setting(help, **rules)})
 
 
-def declared(kind: type[Settings]) -> dict[str, Setting]:
+def declared(kind: type[Settings]) -> Mapping[str, Setting]:
     """What is declared of each field of a settings class, by name and in order."""
-    return {each.name: each.metadata["setting"] for each in fields(kind)}
+    hashable: Any = kind  # mypy takes no class for hashable
+    return _declared(hashable)[0]
+
+
+@lru_cache(maxsize=64)
+def _declared(kind: Any) -> tuple[Mapping[str, Setting], Mapping[str, Any]]:  # noqa: ANN401
+    """The declarations of the fields and their types; reading them costs a plan's settings dear."""
+    settings = {each.name: each.metadata["setting"] for each in fields(kind)}
+    return MappingProxyType(settings), MappingProxyType(get_type_hints(kind))
 
 
 S = TypeVar("S", bound="Settings")
@@ -159,8 +167,9 @@ class Settings:
 
 def require_fits(kind: type[Settings], name: str, given: Any) -> Any:  # noqa: ANN401
     """A value for one field, as `plain` has it; the class's error where it cannot be one."""
-    hashable: Any = kind  # mypy takes no class for hashable
-    hint, rule, value = _hints(hashable)[name], declared(kind)[name], plain(given)
+    hashable: Any = kind
+    rules, hints = _declared(hashable)
+    hint, rule, value = hints[name], rules[name], plain(given)
     fits = is_a(value, hint)
     if rule.choices and not (fits and rule.allows(value)):
         raise kind.error(f"{name} {shown(value)} is unknown; use {rule.range}")
@@ -169,11 +178,6 @@ def require_fits(kind: type[Settings], name: str, given: Any) -> Any:  # noqa: A
     if not rule.allows(value):
         raise kind.error(f"{name} must be {rule.range or 'finite'}; found {shown(value)}")
     return value
-
-
-@lru_cache(maxsize=64)
-def _hints(kind: Any) -> dict[str, Any]:  # noqa: ANN401
-    return get_type_hints(kind)
 
 
 def shown(value: object) -> str:

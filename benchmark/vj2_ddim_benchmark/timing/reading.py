@@ -7,12 +7,16 @@ batch is of one file, in turn. Both hand over float32, of files that the machine
 
 import multiprocessing
 import tempfile
+import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.settings import ReadingSpeedSettings
@@ -27,6 +31,7 @@ from vj2_ddim_training.run import train_run
 
 SPEC = ActionSpec(min_press_steps=1, max_press_steps=None, representation="raw")
 READERS = ("plain loop", "h5", "pairs")
+LOOKED_EVERY_S = 0.02  # at the memory
 
 
 def reading(settings: ReadingSpeedSettings, json_file: Path | None) -> None:
@@ -163,18 +168,38 @@ def _train(folder: Path, settings: ReadingSpeedSettings) -> None:
 
 
 def _alone(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:  # noqa: ANN401
-    """What it returns in a process of its own, and by how much it raised that one's peak, in MB."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (work, *arguments))
+    """What it returns in a process of its own, and what memory that took at its peak, in MB.
+
+    Its own readers count too; memory that processes share is counted once.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:  # whose workers may start readers
+        return pool.submit(_measured, work, *arguments).result()
 
 
 def _measured(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:  # noqa: ANN401
-    before = _peak_mb()
-    found = work(*arguments)
-    return _peak_mb() - before, found
+    before, peak, ended = _memory_mb(), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(LOOKED_EVERY_S):
+            peak = max(peak, _memory_mb())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        found = work(*arguments)
+    finally:
+        ended.set()
+        watcher.join()
+    return max(peak, _memory_mb()) - before, found
 
 
-def _peak_mb() -> float:
-    """Of this process alone: `ru_maxrss` counts the one that started it too."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+def _memory_mb() -> float:
+    """Proportional set size of this process and of all that it started."""
+    this = psutil.Process()
+    total = 0
+    for process in (this, *this.children(recursive=True)):
+        with suppress(psutil.Error):  # one that has just ended
+            total += process.memory_full_info().pss
+    return total / 2**20
