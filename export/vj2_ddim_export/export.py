@@ -26,6 +26,7 @@ from vj2_ddim_plugin.files import atomic_path, sha256_of
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.onnx.session import onnxruntime
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
+from vj2_ddim_training.condition_encoders import FoldedLatentEncoder, LatentEncoder
 from vj2_ddim_training.data.gesture_files import require_replaceable
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.ranker.network import (
@@ -147,7 +148,9 @@ class _Condition(nn.Module):
         super().__init__()
         if model.condition_encoder is None:
             raise CheckpointError("an unconditional model has no condition encoder to export")
-        self.encoder = model.condition_encoder
+        encoder = model.condition_encoder
+        folds = isinstance(encoder, LatentEncoder)
+        self.encoder = FoldedLatentEncoder(encoder) if folds else encoder
         self.null_tokens = model.null_condition  # its name must differ from the output's
         self.names = list(model.condition.inputs)
 

@@ -10,11 +10,12 @@ from onnx import TensorProto, helper
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
-from vj2_ddim_plugin.onnx.rows import BLOCK_ROWS, IndependentRows
+from vj2_ddim_plugin.onnx.rows import BLOCK_NUMBERS, IndependentRows
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 
 CPU = "CPUExecutionProvider"
 SHAPES = {"sample": (3, 1), "timestep": ()}
+LARGEST = 64  # rows of a run
 rng = np.random.default_rng(0)
 
 
@@ -50,14 +51,31 @@ def test_the_smallest_safe_multiple_is_found(multiple):
 @pytest.mark.parametrize("multiple", [1, 2, 4, 16])
 @pytest.mark.parametrize("rows", [1, 2, 3, 15, 16, 63, 64, 65, 129, 200])
 def test_every_row_is_as_if_it_were_in_the_middle_of_a_large_batch(multiple, rows):
-    graph = Uneven(multiple, largest=BLOCK_ROWS)
+    graph = Uneven(multiple, largest=LARGEST)
     independent, given = IndependentRows(graph, SHAPES, 10), feeds(rows)
     graph.batches.clear()
     (found,) = independent.run(given)
     expected = 2 * given["sample"] + given["timestep"][:, None, None]
     np.testing.assert_array_equal(found, expected.astype(found.dtype))
     assert sum(graph.batches) == rows + -rows % multiple  # no row more than needed
-    assert max(graph.batches) <= BLOCK_ROWS
+    assert max(graph.batches) <= LARGEST
+
+
+@pytest.mark.parametrize(("largest", "block"), [(63, 16), (15, 4), (3, 1), (2, 1), (1, 1)])
+def test_blocks_are_so_small_that_all_of_their_rows_are_alike(largest, block):
+    graph, given = Uneven(1, largest=largest), feeds(37)
+    independent = IndependentRows(graph, SHAPES, 10)
+    assert independent.block == block
+    (found,) = independent.run(given)
+    np.testing.assert_array_equal(found, 2 * given["sample"] + given["timestep"][:, None, None])
+
+
+def test_rows_of_many_numbers_run_one_by_one_and_nothing_is_tried():
+    graph, given = Uneven(1), {**feeds(3), "sample": rng.standard_normal((3, 7, 1), np.float32)}
+    independent = IndependentRows(graph, {**SHAPES, "sample": (BLOCK_NUMBERS // 2, 1)}, 10)
+    assert not graph.batches
+    independent.run(given)
+    assert graph.batches == [1, 1, 1]
 
 
 def test_no_rows_are_no_rows():

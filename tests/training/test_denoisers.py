@@ -12,7 +12,11 @@ from builders.training import LATENTS, make_model
 from vj2_ddim_plugin.ddim import ddim_sample
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_training.checkpoint import load_checkpoint
-from vj2_ddim_training.condition_encoders import LatentEncoder, SketchEncoder
+from vj2_ddim_training.condition_encoders import (
+    FoldedLatentEncoder,
+    LatentEncoder,
+    SketchEncoder,
+)
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser, sinusoidal_embedding
 from vj2_ddim_training.diffusion_model import TorchSampler
@@ -195,6 +199,18 @@ class TestLatentEncoder:
     def test_shapes_must_agree(self):
         with pytest.raises(ConfigError, match=r"\(4, 5\), 'goal': \(4, 6\)"):
             LatentEncoder({"state": (4, 5), "goal": (4, 6)}, 8)
+
+
+@pytest.mark.parametrize(("patches", "layers"), [(9, 2), (6, 0)])  # on a grid, and not
+def test_what_is_exported_is_the_same_function_folded(patches, layers):
+    shape = (patches, 5)
+    encoder = LatentEncoder({"state": shape, "goal": shape}, 8, layers, 2, 3).eval()
+    encoder.set_statistics([(3.0 + noise(40, 5) * torch.tensor([1.0, 0.1, 20.0, 1, 1])).numpy()])
+    state, goal = 3.0 + noise(2, *shape), 3.0 + noise(2, *shape, seed=1)
+    with torch.no_grad():
+        expected = encoder.double()(state.double(), goal.double())
+        found = FoldedLatentEncoder(encoder.float())(state, goal)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_sketch_tokens_tell_numbers_apart_by_value_and_place():

@@ -12,7 +12,7 @@ from vj2_ddim_training.denoisers import dit
 from vj2_ddim_training.denoisers.dit import fourier_features
 from vj2_ddim_training.survey import moments_of
 
-__all__ = ["LatentEncoder", "SketchEncoder"]
+__all__ = ["FoldedLatentEncoder", "LatentEncoder", "SketchEncoder"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 SKETCH_FREQUENCIES = 7
@@ -141,13 +141,49 @@ class LatentEncoder(nn.Module):
         energy = torch.log1p(squared)
         grid = self.grid.expand(state.shape[0], -1, -1)
         patches = torch.cat([state, goal, change, energy, grid], dim=-1)
-        tokens = self.embed(patches) + self.position
+        return self.gather(self.embed(patches) + self.position, squared)
+
+    def gather(self, tokens: Tensor, squared: Tensor) -> Tensor:
+        """Mix patches `[B, N, width]`, and gather them; `squared` `[B, N, 1]` is their change."""
         for layer in self.layers:
             tokens = layer(tokens)
         tokens = self.norm(tokens)
-        queries = self.queries.expand(state.shape[0], -1, -1)  # len() would be a constant in ONNX
+        queries = self.queries.expand(tokens.shape[0], -1, -1)  # len() would be a constant in ONNX
         bias = self.focus * torch.log(squared + LEAST_CHANGE).transpose(1, 2)
         gathered = self.reader.read(queries, tokens, bias.unsqueeze(1))
         gathered = gathered + self.pool(tokens).amax(dim=1, keepdim=True)
         refined: Tensor = gathered + self.refine(self.norm_gathered(gathered))
         return refined
+
+
+class FoldedLatentEncoder(nn.Module):
+    """The same function of a trained `LatentEncoder`, in fewer operations, to be exported.
+
+    Everything that is linear in the latents (their normalization, their difference, the embedding)
+    is one matrix for the state and one for the goal; what is constant is one offset.
+    """
+
+    offset: Tensor
+    squares: Tensor
+
+    def __init__(self, encoder: LatentEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        mean, std = encoder.latent_mean.double(), encoder.latent_std.double()
+        weight, bias = encoder.embed.weight.detach().double(), encoder.embed.bias.detach().double()
+        sizes = [len(std)] * 3 + [1, encoder.grid.shape[-1]]
+        of_state, of_goal, of_change, energy, of_grid = weight.split(sizes, dim=-1)
+        both = (of_state - of_change) / std, (of_goal + of_change) / std
+        constant = bias + encoder.grid.double() @ of_grid.T - (both[0] + both[1]) @ mean
+        self.of_state, self.of_goal, self.energy = (
+            nn.Parameter(part.T.float().contiguous()) for part in (*both, energy)
+        )
+        self.register_buffer("offset", (constant + encoder.position.detach().double()).float())
+        self.register_buffer("squares", (1.0 / (std.square() * len(std)))[:, None].float())
+
+    def forward(self, state: Tensor, goal: Tensor) -> Tensor:
+        """Encode two `[B, N, D]` latents as `[B, num_tokens, width]` tokens."""
+        change = goal - state
+        squared = (change * change) @ self.squares
+        tokens = state @ self.of_state + goal @ self.of_goal + self.offset
+        return self.encoder.gather(tokens + torch.log1p(squared) * self.energy, squared)

@@ -1,6 +1,7 @@
 """Rows of a batch that do not depend on one another."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -11,8 +12,9 @@ from vj2_ddim_plugin.onnx.session import Array, Feeds, OnnxGraph
 
 __all__ = ["IndependentRows", "example_feeds"]
 
-BLOCK_ROWS = 64
-MULTIPLES = (1, 2, 4, 8)
+BLOCKS = (64, 16, 4, 1)  # rows of a run at most
+BLOCK_NUMBERS = 2**20  # of its inputs: a larger one would be shared among threads within a row
+MULTIPLES = (1, 2, 4, 8, 16)
 
 
 def example_feeds(shapes: Mapping[str, tuple[int, ...]], num_timesteps: int, rows: int) -> Feeds:
@@ -32,26 +34,27 @@ class IndependentRows:
     ONNX Runtime's CPU kernels round differently at the edges of their work: a single row, what is
     left over after whole vectors of elements, the end of each thread's share. A batch filled up to
     a multiple of few rows, and cut into blocks too small to be shared, has no such edges. How few,
-    depends on graph and processor, so it is found out once. GPU kernels are chosen by the batch's
-    size in ways that no filling up cures: there rows agree to rounding only.
+    and how small, depends on graph and processor, so it is found out once; rows of many numbers run
+    one by one. GPU kernels are chosen by the batch's size in ways that no filling up cures: there
+    rows agree to rounding only.
     """
 
     def __init__(
         self, graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int
     ) -> None:
-        self.graph, self.multiple = graph, 0  # 0: batches as they are
+        self.graph, self.block, self.multiple = graph, 0, 0  # 0: batches as they are
         self._last: dict[str, tuple[Array, Array]] = {}
         if graph.provider == PROVIDERS["cpu"]:
-            self.multiple = self._safe_multiple(shapes, num_timesteps)
+            self.block, self.multiple = self._safe_size(shapes, num_timesteps)
 
     def run(self, feeds: Feeds) -> list[Array]:
         """Arrays `[B, ...]` by input name in, arrays `[B, ...]` in output order out."""
         rows = len(next(iter(feeds.values())))
         if not self.multiple:
             return self.graph.run(feeds)
-        if rows <= BLOCK_ROWS:
+        if rows <= self.block:
             return self._block(feeds, rows)
-        starts = range(0, rows, BLOCK_ROWS)
+        starts = range(0, rows, self.block)
         blocks = [
             self._block({name: array[start:stop] for name, array in feeds.items()}, stop - start)
             for start, stop in zip(starts, [*starts[1:], rows], strict=True)
@@ -74,20 +77,28 @@ class IndependentRows:
                 self._last[name] = array, filled
         return filled
 
-    def _safe_multiple(self, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int) -> int:
-        """The smallest batch whose rows come out as they do in a whole block."""
-        feeds = example_feeds(shapes, num_timesteps, BLOCK_ROWS)
-        whole = self.graph.run(feeds)
+    def _safe_size(
+        self, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int
+    ) -> tuple[int, int]:
+        """The largest block whose rows come out as in the smallest batches, and that batch."""
+        most = max(1, BLOCK_NUMBERS // sum(map(math.prod, shapes.values())))
+        for block in (size for size in BLOCKS if size <= most):
+            feeds = example_feeds(shapes, num_timesteps, block)
+            whole = self.graph.run(feeds) if block > 1 else []
+            for multiple in (size for size in MULTIPLES if size < block):
+                if self._agrees(feeds, whole, multiple):
+                    return block, multiple
+        return 1, 1
 
-        def agrees(part: slice) -> bool:
+    def _agrees(self, feeds: Feeds, whole: Sequence[Array], size: int) -> bool:
+        """Whether so many rows at a time give what they give in a whole block."""
+        for at in range(0, len(whole[0]), size):
+            part = slice(at, at + size)
             alone = self.graph.run({name: array[part] for name, array in feeds.items()})
             both = zip(alone, whole, strict=True)
-            return all(found.tobytes() == rows[part].tobytes() for found, rows in both)
-
-        for multiple in MULTIPLES:
-            if all(agrees(slice(at, at + multiple)) for at in range(0, BLOCK_ROWS, multiple)):
-                return multiple
-        return 2 * MULTIPLES[-1]
+            if any(found.tobytes() != rows[part].tobytes() for found, rows in both):
+                return False
+        return True
 
 
 @lru_cache(maxsize=256)
