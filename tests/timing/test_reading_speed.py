@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ def hold_in_another_process():
         process.stdout.readline()
         held = np.ones(50 * 2**20, np.uint8)
         looked = reading._memory_mb()
+        time.sleep(0.3)  # until it was looked at
         process.communicate(b"\n")
     return held[0], looked
 
