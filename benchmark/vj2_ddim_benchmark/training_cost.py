@@ -52,8 +52,9 @@ OURS: dict[str, tuple[ModelConfig, dict[str, Any]]] = {  # what was found to be 
 V_PREDICTION = replace(ORIGINAL_SCHEDULE, prediction_type="v_prediction")
 TARGETS = {"mean_snr_db": 20.0, "mse": 0.002, "press_accuracy": 0.99}
 TO_TARGETS = TrainingConfig(
-    batch_size=32, lr=1e-3, condition_dropout=0.1, ema_decay=0.99, wandb_mode="disabled"
+    batch_size=64, lr=3e-3, condition_dropout=0.0, ema_decay=0.99, wandb_mode="disabled"
 )
+SIZE_TO_TARGETS = ModelConfig(d_model=96, num_layers=2)
 
 
 @dataclass
@@ -151,7 +152,7 @@ def measure_training_cost(settings: CostSettings, progress: Progress) -> dict[st
                 name: str(of) if isinstance(of, Path) else of for name, of in vars(settings).items()
             },
             **{name: {**of[0].to_dict(), **of[1]} for name, of in OURS.items()},
-            "to_targets": TO_TARGETS.to_dict(),
+            "to_targets": {**SIZE_TO_TARGETS.to_dict(), **TO_TARGETS.to_dict()},
         },
         "load": load,
         "environment": environment(),
@@ -258,8 +259,9 @@ def time_to_targets(
     )
     config = replace(config, num_validation=settings.num_validation, seed=settings.seed)
     run = RunSettings(
-        data_dir=train, val_data_dir=validation, save_dir=scratch / "run", training=config
-    )
+        data_dir=train, val_data_dir=validation, save_dir=scratch / "run", model=SIZE_TO_TARGETS,
+        training=config,
+    )  # fmt: skip
     begun = time.perf_counter(), time.process_time()
     measures = train_run(run).metrics["conditional"][str(NUM_STEPS)]
     return {
