@@ -192,7 +192,7 @@ class CostSettings(MadeData):
     num_epochs: int = setting(5, "Of each.", low=1)
     batch_size: int = setting(32, "Of each.", low=1)
     lr: float = setting(1e-3, "The original's learning rate.", above=0.0)
-    target_epochs: int = setting(45, "Of dit by its sketch, on all gestures; 0 for none.", low=0)
+    target_epochs: int = setting(60, "Of dit by its sketch, on all gestures; 0 for none.", low=0)
 
 
 @dataclass(frozen=True)

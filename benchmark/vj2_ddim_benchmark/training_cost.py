@@ -52,7 +52,7 @@ OURS: dict[str, tuple[ModelConfig, dict[str, Any]]] = {  # what was found to be 
 V_PREDICTION = replace(ORIGINAL_SCHEDULE, prediction_type="v_prediction")
 TARGETS = {"mean_snr_db": 20.0, "mse": 0.002, "press_accuracy": 0.99}
 TO_TARGETS = TrainingConfig(
-    batch_size=64, lr=3e-3, condition_dropout=0.0, ema_decay=0.99, wandb_mode="disabled"
+    batch_size=128, lr=4e-3, condition_dropout=0.0, ema_decay=0.99, wandb_mode="disabled"
 )
 SIZE_TO_TARGETS = ModelConfig(d_model=96, num_layers=2)
 
