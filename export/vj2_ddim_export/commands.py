@@ -31,7 +31,7 @@ def export(
     search = SearchSettings(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
     if triton is None and search != SearchSettings():
         raise ConfigError(
-            "num_inference_steps and guidance_scale are of the graph for triton; give it too"
+            "num_inference_steps and guidance_scale are of the graph that triton=DIR writes"
         )
     from vj2_ddim_export.export import export_bundle  # torch loads slowly
 
