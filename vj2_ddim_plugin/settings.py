@@ -67,7 +67,12 @@ class Setting(NamedTuple):
         )
 
     def allows(self, value: Any) -> bool:  # noqa: ANN401
-        """Whether a value of the right type is in range: NaN and inf never are, None always."""
+        """Whether a value of the right type is in range: NaN and inf never are, None always.
+
+        Of a sequence each must be.
+        """
+        if isinstance(value, tuple):
+            return all(map(self.allows, value))
         if self.choices:
             return value is None or value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -169,8 +174,9 @@ def require_fits(kind: type[Settings], name: str, given: Any) -> Any:  # noqa: A
     if not fits:
         raise kind.error(f"{name} must be {_words(hint)}; found {shown(value)}")
     if not rule.allows(value):
-        usual = f"finite and at most {MOST}"
-        raise kind.error(f"{name} must be {rule.range or usual}; found {shown(value)}")
+        much = rule.high is None and isinstance(value, int) and value > MOST
+        allowed = f"at most {MOST}" if much else rule.range or "finite"
+        raise kind.error(f"{name} must be {allowed}; found {shown(value)}")
     return value
 
 

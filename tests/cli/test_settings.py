@@ -28,7 +28,7 @@ class Oven(Settings):
     heat: float = setting(0.5, "How hot.", above=0, below=1)
     fan: bool = setting(False, "Whether it blows.")
     mode: str = setting("bake", "What for.", choices=("bake", "grill"))
-    steps: tuple[int, ...] = setting((1, 2), "In turn.")
+    steps: tuple[int, ...] = setting((1, 2), "In turn.", low=0)
     limit: float | None = setting(None, "At most.", low=0)
     extra: Mapping[str, Any] | None = setting(None, "Passed on.")
     note: str | int = setting("", "A word or a number.")
@@ -59,6 +59,7 @@ def test_what_is_declared_can_be_read():
         "heat": "above 0 and below 1",
         "mode": "one of bake, grill",
         "limit": "at least 0",
+        "steps": "at least 0",
     }
 
 
@@ -66,7 +67,8 @@ def test_what_is_declared_can_be_read():
     ("change", "message"),
     [
         ({"shelves": 0}, "shelves must be at least 1 and at most 5; found 0"),
-        ({"loaves": 2**32 + 1}, "loaves must be finite and at most 4294967296; found 4294967297"),
+        ({"steps": (1, -2)}, "steps must be at least 0; found (1, -2)"),
+        ({"loaves": 2**32 + 1}, "loaves must be at most 4294967296; found 4294967297"),
         ({"shelves": 6}, "shelves must be at least 1 and at most 5; found 6"),
         ({"shelves": 2.0}, "shelves must be an integer; found 2.0"),
         ({"shelves": True}, "shelves must be an integer; found True"),

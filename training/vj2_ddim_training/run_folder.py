@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 from vj2_ddim_plugin.cli.pictures import image_of, save_figure
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
-from vj2_ddim_plugin.files import atomic_path, naming, read_json, write_json
+from vj2_ddim_plugin.files import atomic_path, naming, read_json, require_regular_file, write_json
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.processes import locked
 
@@ -236,7 +236,7 @@ class Tracker:
         ):
             if not path.exists():
                 continue
-            lines = path.read_bytes().splitlines()
+            lines = require_regular_file(path, CheckpointError).read_bytes().splitlines()
             kept = [line for line in lines if _number_in(line, name) <= last]
             if name == "epoch" and len(kept) < epoch:
                 logger.warning("%s: of %d epochs, %d are there", path, epoch, len(kept))
