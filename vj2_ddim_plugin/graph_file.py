@@ -1,9 +1,10 @@
 """What a graph's file says, read from its bytes before ONNX Runtime sees them.
 
 An ONNX file is protocol buffers: fields, each a number, a wire type and a value, nested. A tensor
-may say that its numbers lie in another file, which no hash of the bundle covers, and an operator of
-another maker may read files of its own; both may stand anywhere, in the body of a loop too. So
-every field that can hold a tensor or an operator is followed, by its number in `onnx.proto`.
+may say that its numbers lie in another file, which no hash of the bundle covers; an operator of
+another maker may read files of its own; one with a graph of its own, as Loop, may never end. So
+every field that can hold a tensor or an operator is followed, by its number in `onnx.proto`, and
+what export never writes is refused.
 """
 
 from collections.abc import Iterator
@@ -15,22 +16,23 @@ __all__ = ["require_self_contained"]
 
 # The fields of each message that are followed, and what they hold.
 FOLLOWED: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 20: "training", 25: "function"},
-    "training": {1: "graph", 2: "graph"},
+    "model": {7: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "attribute": {5: "tensor", 10: "tensor", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
-NAMES = {"node": (7, 4), "function": (10, 1)}  # the fields of a domain and a name
+REFUSED = {  # fields that export never writes
+    "model": {20: "a training's graph", 25: "a function"},
+    "attribute": {6: "an operator with a graph of its own, as Loop", 11: "an operator with graphs"},
+}
+OPERATOR, DOMAIN = 4, 7  # of a node
 TENSOR_NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
-BUILT_IN = ("com.microsoft", "com.ms")  # ONNX Runtime's; a function there would not be called
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 OTHER_FORMAT = b"ORTM"  # at byte 4 of ONNX Runtime's own format, to which no rule here applies
-MOST_FIELDS, MOST_DEPTH, VARINT_BYTES = 250_000, 64, 10
+MOST_FIELDS, VARINT_BYTES = 250_000, 10
 
 Message = dict[int, list[int | memoryview]]
 
@@ -44,7 +46,7 @@ def require_self_contained(content: bytes, name: str) -> None:
 
     Raises:
         BundleError: It is no ONNX model, a tensor's numbers lie in another file, or an operator is
-            neither ONNX's own nor a function of the file.
+            not ONNX's own or has a graph of its own, so that it might run for ever.
     """
     try:
         if content[4:8] == OTHER_FORMAT:
@@ -59,19 +61,23 @@ def require_self_contained(content: bytes, name: str) -> None:
 
 def _follow(content: memoryview) -> None:
     """Visit every message that can hold a tensor or an operator."""
-    waiting, fields_left = [("model", content, 0)], MOST_FIELDS
-    operators: dict[str, set[tuple[str, str]]] = {"node": set(), "function": set()}
+    waiting, fields_left = [("model", content)], MOST_FIELDS
     while waiting:
-        kind, part, depth = waiting.pop()
+        kind, part = waiting.pop()
         message: Message = {}
         for number, value in _fields(part):
             message.setdefault(number, []).append(value)
             fields_left -= 1
-            if fields_left < 0 or depth > MOST_DEPTH:
-                raise ValueError(f"it has more than {MOST_FIELDS} fields, or {MOST_DEPTH} levels")
-        if kind in NAMES:
-            operators[kind].add((_text(message, NAMES[kind][0]), _text(message, NAMES[kind][1])))
-        elif kind == "tensor" and (EXTERNAL_DATA in message or any(message.get(DATA_LOCATION, ()))):
+            if fields_left < 0:
+                raise ValueError(f"it has more than {MOST_FIELDS} fields")
+        for number, what in REFUSED.get(kind, {}).items():
+            if number in message:
+                raise ValueError(f"it holds {what}, which no bundle needs and might never end")
+        domain = _text(message, DOMAIN) if kind == "node" else ""
+        if domain not in DOMAINS:
+            name = shown(_text(message, OPERATOR))
+            raise ValueError(f"it needs the operator {name} of {shown(domain)}, not of ONNX")
+        if kind == "tensor" and (EXTERNAL_DATA in message or any(message.get(DATA_LOCATION, ()))):
             raise ValueError(
                 f"the numbers of {shown(_text(message, TENSOR_NAME))} lie in another file, which "
                 f"no hash covers"
@@ -80,12 +86,7 @@ def _follow(content: memoryview) -> None:
             for value in message.get(number, ()):
                 if isinstance(value, int):
                     raise ValueError(f"field {number} of a {kind} is no message")
-                waiting.append((holds, value, depth + 1))
-    for domain, name in sorted(operators["node"]):
-        if domain in DOMAINS:
-            continue
-        if domain.startswith(BUILT_IN) or (domain, name) not in operators["function"]:
-            raise ValueError(f"it needs the operator {shown(name)} of {shown(domain)}, not of ONNX")
+                waiting.append((holds, value))
 
 
 def _fields(part: memoryview) -> Iterator[tuple[int, int | memoryview]]:

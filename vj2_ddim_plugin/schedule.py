@@ -45,7 +45,7 @@ class NoiseSchedule(Settings):
             terminal SNR, where x0 cannot be recovered from pure noise.
     """
 
-    error: ClassVar = ScheduleError
+    error: ClassVar[Any] = ScheduleError
 
     beta_schedule: str = setting(
         "cosine", "How the noise grows over the timesteps.", choices=BETA_SCHEDULES

@@ -39,6 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 LONGEST_SHOWN = 200
+MOST = 2**32  # of an integer without another bound: sizes of what is made are never larger
 
 
 class Setting(NamedTuple):
@@ -66,15 +67,21 @@ class Setting(NamedTuple):
         )
 
     def allows(self, value: Any) -> bool:  # noqa: ANN401
-        """Whether a value of the right type is in range: NaN and inf never are, None always."""
+        """Whether a value of the right type is in range: NaN and inf never are, None always.
+
+        Of a sequence each must be.
+        """
+        if isinstance(value, tuple):
+            return all(map(self.allows, value))
         if self.choices:
             return value is None or value in self.choices
         if isinstance(value, bool) or not isinstance(value, int | float):
             return True
+        usual = MOST if isinstance(value, int) else math.inf
         return (
             (isinstance(value, int) or math.isfinite(value))
             and (self.low is None or value >= self.low)
-            and (self.high is None or value <= self.high)
+            and value <= (usual if self.high is None else self.high)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
@@ -176,7 +183,9 @@ def require_fits(kind: type[Settings], name: str, given: Any) -> Any:  # noqa: A
     if not fits:
         raise kind.error(f"{name} must be {_words(hint)}; found {shown(value)}")
     if not rule.allows(value):
-        raise kind.error(f"{name} must be {rule.range or 'finite'}; found {shown(value)}")
+        much = rule.high is None and isinstance(value, int) and value > MOST
+        allowed = f"at most {MOST}" if much else rule.range or "finite"
+        raise kind.error(f"{name} must be {allowed}; found {shown(value)}")
     return value
 
 

@@ -38,7 +38,7 @@ class ActionSpec(Settings):
         ActionError: On construction, for fields that contradict one another.
     """
 
-    error: ClassVar = ActionError
+    error: ClassVar[Any] = ActionError
 
     action_block: int = setting(250, "Actions in one world-model step.", low=1, high=MOST_STEPS)
     horizon: int = setting(
@@ -204,7 +204,7 @@ class ConditionSpec(Settings):
         BundleError: On construction, for fields that contradict one another.
     """
 
-    error: ClassVar = BundleError
+    error: ClassVar[Any] = BundleError
 
     kind: str = setting("none", "What the inputs are.", choices=CONDITION_KINDS)
     inputs: Mapping[str, tuple[int, ...]] = field(

@@ -29,7 +29,7 @@ from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.cli.console import Progress, print_table, progress_bars
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.files import sha256_of, write_json
+from vj2_ddim_plugin.files import require_regular_file, sha256_of, write_json
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.onnx.session import onnxruntime
 from vj2_ddim_training.checkpoint import load_checkpoint
@@ -58,7 +58,7 @@ class TextDetector:
     """
 
     def __init__(self, graph: Path | None = None, threads: int = 1) -> None:
-        self.graph = graph or _installed_graph()
+        self.graph = require_regular_file(graph or _installed_graph(), ConfigError, "a graph")
         with TemporaryDirectory() as folder:
             cut = Path(folder) / "cut.onnx"
             try:

@@ -23,7 +23,7 @@ class RaceSettings(Settings):
 
     planners: tuple[str, ...] = setting((), "Who races, with commas between; all unless told.")
     budget_ms: tuple[float, ...] = setting(
-        (), "Deadlines of a plan, with commas between; full plans unless told."
+        (), "Deadlines of a plan, with commas between; full plans unless told.", above=0
     )
     full_plan: bool = setting(False, "With deadlines: also race without.")
     num_problems: int | None = setting(None, "Problems; 600, or 60 if quick.", low=1)
@@ -32,8 +32,8 @@ class RaceSettings(Settings):
     quick: bool = setting(False, "Fewer problems, chains and planners.")
     split: str = setting("test", "Whose screens.", choices=SPLITS)
     seed: int = setting(0, "Of the problems and of the planners' randomness.", low=0)
-    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
-    workers: int = setting(1, "Problems solved at once, each in a process.", low=1)
+    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)
+    workers: int = setting(1, "Problems solved at once, each in a process.", low=1, high=1024)
     ray: str | None = setting(
         None, "Solve them on this Ray cluster: its address, auto, or local to start one."
     )
@@ -69,7 +69,7 @@ class TuneSettings(Settings):
     planners: tuple[str, ...] = setting((), "Names with commas between; all unless told.")
     num_problems: int = setting(100, "Validation problems.", low=1)
     seed: int = setting(0, "Of the problems and of the planners' randomness.", low=0)
-    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
+    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)
     quick: bool = setting(False, "Only planners of quick runs.")
 
 
@@ -79,7 +79,7 @@ class LatencySettings(Settings):
 
     num_plans: int = setting(200, "Plans of each.", low=1)
     num_inference_steps: int = setting(10, "DDIM steps of both.", low=1)
-    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1)
+    threads: int = setting(2, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ReadingSpeedSettings(Settings):
     num_batches: int = setting(20, "Batches of each reader.", low=1)
     links: int = setting(20, "Times that each file counts in the training run.", low=1)
     train_steps: int = setting(4, "Steps of the training run.", low=1)
-    threads: int = setting(1, "Threads of torch.", low=1)
+    threads: int = setting(1, "Threads of torch.", low=1, high=1024)
     folder: Path | None = setting(None, "Where the files are made; the system's unless told.")
 
     @property
@@ -114,7 +114,7 @@ class EncoderStudySettings(Settings):
     num_trajectories: int = setting(8000, "Touches that each learns from.", low=64)
     steps: int = setting(6000, "Gradient steps of each, rounded to whole epochs.", low=1)
     num_problems: int = setting(600, "Unseen screens.", low=30)
-    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1)
+    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)
     seed: int = setting(0, "Of the screens, the weights and the order.", low=0)
 
 
@@ -125,7 +125,7 @@ class PressureSettings(Settings):
     num_plans: int = setting(300, "Plans of each timed measure.", low=10)
     memory_plans: int = setting(100_000, "Plans of the memory measure.", low=10)
     load: int | None = setting(None, "Busy processes; one a core unless told.", low=0)
-    threads: int = setting(1, "Threads of torch and ONNX Runtime.", low=1)
+    threads: int = setting(1, "Threads of torch and ONNX Runtime.", low=1, high=1024)
 
 
 @dataclass(frozen=True)
@@ -133,15 +133,17 @@ class ServingSettings(Settings):
     """How many plans of how many clients, and how often a replica is killed."""
 
     num_plans: int = setting(320, "Plans of each timed measure.", low=10)
-    num_clients: int = setting(16, "Clients at once.", low=2)
+    num_clients: int = setting(16, "Clients at once.", low=2, high=1024)
     num_turns: int = setting(5, "Times that one client and many take turns.", low=1)
-    num_replicas: int = setting(1, "Replicas.", low=1)
+    num_replicas: int = setting(1, "Replicas.", low=1, high=1024)
     kill_every: float | None = setting(
         None, "Then kill a random replica every so many seconds, on average.", above=0
     )
     plans: int = setting(10_000, "Plans meanwhile.", low=1)
     port: int = setting(8123, "Of the server.", low=1, high=65_535)
-    threads: int = setting(1, "Threads of ONNX Runtime, here and in each replica.", low=1)
+    threads: int = setting(
+        1, "Threads of ONNX Runtime, here and in each replica.", low=1, high=1024
+    )
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class ScaleSettings(Settings):
     rows_per_chunk: int = setting(1, "Candidates in one forward pass.", low=1)
     num_turns: int = setting(3, "Times that each pass is timed.", low=1, option="--turns")
     num_plans: int = setting(20, "DDIM plans timed in each turn.", low=1)
-    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1)
+    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)
     seed: int = setting(0, "Of all weights.", low=0)
 
     def check(self) -> None:
@@ -172,7 +174,7 @@ class MadeData(Settings):
     val_data_dir: Path | None = setting(None, "Held-out gestures; told with the others.")
     num_made: int = setting(5000, "Training gestures to make.", low=1)
     num_validation: int = setting(100, "Held-out gestures that are measured.", low=1)
-    threads: int = setting(1, "Torch's threads.", low=1)
+    threads: int = setting(1, "Torch's threads.", low=1, high=1024)
     seed: int = setting(0, "Of gestures, weights and noise.", low=0)
 
     def check(self) -> None:
@@ -238,4 +240,4 @@ class ComparisonSettings(Settings):
 
     num_problems: int = setting(100, "Test episodes.", low=1)
     num_validation: int = setting(20, "Validation episodes to tune on.", low=1)
-    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1)
+    threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)

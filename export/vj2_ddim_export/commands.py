@@ -8,6 +8,7 @@ import typer
 
 from vj2_ddim_export import TOLERANCE
 from vj2_ddim_plugin.cli.console import say
+from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.planning import SearchSettings
 
 __all__ = ["export"]
@@ -27,6 +28,11 @@ def export(
     wandb: Annotated[bool, typer.Option("--wandb", help="Keep checkpoint and bundle as artifacts of the Weights & Biases run that run.json names.")] = False,
 ) -> None:  # fmt: skip
     """Turn a checkpoint into an ONNX bundle, and prove that the two agree."""
+    search = SearchSettings(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
+    if triton is None and search != SearchSettings():
+        raise ConfigError(
+            "num_inference_steps and guidance_scale are of the graph that triton=DIR writes"
+        )
     from vj2_ddim_export.export import export_bundle  # torch loads slowly
 
     if wandb:
@@ -46,9 +52,6 @@ def export(
     if triton is not None:
         from vj2_ddim_export.triton import export_triton
 
-        search = SearchSettings(
-            num_inference_steps=num_inference_steps, guidance_scale=guidance_scale
-        )
         error = export_triton(out, triton, search, tolerance=tolerance, overwrite=overwrite)
         say(
             f"the loop of {num_inference_steps} steps as one graph differs by {error:.2e}; it is "

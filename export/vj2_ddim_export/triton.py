@@ -120,8 +120,6 @@ class _Builder:
                 self.weights[shared].name = shared
         names = {"": "", **weights, **given}
         for number, node in enumerate(graph.node):
-            if any(attribute.type == onnx.AttributeProto.GRAPH for attribute in node.attribute):
-                raise ConfigError(f"{graph.name}: a node {node.op_type} cannot be unrolled")
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             copy.name = f"{prefix}/{node.name or number}"

@@ -59,7 +59,9 @@ class Commands:
         """The exit status (-9 if it was killed after its life), its seconds and what it said."""
         self.process.stdin.write("\t".join(map(str, (life, largest, *words))) + "\n")
         self.process.stdin.flush()
-        status, seconds = self.process.stdout.readline().split()
+        told = self.process.stdout.readline()
+        assert told, f"the process that forks has ended itself: {self.process.wait()}"
+        status, seconds = told.split()
         return int(status), float(seconds), (self.folder / "said.txt").read_text()
 
     def close(self):

@@ -239,12 +239,23 @@ class TestSettings:
         refused(*train(data, tmp_path / "run", *options), words=words)
         assert not (tmp_path / "run" / "checkpoint.pt").exists()
 
+    def test_a_link_that_leads_to_itself(self, tmp_path, data, refused):
+        (tmp_path / "loop").symlink_to("loop")
+        refused(*train(data, tmp_path / "loop"), words=["loop", "cannot hold a run"])
+
+    def test_of_a_graph_that_is_not_asked_for(self, tmp_path, refused):
+        options = ("--out", tmp_path / "bundle", "--guidance-scale", 3)
+        refused(
+            "export", saved_checkpoint(tmp_path), *options, words=["--guidance-scale", "--triton"]
+        )
+
     def test_of_evaluation(self, tmp_path, data, refused):
         checkpoint = saved_checkpoint(tmp_path)
         for options, words in (
             (("--steps", 0), ["num_inference_steps", "0"]),
             (("--steps", 1001), ["num_inference_steps", "1001"]),
             (("--num-generated", 0), ["--num-generated"]),
+            (("--num-generated", 10**25), ["--num-generated", "10000"]),
             (("--num-sequences", -1), ["--num-sequences"]),
             (("--num-threads", -1), ["--num-threads"]),
             (("--seed", -1), ["seed"]),

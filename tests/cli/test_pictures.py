@@ -24,6 +24,13 @@ def test_a_plan_over_time_and_on_the_screen():
     assert screen.yaxis_inverted()
 
 
+def test_names_are_drawn_as_they_are(tmp_path):
+    spec = ActionSpec(channels=("_x", "$\\frac$", "press"))
+    figure = plot_plan(ACTIONS[:1], spec)
+    save_figure(figure, tmp_path / "a.png")
+    assert figure.axes[0].get_legend().get_texts()[0].get_text() == " _x"
+
+
 def test_plans_without_a_press_or_a_screen(tmp_path):
     save_figure(plot_plan(np.zeros((1, 250, 3)), SPEC), tmp_path / "a.png")
     spec = ActionSpec(press_channel=None, representation="raw")

@@ -28,10 +28,11 @@ class Oven(Settings):
     heat: float = setting(0.5, "How hot.", above=0, below=1)
     fan: bool = setting(False, "Whether it blows.")
     mode: str = setting("bake", "What for.", choices=("bake", "grill"))
-    steps: tuple[int, ...] = setting((1, 2), "In turn.")
+    steps: tuple[int, ...] = setting((1, 2), "In turn.", low=0)
     limit: float | None = setting(None, "At most.", low=0)
     extra: Mapping[str, Any] | None = setting(None, "Passed on.")
     note: str | int = setting("", "A word or a number.")
+    loaves: int = setting(1, "How many at once.")
 
     def check(self):
         if self.fan and self.mode == "grill":
@@ -40,7 +41,17 @@ class Oven(Settings):
 
 def test_what_is_declared_can_be_read():
     rules = declared(Oven)
-    assert list(rules) == ["shelves", "heat", "fan", "mode", "steps", "limit", "extra", "note"]
+    assert list(rules) == [
+        "shelves",
+        "heat",
+        "fan",
+        "mode",
+        "steps",
+        "limit",
+        "extra",
+        "note",
+        "loaves",
+    ]
     assert rules["shelves"].help == "How many."
     ranges = {name: rule.range for name, rule in rules.items() if rule.range}
     assert ranges == {
@@ -48,6 +59,7 @@ def test_what_is_declared_can_be_read():
         "heat": "above 0 and below 1",
         "mode": "one of bake, grill",
         "limit": "at least 0",
+        "steps": "at least 0",
     }
 
 
@@ -55,6 +67,8 @@ def test_what_is_declared_can_be_read():
     ("change", "message"),
     [
         ({"shelves": 0}, "shelves must be at least 1 and at most 5; found 0"),
+        ({"steps": (1, -2)}, "steps must be at least 0; found (1, -2)"),
+        ({"loaves": 2**32 + 1}, "loaves must be at most 4294967296; found 4294967297"),
         ({"shelves": 6}, "shelves must be at least 1 and at most 5; found 6"),
         ({"shelves": 2.0}, "shelves must be an integer; found 2.0"),
         ({"shelves": True}, "shelves must be an integer; found True"),

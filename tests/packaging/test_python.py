@@ -49,6 +49,8 @@ def newer(source):
         elif isinstance(node, ast.Attribute):
             known = NEWER.get(ast.unparse(node.value), set()) | METHODS
             yield from {node.attr} & known
+        elif isinstance(node, ast.AnnAssign):  # what it is of must be said
+            yield from {ast.unparse(node.annotation)} & {"ClassVar", "Final"}
         elif isinstance(node, ast.Name):
             yield from {node.id} & NEWER["builtins"]
 
@@ -69,6 +71,7 @@ def test_nothing_newer_than_python_310_is_used(part):
         ("import tomllib", ["tomllib"]),
         ("error.add_note('x')", ["add_note"]),
         ("raise ExceptionGroup('x', [])", ["ExceptionGroup"]),
+        ("error: ClassVar = 1", ["ClassVar"]),
         ("if TYPE_CHECKING:\n    from typing import Self\nprint()", []),
     ],
 )

@@ -1,6 +1,7 @@
 """Raw results come back from disk, are repaired after a crash, and belong to one setup."""
 
 import json
+import os
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -43,9 +44,13 @@ def test_lines_come_back_and_one_cut_short_is_written_over(tmp_path, kind, recor
     assert [file.name for file in path.parent.iterdir()] == ["results.jsonl"]
     with pytest.raises(DataError, match="no such file"):
         read_records(tmp_path / "other.jsonl", kind)
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for reads in (read_records, RecordLog):
+        with pytest.raises(DataError, match="found a named pipe"):
+            reads(tmp_path / "pipe.jsonl", kind)
 
 
-@pytest.mark.parametrize("line", ["garbage", "{}", '{"planner": "ddim"}', "3"])
+@pytest.mark.parametrize("line", ["garbage", "{}", '{"planner": "ddim"}', "3", "[" * 99_999])
 def test_another_line_that_is_no_record_is_named(tmp_path, line):
     path = tmp_path / "results.jsonl"
     path.write_text(line + "\n")
@@ -157,6 +162,9 @@ def test_no_press_is_no_stroke_the_first_counts_and_steps_that_are_not_numbers_d
     assert not from_stroke([]).any()
     with pytest.raises(DataError, match="eight numbers"):
         from_stroke([1.0, 2.0])
+    for steps in ([np.nan, 5.0], [1.0, 1e9]):
+        with pytest.raises(DataError, match="a stroke has eight numbers"):
+            from_stroke([*steps, *[0.5] * 6])
     action = np.zeros((250, 3))
     action[10:20] = [0.25, 0.5, 1.0]
     action[40:60] = [0.75, 0.75, 1.0]

@@ -107,10 +107,11 @@ def test_a_ray_cluster_gives_what_one_process_gives(settings, alone, tmp_path):
 
 @pytest.mark.parametrize(
     ("address", "reason"), [("127.0.0.1:1", "refused"), ("ray://127.0.0.1:1", "refused"),
-                            ("nowhere", "expected HOST:PORT")],
+                            ("nowhere", "expected HOST:PORT"), ("", "expected HOST:PORT"),
+                            ("a:²", "expected HOST:PORT")],
 )  # fmt: skip
 def test_a_cluster_that_does_not_answer_is_named(settings, monkeypatch, address, reason):
-    never = SimpleNamespace(is_initialized=lambda: False)  # whose init must not be called
+    never = SimpleNamespace(is_initialized=lambda: False, init=None)  # which must not be called
     monkeypatch.setitem(sys.modules, "ray", never)
     with pytest.raises(ConfigError, match=f"cannot join the Ray cluster '{address}'.*{reason}"):
         list(over_ray(settings, address)(todo_list(PLANNERS, (None,), 1)))

@@ -1,5 +1,7 @@
 """Graphs that answer oddly: each is one error that names the file, when the bundle is loaded."""
 
+import os
+import signal
 import time
 
 import numpy as np
@@ -9,8 +11,8 @@ from onnx import TensorProto, helper
 
 from vj2_ddim_plugin.errors import BundleError, ProviderError
 from vj2_ddim_plugin.model import BundleModel
+from vj2_ddim_plugin.onnx import SessionSettings
 from vj2_ddim_plugin.onnx.session import OnnxGraph
-from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_plugin.spec import ConditionSpec
 
 SAMPLE = tensor("sample", ["B", 6, 1])
@@ -22,17 +24,6 @@ def constant(name, values, kind=TensorProto.FLOAT):
     values = np.asarray(values)
     made = helper.make_tensor(name, kind, values.shape, values.flatten().tolist())
     return node("Constant", [], [name], value=made)
-
-
-def loop():
-    """For ever: its condition is true, and stays so."""
-    kinds = [tensor("i", [], TensorProto.INT64), tensor("c", [], TensorProto.BOOL), SAMPLE]
-    kinds[2] = tensor("v", None)
-    outs = [tensor("c2", [], TensorProto.BOOL), tensor("v2", None)]
-    same = [node("Identity", ["c"], ["c2"]), node("Identity", ["v"], ["v2"])]
-    body = helper.make_graph(same, "body", kinds, outs)
-    yes = constant("yes", True, TensorProto.BOOL)
-    return [yes, node("Loop", ["", "yes", "sample"], ["model_output"], body=body)]
 
 
 def to(kind):
@@ -114,12 +105,35 @@ def test_a_graph_that_fails_is_named(tmp_path, name):
         BundleModel(folder, "cpu")
 
 
-def test_a_graph_that_never_ends_is_stopped(tmp_path):
-    folder = bundle_of(tmp_path / "bundle", loop())
-    begun = time.perf_counter()
-    with pytest.raises(BundleError, match=r"denoiser.onnx was stopped.*load_limit_s, 0.2 s"):
-        DDIMOptimizer.from_bundle(folder, provider="cpu", load_limit_s=0.2)
-    assert time.perf_counter() - begun < 10
+def test_a_first_run_that_takes_too_long_is_stopped(tmp_path):
+    def endless(feeds, options):
+        while not options.terminate:
+            time.sleep(0.01)
+        raise RuntimeError("terminated")
+
+    save_condition(tmp_path / "slow.onnx")
+    with OnnxGraph(tmp_path / "slow.onnx", SessionSettings("cpu", load_limit_s=0.1)) as graph:
+        graph._run = endless
+        with pytest.raises(BundleError, match=r"slow.onnx was stopped.*load_limit_s, 0.1 s"):
+            graph.first_run({})
+
+
+def test_a_process_that_is_stopped_meanwhile_is_not_too_slow(tmp_path):
+    def stopped(feeds, options):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.05)
+        return [options.terminate]
+
+    save_condition(tmp_path / "slow.onnx")
+    with OnnxGraph(tmp_path / "slow.onnx", SessionSettings("cpu", load_limit_s=1.0)) as graph:
+        child = os.fork()
+        if child == 0:
+            graph._run = stopped
+            os._exit(graph.first_run({}) != [False])
+        assert os.WIFSTOPPED(os.waitpid(child, os.WUNTRACED)[1])
+        time.sleep(1.2)
+        os.kill(child, signal.SIGCONT)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vj2_ddim_plugin.cli.pictures import save_figure
+from vj2_ddim_plugin.cli.pictures import as_label, save_figure
 from vj2_ddim_plugin.ddim import add_noise, to_x0_and_epsilon
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures import decode, project
@@ -131,7 +131,9 @@ def _draw_timesteps(by_model: Mapping[str, Numbers], figure: Figure) -> None:
     for axis, (measure, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
         for name, found in by_model.items():
             mean, std = ([of[measure + end] for of in found.values()] for end in ("", "_std"))
-            axis.errorbar([int(t) for t in found], mean, std, label=name, capsize=2, linewidth=1.2)
+            axis.errorbar(
+                [int(t) for t in found], mean, std, capsize=2, linewidth=1.2, label=as_label(name)
+            )
         axis.set(xlabel="timestep", title=title, yscale="log")
         axis.legend(fontsize="small")
 
@@ -169,7 +171,7 @@ def _draw_sizes(sizes: Mapping[str, Mapping[str, float]], figure: Figure) -> Non
         for name, of in sizes.items():
             at, mean = of["num_parameters"], of.get(measure, np.nan)
             axis.errorbar(
-                at, mean, of.get(f"{measure}_std", np.nan), fmt="o", capsize=4, label=name
+                at, mean, of.get(f"{measure}_std", np.nan), fmt="o", capsize=4, label=as_label(name)
             )
         axis.set(xlabel="parameters", title=title, xscale="log")
     axis.legend(fontsize="small")

@@ -9,6 +9,7 @@ lr: 3e-4
 """
 
 import difflib
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -73,7 +74,7 @@ def config_text(settings: Mapping[str, Any]) -> str:
 
 def _as_yaml(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, Path):
-        return str(value.resolve())
+        return os.path.realpath(value)
     return list(value) if isinstance(value, tuple) else value
 
 

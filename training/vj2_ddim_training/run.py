@@ -5,6 +5,7 @@ so that a run resumed at any step is the run that was not interrupted, to the la
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -173,7 +174,7 @@ def _data_of(settings: RunSettings) -> dict[str, Any]:
     """What `run.json` keeps: the places of the data, and what was told of them."""
     told = {name: getattr(settings, name) for name in declared(DataSettings)}
     paths = zip(PLACES, (*settings.folders, settings.manifest), strict=True)
-    told |= {name: str(path.resolve()) for name, path in paths if path}
+    told |= {name: os.path.realpath(path) for name, path in paths if path}
     return {name: value for name, value in told.items() if name not in OF_A_START}
 
 
@@ -184,7 +185,8 @@ def _used(settings: RunSettings, model: DiffusionModel) -> dict[str, Any]:
     used |= {"representation": model.action_spec.representation, **model.schedule.to_dict()}
     if used["run_name"] is None:
         size, data = f"{model.config.d_model}x{model.config.num_layers}", settings.folders[0]
-        used["run_name"] = f"{model.config.architecture}-{size}-{data.resolve().name}"
+        of = os.path.basename(os.path.realpath(data))
+        used["run_name"] = f"{model.config.architecture}-{size}-{of}"
     return used
 
 

@@ -18,6 +18,7 @@ RUN/
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +29,7 @@ from matplotlib.figure import Figure
 
 from vj2_ddim_plugin.cli.pictures import image_of, save_figure
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
-from vj2_ddim_plugin.files import atomic_path, naming, write_json
+from vj2_ddim_plugin.files import atomic_path, naming, read_json, require_regular_file, write_json
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.processes import locked
 
@@ -119,17 +120,18 @@ class RunFolder:
         """What `run.json` holds; nothing where a run of an earlier version has none."""
         if not self.identity.exists():
             return {}
-        try:
-            found = json.loads(self.identity.read_text(encoding="utf-8"))
-            tracker = found["tracker"] or {"id": "", "project": ""}
-            if not isinstance(found["data"], dict) or set(tracker) != {"id", "project"}:
-                raise ValueError("data or tracker is not what was expected")
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        found = read_json(self.identity, CheckpointError)
+        data, tracker = found.get("data"), found.get("tracker") or {"id": "", "project": ""}
+        if not (
+            isinstance(data, dict)
+            and isinstance(tracker, dict)
+            and set(tracker) == {"id", "project"}
+        ):
             raise CheckpointError(
-                f"{self.identity}: does not say what data the run had ({error}). Delete it, and "
-                f"give data_dir, val_data_dir and all else that is told of the data"
-            ) from error
-        return dict(found)
+                f"{self.identity}: does not say what data the run had. Delete it, and give "
+                f"data_dir, val_data_dir and all else that is told of the data"
+            )
+        return found
 
 
 class Tracker:
@@ -159,6 +161,7 @@ class Tracker:
 
         same = before and before["project"] == training.wandb_project
         try:
+            os.fspath(self._folder.folder).encode()  # it must be UTF-8 for W&B
             return wandb.init(
                 project=training.wandb_project,
                 name=settings.get("run_name"),
@@ -233,7 +236,7 @@ class Tracker:
         ):
             if not path.exists():
                 continue
-            lines = path.read_bytes().splitlines()
+            lines = require_regular_file(path, CheckpointError).read_bytes().splitlines()
             kept = [line for line in lines if _number_in(line, name) <= last]
             if name == "epoch" and len(kept) < epoch:
                 logger.warning("%s: of %d epochs, %d are there", path, epoch, len(kept))
@@ -316,7 +319,7 @@ def _number_in(line: bytes, name: str) -> float:
     """The epoch or step of one line of metrics; a line cut off in the middle belongs to none."""
     try:
         return float(json.loads(line)[name])
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
         return math.inf
 
 

@@ -11,16 +11,22 @@ from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 from PIL import Image
 
-from vj2_ddim_plugin.errors import ActionError, ConfigError
+from vj2_ddim_plugin.errors import ActionError, ConfigError, escaped
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures import pressed
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 
 __all__ = [
-    "draw_channels", "draw_paths", "image_of", "num_samples", "plot_plan", "require_picture",
-    "save_figure",
+    "as_label", "draw_channels", "draw_paths", "image_of", "num_samples", "plot_plan",
+    "require_picture", "save_figure",
 ]  # fmt: skip
+
+
+def as_label(text: object) -> str:
+    """Text of the user's for a picture: no formula between `$`, not left out for its first `_`."""
+    literal = escaped(str(text)).replace("$", r"\$")
+    return f" {literal}" if literal.startswith("_") else literal
 
 
 def plot_plan(actions: FloatArray, spec: ActionSpec, max_samples: int = 4) -> Figure:
@@ -55,7 +61,7 @@ def draw_channels(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
     """Draw `[L, A]` over time, shaded where the finger is down."""
     seconds = np.arange(spec.length) / spec.rate_hz
     for index, name in enumerate(spec.channels):
-        axis.plot(seconds, actions[:, index], label=name, linewidth=1.2)
+        axis.plot(seconds, actions[:, index], label=as_label(name), linewidth=1.2)
     if spec.press_channel is not None:
         down, of_axis = pressed(actions, spec), axis.get_xaxis_transform()
         axis.fill_between(seconds, 0, 1, where=down, transform=of_axis, color="0.85", linewidth=0)
@@ -75,7 +81,8 @@ def draw_paths(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
         axis.plot(path[0, x], path[0, y], "o", color=color, markersize=4)
     axis.set_xlim(spec.action_low[x], spec.action_high[x])
     axis.set_ylim(spec.action_high[y], spec.action_low[y])
-    axis.set(xlabel=spec.channels[x], ylabel=spec.channels[y], aspect="equal")
+    names = [as_label(spec.channels[index]) for index in (x, y)]
+    axis.set(xlabel=names[0], ylabel=names[1], aspect="equal")
 
 
 def require_picture(path: Path | str) -> None:

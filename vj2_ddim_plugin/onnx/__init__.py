@@ -69,7 +69,7 @@ class SessionSettings(Settings):
     )
     load_limit_s: float = setting(
         20.0,
-        "Seconds that the first run of each graph may take while it is loaded; one that never ends "
+        "Seconds that the first run of each graph may take while it is loaded; a longer one "
         "is stopped.",
         above=0,
         high=86_400,

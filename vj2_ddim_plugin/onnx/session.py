@@ -38,6 +38,7 @@ DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 NO_DEVICE = 100
 MAX_SHAPES = 8
 NO_GRAPH = -1
+LIMIT_PARTS = 10
 
 if os.environ.get(TELEMETRY) == "1":  # for Windows, and where another imported it before
     onnxruntime.disable_telemetry_events()
@@ -151,7 +152,7 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
         return outputs
 
     def first_run(self, feeds: Feeds) -> list[Any]:
-        """Run a graph that is not trusted yet: one that does not end is stopped.
+        """Run a graph that is not trusted yet: one that takes too long is stopped.
 
         A graph may give anything: an array, a list of texts, None.
 
@@ -161,9 +162,13 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
         """
         options = self._run_options(NO_GRAPH) or onnxruntime.RunOptions()
         options.log_severity_level, limit_s = 4, self.settings.load_limit_s
-        timer = threading.Timer(limit_s, setattr, (options, "terminate", True))
-        timer.daemon = True
-        timer.start()
+        ended = threading.Event()
+
+        def end_it() -> None:  # counted in parts: a process that is stopped loses one of them
+            if not any(ended.wait(limit_s / LIMIT_PARTS) for _ in range(LIMIT_PARTS)):
+                options.terminate = True
+
+        threading.Thread(target=end_it, daemon=True).start()
         try:
             return self.run(feeds, options)
         except ProviderError as error:
@@ -175,7 +180,7 @@ class OnnxGraph(AbstractContextManager["OnnxGraph"]):
                 f"is so slow here"
             ) from error
         finally:
-            timer.cancel()
+            ended.set()
 
     def close(self) -> None:
         """Free the session, its threads and its device memory. Closing twice is fine."""

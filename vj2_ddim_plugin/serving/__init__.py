@@ -4,17 +4,21 @@ Ray is imported by `vj2_ddim_plugin.serving.server` alone; the rest answers requ
 """
 
 import os
+import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import require_regular_file
 from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = ["TOKEN", "ServeSettings"]
+__all__ = ["TOKEN", "ServeSettings", "join_cluster"]
 
 TOKEN = "VJ2_DDIM_TOKEN"
 SHORTEST_TOKEN = 16
+PATIENCE_S = 5.0  # for a cluster's address to answer
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,10 @@ class ServeSettings(Settings):
         high=10,
     )
     max_waiting: int = setting(
-        256, "Requests that may wait in a replica; more are refused with 503.", low=1
+        256,
+        "Requests that may wait in a replica; more are refused with 503.",
+        low=1,
+        high=1_000_000,
     )
     max_request_bytes: int = setting(64 * 2**20, "Bytes of a request.", low=1024, high=2**31)
     max_candidates: int = setting(1024, "Candidates of a request, B * K.", low=1, high=1_000_000)
@@ -67,3 +74,23 @@ class ServeSettings(Settings):
                 f"{SHORTEST_TOKEN} or more that can be printed in ASCII"
             )
         return token
+
+
+def join_cluster(init: Callable[..., Any], address: str, **how: Any) -> None:  # noqa: ANN401
+    """Call Ray's `init` on a cluster: its address, `auto` for one that runs here, or `local`.
+
+    Raises:
+        ConfigError: Nobody answers there, at once: Ray itself would wait for minutes.
+    """
+    try:
+        if address not in ("auto", "local"):
+            host, colon, port = address.rpartition("://")[2].rpartition(":")
+            if not colon or not port.isdecimal():
+                raise ValueError("expected HOST:PORT or ray://HOST:PORT")
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
+        init(address, **how)
+    except (OSError, OverflowError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"cannot join the Ray cluster {address!r} ({error}); give its address, or 'local' to "
+            f"start one here"
+        ) from error

@@ -29,7 +29,7 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.onnx import SessionSettings
 from vj2_ddim_plugin.process import available_cores, kept_handler
-from vj2_ddim_plugin.serving import ServeSettings
+from vj2_ddim_plugin.serving import ServeSettings, join_cluster
 from vj2_ddim_plugin.serving.app import Batcher, InferenceApp
 from vj2_ddim_plugin.serving.sampling import answer_all
 from vj2_ddim_plugin.serving.service import ServedModel
@@ -143,7 +143,7 @@ def serving(
         ProviderError: The provider asked for is not the one that runs.
     """
     settings, session = settings or ServeSettings(), session or SessionSettings()
-    folder = Path(bundle).resolve()
+    folder = Path(os.path.realpath(bundle))
     name = settings.name or folder.name
     if not NAME.fullmatch(name):
         raise ConfigError(f"name must be of letters, digits, '.', '_' and '-'; found {name!r}")
@@ -188,7 +188,7 @@ def _ray(settings: ServeSettings) -> Iterator[None]:
     }
     try:
         if settings.cluster is not None:
-            ray.init(settings.cluster, **quiet)
+            join_cluster(ray.init, settings.cluster, **quiet)
         else:  # only who was started from here may talk to it; without this, a file says how
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             _start({**quiet, **own})

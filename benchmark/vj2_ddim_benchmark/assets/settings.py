@@ -65,7 +65,7 @@ class VariantSettings(Settings):
     )
     representation: str = setting("auto", "What is diffused.", choices=(*REPRESENTATIONS, "auto"))
     steps: int = setting(3000, "Gradient steps, rounded up to whole epochs.", low=1)
-    threads: int = setting(1, "Torch's threads.", low=1)
+    threads: int = setting(1, "Torch's threads.", low=1, high=1024)
 
     def applied_to(self, full: AssetSettings) -> AssetSettings:
         """What is trained: `steps` in at least `NUM_VALIDATIONS` epochs, and nothing beside it."""

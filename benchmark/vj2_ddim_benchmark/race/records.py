@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, PAGE, drag, gesture_path
 from vj2_ddim_plugin.errors import ConfigError, DataError
-from vj2_ddim_plugin.files import naming
+from vj2_ddim_plugin.files import naming, require_regular_file
+from vj2_ddim_plugin.settings import shown
 
 TOLERANCE_MS, TOLERANCE_SHARE = 2.0, 0.1
 """A plan is late if it is later than its budget by more than the larger of these."""
@@ -112,7 +113,7 @@ class RecordLog(Generic[R]):
                 f"{path} is being written by another run; use another folder, or wait"
             ) from error
         try:
-            content = path.read_bytes() if path.exists() else b""
+            content = _read(path) if path.exists() else b""
             self.records: list[R] = _parse(path, content, kind)
             self._stream = path.open("ab")
             self._stream.truncate(content.rfind(NEWLINE) + 1)
@@ -147,16 +148,17 @@ class RecordLog(Generic[R]):
 
 def read_records(path: Path, kind: type[R]) -> list[R]:
     """The records of a file; a last line cut short is refused."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; make the run first") from error
+    content = _read(path)
     if content and not content.endswith(NEWLINE):
         raise DataError(
             f"{path}, line {content.count(NEWLINE) + 1}: cut short; the run crashed or is still "
             f"being written: wait, or run the same command again, which resumes it"
         )
     return _parse(path, content, kind)
+
+
+def _read(path: Path) -> bytes:
+    return require_regular_file(path, DataError, "the results of a race").read_bytes()
 
 
 def _parse(path: Path, content: bytes, kind: type[R]) -> list[R]:
@@ -167,7 +169,7 @@ def _parse(path: Path, content: bytes, kind: type[R]) -> list[R]:
             _check(values, kind)
         except UnicodeDecodeError as error:
             raise DataError(f"{path}, line {number}: damaged ({error})") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}, line {number}: not a {kind.__name__} of this version ({error}); make the "
                 f"run again in another folder, or restore the file"
@@ -216,8 +218,12 @@ def from_stroke(stroke: list[float]) -> NDArray[np.float32]:
     """The action block `[250, 3]` of a stroke: two straight lines, each at constant speed."""
     if not stroke:
         return np.zeros((NUM_STEPS, 3), np.float32)
-    if len(stroke) != 8:
-        raise DataError(f"a stroke has eight numbers, or none; found {len(stroke)}")
+    inside = all(0 <= steps <= NUM_STEPS for steps in stroke[:2])  # which NaN is not
+    if len(stroke) != 8 or not inside or not np.isfinite(stroke).all():
+        raise DataError(
+            f"a stroke has eight numbers, the first two at most {NUM_STEPS}, or none; found "
+            f"{shown(stroke)}"
+        )
     first, num_steps, x0, y0, via_x, via_y, x1, y1 = stroke
     blocks = drag(x0, y0, x1, y1, int(first), int(num_steps), via=(via_x, via_y))
     return np.asarray(blocks[0])

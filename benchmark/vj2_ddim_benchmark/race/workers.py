@@ -3,7 +3,6 @@
 import importlib
 import pickle
 import signal
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from vj2_ddim_benchmark.world.problems import chain_problems, one_gesture_proble
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.process import kept_handler
+from vj2_ddim_plugin.serving import join_cluster
 
-LOCAL, AUTO = "local", "auto"
-PATIENCE_S = 5.0  # for a cluster's address to answer
+LOCAL = "local"
 
 
 class Worker:
@@ -172,23 +171,5 @@ def _join(ray: Any, address: str, num_cpus: int) -> None:  # noqa: ANN401
     """Connect, or start a cluster of this machine alone."""
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == LOCAL:
-        settings |= {"address": LOCAL, "num_cpus": num_cpus, "include_dashboard": False}
-    elif address != AUTO:  # without an address Ray looks for one that runs here
-        settings["address"] = address
-    try:
-        if address not in (LOCAL, AUTO):
-            _knock(address)
-        ray.init(**settings)
-    except (OSError, OverflowError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"cannot join the Ray cluster {address!r} ({error}); give its address, or 'local' to "
-            f"start one here"
-        ) from error
-
-
-def _knock(address: str) -> None:
-    """Raise at once where nobody answers; Ray itself would wait for minutes."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdigit():
-        raise ValueError("expected HOST:PORT or ray://HOST:PORT")
-    socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE_S).close()
+        settings |= {"num_cpus": num_cpus, "include_dashboard": False}
+    join_cluster(ray.init, address, **settings)

@@ -16,6 +16,7 @@ from matplotlib.transforms import Bbox
 from vj2_ddim_benchmark.report.summary import Row
 from vj2_ddim_benchmark.report.tables import overall, values_of
 from vj2_ddim_benchmark.studies import Study, split_name
+from vj2_ddim_plugin.cli.pictures import as_label
 from vj2_ddim_plugin.files import atomic_path
 
 MOST_LINES = 10
@@ -111,7 +112,7 @@ def draw_study(path: Path, study: Study, rows: Sequence[Row]) -> None:
     if study.log and min(numbers) > 0:
         axes.set_xscale("log", base=2)
     axes.minorticks_off()
-    axes.set_xticks(numbers, values)
+    axes.set_xticks(numbers, [as_label(value) for value in values])
     axes.set(xlabel=study.axis, ylabel=f"{SUCCESS}, 95 % interval", title=study.title)
     _save(path, figure, [panel])
 
@@ -150,7 +151,7 @@ class Panel:
         taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in places]
         for x, y, name, color in sorted(self.named, key=lambda each: -each[1]):
             weight = "bold" if name.startswith(OURS) else "normal"
-            text = self.axes.annotate(name, (x, y), color=color, weight=weight, **NAME)
+            text = self.axes.annotate(as_label(name), (x, y), color=color, weight=weight, **NAME)
             for offset in PLACES:
                 text.set_position(offset)
                 text.set_ha("left" if offset[0] > 0 else "right" if offset[0] < 0 else "center")

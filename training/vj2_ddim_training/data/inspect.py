@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vj2_ddim_plugin.arrays import StoredArray, readable
-from vj2_ddim_plugin.cli.pictures import draw_paths
+from vj2_ddim_plugin.cli.pictures import as_label, draw_paths
 from vj2_ddim_plugin.errors import DataError, escaped
 from vj2_ddim_plugin.gestures import pressed
 from vj2_ddim_plugin.interface import FloatArray
@@ -262,8 +262,7 @@ def plot_description(description: DataDescription, spec: ActionSpec) -> Figure:
     rows = 2 if norms is None else 3
     figure = Figure(figsize=(11, 4 * rows), layout="constrained")
     paths, durations, types, timeline, *latents = figure.subplots(rows, 2).flat
-    title = escaped(f"{description.path}: {description.num_sequences} sequences")
-    figure.suptitle(title, parse_math=False)
+    figure.suptitle(as_label(f"{description.path}: {description.num_sequences} sequences"))
     actions = description.actions
     if spec.press_channel is not None and len(spec.coordinate_indices) == 2:
         draw_paths(paths, actions[:MAX_PATHS], spec)

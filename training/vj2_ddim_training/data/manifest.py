@@ -10,6 +10,7 @@ from typing import Any
 
 from vj2_ddim_plugin.errors import DataError, escaped
 from vj2_ddim_plugin.files import read_json
+from vj2_ddim_plugin.settings import shown
 
 __all__ = ["MANIFEST_NAME", "SPLITS", "Manifest", "choose_files", "files_by_split", "read_manifest"]
 
@@ -97,7 +98,7 @@ def files_by_split(
         for name, times in Counter(listed).items():
             if name not in known:
                 raise DataError(
-                    f"{manifest.path}: split {split!r} lists {name!r}, which is no "
+                    f"{manifest.path}: split {split!r} lists {shown(name)}, which is no "
                     f"data file in {folder}. Correct the name or remove it"
                 )
             first = seen.setdefault(_identity(known[name][0]), (split, name))
