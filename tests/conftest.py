@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import os
 import sys
 from unittest import mock
 
@@ -30,9 +31,20 @@ def pytest_collection_finish():
     gc.set_threshold(50_000, 20, 50)
 
 
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory):
+    """The folder of exported graphs, which all processes of a run of the tests share."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+
+
 @pytest.fixture(autouse=True)
-def operators_are_registered_once():
-    """Torch's exporter reads the source of 1,000 operators anew for each graph."""
+def graphs_are_traced_once(graphs):
+    """Each kind of model; and torch's exporter reads the source of its 1,000 operators once."""
+    if "torch" in sys.modules:
+        from builders.graphs import remember_graphs
+
+        remember_graphs(graphs)
     yield
     if (exporter := sys.modules.get(EXPORTER)) is None:
         return
