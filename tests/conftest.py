@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import os
 import sys
 from unittest import mock
 
@@ -30,9 +31,20 @@ def pytest_collection_finish():
     gc.set_threshold(50_000, 20, 50)
 
 
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory):
+    """The folder of exported graphs, which all processes of a run of the tests share."""
+    own = tmp_path_factory.getbasetemp()
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+
+
 @pytest.fixture(autouse=True)
-def operators_are_registered_once():
-    """Torch's exporter reads the source of 1,000 operators anew for each graph."""
+def graphs_are_traced_once(graphs):
+    """Each kind of model; and torch's exporter reads the source of its 1,000 operators once."""
+    if "torch" in sys.modules:
+        from builders.graphs import remember_graphs
+
+        remember_graphs(graphs)
     yield
     if (exporter := sys.modules.get(EXPORTER)) is None:
         return
@@ -43,12 +55,14 @@ def operators_are_registered_once():
 
 @pytest.fixture(scope="module", autouse=True)
 def pictures_of_runs_are_empty():
-    """Rendering is most of a tiny run of training; a module that looks at them overrides this."""
-    if (folder := sys.modules.get("vj2_ddim_training.run_folder")) is None:
+    """Drawing is much of a tiny run of training; a module that looks at them overrides this."""
+    if (validation := sys.modules.get("vj2_ddim_training.validation")) is None:
         yield
         return
     from matplotlib.figure import Figure
 
-    save = folder.save_figure
-    with mock.patch.object(folder, "save_figure", lambda _, path: save(Figure((1, 1)), path)):
+    def draw(*what, **how):
+        return Figure((1, 1))
+
+    with mock.patch.multiple(validation, plot_sequences=draw, plot_noise=draw):
         yield

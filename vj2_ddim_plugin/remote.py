@@ -73,32 +73,31 @@ class RemoteModel:
     """A served bundle: what it says of itself, and its sampler. Threads may share it.
 
     Args:
-        addresses: `http://host:port/NAME`, one or several that serve the same bundle; where one
-            does not answer, the next is asked.
-        settings: How they are asked.
+        address: `http://host:port/NAME`.
+        settings: How it is asked.
 
     Raises:
-        ConfigError: An address is none.
+        ConfigError: The address is none.
         ServingError: No server answers, or it does not serve such a bundle.
     """
 
-    def __init__(self, addresses: Sequence[str], settings: RemoteSettings) -> None:
-        self._places = [_place(address) for address in addresses]
-        self._settings, self._closed, self._at = settings, False, 0
+    def __init__(self, address: str, settings: RemoteSettings) -> None:
+        self._scheme, self._host, self._path = _taken_apart(address)
+        self._settings, self._closed = settings, False
         self._begin()
         told = self.ask("GET", "", b"", {}, settings.timeout_s)[1]
-        metadata = parse_json(told, addresses[0], ServingError)
+        metadata = parse_json(told, address, ServingError)
         try:
             found = metadata["parameters"]
-            self.bundle: Bundle = bundle_of(found["manifest"], Path(addresses[0]))
+            self.bundle: Bundle = bundle_of(found["manifest"], Path(address))
             self.provider, digest = str(found["provider"]), found["manifest_sha256"]
         except (KeyError, TypeError, VJ2DDIMError) as error:
             raise ServingError(
-                f"{addresses[0]} does not serve a bundle of this project: {error}"
+                f"{address} does not serve a bundle of this project: {error}"
             ) from error
         self._digest = self.bundle.digest
         if digest != self._digest:
-            raise ServingError(f"{addresses[0]} serves a bundle that was changed on the way")
+            raise ServingError(f"{address} serves a bundle that was changed on the way")
         self.action_spec, self.schedule = self.bundle.action_spec, self.bundle.schedule
         self.condition = self.bundle.condition
 
@@ -142,18 +141,17 @@ class RemoteModel:
             if self._closed:
                 raise ServingError("the connection was closed; connect again")
             if (left := ends - time.monotonic()) <= 0.0:
-                raise ServingError(f"no answer from {self._place_now} within {seconds:g} s", 504)
+                raise ServingError(f"no answer from {self._place} within {seconds:g} s", 504)
             try:
                 status, length, content = self._sent(method, path, body, headers, left)
                 if status == 200:
                     return length, content
-                failure = ServingError(f"{self._place_now} {_told(status, content)}", status)
+                failure = ServingError(f"{self._place} {_told(status, content)}", status)
             except TimeoutError:
                 continue  # there is no time left
             except LOST as error:
                 what = f"{type(error).__name__}: {error}"
-                failure = ServingError(f"{self._place_now} does not answer ({what})", 503)
-            self._at += 1
+                failure = ServingError(f"{self._place} does not answer ({what})", 503)
             if failure.status not in AGAIN or retries >= self._settings.max_retries:
                 raise failure
             time.sleep(max(0.0, min(pause, ends - time.monotonic())))
@@ -184,33 +182,28 @@ class RemoteModel:
         self._begin()
 
     def _begin(self) -> None:
-        self._idle: list[tuple[int, http.client.HTTPConnection]] = []
+        self._idle: list[http.client.HTTPConnection] = []
         self._lock = threading.Lock()
         tell_of_forks(self)
 
     @property
-    def _place_now(self) -> str:
-        scheme, host, _ = self._places[self._at % len(self._places)]
-        return f"{scheme}://{host}"
+    def _place(self) -> str:
+        return f"{self._scheme}://{self._host}"
 
     def _sent(
         self, method: str, path: str, body: bytes, headers: Mapping[str, str], seconds: float
     ) -> tuple[int, str | None, bytes]:
         """Status, `HEADER_LENGTH` and body of one answer, on a connection that is kept."""
-        at = self._at % len(self._places)
-        scheme, host, prefix = self._places[at]
         with self._lock:
-            mine = [each for each in self._idle if each[0] == at]
-            if mine:
-                self._idle.remove(mine[-1])
-        connection = mine[-1][1] if mine else SCHEMES[scheme](host, timeout=seconds)
+            kept = self._idle.pop() if self._idle else None
+        connection = kept or SCHEMES[self._scheme](self._host, timeout=seconds)
         try:
             connection.timeout = seconds
             if connection.sock is not None:
                 connection.sock.settimeout(seconds)
             token = self._settings.token
             given = {"Authorization": f"Bearer {token}"} if token else {}
-            connection.request(method, prefix + path, body or None, {**headers, **given})
+            connection.request(method, self._path + path, body or None, {**headers, **given})
             response = connection.getresponse()
             content = response.read(MOST_BYTES)
         except BaseException:
@@ -220,13 +213,13 @@ class RemoteModel:
             connection.close()
         else:
             with self._lock:
-                self._idle.append((at, connection))
+                self._idle.append(connection)
         return response.status, response.getheader(HEADER_LENGTH), content
 
     def _end_connections(self) -> None:
         with self._lock:
             ended, self._idle = self._idle, []
-        for _, connection in ended:
+        for connection in ended:
             connection.close()
 
 
@@ -304,7 +297,7 @@ class RemoteOptimizer(DDIMOptimizer):
     @classmethod
     def connect(
         cls,
-        *addresses: str,
+        address: str,
         settings: SearchSettings | None = None,
         on_failure: Sequence[Fallback] = (),
         **changes: Any,  # noqa: ANN401
@@ -312,27 +305,25 @@ class RemoteOptimizer(DDIMOptimizer):
         """Connect to a served bundle, and plan once to see that it works.
 
         Args:
-            *addresses: `http://host:port/NAME`, one or several that serve the same bundle.
+            address: `http://host:port/NAME`.
             settings: How to search; None for the defaults.
             on_failure: As for `DDIMOptimizer`.
             **changes: Fields of `SearchSettings` or `RemoteSettings` that differ from the
                 defaults, for example `num_candidates=8` or `timeout_s=2.0`.
 
         Raises:
-            ConfigError: A setting or an address cannot be.
+            ConfigError: A setting or the address cannot be.
             ServingError: No server answers, or it does not serve such a bundle.
         """
-        if not addresses:
-            raise ConfigError("connect needs an address, such as 'http://127.0.0.1:8000/bundle'")
         known = declared(RemoteSettings)
         asked = RemoteSettings(**{each: changes.pop(each) for each in known if each in changes})
         search = with_changes(of_kind(SearchSettings, settings), changes, ["on_failure", *known])
-        optimizer = cls(RemoteModel(addresses, asked), search, on_failure=on_failure)
+        optimizer = cls(RemoteModel(address, asked), search, on_failure=on_failure)
         optimizer.warm_up()
         return optimizer
 
 
-def _place(address: object) -> tuple[str, str, str]:
+def _taken_apart(address: object) -> tuple[str, str, str]:
     """Scheme, host and port, and the path of the model."""
     with suppress(ValueError):
         parts = urlsplit(address if isinstance(address, str) else "")

@@ -212,8 +212,8 @@ def is_a(value: object, hint: Any) -> bool:  # noqa: ANN401
     if isinstance(hint, UnionType):
         return any(is_a(value, choice) for choice in get_args(hint))
     origin = get_origin(hint) or hint
-    if origin is tuple:
-        return isinstance(value, tuple) and all(is_a(each, get_args(hint)[0]) for each in value)
+    if origin in (tuple, list):
+        return isinstance(value, origin) and all(is_a(each, get_args(hint)[0]) for each in value)
     if origin in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, (int, float) if origin is float else origin)

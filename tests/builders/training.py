@@ -8,7 +8,7 @@ import torch
 from vj2_ddim_plugin.cli import main
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training import run_folder  # noqa: F401  # conftest.py empties its pictures
+from vj2_ddim_training import validation  # noqa: F401  # conftest.py empties its pictures
 from vj2_ddim_training.config import ModelConfig, RunSettings, TrainingConfig
 from vj2_ddim_training.data.generate import generate_gestures
 from vj2_ddim_training.diffusion_model import DiffusionModel

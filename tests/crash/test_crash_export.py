@@ -4,20 +4,22 @@ import json
 import os
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 from builders.checkpoints import save
 from builders.fuzz import MOMENTS
+from builders.graphs import remember_graphs
 from builders.killed import Commands
 from builders.training import make_model
 
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.files import SCRATCH
 
-ONE_REGISTRY = """
-import functools
-from torch.onnx._internal.exporter._registration import ONNXRegistry
-ONNXRegistry.from_torchlib = staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+REMEMBERED = f"""
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from builders.graphs import remember_graphs
+remember_graphs()
 """
 
 
@@ -27,12 +29,13 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def command(root):
+def command(root, graphs):
+    remember_graphs(graphs)
     for seed, name in enumerate(("old", "new")):
         (root / name).mkdir()
         save(make_model(seed=seed), root / name)
     words = ("export", "old/checkpoint.pt", "--out", "old/bundle")
-    commands = Commands(root, *words, first=ONE_REGISTRY)
+    commands = Commands(root, *words, first=REMEMBERED)
     yield commands
     commands.close()
 

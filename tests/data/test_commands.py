@@ -26,7 +26,7 @@ def test_generate_then_inspect(tmp_path, capsys):
     assert found["faults"] == []
     assert picture.read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
-    for word in ("sequences", "30", "press duration", "fingerprint"):
+    for word in ("num sequences: 30", "durations", "shortest", "data fingerprint"):
         assert word in printed
 
 

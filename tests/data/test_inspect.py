@@ -22,17 +22,17 @@ def test_good_data_by_hand(tmp_path):
     others = press(2, 8, (0.25, 0.5), (0.75, 0.5)), press(1, 3, (0.1, 0.2), (0.1, 0.9))
     save(tmp_path, "b_actions.npy", *others)
     description = describe_data(tmp_path, SPEC)
-    assert (description.num_files, description.num_sequences) == (2, 3)
+    assert (description.facts["num_files"], description.facts["num_sequences"]) == (2, 3)
     assert description.faults == []
     types = {"click": 1, "horizontal": 1, "vertical": 1, "diagonal": 0, "none": 0}
-    assert description.gesture_types == types
-    durations = description.durations
+    assert description.facts["gesture_types"] == types
+    durations = description.facts["durations"]
     assert (durations["shortest"], durations["median"], durations["longest"]) == (2, 4, 6)
     assert durations["mean"] == 4
     assert sum(durations["counts"]) == 3
-    assert description.channel_ranges["x"] == (0.0, 0.75)
-    assert description.channel_ranges["y"] == (0.0, pytest.approx(0.9))
-    assert description.valid_share == 1.0
+    assert description.facts["channel_ranges"]["x"] == (0.0, 0.75)
+    assert description.facts["channel_ranges"]["y"] == (0.0, pytest.approx(0.9))
+    assert description.facts["valid_share"] == 1.0
     assert description.actions.shape == (3, 10, 3)
     assert "actions" not in description.to_dict()
 
@@ -88,19 +88,19 @@ def test_broken_files_are_listed_and_the_others_described(tmp_path):
     np.save(tmp_path / "c_actions.npy", np.zeros((20, 4), np.float32))
     save(tmp_path, "d_actions.npy", changed(3, 0, np.nan))
     description = describe_data(tmp_path, SPEC)
-    assert (description.num_files, description.num_sequences) == (4, 2)
+    assert (description.facts["num_files"], description.facts["num_sequences"]) == (4, 2)
     said = {"a": "last 4 rows", "b": "truncated", "c": "(20, 4)", "d": "NaN"}
     for (name, message), fault in zip(said.items(), description.faults, strict=True):
         assert fault.startswith(f"{name}_actions.npy")
         assert message in fault
-    assert description.valid_share == 0.5
+    assert description.facts["valid_share"] == 0.5
 
 
 def test_only_broken_files(tmp_path):
     np.save(tmp_path / "a_actions.npy", np.zeros((20, 4), np.float32))
     description = describe_data(tmp_path, SPEC)
-    assert description.num_sequences == 0
-    assert description.durations == description.channel_ranges == {}
+    assert description.facts["num_sequences"] == 0
+    assert description.facts["durations"] == description.facts["channel_ranges"] == {}
     assert len(description.faults) == 1
     save_figure(plot_description(description, SPEC), tmp_path / "picture.png")
     with pytest.raises(DataError, match="no such file"):
@@ -110,7 +110,7 @@ def test_only_broken_files(tmp_path):
 def test_no_warnings_for_nothing_but_nan(tmp_path):
     np.save(tmp_path / "a_actions.npy", np.full((10, 3), np.nan, np.float32))
     description = describe_data(tmp_path, SPEC)
-    assert description.channel_ranges == {}
+    assert description.facts["channel_ranges"] == {}
     assert "NaN" in description.faults[0]
 
 
@@ -128,7 +128,7 @@ def test_actions_that_are_not_touches(tmp_path):
     np.save(tmp_path / "a_actions.npy", actions)
     description = describe_data(tmp_path, spec)
     assert description.faults == []
-    assert description.durations == description.gesture_types == {}
+    assert description.facts["durations"] == description.facts["gesture_types"] == {}
     save_figure(plot_description(description, spec), tmp_path / "picture.png")
 
 
@@ -169,17 +169,21 @@ def test_trajectories_by_hand(tmp_path, kind):
     found = describe_data(tmp_path, SPEC)
     assert not found.faults
     several = 2 if kind == "npz" else 1
-    assert (found.format, found.num_files, found.num_trajectories) == (kind, 6, 6 * several)
-    assert found.num_transitions == found.num_sequences == 18 * several
-    assert found.shapes == {"[4, 9, 64]": 6}
+    assert (found.facts["format"], found.facts["num_files"], found.facts["num_trajectories"]) == (
+        kind,
+        6,
+        6 * several,
+    )
+    assert found.facts["num_transitions"] == found.facts["num_sequences"] == 18 * several
+    assert found.facts["shapes"] == {"[4, 9, 64]": 6}
     stored = "float16" if kind == "npz" else "float32"
-    assert found.types == {f"embeddings {stored}": 6, "actions float32": 6}
-    assert found.gesture_types["diagonal"] == 18 * several
-    assert found.embeddings["looks_normed"]
-    assert found.embeddings["token_std"] == pytest.approx(1.0, abs=1e-3)
-    assert found.embeddings["num_states"] == 24 * several
-    assert found.splits["train"] == {
-        "files": 4, "trajectories": 4 * several, "transitions": 12 * several,
+    assert found.facts["types"] == {f"embeddings {stored}": 6, "actions float32": 6}
+    assert found.facts["gesture_types"]["diagonal"] == 18 * several
+    assert found.facts["embeddings"]["looks_normed"]
+    assert found.facts["embeddings"]["token_std"] == pytest.approx(1.0, abs=1e-3)
+    assert found.facts["embeddings"]["num_states"] == 24 * several
+    assert found.facts["splits"]["train"] == {
+        "num_files": 4, "num_trajectories": 4 * several, "num_transitions": 12 * several,
     }  # fmt: skip
     assert any("1 files are in no split" in note for note in found.notes)
     assert found.norms.shape == (8 if kind == "npz" else 4, 9)
@@ -187,7 +191,7 @@ def test_trajectories_by_hand(tmp_path, kind):
     heat = figure.axes[4].images[0].get_array()
     np.testing.assert_allclose(heat, 8.0, atol=0.1)  # sqrt(64)
     one = describe_data(tmp_path / name.format(2), SPEC)
-    assert (one.num_files, one.num_transitions) == (1, 3 * several)
+    assert (one.facts["num_files"], one.facts["num_transitions"]) == (1, 3 * several)
 
 
 def test_what_is_wrong_with_trajectories_is_said_by_file(tmp_path):
@@ -225,6 +229,6 @@ def test_layer_norm_that_is_recorded_is_held_against_the_numbers(tmp_path, recor
     manifest = {"splits": {"train": ["0.npz"]}, "layer_normed": recorded}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     found = describe_data(tmp_path, SPEC)
-    assert found.embeddings["looks_normed"] is normed
+    assert found.facts["embeddings"]["looks_normed"] is normed
     assert bool(found.faults) is (recorded is not None and recorded != normed)
     assert bool(found.notes and "nothing records" in found.notes[-1]) is (recorded is None)

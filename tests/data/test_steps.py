@@ -136,8 +136,9 @@ def test_evenly_spread_parts(tmp_path):
         np.testing.assert_array_equal(found, EMBEDDINGS.reshape(-1, 3, 8)[::step])
 
 
-@pytest.mark.parametrize("how", ["fork", "spawn"])
-@pytest.mark.parametrize("name", ["float16 pairs", "h5, gzip"])
+@pytest.mark.parametrize(
+    ("how", "name"), [("fork", "float16 pairs"), ("fork", "h5, gzip"), ("spawn", "h5, gzip")]
+)
 def test_the_workers_of_a_loader_read_the_same(tmp_path, how, name):
     FILES[name][0](tmp_path)
     data = open_trajectories(tmp_path, SPEC)

@@ -47,26 +47,32 @@ WORLD = "vj2_ddim_benchmark/world/__init__"
 FOR_TYPES = "if TYPE_CHECKING:\n    import vj2_ddim_benchmark.race"
 
 
-@pytest.mark.parametrize(
-    ("module", "line", "contract"),
-    [
-        ("vj2_ddim_plugin/spec", "import vj2_ddim_plugin.gestures", "The layers of the runtime"),
-        ("vj2_ddim_plugin/bundle", "import vj2_ddim_plugin.model", "The layers of the runtime"),
-        ("vj2_ddim_plugin/optimizer", "import vj2_ddim_training", "The packages, one on top"),
-        ("vj2_ddim_training/loop", "import vj2_ddim_benchmark.world", "The packages, one on top"),
-        ("vj2_ddim_plugin/onnx/session", "import torch", "The runtime needs numpy and ONNX"),
-        (WORLD, FOR_TYPES, "No circles"),
-        (WORLD, "import vj2_ddim_benchmark.planners", "The layers of the benchmark"),
-    ],
-)
-def test_a_contract_can_fail(copy, module, line, contract):
-    path = copy / f"{module}.py"
-    sound = path.read_text()
+TOGETHER = [
+    ("vj2_ddim_plugin/spec", "import vj2_ddim_plugin.gestures", "The layers of the runtime"),
+    ("vj2_ddim_plugin/bundle", "import vj2_ddim_plugin.model", "The layers of the runtime"),
+    ("vj2_ddim_plugin/optimizer", "import vj2_ddim_training", "The packages, one on top"),
+    ("vj2_ddim_training/loop", "import vj2_ddim_benchmark.world", "The packages, one on top"),
+    ("vj2_ddim_plugin/onnx/session", "import torch", "The runtime needs numpy and ONNX"),
+    (WORLD, "import vj2_ddim_benchmark.planners", "The layers of the benchmark"),
+]
+
+
+@pytest.mark.parametrize("spoiled", [TOGETHER, [(WORLD, FOR_TYPES, "No circles")]])
+def test_each_contract_can_fail_and_names_the_import(copy, spoiled):
+    sound = {module: (copy / f"{module}.py").read_text() for module, *_ in spoiled}
     try:
-        path.write_text(f"{sound}\nfrom typing import TYPE_CHECKING\n{line}\n")
+        for module, line, _ in spoiled:
+            added = f"\nfrom typing import TYPE_CHECKING\n{line}\n"
+            (copy / f"{module}.py").write_text(sound[module] + added)
         done = lint(copy)
     finally:
-        path.write_text(sound)
+        for module, text in sound.items():
+            (copy / f"{module}.py").write_text(text)
     assert done.returncode == 1
-    rows = [row for row in done.stdout.splitlines() if row.startswith(contract)]
-    assert len([row for row in rows if row.endswith(" BROKEN")]) == 1
+    said = " ".join(done.stdout.split())
+    for module, line, contract in spoiled:
+        rows = [row for row in done.stdout.splitlines() if row.startswith(contract)]
+        assert len([row for row in rows if row.endswith(" BROKEN")]) == 1, contract
+        if spoiled is TOGETHER:
+            name = module.removesuffix("/__init__").replace("/", ".")
+            assert f"{name} -> {line.removeprefix('import ')} (l." in said, line

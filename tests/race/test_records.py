@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from builders.race import CHAIN, CHAINS, PLAN, RECORDS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vj2_ddim_benchmark.race.folder import RaceFolder
@@ -144,6 +144,7 @@ def test_a_plan_that_is_there_twice_is_refused(tmp_path):
 unit = st.floats(0.0, 1.0, width=32)
 
 
+@settings(max_examples=30, deadline=None)
 @given(points=st.tuples(*[unit] * 6), first=st.integers(0, 50), num=st.integers(1, 200))
 def test_a_scripted_gesture_comes_back_from_its_stroke(points, first, num):
     x0, y0, x1, y1, via_x, via_y = points

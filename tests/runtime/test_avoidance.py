@@ -29,7 +29,7 @@ def test_a_lifted_finger_touches_nothing():
     assert not touches(np.zeros((1, 20, 3)), np.array([[0.0, 0.0, 0.1, 0.1]]), SPEC)[0]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(data=st.data())
 def test_crossing_agrees_with_a_fine_walk_along_the_segment(data):
     unit = st.integers(0, 20).map(lambda n: n / 20)
@@ -51,7 +51,7 @@ def test_crossing_agrees_with_a_fine_walk_along_the_segment(data):
         assert not touched
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_the_shift_is_the_shortest_that_clears_every_rectangle(data):
     """Against brute force over a fine grid of shifts."""

@@ -27,7 +27,7 @@ def walks_into(plan, rectangle, first):
     return False
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(data=st.data())
 def test_every_plan_keeps_every_constraint(data):
     """Random tighter bounds, rectangles, a fixed entry and a beginning that was sent."""

@@ -81,7 +81,7 @@ def test_other_actions_are_overwritten():
     np.testing.assert_array_equal(continued[:, 3:], actions[:, 3:])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_the_continuation_is_one_gesture_without_a_jump(data):
     """Any sampled gesture, any valid one of which any beginning was sent."""

@@ -221,7 +221,7 @@ def test_slices_of_the_cost_are_short(clock):
 
 
 @settings(
-    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     per_call=st.floats(1e-4, 5e-3),

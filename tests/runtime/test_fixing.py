@@ -61,7 +61,7 @@ def test_the_path_is_shifted_onto_one_given_point_and_bent_through_two():
     np.testing.assert_allclose(moved, [0.2, 0.2, 0.2, 0.1, 0.0], atol=1e-6)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_what_one_gesture_can_do_is_done(data):
     """Any entries of some valid gesture are given; any other gesture is brought to meet them."""

@@ -14,7 +14,7 @@ from vj2_ddim_plugin.gestures.segments import (
     longest_segment,
 )
 
-quick = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+quick = settings(max_examples=30, deadline=None, derandomize=True, database=None)
 presses = st.integers(1, 12).flatmap(
     lambda length: st.lists(
         st.lists(st.booleans(), min_size=length, max_size=length), min_size=1, max_size=5

@@ -38,15 +38,15 @@ def small(tmp_path_factory):
         yield ServedModel(model, "bundle", ServeSettings(max_request_bytes=4096))
 
 
-def candidates_of(context, seed, init_action=None, **settings):
-    """What a local optimizer shows its cost: all K candidates, after the warm start."""
+def candidates_of(context, seed, **settings):
+    """What a local optimizer shows its cost: all K candidates."""
     seen = []
 
     def cost(candidates):
-        seen.append(candidates[:, 0 if init_action is None else 1 :].copy())
+        seen.append(candidates.copy())
         return np.zeros(candidates.shape[:2])
 
-    problem = PlanningProblem(context, cost, seed=seed, init_action=init_action)
+    problem = PlanningProblem(context, cost, seed=seed)
     DDIMOptimizer(shipped(), **settings).optimize(problem)
     return seen[0]
 
@@ -54,22 +54,18 @@ def candidates_of(context, seed, init_action=None, **settings):
 WAYS = [
     {},
     {"num_candidates": 3, "guidance_scale": 1.5},
-    {"num_candidates": 5, "num_inference_steps": 4, "eta": 0.7, "temperature": 0.5},
+    {"num_candidates": 5, "num_inference_steps": 4, "temperature": 0.5},
     {"num_candidates": 4, "timestep_spacing": "leading", "project": False},
 ]
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("warm", [False, True])
-def test_candidates_are_the_local_ones_to_the_last_bit(served, way, warm):
-    context, seed = make_context(1, 3), np.array([7], np.uint64)
-    arrays = {**context, "seed": seed}
-    init = DDIMOptimizer(shipped()).optimize(PlanningProblem(context)).actions if warm else None
-    if warm:
-        arrays["init_action"] = init
+def test_candidates_are_the_local_ones_to_the_last_bit(served, way):
+    context = make_context(1, 3)
+    arrays = {**context, "seed": np.array([7], np.uint64)}
     response = respond(served, "POST", INFER, as_json(arrays, parameters=way))
     assert response.status == 200, response.body
-    found, local = outputs_of(response.body), candidates_of(context, 7, init, **way)
+    found, local = outputs_of(response.body), candidates_of(context, 7, **way)
     assert found["candidates"].tobytes() == local.tobytes()
     assert found["predicted_cost"].shape == local.shape[:2]
 
@@ -172,7 +168,8 @@ REFUSED = [
     (asked(goal(), parameters={"num_candidates": 0}), 400, "num_candidates must be at least 1"),
     (asked(goal(), parameters={"num_candidates": 2000}), 400, "at most 1024"),
     (asked(goal(), parameters={"num_inference_steps": 101}), 400, "at most 100 here"),
-    (asked(goal(), parameters={"eta": "1"}), 400, "eta must be a number"),
+    (asked(goal(), parameters={"eta": 0.5}), 400, "parameter 'eta' is unknown"),
+    (asked(goal(), parameters={"temperature": "1"}), 400, "temperature must be a number"),
     (asked(goal(), parameters={"timeout": -1}), 400, "timeout"),
     (asked(goal(), parameters={"manifest_sha256": "0"}), 409, "Connect anew"),
     (asked(goal(), outputs=[{"name": "cost"}]), 400, "use candidates"),
@@ -182,7 +179,6 @@ REFUSED = [
     (asked(goal(), SAMPLE), 400, "come together"),
     (asked(goal(), SAMPLE, {**STEPS, "data": [9, 9]}), 400, "timestep > prev_timestep"),
     (asked(goal(), SAMPLE, {**STEPS, "data": [20, 1]}), 400, "with 20 > timestep"),
-    (asked(goal(), SAMPLE, STEPS, parameters={"eta": 1.0}), 400, "an eta of 0"),
     (asked(goal(), {**SAMPLE, "data": [1e39] * 6}, STEPS), 400, "do not fit float32"),
 ]
 

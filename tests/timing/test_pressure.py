@@ -4,6 +4,7 @@ import json
 import mmap
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ import torch
 from builders.bundles import make_bundle
 from builders.race import benchmark
 
-from vj2_ddim_benchmark.settings import LatencySettings
-from vj2_ddim_benchmark.timing import pressure
+from vj2_ddim_benchmark.settings import LatencySettings, PredictorSize
+from vj2_ddim_benchmark.timing import latency, pressure
 from vj2_ddim_benchmark.timing.latency import measure_latency
 from vj2_ddim_plugin import DDIMOptimizer, PlanningProblem
 from vj2_ddim_plugin.gestures import is_valid
+from vj2_ddim_training.config import ModelConfig
 
 RECORDED = Path(__file__).parents[2] / "benchmark" / "results" / "pressure.json"
 
@@ -111,7 +113,10 @@ def test_the_command_writes_what_it_shows(tmp_path, optimizer, capsys):
 LATENCY = Path(__file__).parents[2] / "benchmark" / "results" / "latency.json"
 
 
-def test_both_samplers_are_timed(tmp_path):
+def test_both_samplers_are_timed(tmp_path, monkeypatch):
+    tiny = {"d_model": 16, "num_layers": 1, "nhead": 2, "condition_layers": 1}  # quickly exported
+    monkeypatch.setattr(latency, "ModelConfig", partial(ModelConfig, **tiny))
+    monkeypatch.setattr(latency, "PredictorSize", partial(PredictorSize, width=16, num_tokens=40))
     before = torch.get_num_threads()
     try:
         bundle = make_bundle(tmp_path / "bundle", conditional=False)

@@ -61,7 +61,7 @@ def schedule_of(prediction_type, beta_schedule="linear"):
     timestep=st.integers(0, 998),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_target_holds_the_x0_and_epsilon_that_the_sampler_recovers(
     prediction_type, beta_schedule, timestep, seed
 ):

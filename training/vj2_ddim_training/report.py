@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,8 @@ class Report(logging.Handler):
 
     def write(self, state: str = "training") -> None:
         """Write the page as it now is; `state` says how the run is or how it ended."""
-        import jinja2
-
         epochs, steps = read_lines(self._folder.metrics), read_lines(self._folder.steps)
-        environment = jinja2.Environment(
-            loader=jinja2.PackageLoader(__package__), autoescape=True, trim_blocks=True,
-            lstrip_blocks=True, undefined=jinja2.StrictUndefined,
-        )  # fmt: skip
-        page = environment.get_template("report.html.jinja").render(
+        page = _template().render(
             name=self.settings["run_name"],
             state=state,
             now=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
@@ -89,6 +84,17 @@ class Report(logging.Handler):
     def _latest_pictures(self) -> list[Path]:
         found = sorted(self._folder.pictures.glob("epoch_*.png"))
         return [path for path in found if path.name[:11] == found[-1].name[:11]]
+
+
+@cache
+def _template() -> Any:  # noqa: ANN401
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True, undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    return environment.get_template("report.html.jinja")
 
 
 def course(lines: Sequence[Mapping[str, Any]], *path: str, over: str = "epoch") -> Course:

@@ -6,16 +6,15 @@ would get alone, and what a `DDIMOptimizer` of this bundle would sample, to the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 
 from vj2_ddim_plugin import ddim
 from vj2_ddim_plugin.errors import ServingError, VJ2DDIMError
-from vj2_ddim_plugin.gestures import diffused_bounds, encode, project
+from vj2_ddim_plugin.gestures import diffused_bounds
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.model import EncodedContext, SamplerModel, ranker_of
 from vj2_ddim_plugin.planning import SearchSettings
@@ -37,62 +36,59 @@ class SampleRequest:
     settings: SearchSettings
     outputs: tuple[str, ...]  # the names of those wanted
     context: Mapping[str, FloatArray]
-    seeds: Sequence[int] = ()  # one a problem, to draw from
-    warm_start: FloatArray | None = None  # `[B, 1, L, A]`
-    sample: FloatArray | None = None  # `[B, K, M, C]`, to start from instead of seeds
-    pairs: TimestepPairs = field(default_factory=list)  # the steps from that sample
+    seeds: Sequence[int]  # one a problem, to draw from
+    sample: FloatArray | None  # `[B, K, M, C]`, to start from instead
+    pairs: TimestepPairs  # the steps from there
     candidates: FloatArray | None = None  # `[B, K, L, A]`, to be ranked; nothing is sampled
     expires: float = float("inf")  # by `time.monotonic`
     in_binary: frozenset[str] = frozenset()  # the outputs that are not wanted as JSON
     id: str = ""  # as the client calls it
 
-
-@dataclass(frozen=True)
-class _Loop:
-    """One DDIM loop of a request."""
-
-    owner: int  # the request's number
-    sample: FloatArray  # `[B, K, M, C]`
-    pairs: TimestepPairs
-    draw: Callable[[], FloatArray]  # noise of the sample's shape
-    settings: SearchSettings
-    once: bool  # whether the model output of one step is asked, not x0
+    @property
+    def once(self) -> bool:
+        """Whether the model output of one step is asked, not x0."""
+        return "model_output" in self.outputs
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Loops whose keys are equal may share every run."""
-        return self.once, self.settings.guidance_scale, self.settings.eta, tuple(self.pairs)
+        """Requests whose keys are equal may share every run."""
+        return self.once, self.settings.guidance_scale, tuple(self.pairs)
+
+    def start(self, shape: tuple[int, ...]) -> FloatArray:
+        """What its loop starts from: what was given, or the noise of `CandidateSearch`."""
+        if self.sample is not None:
+            return self.sample
+        shape = (self.settings.num_candidates, *shape)
+        drawn = [
+            np.random.default_rng(seed).standard_normal(shape, np.float32) for seed in self.seeds
+        ]
+        return np.float32(self.settings.temperature) * np.stack(drawn)
 
 
 def answer_all(model: SamplerModel, requests: Sequence[SampleRequest]) -> list[Answer]:
     """The answer to each request; one that fails does not touch the others."""
     encoded, failed = _encode(model, requests)
-    parts: list[list[FloatArray]] = [[] for _ in requests]
-    starts = [_loops(model, number, request) for number, request in enumerate(requests)]
-    while loops := [loop for start in starts for loop in _next(start) if loop.owner not in failed]:
-        for _, group in groupby(sorted(loops, key=lambda loop: str(loop.key)), lambda it: it.key):
-            together = list(group)
-            try:
-                results = _run(model, together, encoded)
-            except VJ2DDIMError as error:
-                failed |= {loop.owner: error for loop in together}
-                continue
-            for loop, result in zip(together, results, strict=True):
-                parts[loop.owner].append(result)
+    sampled: dict[int, FloatArray] = {}
+    keys = {
+        number: request.key
+        for number, request in enumerate(requests)
+        if request.candidates is None and number not in failed
+    }
+    for _, group in groupby(sorted(keys, key=lambda number: str(keys[number])), keys.__getitem__):
+        together = {number: requests[number] for number in group}
+        try:
+            sampled |= _run(model, together, encoded)
+        except VJ2DDIMError as error:
+            failed |= dict.fromkeys(together, error)
     answers: list[Answer] = []
     for number, request in enumerate(requests):
         try:
             if number in failed:
                 raise failed[number]
-            answers.append(_outputs(model, request, parts[number], encoded.get(number)))
+            answers.append(_outputs(model, request, sampled.get(number), encoded.get(number)))
         except VJ2DDIMError as error:
             answers.append(error)
     return answers
-
-
-def _next(start: Iterator[_Loop]) -> list[_Loop]:
-    """The next loop of a request, or none."""
-    return [loop for loop in [next(start, None)] if loop is not None]
 
 
 def _encode(
@@ -115,49 +111,24 @@ def _encode(
     return encoded, failed
 
 
-def _loops(model: SamplerModel, number: int, request: SampleRequest) -> Iterator[_Loop]:
-    """The loops of a request, one after another: as `CandidateSearch` would begin its own."""
-    settings, schedule, spec = request.settings, model.schedule, model.action_spec
-    make = partial(_Loop, number, settings=settings, once="model_output" in request.outputs)
-    if request.sample is not None:
-        yield make(request.sample, request.pairs, lambda: np.zeros(0, np.float32))
-    if request.sample is not None or request.candidates is not None:
-        return
-    streams = [np.random.default_rng(seed) for seed in request.seeds]
-
-    def draw(count: int) -> FloatArray:
-        shape = (count, *spec.diffused_shape)
-        return np.stack([rng.standard_normal(shape, np.float32) for rng in streams])
-
-    warm_start, count = request.warm_start, settings.num_candidates
-    near = 0 if warm_start is None else int(settings.warm_start_share * count)
-    steps, pure = settings.num_inference_steps, count - near
-    noise = np.float32(settings.temperature) * draw(pure)
-    yield make(noise, settings.pairs(schedule, steps), partial(draw, pure))
-    if warm_start is not None and near:
-        original = encode(project(np.repeat(warm_start, near, axis=1), spec), spec)
-        noisy = ddim.add_noise(original, draw(near), settings.middle(schedule), schedule)
-        yield make(noisy, settings.middle_pairs(schedule, steps), partial(draw, near))
-
-
 def _run(
-    model: SamplerModel, loops: Sequence[_Loop], encoded: Mapping[int, EncodedContext]
-) -> list[FloatArray]:
-    """Run loops that share their key; what each samples, `[B, K, M, C]`."""
-
-    def flat(arrays: Sequence[FloatArray]) -> FloatArray:
-        return np.concatenate([array.reshape(-1, *array.shape[2:]) for array in arrays])
+    model: SamplerModel,
+    requests: Mapping[int, SampleRequest],
+    encoded: Mapping[int, EncodedContext],
+) -> dict[int, FloatArray]:
+    """Run requests that share their key; what each samples, `[B, K, M, C]`, by number."""
+    first, shape = next(iter(requests.values())), model.action_spec.diffused_shape
+    starts = {number: request.start(shape) for number, request in requests.items()}
+    sample = np.concatenate([start.reshape(-1, *shape) for start in starts.values()])
 
     def denoiser(kind: int) -> ddim.Denoiser:
-        if not encoded:
-            return lambda sample, timestep: _denoise(model, sample, timestep, None)
-        counts = [loop.sample.shape[1] for loop in loops]
-        own = [encoded[loop.owner][kind] for loop in loops]
-        rows = [np.repeat(each, count, axis=0) for each, count in zip(own, counts, strict=True)]
-        tokens = np.concatenate(rows)
-        return lambda sample, timestep: _denoise(model, sample, timestep, tokens)
+        tokens = None
+        if encoded:
+            counts = {number: start.shape[1] for number, start in starts.items()}
+            rows = [np.repeat(encoded[n][kind], count, axis=0) for n, count in counts.items()]
+            tokens = np.concatenate(rows)
+        return lambda given, timestep: checked_output(model.denoise(given, timestep, tokens), given)
 
-    first, sample = loops[0], flat([loop.sample for loop in loops])
     guided = denoiser(0)
     if (scale := first.settings.guidance_scale) != 1.0:
         guided = ddim.classifier_free_guidance(guided, denoiser(1), scale)
@@ -165,38 +136,24 @@ def _run(
         final = guided(sample, first.pairs[0][0])
     else:
         low, high = diffused_bounds(model.action_spec)
-        for step in ddim.ddim_steps(
-            guided,
-            sample,
-            first.pairs,
-            model.schedule,
-            eta=first.settings.eta,
-            correct=ddim.clip_to((low.astype(np.float32), high.astype(np.float32))),
-            draw_noise=lambda: flat([loop.draw() for loop in loops]),
-        ):
+        clip = ddim.clip_to((low.astype(np.float32), high.astype(np.float32)))
+        for step in ddim.ddim_steps(guided, sample, first.pairs, model.schedule, correct=clip):
             final = step.pred_original_sample
-    ends = np.cumsum([loop.sample.shape[0] * loop.sample.shape[1] for loop in loops])
-    each = zip(np.split(final, ends[:-1]), loops, strict=True)
-    return [rows.reshape(loop.sample.shape) for rows, loop in each]
-
-
-def _denoise(
-    model: SamplerModel, sample: FloatArray, timestep: int, tokens: FloatArray | None
-) -> FloatArray:
-    return checked_output(model.denoise(sample, timestep, tokens), sample)
+    ends = np.cumsum([start.shape[0] * start.shape[1] for start in starts.values()])
+    each = zip(starts.items(), np.split(final, ends[:-1]), strict=True)
+    return {number: rows.reshape(start.shape) for (number, start), rows in each}
 
 
 def _outputs(
     model: SamplerModel,
     request: SampleRequest,
-    parts: Sequence[FloatArray],
+    diffused: FloatArray | None,
     encoded: EncodedContext | None,
 ) -> dict[str, FloatArray]:
-    """What a request asked for, of what its loops sampled."""
+    """What a request asked for, of what was sampled for it."""
     found: dict[str, FloatArray] = {}
     actions = request.candidates
-    if parts:
-        diffused = np.concatenate(parts, axis=1)
+    if diffused is not None:
         found = dict.fromkeys(("pred_original_sample", "model_output"), diffused)
         if {"candidates", "predicted_cost"} & set(request.outputs):
             actions = projected(diffused, model.action_spec, request.settings.project)[1]

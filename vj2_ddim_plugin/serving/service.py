@@ -19,7 +19,7 @@ from vj2_ddim_plugin.errors import ContextError, ServingError, VJ2DDIMError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.model import BundleModel
 from vj2_ddim_plugin.planning import SearchSettings
-from vj2_ddim_plugin.planning.checks import checked_context, padded_warm_start
+from vj2_ddim_plugin.planning.checks import checked_context
 from vj2_ddim_plugin.protocol import HEADER_LENGTH, Message, Tensor, read_message, write_message
 from vj2_ddim_plugin.schedule import TimestepPairs
 from vj2_ddim_plugin.serving import ServeSettings
@@ -29,8 +29,8 @@ from vj2_ddim_plugin.settings import shown
 __all__ = ["Response", "ServedModel", "refusal"]
 
 ASKED = (
-    "num_candidates", "num_inference_steps", "guidance_scale", "eta", "temperature", "project",
-    "timestep_spacing", "warm_start_share", "refinement_strength",
+    "num_candidates", "num_inference_steps", "guidance_scale", "temperature", "project",
+    "timestep_spacing",
 )  # fmt: skip
 """Settings of a search that a request may set, as parameters."""
 PARAMETERS = {*ASKED, "manifest_sha256", "timeout", "binary_data_output", "priority"}
@@ -65,7 +65,6 @@ class ServedModel:
         self._inputs = {
             **self._context,
             "seed": Tensor((-1,), ("UINT64", "INT64")),
-            "init_action": Tensor((-1, -1, spec.num_channels)),
             "sample": Tensor((-1, -1, *diffused)),
             "timesteps": Tensor((-1, 2), ("INT64",)),
             "candidates": Tensor((-1, -1, *actions), ("FP32", "FP64")),
@@ -167,9 +166,6 @@ class ServedModel:
         timeout = message.parameters.get("timeout", 0)
         if type(timeout) is not int or timeout < 0:
             raise ServingError(f"timeout must be microseconds, 0 for none; found {shown(timeout)}")
-        warm_start = None
-        if "init_action" in arrays:
-            warm_start = padded_warm_start(arrays["init_action"], self.model.action_spec, batch)
         for name in {"sample", "candidates"} & set(arrays):
             if not np.isfinite(arrays[name]).all():
                 raise ServingError(f"{name!r} has values that are NaN or infinite")
@@ -182,9 +178,8 @@ class ServedModel:
             outputs=wanted,
             context=context,
             seeds=seeds.tolist(),
-            warm_start=warm_start,
             sample=arrays.get("sample"),
-            pairs=self._pairs(arrays, wanted, search.eta),
+            pairs=self._pairs(arrays, wanted, search),
             candidates=arrays.get("candidates"),
             expires=time.monotonic() + timeout / 1e6 if timeout else float("inf"),
             in_binary=in_binary,
@@ -259,21 +254,23 @@ class ServedModel:
         return batch
 
     def _pairs(
-        self, arrays: Mapping[str, Any], wanted: tuple[str, ...], eta: float
+        self, arrays: Mapping[str, Any], wanted: tuple[str, ...], search: SearchSettings
     ) -> TimestepPairs:
-        """The steps that a given sample is to take."""
-        if ("sample" in arrays) != ("timesteps" in arrays) or ("sample" in arrays and eta):
-            raise ServingError("'sample' and 'timesteps' come together, and with an eta of 0")
-        pairs = arrays["timesteps"].tolist() if "timesteps" in arrays else []
+        """The steps to take: those of a given sample, or all from pure noise."""
+        if ("sample" in arrays) != ("timesteps" in arrays):
+            raise ServingError("'sample' and 'timesteps' come together")
+        if "model_output" in wanted and (len(arrays.get("timesteps", ())), len(wanted)) != (1, 1):
+            raise ServingError("'model_output' is of one step of a 'sample', and asked for alone")
+        if "timesteps" not in arrays:
+            return search.pairs(self.model.schedule, search.num_inference_steps)
+        pairs: TimestepPairs = list(map(tuple, arrays["timesteps"].tolist()))
         limit, last = self.settings.max_inference_steps, self.model.schedule.num_train_timesteps
         if len(pairs) > limit or not all(-1 <= to < at < last for at, to in pairs):
             raise ServingError(
                 f"'timesteps' must be at most {limit} pairs (timestep, prev_timestep) with {last} "
                 f"> timestep > prev_timestep >= -1; found {shown(pairs)}"
             )
-        if "model_output" in wanted and (len(pairs) != 1 or len(wanted) != 1):
-            raise ServingError("'model_output' is of one step of a 'sample', and asked for alone")
-        return [(at, to) for at, to in pairs]
+        return pairs
 
 
 def refusal(error: VJ2DDIMError) -> Response:

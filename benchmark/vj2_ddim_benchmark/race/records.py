@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, PAGE, drag, gesture_path
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import naming, require_regular_file
-from vj2_ddim_plugin.settings import shown
+from vj2_ddim_plugin.settings import is_a, shown
 
 TOLERANCE_MS, TOLERANCE_SHARE = 2.0, 0.1
 """A plan is late if it is later than its budget by more than the larger of these."""
@@ -187,16 +187,9 @@ def _check(values: Any, kind: type[R]) -> None:  # noqa: ANN401
     if missing or unknown:
         raise ValueError(f"fields missing: {missing}; fields unknown: {unknown}")
     for name, value in values.items():
-        if not _fits(value, known[name]):
+        if not is_a(value, known[name]):
             hint = getattr(known[name], "__name__", known[name])
             raise ValueError(f"{name} must be {hint}; found {value!r}")
-
-
-def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401
-    if get_origin(hint) is list:
-        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
-    allowed = get_args(hint) or (hint,)
-    return type(value) in allowed or (type(value) is int and float in allowed)
 
 
 def to_stroke(action: ArrayLike) -> list[float]:

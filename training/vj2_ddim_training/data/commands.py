@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,9 +19,6 @@ from vj2_ddim_training.data.settings import (
     ReadingSettings,
     SplitSettings,
 )
-
-if TYPE_CHECKING:
-    from vj2_ddim_training.data.inspect import DataDescription
 
 __all__ = ["app"]
 
@@ -76,7 +74,8 @@ def inspect(
     )
     with progress_bars() as progress:
         description = describe_data(path, spec, settings, partial(progress, "looking"))
-    print_findings(_findings(description), title=description.path)
+    findings = {name.replace("_", " "): _words(of) for name, of in description.facts.items()}
+    print_findings(findings, title=findings.pop("path"))
     if json_file is not None:
         write_json(json_file, description.to_dict())
     if picture is not None:
@@ -143,35 +142,14 @@ def convert(
     say(f"{num} trajectories as {to}: {output_dir}")
 
 
-def _findings(description: DataDescription) -> dict[str, str]:
-    seconds = description.sequence_length / description.rate_hz
-    rows = {"format": description.format, "files": f"{description.num_files:,}"}
-    rows["bytes"] = f"{description.num_bytes:,}"
-    if description.format != "actions":
-        rows["trajectories"] = f"{description.num_trajectories:,}"
-        rows["transitions"] = f"{description.num_transitions:,}"
-        rows["[T, N, D]"] = ", ".join(f"{of} in {n} files" for of, n in description.shapes.items())
-        rows["types"] = ", ".join(f"{of} in {n} files" for of, n in description.types.items())
-    if found := description.embeddings:
-        if "range" in found:
-            rows["range of embeddings"] = "{:.4g} to {:.4g}".format(*found["range"])
-        said = {None: "not recorded", True: "recorded: yes", False: "recorded: no"}
-        rows["layer-normed"] = (
-            f"{said[description.layer_normed]}; {found.get('share_normed', 0):.1%} of tokens have "
-            f"mean 0 and std 1"
-        )
-    for name, of in description.splits.items():
-        rows[f"split {name}"] = ", ".join(f"{number:,} {word}" for word, number in of.items())
-    rows["sequences"] = f"{description.num_sequences}"
-    rows["sequence length"] = f"{description.sequence_length} steps, {seconds:g} s"
-    for name, (low, high) in description.channel_ranges.items():
-        rows[f"range of {name}"] = f"{low:.4g} to {high:.4g}"
-    durations = description.durations
-    if durations:
-        middle = f"median {durations['median']:g}, mean {durations['mean']:.1f}"
-        words = f"{durations['shortest']} to {durations['longest']} steps, {middle}"
-        rows["press duration"] = words
-    rows |= {f"gesture type {name}": f"{of}" for name, of in description.gesture_types.items()}
-    rows["valid gestures"] = f"{100 * description.valid_share:.1f} %"
-    rows["fingerprint"] = description.data_fingerprint
-    return rows
+def _words(value: Any, inner: bool = False) -> Any:  # noqa: ANN401
+    """A finding as it is printed: a pair is a range, and longer lists are in the JSON alone."""
+    if isinstance(value, Mapping):
+        short = {name: of for name, of in value.items() if not isinstance(of, list) or len(of) < 3}
+        words = {name.replace("_", " "): _words(of, True) for name, of in short.items()}
+        return ", ".join(f"{name} {of}" for name, of in words.items()) if inner else words
+    if isinstance(value, list | tuple):
+        return " to ".join(_words(each) for each in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "not recorded" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

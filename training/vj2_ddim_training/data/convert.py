@@ -16,7 +16,7 @@ from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path, write_json
 from vj2_ddim_training.data.gesture_files import READ_ALL, require_finite, require_replaceable
 from vj2_ddim_training.data.hdf5 import Hdf5Array, hdf5_type
-from vj2_ddim_training.data.manifest import MANIFEST_NAME, choose_files, read_manifest
+from vj2_ddim_training.data.manifest import MANIFEST_NAME, Manifest, choose_files, read_manifest
 from vj2_ddim_training.data.settings import ReadingSettings
 from vj2_ddim_training.data.sound import keep_sound, naming_the_way_out, report_skipped
 from vj2_ddim_training.data.steps import Steps
@@ -66,27 +66,14 @@ def convert_trajectories(
     if os.path.realpath(source) == str(out_dir):
         raise ConfigError(f"{out_dir} is the source itself; name another folder")
     require_replaceable(out_dir, ("*_traj_*_???.npy", "*.npz", "*.h5", MANIFEST_NAME), overwrite)
-    files, manifest = find_trajectory_files(source)[1], read_manifest(source, reading.manifest)
-    if manifest is not None:
-        files = choose_files(manifest, source, files, None)
-
-    def check(paths: tuple[Path, ...]) -> TrajectoryFile:
-        described = describe_file(paths)
-        if reading.skip_broken:
-            _require_finite(described)
-        return described
-
-    with naming_the_way_out():
-        sound, skipped = keep_sound(files, check, reading.skip_broken)
-    report_skipped(source, skipped, len(files))
+    sound, manifest = _sound_files(source, reading)
     written: dict[str, list[str]] = {}  # by the name in the source
     with atomic_path(out_dir, folder=True) as temporary, naming_the_way_out():
-        for number, file in enumerate(sound):
-            stem = file.paths[0].stem.removesuffix("_emb")
-            names = WRITERS[to](file, temporary, stem)
+        for done, file in enumerate(sound, start=1):
+            names = WRITERS[to](file, temporary, file.paths[0].stem.removesuffix("_emb"))
             written |= {path.name: names for path in file.paths}
             if progress is not None:
-                progress("converting", number + 1, len(sound))
+                progress("converting", done, len(sound))
         if manifest is not None:
             splits = {
                 split: list(dict.fromkeys(name for each in of for name in written.get(each, ())))
@@ -94,6 +81,25 @@ def convert_trajectories(
             }
             write_json(temporary / MANIFEST_NAME, {**manifest.content, "splits": splits})
     return sum(file.num_trajectories for file in sound)
+
+
+def _sound_files(
+    source: Path, reading: ReadingSettings
+) -> tuple[list[TrajectoryFile], Manifest | None]:
+    """The files of all splits, and the manifest that says so."""
+
+    def check(paths: tuple[Path, ...]) -> TrajectoryFile:
+        described = describe_file(paths)
+        if reading.skip_broken:
+            _require_finite(described)
+        return described
+
+    manifest = read_manifest(source, reading.manifest)
+    files = choose_files(manifest, source, find_trajectory_files(source)[1], None)
+    with naming_the_way_out():
+        sound, skipped = keep_sound(files, check, reading.skip_broken)
+    report_skipped(source, skipped, len(files))
+    return sound, manifest
 
 
 def _require_finite(file: TrajectoryFile) -> None:

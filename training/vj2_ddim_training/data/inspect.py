@@ -4,8 +4,8 @@ Everything is looked at, a part at a time: what it takes in memory does not grow
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,34 +46,15 @@ Progress = Callable[[int, int], None]
 class DataDescription:
     """Everything `vj2-ddim data inspect` says."""
 
-    path: str
-    format: str  # actions, pairs, npz or h5
-    num_files: int
-    num_bytes: int
-    num_trajectories: int  # none in gesture files
-    num_transitions: int
-    num_sequences: int
-    sequence_length: int
-    rate_hz: float
-    shapes: dict[str, int]  # `[T, N, D]`, in how many files
-    types: dict[str, int]  # of embeddings and actions
-    channel_ranges: dict[str, tuple[float, float]]
-    durations: dict[str, Any]
-    gesture_types: dict[str, int]
-    valid_share: float
-    embeddings: dict[str, Any]  # their range, and what their tokens say of layer norm
-    layer_normed: bool | None  # as the manifest says
-    splits: dict[str, dict[str, int]]
-    data_fingerprint: str
+    facts: dict[str, Any]  # plain values by name
     notes: list[str]  # what is worth knowing and nothing wrong
     faults: list[str]
-    actions: NDArray[np.float32] = field(repr=False, compare=False)  # the first of them
-    norms: FloatArray | None = field(default=None, repr=False, compare=False)  # of tokens
+    actions: NDArray[np.float32]  # the first of them, for the picture
+    norms: FloatArray | None  # of tokens
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        hidden = ("actions", "norms")
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
+        return {**self.facts, "notes": self.notes, "faults": self.faults}
 
 
 def describe_data(
@@ -94,38 +75,26 @@ def describe_data(
         progress(number + 1, len(files))
     manifest = look.manifest(files, settings or ManifestSettings())
     look.compare()
-    actions, latents = look.actions, look.latents
+    actions, latents, facts = look.actions, look.latents, {"path": str(path), "format": kind}
     if kind == "actions" and actions.num_shared:
         look.faults.append(f"{actions.num_shared} sequences are in more than one file")
-    return DataDescription(
-        path=str(path),
-        format=kind,
-        num_files=len(files),
-        num_bytes=sum(each.stat().st_size for paths in files for each in paths if each.exists()),
-        num_trajectories=sum(file.num_trajectories for file in look.described.values()),
-        num_transitions=sum(map(_transitions, look.described.values())),
-        num_sequences=actions.num_sequences,
-        sequence_length=spec.length,
-        rate_hz=spec.rate_hz,
-        shapes={str(list(shape)): num for shape, num in look.shapes.most_common()},
-        types=dict(look.types.most_common()),
-        channel_ranges=actions.ranges,
-        durations=actions.durations,
-        gesture_types=actions.types,
-        valid_share=actions.num_valid / max(actions.num_sequences, 1),
-        embeddings=latents.to_dict() if latents.num_states else {},
-        layer_normed=manifest.layer_normed if manifest else None,
-        splits=look.splits,
-        data_fingerprint=fingerprint_files(look.read),
-        notes=look.notes,
-        faults=look.faults,
-        actions=actions.kept,
-        norms=latents.norms,
-    )
+    there = [each for paths in files for each in paths if each.exists()]
+    facts |= {"num_files": len(files), "num_bytes": sum(each.stat().st_size for each in there)}
+    if kind != "actions":
+        facts |= _counts(look.described.values())
+        facts["shapes"] = {str(list(shape)): num for shape, num in look.shapes.most_common()}
+        facts |= {"types": dict(look.types.most_common()), "embeddings": latents.to_dict()}
+        facts["layer_normed"] = manifest.layer_normed if manifest else None
+    facts |= {"splits": look.splits, "sequence_length": spec.length, "rate_hz": spec.rate_hz}
+    facts |= {**actions.to_dict(), "data_fingerprint": fingerprint_files(look.read)}
+    return DataDescription(facts, look.notes, look.faults, actions.kept, latents.norms)
 
 
-def _transitions(file: TrajectoryFile) -> int:
-    return file.num_trajectories * (file.num_steps - 1)
+def _counts(files: Collection[TrajectoryFile]) -> dict[str, int]:
+    return {
+        "num_trajectories": sum(file.num_trajectories for file in files),
+        "num_transitions": sum(file.num_trajectories * (file.num_steps - 1) for file in files),
+    }
 
 
 class _Look:
@@ -198,13 +167,9 @@ class _Look:
             return None
         for split, members in by_split.items():
             found = [self.described[paths] for paths in members if paths in self.described]
-            self.splits[split] = {"files": len(members)}
+            self.splits[split] = {"num_files": len(members)}
             if self.kind != "actions":
-                num = sum(file.num_trajectories for file in found)
-                self.splits[split] |= {
-                    "trajectories": num,
-                    "transitions": sum(map(_transitions, found)),
-                }
+                self.splits[split] |= _counts(found)
         if manifest and (left := len(files) - sum(map(len, by_split.values()))):
             self.notes.append(f"{manifest.path.name}: {left} files are in no split")
         self._compare_norm(None if manifest is None else manifest.layer_normed)
@@ -262,19 +227,20 @@ def plot_description(description: DataDescription, spec: ActionSpec) -> Figure:
     rows = 2 if norms is None else 3
     figure = Figure(figsize=(11, 4 * rows), layout="constrained")
     paths, durations, types, timeline, *latents = figure.subplots(rows, 2).flat
-    figure.suptitle(as_label(f"{description.path}: {description.num_sequences} sequences"))
+    facts = description.facts
+    figure.suptitle(as_label(f"{facts['path']}: {facts['num_sequences']} sequences"))
     actions = description.actions
     if spec.press_channel is not None and len(spec.coordinate_indices) == 2:
         draw_paths(paths, actions[:MAX_PATHS], spec)
     paths.set_title(f"the first {min(MAX_PATHS, len(actions))} gestures on the screen")
     durations.set(title="press duration", xlabel="steps", ylabel="gestures")
-    if found := description.durations:
+    if found := facts["durations"]:
         edges = np.array(found["edges"])
         durations.bar(edges[:-1], found["counts"], np.diff(edges), align="edge")
-    types.bar(list(description.gesture_types), list(description.gesture_types.values()))
+    types.bar(list(facts["gesture_types"]), list(facts["gesture_types"].values()))
     types.set(title="gesture types", ylabel="gestures")
     if spec.press_channel is not None and len(actions):
-        down = pressed(actions[: len(actions)], spec).astype(np.float64)
+        down = pressed(actions, spec).astype(np.float64)
         extent = (0.0, spec.length / spec.rate_hz, len(down), 0.0)
         look: Any = {"aspect": "auto", "cmap": "Greys", "vmin": 0, "vmax": 1}
         timeline.imshow(down, extent=extent, interpolation="nearest", **look)

@@ -35,11 +35,8 @@ class ActionTally:
 
     def __init__(self, spec: ActionSpec) -> None:
         self.spec, self.num_sequences, self.num_valid = spec, 0, 0
-        self._low, self._high = (
-            np.full(spec.num_channels, np.inf),
-            np.full(spec.num_channels, -np.inf),
-        )
-        self._durations = np.zeros(spec.action_block + 1, np.int64)
+        self._ranges = np.outer([np.inf, -np.inf], np.ones(spec.num_channels))  # lowest, highest
+        self._durations = np.zeros(spec.action_block + 1, np.int64)  # presses of so many steps
         self._types: Counter[str] = Counter()
         self._troubles: dict[str, tuple[int, int]] = {}  # of a file: how many, and the first
         self._keys: list[NDArray[np.int64]] = []  # of its sequences
@@ -50,9 +47,8 @@ class ActionTally:
         """Look at some sequences of the file at hand."""
         begun, spec = sum(map(len, self._keys)), self.spec
         finite = np.isfinite(actions)
-        for bound, extreme, least in (
-            (self._low, np.minimum, np.inf),
-            (self._high, np.maximum, -np.inf),
+        for bound, extreme, least in zip(
+            self._ranges, (np.minimum, np.maximum), (np.inf, -np.inf), strict=True
         ):
             found = extreme.reduce(np.where(finite, actions, least), axis=(0, 1), initial=least)
             extreme(bound, found, out=bound)
@@ -97,38 +93,23 @@ class ActionTally:
         keys = np.concatenate([*self._distinct, np.empty(0, np.int64)])
         return len(keys) - len(np.unique(keys))
 
-    @property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """Lowest and highest finite value of each channel that has one."""
-        pairs = zip(self.spec.channels, self._low.tolist(), self._high.tolist(), strict=True)
-        return {name: (low, high) for name, low, high in pairs if low <= high}
-
-    @property
-    def types(self) -> dict[str, int]:
-        """How many gestures there are of each type."""
-        if self.spec.press_channel is None or len(self.spec.coordinate_indices) != 2:
-            return {}
-        return {name: self._types[name] for name in GESTURE_TYPES}
-
-    @property
-    def durations(self) -> dict[str, Any]:
-        """Shortest, median, mean and longest press in steps, and a histogram."""
-        lengths = np.flatnonzero(self._durations)
-        if not len(lengths):
-            return {}
-        counts = self._durations[lengths]
-        total, below = int(counts.sum()), np.cumsum(counts)
-        middle = [
-            int(lengths[np.searchsorted(below, i, "right")]) for i in ((total - 1) // 2, total // 2)
-        ]
-        bins, edges = np.histogram(lengths, bins=NUM_BINS, weights=counts)
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON: counts, ranges of the channels, types and presses in steps."""
+        pairs = zip(self.spec.channels, *self._ranges.tolist(), strict=True)
+        typed = self.spec.press_channel is not None and len(self.spec.coordinate_indices) == 2
+        durations: dict[str, Any] = {}
+        steps = np.repeat(np.arange(len(self._durations)), self._durations)
+        if len(steps):
+            counts, edges = np.histogram(steps, NUM_BINS)
+            durations = {"shortest": int(steps[0]), "median": float(np.median(steps))}
+            durations |= {"mean": float(steps.mean()), "longest": int(steps[-1])}
+            durations |= {"counts": counts.tolist(), "edges": edges.tolist()}
         return {
-            "shortest": int(lengths[0]),
-            "median": sum(middle) / 2,
-            "mean": float(lengths @ counts / total),
-            "longest": int(lengths[-1]),
-            "counts": bins.astype(int).tolist(),
-            "edges": edges.tolist(),
+            "num_sequences": self.num_sequences,
+            "channel_ranges": {name: (low, high) for name, low, high in pairs if low <= high},
+            "durations": durations,
+            "gesture_types": {name: self._types[name] for name in GESTURE_TYPES} if typed else {},
+            "valid_share": self.num_valid / max(self.num_sequences, 1),
         }
 
 
@@ -137,7 +118,7 @@ class LatentTally:
 
     def __init__(self) -> None:
         self.num_states = self.num_tokens = self.num_normed = self.num_not_finite = 0
-        self._low, self._high, self._mean, self._std = np.inf, -np.inf, 0.0, 0.0
+        self._low, self._high, self._std = np.inf, -np.inf, 0.0
         self.norms: FloatArray | None = None  # [states, N] of the first ones
 
     def add(self, states: FloatArray) -> int:
@@ -154,7 +135,6 @@ class LatentTally:
             mean = sound.mean(axis=-1)
             square = np.einsum("tnd,tnd->tn", sound, sound)
             std = np.sqrt(np.maximum(square / width - mean**2, 0.0))
-            self._mean += float(np.abs(mean).sum())
             self._std += float(std.sum())
             self.num_tokens += mean.size
             normed = (np.abs(mean) < NORMED) & (np.abs(std - 1.0) < NORMED)
@@ -173,7 +153,6 @@ class LatentTally:
         found: dict[str, Any] = {"num_states": self.num_states}
         if self.num_tokens:
             found |= {"range": [self._low, self._high], "token_std": self._std / self.num_tokens}
-            found |= {"token_mean_size": self._mean / self.num_tokens}
             found |= {"share_normed": self.num_normed / self.num_tokens}
         return {**found, "num_not_finite": self.num_not_finite, "looks_normed": self.looks_normed}
 

@@ -186,35 +186,36 @@ class Trajectories:
         num = len(chosen)
         states = np.empty((2 * num, *self.embedding_shape), np.float32)  # then the goals
         actions = np.empty((num, self.spec.length, self.spec.num_channels), np.float32)
-        file_numbers = np.searchsorted(self._offsets, chosen, side="right") - 1
-        for number in np.unique(file_numbers):
-            rows = np.flatnonzero(file_numbers == number)
-            file = self.files[number]
-            of = self._transitions(file.num_steps, chosen[rows] - self._offsets[number])
+        for rows, file, of, (embeddings, blocks) in self._by_file(chosen):
             both = of[:, :1] * file.num_steps + of[:, 1:]  # one after the other: a chunk holds both
-            embeddings, blocks = self._open[number]
             with readable(file.paths[0], DataError), np.errstate(over="ignore"):
                 embeddings.read(both.ravel(), states, np.stack([rows, num + rows], 1).ravel())
             actions[rows] = self._read_actions(blocks, of, file)
         if not _sound(states):
-            for number in np.unique(file_numbers):
-                rows = np.flatnonzero(np.tile(file_numbers, 2) == number)
-                require_finite(states[rows], self.files[number].paths[0], "embedding value")
-        self._check_actions(actions, file_numbers)
+            for rows, file, *_ in self._by_file(chosen):
+                found = states[np.concatenate([rows, num + rows])]
+                require_finite(found, file.paths[0], "embedding value")
+        self._check_actions(actions, chosen)
         return states[:num], states[num:], actions
 
     def gather_actions(self, indices: Sequence[int] | IntArray) -> Float32:
         """The actions `[b, L, A]` of some transitions, without their latents."""
         chosen = np.asarray(indices, dtype=np.int64)
         found = np.empty((len(chosen), self.spec.length, self.spec.num_channels), np.float32)
-        file_numbers = np.searchsorted(self._offsets, chosen, side="right") - 1
-        for number in np.unique(file_numbers):
-            rows = np.flatnonzero(file_numbers == number)
-            file = self.files[number]
-            of = self._transitions(file.num_steps, chosen[rows] - self._offsets[number])
-            found[rows] = self._read_actions(self._open[number][1], of, file)
-        self._check_actions(found, file_numbers)
+        for rows, file, of, (_, blocks) in self._by_file(chosen):
+            found[rows] = self._read_actions(blocks, of, file)
+        self._check_actions(found, chosen)
         return found
+
+    def _by_file(
+        self, chosen: IntArray
+    ) -> Iterator[tuple[IntArray, TrajectoryFile, IntArray, tuple[Steps, Steps]]]:
+        """Of each file: rows of `chosen`, their trajectory, start and goal `[b, 3]`, its arrays."""
+        numbers = np.searchsorted(self._offsets, chosen, side="right") - 1
+        for number in np.unique(numbers):
+            rows, file = np.flatnonzero(numbers == number), self.files[number]
+            of = self._transitions(file.num_steps, chosen[rows] - self._offsets[number])
+            yield rows, file, of, self._open[number]
 
     def _read_actions(self, blocks: Steps, of: IntArray, file: TrajectoryFile) -> Float32:
         horizon = np.arange(self.spec.horizon)
@@ -227,16 +228,15 @@ class Trajectories:
             return actions
         return settled(actions, self.spec, blocks.array.dtype)
 
-    def _check_actions(self, actions: Float32, file_numbers: IntArray) -> None:
+    def _check_actions(self, actions: Float32, chosen: IntArray) -> None:
         """Raise unless all are finite and in range: of all at once, then by file."""
         if _sound(actions) and (
             self.allow_out_of_range
             or not outside_bounds(actions, self.spec, released_is_zero=True).any()
         ):
             return
-        for number in np.unique(file_numbers):
-            path = self.files[number].paths[-1]
-            self._checked(actions[file_numbers == number], path, actions.dtype)
+        for rows, file, *_ in self._by_file(chosen):
+            self._checked(actions[rows], file.paths[-1], actions.dtype)
 
     def parts(self, name: str, most: int | None = None) -> Iterator[tuple[Path, Float32]]:
         """All `embeddings` `[n, N, D]` or all `actions` `[n, action_block, A]`, each of them once.
