@@ -131,7 +131,7 @@ def _loops(model: SamplerModel, number: int, request: SampleRequest) -> Iterator
 
     warm_start, count = request.warm_start, settings.num_candidates
     near = 0 if warm_start is None else int(settings.warm_start_share * count)
-    steps, pure = settings.num_inference_steps, count - near
+    steps, pure = settings.steps(schedule), count - near
     noise = np.float32(settings.temperature) * draw(pure)
     yield make(noise, settings.pairs(schedule, steps), partial(draw, pure))
     if warm_start is not None and near:

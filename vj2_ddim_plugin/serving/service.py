@@ -205,12 +205,9 @@ class ServedModel:
                 409,
             )
         search = SearchSettings(**{name: given[name] for name in ASKED if name in given})
-        limit = self.settings.max_inference_steps
-        if search.num_inference_steps > limit:
-            raise ServingError(
-                f"num_inference_steps must be at most {limit} here; found "
-                f"{search.num_inference_steps}"
-            )
+        limit, steps = self.settings.max_inference_steps, search.steps(self.model.schedule)
+        if steps > limit:
+            raise ServingError(f"num_inference_steps must be at most {limit} here; found {steps}")
         search.check_model(self.model)
         return search
 
