@@ -7,7 +7,6 @@ The one source of truth for training, export and sampling. The forward process i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,9 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vj2_ddim_plugin.errors import ScheduleError
 from vj2_ddim_plugin.settings import Settings, setting
 
-if TYPE_CHECKING:  # Python 3.10 has no Self
-    from typing_extensions import Self
-
+if TYPE_CHECKING:
     from vj2_ddim_plugin.interface import FloatArray
 
 __all__ = [
@@ -49,6 +46,7 @@ class NoiseSchedule(Settings):
     """
 
     error: ClassVar = ScheduleError
+    newer: ClassVar = ("num_inference_steps",)
 
     beta_schedule: str = setting(
         "cosine", "How the noise grows over the timesteps.", choices=BETA_SCHEDULES
@@ -108,19 +106,6 @@ class NoiseSchedule(Settings):
                 f"final_alpha_cumprod must be at least the first alphas_cumprod, {first!r}, or "
                 f"sampling would end noisier than it was; found {self.final_alpha_cumprod!r}"
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; the number of steps only where it is another than the usual."""
-        values = super().to_dict()
-        if self.num_inference_steps == NoiseSchedule.num_inference_steps:
-            del values["num_inference_steps"]  # so that older plugins read the bundle
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`; a missing or an unknown field is a `ScheduleError`."""
-        usual = {"num_inference_steps": NoiseSchedule.num_inference_steps}
-        return super().from_dict({**usual, **values} if isinstance(values, Mapping) else values)
 
     @cached_property
     def alphas_cumprod(self) -> FloatArray:

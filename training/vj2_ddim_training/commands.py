@@ -35,7 +35,6 @@ from vj2_ddim_training.data.settings import ReadingSettings
 
 __all__ = ["distill", "evaluate", "train", "train_ranker"]
 
-ELSE = "Without it, the share of held-out problems whose cheapest candidate is picked"
 COLUMNS = {  # heading: measure
     "SNR dB": "mean_snr_db",
     "mse": "mse",
@@ -47,6 +46,10 @@ COLUMNS = {  # heading: measure
     "valid": "validity_before_projection",
     "degen": "degenerate",
 }
+LongestGoal = Annotated[int | None, typer.Option(help="As the model's if not told.", min=1)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(help="Torch's threads.", min=1, max=1024)]
+Judge = Annotated[str | None, typer.Option(help=f"Measures success, chooses the epoch: {BY_NAME}.")]
 SPREAD = ("mean_snr_db", "mse")  # shown with their standard deviation over the sequences
 
 
@@ -120,20 +123,17 @@ def train_ranker(
     config: RankerConfig,
     reading: ReadingSettings,
     cost: Annotated[str, typer.Option(help=f"The planner's cost: {BY_NAME}.")],
-    judge: Annotated[
-        str | None, typer.Option(help=f"Measures success, chooses the epoch: {BY_NAME}. {ELSE}.")
-    ] = None,
+    judge: Judge = None,
     out: Annotated[Path | None, typer.Option(help="ranker.pt beside it unless told.")] = None,
-    longest_goal: Annotated[
-        int | None, typer.Option(help="As the model's if not told.", min=1)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    num_threads: Annotated[
-        int | None, typer.Option(help="Torch's threads.", min=1, max=1024)
-    ] = None,
+    longest_goal: LongestGoal = None,
+    device: Device = "auto",
+    num_threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a ranker.")] = False,
 ) -> None:
-    """Train a ranker for a checkpoint; stopped halfway, the same command goes on."""
+    """Train a ranker for a checkpoint; stopped halfway, the same command goes on.
+
+    Without a judge, the share of held-out problems whose cheapest candidate is picked chooses.
+    """
     from vj2_ddim_training.ranker import training as ranker_training
     from vj2_ddim_training.ranker.network import save_ranker
 
@@ -187,22 +187,11 @@ def distill(
     out: Annotated[Path, typer.Option(help="The student's folder.")],
     config: DistillConfig,
     reading: ReadingSettings,
-    cost: Annotated[
-        str | None, typer.Option(help=f"Teach good samples alone, by this cost: {BY_NAME}.")
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option(help=f"Measures success, chooses the epoch: {BY_NAME}.")
-    ] = None,
-    ranker: Annotated[
-        Path | None, typer.Option(help="The teacher's, to be the student's as well.")
-    ] = None,
-    longest_goal: Annotated[
-        int | None, typer.Option(help="As the teacher's if not told.", min=1)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    num_threads: Annotated[
-        int | None, typer.Option(help="Torch's threads.", min=1, max=1024)
-    ] = None,
+    judge: Judge = None,
+    ranker: Annotated[Path | None, typer.Option(help="The teacher's; the student gets it.")] = None,
+    longest_goal: LongestGoal = None,
+    device: Device = "auto",
+    num_threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a student.")] = False,
 ) -> None:
     """Make a student that samples in a step or two; stopped halfway, the same command goes on."""
@@ -210,15 +199,13 @@ def distill(
     from vj2_ddim_training.checkpoint import save_checkpoint
     from vj2_ddim_training.ranker import network
 
-    file = out / "checkpoint.pt"
+    file, resume_file = out / "checkpoint.pt", out / "checkpoint.pt.resume"
     _require_new(file, overwrite)
     teacher, examples = _of_kind(checkpoint, data, reading, longest_goal, device, num_threads)
     trained = None if ranker is None else network.load_ranker(ranker, teacher.model)
-    of = None if cost is None else find_by_name(COSTS, cost, "cost")
-    success = None if judge is None else find_by_name(JUDGES, judge, "judge")
+    how: dict[str, Any] = {"resume_file": resume_file}
+    how["success"] = None if judge is None else find_by_name(JUDGES, judge, "judge")
     out.mkdir(parents=True, exist_ok=True)
-    resume_file = out / "checkpoint.pt.resume"
-    how: dict[str, Any] = {"cost": of, "success": success, "resume_file": resume_file}
     with progress_bars() as progress:
         student = distillation.distill(teacher, examples, config, progress, **how)
     save_checkpoint(student, file)
@@ -228,7 +215,7 @@ def distill(
     for left in (resume_file, distillation.lessons_file(resume_file)):
         left.unlink(missing_ok=True)
     print_findings({name: f"{value:.3f}" for name, value in student.metrics.items()})
-    say(f"the student is {file}; {config.num_inference_steps} step(s) unless a plan is told others")
+    say(f"the student is {file}, for {config.num_inference_steps} step(s) unless a plan says else")
 
 
 @options

@@ -223,14 +223,7 @@ class DistillConfig(Settings):
         "Share of the noises that begin in the middle instead: the teacher's sample, re-noised, as "
         "warm starts and refinements are.",
         low=0.0,
-        below=1.0,
-    )
-    good_cost: float = setting(
-        2.0,
-        "With a cost, each noise is taught the nearest of its problem's samples that costs at most "
-        "so many times what the cheapest does.",
-        low=1.0,
-        high=1e6,
+        high=0.5,
     )
     num_inference_steps: int = setting(1, "Steps that the student is made for.", low=1, high=8)
     num_epochs: int = setting(25, "Times each problem is seen.", **COUNT)

@@ -9,8 +9,6 @@ The student stays a denoiser under its teacher's schedule, one DDIM step of whic
 more steps, it takes the later ones from its own sample, and so learns to mend it.
 """
 
-import platform
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,32 +19,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import vj2_ddim_plugin
 from vj2_ddim_plugin import ddim
-from vj2_ddim_plugin.errors import ConfigError, CostError
-from vj2_ddim_plugin.gestures import decode, diffused_bounds, project
+from vj2_ddim_plugin.cli.console import Progress
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.gestures import diffused_bounds
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.model import SamplerModel
+from vj2_ddim_plugin.model import EncodedContext, SamplerModel
 from vj2_ddim_plugin.schedule import conversion
 from vj2_ddim_training.checkpoint import Checkpoint
 from vj2_ddim_training.config import DistillConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.examples import Examples
+from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.learning_rate import warmup_cosine
 from vj2_ddim_training.loop import ShuffledTask, TrainingLoop, name_rows
 from vj2_ddim_training.ranker.network import model_fingerprint
-from vj2_ddim_training.ranker.training import RankerCost
 from vj2_ddim_training.resumable import made_once, run_resumably
+from vj2_ddim_training.saved import versions
 from vj2_ddim_training.validation import BestEpoch, SuccessMeasure, tried_out
 
 __all__ = ["Lessons", "distill", "learn", "lessons_file", "lessons_of"]
-
-Progress = Callable[[str, int, int], None]  # phase, done, in all
 
 PROBLEMS_AT_ONCE = 64
 SMALLEST_NOISE = 0.25  # std of a starting noise: lower temperatures are not taught
 WARMUP_SHARE, CLIP_NORM = 0.02, 1.0
 BLUNT = 0.03  # differences below it count squared, in the sampler's units
+
+
+def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
+    """A `Progress` that nobody looks at."""
 
 
 class Lessons(NamedTuple):
@@ -59,108 +59,74 @@ class Lessons(NamedTuple):
 
 
 def lessons_of(
-    teacher: SamplerModel,
-    examples: Examples,
-    config: DistillConfig,
-    cost: RankerCost | None = None,
-    progress: Progress | None = None,
+    teacher: SamplerModel, examples: Examples, config: DistillConfig, progress: Progress = silent
 ) -> Lessons:
     """Let the teacher sample for problems drawn from the examples."""
     rng = np.random.default_rng(config.seed)
     rows, parts = rng.permutation(len(examples))[: config.num_problems], []
     for begin in range(0, len(rows), PROBLEMS_AT_ONCE):
-        chosen = rows[begin : begin + PROBLEMS_AT_ONCE]
-        parts.append(
-            _lessons(teacher, examples.batch(chosen).inputs, len(chosen), config, cost, rng)
-        )
-        if progress is not None:
-            progress("ask the teacher", begin + len(chosen), len(rows))
+        batch = examples.batch(rows[begin : begin + PROBLEMS_AT_ONCE])
+        parts.append(_lessons(teacher, batch, config, rng))
+        progress("ask the teacher", begin + len(batch.original), len(rows))
     return Lessons(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def _lessons(
-    teacher: SamplerModel,
-    inputs: Mapping[str, FloatArray],
-    num: int,
-    config: DistillConfig,
-    cost: RankerCost | None,
-    rng: np.random.Generator,
+    teacher: SamplerModel, batch: Batch, config: DistillConfig, rng: np.random.Generator
 ) -> Lessons:
     """Those of a few problems: from pure noise, then from one timestep in the middle."""
-    schedule, spec, encoded = teacher.schedule, teacher.action_spec, teacher.encode(inputs)
-    last = schedule.num_train_timesteps - 1
+    num, spec, last = len(batch.original), teacher.action_spec, _last(teacher)
     again, middle = int(config.middle_share * config.num_noises), int(rng.integers(1, last))
-    count, (low, high) = config.num_noises - again, diffused_bounds(spec)
-    clip = ddim.clip_to((low.astype(np.float32), high.astype(np.float32)))
-
-    def ends(noisy: FloatArray, start: int) -> FloatArray:
-        tokens = [
-            None if of is None else np.repeat(of, noisy.shape[1], 0) for of in encoded or [None] * 2
-        ]
-        guided = ddim.classifier_free_guidance(
-            *(partial(teacher.denoise, condition=each) for each in tokens), config.guidance_scale
-        )
-        steps = max(1, round(config.teacher_steps * start / last))
-        begin, how = (
-            noisy.reshape(-1, *spec.diffused_shape),
-            {"start_timestep": start, "correct": clip},
-        )
-        return ddim.ddim_sample(guided, begin, schedule, steps, **how).reshape(noisy.shape)
+    count, encoded = config.num_noises - again, teacher.encode(batch.inputs)
 
     def noise(count: int) -> FloatArray:
         return rng.standard_normal((num, count, *spec.diffused_shape), np.float32)
 
     size = np.minimum(rng.uniform(SMALLEST_NOISE, 1.25, (num, count, 1, 1)), 1.0)
     begin = size.astype(np.float32) * noise(count)
-    end = ends(begin, last)
-    if cost is not None:
-        end = _nearest_good(end, cost, inputs, teacher, config)
-    noisy = ddim.add_noise(end[:, :again], noise(again), middle, schedule)
+    end = _ends(teacher, encoded, begin, last, config)
+    noisy = ddim.add_noise(end[:, :again], noise(again), middle, teacher.schedule)
+    ends = end, _ends(teacher, encoded, noisy, middle, config)
     tokens = np.zeros((num, 0, 0), np.float32) if encoded is None else encoded.condition
     timesteps = np.repeat([[last] * count + [middle] * again], num, axis=0)
-    both = ((begin, noisy), (end, ends(noisy, middle) if again else noisy))
-    begin, end = (np.concatenate(pair, axis=1).astype(np.float32) for pair in both)
+    begin, end = (np.concatenate(of, axis=1, dtype=np.float32) for of in ((begin, noisy), ends))
     return Lessons(tokens, begin, timesteps, end)
 
 
-def _nearest_good(
-    end: FloatArray,
-    cost: RankerCost,
-    inputs: Mapping[str, FloatArray],
-    teacher: SamplerModel,
+def _ends(
+    teacher: SamplerModel, encoded: EncodedContext | None, noisy: FloatArray, start: int,
     config: DistillConfig,
-) -> FloatArray:
-    """In place of each sample `[B, K, M, C]` the nearest one of its problem that is good."""
-    spec = teacher.action_spec
-    values = np.asarray(cost(inputs, project(decode(end, spec), spec)), np.float64)
-    if values.shape != end.shape[:2] or not np.isfinite(values).any(axis=1).all():
-        raise CostError(
-            f"the cost must return [B, K] = {end.shape[:2]}, in each row a finite one; found shape "
-            f"{values.shape}"
-        )
-    values = np.where(np.isfinite(values), values, np.inf)
-    good = values <= config.good_cost * values.min(axis=1, keepdims=True)
-    apart = np.square(end[:, :, None] - end[:, None]).sum(axis=(3, 4))
-    nearest = np.where(good[:, None], apart, np.inf).argmin(axis=2)
-    return np.take_along_axis(end, nearest[:, :, None, None], axis=1)
+) -> FloatArray:  # fmt: skip
+    """Where the teacher ends, guided, from `[B, K, M, C]` at a timestep."""
+    flat = noisy.reshape(-1, *noisy.shape[2:])
+    if not len(flat):
+        return noisy
+    tokens = [np.repeat(of, noisy.shape[1], axis=0) for of in encoded or ()] or [None, None]
+    asked = (partial(teacher.denoise, condition=each) for each in tokens)
+    guided = ddim.classifier_free_guidance(*asked, config.guidance_scale)
+    low, high = (of.astype(np.float32) for of in diffused_bounds(teacher.action_spec))
+    steps = max(1, round(config.teacher_steps * start / _last(teacher)))
+    how: dict[str, Any] = {"start_timestep": start, "correct": ddim.clip_to((low, high))}
+    return ddim.ddim_sample(guided, flat, teacher.schedule, steps, **how).reshape(noisy.shape)
+
+
+def _last(model: SamplerModel | DiffusionModel) -> int:
+    """The timestep of pure noise."""
+    return model.schedule.num_train_timesteps - 1
 
 
 class DistillationTask(ShuffledTask):
     """How far a student's samples are from its teacher's; its state is the best epoch."""
 
     def __init__(
-        self,
-        model: DiffusionModel,
-        lessons: Lessons,
-        config: DistillConfig,
-        best: BestEpoch | None = None,
+        self, model: DiffusionModel, lessons: Lessons, config: DistillConfig, best: BestEpoch | None
     ) -> None:
         how = config.batch_size, config.num_epochs, config.seed
         super().__init__(len(lessons.sample), 1.0, *how)
         self.model, self.best, self._lessons = model, best, lessons
         to_device = partial(torch.as_tensor, device=next(model.parameters()).device)
         schedule, bounds = model.schedule, diffused_bounds(model.action_spec)
-        self._here, self._last = to_device, schedule.num_train_timesteps - 1
+        self._here, self._last = to_device, _last(model)
         self._pairs = schedule.timesteps(schedule.num_inference_steps)
         self._low, self._high = (to_device(np.asarray(of, np.float32)) for of in bounds)
         weights = [conversion(schedule.prediction_type, a)[0] for a in schedule.alphas_cumprod]
@@ -189,15 +155,6 @@ class DistillationTask(ShuffledTask):
         """The problems of a step."""
         return name_rows(self.rows(step), "problems")
 
-    def state_dict(self) -> dict[str, Any]:
-        """The best epoch, where it is kept."""
-        return {} if self.best is None else self.best.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        if self.best is not None:
-            self.best.load_state_dict(state)
-
 
 def _distance(found: Tensor, wanted: Tensor) -> Tensor:
     """The mean pseudo-Huber distance (Song & Dhariwal 2024, "Improved Techniques", eq. 8).
@@ -212,7 +169,7 @@ def learn(
     student: DiffusionModel,
     lessons: Lessons,
     config: DistillConfig,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     *,
     success: SuccessMeasure | None = None,
     resume_file: Path | None = None,
@@ -223,13 +180,8 @@ def learn(
     task, weights = DistillationTask(student, lessons, config, best), student.denoiser.parameters()
     adam = torch.optim.AdamW(weights, config.lr, weight_decay=config.weight_decay)
     rate = torch.optim.lr_scheduler.LambdaLR(adam, warmup_cosine(task.total_steps, WARMUP_SHARE))
-
-    def report(done: int, total: int, line: str) -> None:
-        if progress is not None:
-            progress("train the student", done, total)
-
     how: dict[str, Any] = {"clip_norm": CLIP_NORM, "ema_decay": config.ema_decay}
-    loop = TrainingLoop(task, adam, rate, progress=report, **how)
+    loop = TrainingLoop(task, adam, rate, progress=partial(progress, "train the student"), **how)
     settings = {**config.to_dict(), "made_of": list(made_of), "keeps_best": best is not None}
     run_resumably(loop, resume_file, settings, best)
     averaged: DiffusionModel = loop.model  # type: ignore[assignment]
@@ -241,10 +193,9 @@ def learn(
 def distill(
     teacher: Checkpoint,
     examples: Examples,
-    config: DistillConfig | None = None,
-    progress: Progress | None = None,
+    config: DistillConfig,
+    progress: Progress = silent,
     *,
-    cost: RankerCost | None = None,
     success: SuccessMeasure | None = None,
     resume_file: Path | None = None,
 ) -> Checkpoint:
@@ -253,10 +204,8 @@ def distill(
     Args:
         teacher: A checkpoint.
         examples: Training examples of its kind, of which the actions are not used.
-        config: How; by default as suits a touch screen.
-        progress: Told `(phase, done, in all)`.
-        cost: The planner's cost, `(context, candidates [B, K, L, A]) -> [B, K]`: the student learns
-            the distribution of its teacher's good samples, see `good_cost`; without it, of all.
+        config: How.
+        progress: Told phase, done, in all.
         success: Called with the student after every epoch; the most successful one is kept.
         resume_file: As for `train_ranker`.
 
@@ -265,13 +214,12 @@ def distill(
 
     Raises:
         ConfigError: The teacher predicts epsilon, or has no null condition to guide away from.
-        CostError: The cost has the wrong shape, or is finite for no sample of a problem.
         CheckpointError: `resume_file` is of another training.
     """
-    config, model = config or DistillConfig(), teacher.model.eval()
+    model = teacher.model.eval()
     _require_teacher(model, config)
-    made_of = model_fingerprint(model), examples.data_fingerprint, repr(cost is not None)
-    make = partial(lessons_of, TorchSampler(model), examples, config, cost, progress)
+    made_of = model_fingerprint(model), examples.data_fingerprint
+    make = partial(lessons_of, TorchSampler(model), examples, config, progress)
     file = None if resume_file is None else lessons_file(resume_file)
     lessons = made_once(make, Lessons, file, repr((sorted(config.to_dict().items()), made_of)))
     schedule = replace(model.schedule, num_inference_steps=config.num_inference_steps)
@@ -279,18 +227,20 @@ def distill(
     with torch.random.fork_rng(devices=[]):
         student = DiffusionModel(*parts, guidance=False).to(next(model.parameters()).device)
     student.load_state_dict(model.state_dict())
-    how: dict[str, Any] = {"success": success, "resume_file": resume_file, "made_of": made_of}
-    averaged = learn(student, lessons, config, progress, **how)
+    averaged = learn(
+        student,
+        lessons,
+        config,
+        progress,
+        success=success,
+        resume_file=resume_file,
+        made_of=made_of,
+    )
     metrics = {} if success is None else dict(tried_out(success, averaged))
-    provenance = {
-        **teacher.provenance,
-        "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "made_by": "vj2-ddim distill",
-        "teacher": made_of[0],
-    }
-    told = {"config": {**config.to_dict(), "condition_dropout": 0.0}}
+    goal = teacher.training.get("config", {}).get("longest_goal", 1)
+    told = {"config": {**config.to_dict(), "condition_dropout": 0.0, "longest_goal": goal}}
+    made_by = {"made_by": "vj2-ddim distill", "teacher": made_of[0]}
+    provenance = {**teacher.provenance, **versions(), **made_by}
     return Checkpoint(averaged, student.state_dict(), told, made_of[1], metrics, provenance)
 
 

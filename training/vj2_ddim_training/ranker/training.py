@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -203,15 +203,6 @@ class RankerTask(StatelessTask):
         epoch, index = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self._cost))
         return order[index * self.config.batch_size :][: self.config.batch_size]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best epoch, where it is kept."""
-        return {} if self.best is None else self.best.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        if self.best is not None:
-            self.best.load_state_dict(state)
 
 
 def train_ranker(
