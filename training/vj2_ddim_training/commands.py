@@ -212,8 +212,8 @@ def distill(
     if trained is not None:  # it reads the condition tokens, which are the teacher's
         own = replace(trained, model_fingerprint=network.model_fingerprint(student.model))
         network.save_ranker(own, out / "ranker.pt")
-    for left in (resume_file, distillation.lessons_file(resume_file)):
-        left.unlink(missing_ok=True)
+    for left in out.glob(f"{resume_file.name}*"):
+        left.unlink()
     print_findings({name: f"{value:.3f}" for name, value in student.metrics.items()})
     say(f"the student is {file}, for {config.num_inference_steps} step(s) unless a plan says else")
 

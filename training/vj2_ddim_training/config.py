@@ -219,11 +219,7 @@ class DistillConfig(Settings):
         1.25, "The teacher's guidance, which the student then has in itself.", low=0, high=100
     )
     middle_share: float = setting(
-        0.25,
-        "Share of the noises that begin in the middle instead: the teacher's sample, re-noised, as "
-        "warm starts and refinements are.",
-        low=0.0,
-        high=0.5,
+        0.25, "Share of them that begin at a re-noised sample, as refinements do.", low=0, high=0.5
     )
     num_inference_steps: int = setting(1, "Steps that the student is made for.", low=1, high=8)
     num_epochs: int = setting(25, "Times each problem is seen.", **COUNT)

@@ -37,7 +37,7 @@ from vj2_ddim_training.resumable import made_once, run_resumably
 from vj2_ddim_training.saved import versions
 from vj2_ddim_training.validation import BestEpoch, SuccessMeasure, tried_out
 
-__all__ = ["Lessons", "distill", "learn", "lessons_file", "lessons_of"]
+__all__ = ["Lessons", "distill", "learn", "lessons_of"]
 
 PROBLEMS_AT_ONCE = 64
 SMALLEST_NOISE = 0.25  # std of a starting noise: lower temperatures are not taught
@@ -89,8 +89,9 @@ def _lessons(
     ends = end, _ends(teacher, encoded, noisy, middle, config)
     tokens = np.zeros((num, 0, 0), np.float32) if encoded is None else encoded.condition
     timesteps = np.repeat([[last] * count + [middle] * again], num, axis=0)
-    begin, end = (np.concatenate(of, axis=1, dtype=np.float32) for of in ((begin, noisy), ends))
-    return Lessons(tokens, begin, timesteps, end)
+    pairs = ((begin, noisy), ends)
+    sample, result = (np.concatenate(pair, axis=1, dtype=np.float32) for pair in pairs)
+    return Lessons(tokens, sample, timesteps, result)
 
 
 def _ends(
@@ -101,9 +102,9 @@ def _ends(
     flat = noisy.reshape(-1, *noisy.shape[2:])
     if not len(flat):
         return noisy
-    tokens = [np.repeat(of, noisy.shape[1], axis=0) for of in encoded or ()] or [None, None]
-    asked = (partial(teacher.denoise, condition=each) for each in tokens)
-    guided = ddim.classifier_free_guidance(*asked, config.guidance_scale)
+    tokens: list[Any] = [np.repeat(of, noisy.shape[1], axis=0) for of in encoded or ()]
+    own, free = (partial(teacher.denoise, condition=each) for each in tokens or [None, None])
+    guided = ddim.classifier_free_guidance(own, free, config.guidance_scale)
     low, high = (of.astype(np.float32) for of in diffused_bounds(teacher.action_spec))
     steps = max(1, round(config.teacher_steps * start / _last(teacher)))
     how: dict[str, Any] = {"start_timestep": start, "correct": ddim.clip_to((low, high))}
@@ -207,7 +208,7 @@ def distill(
         config: How.
         progress: Told phase, done, in all.
         success: Called with the student after every epoch; the most successful one is kept.
-        resume_file: As for `train_ranker`.
+        resume_file: As for `train_ranker`; the lessons lie beside it, as `.lessons`.
 
     Returns:
         The student. Its schedule recommends `config.num_inference_steps`, and guidance is refused.
@@ -220,7 +221,7 @@ def distill(
     _require_teacher(model, config)
     made_of = model_fingerprint(model), examples.data_fingerprint
     make = partial(lessons_of, TorchSampler(model), examples, config, progress)
-    file = None if resume_file is None else lessons_file(resume_file)
+    file = None if resume_file is None else resume_file.with_name(f"{resume_file.name}.lessons")
     lessons = made_once(make, Lessons, file, repr((sorted(config.to_dict().items()), made_of)))
     schedule = replace(model.schedule, num_inference_steps=config.num_inference_steps)
     parts = model.config, model.action_spec, schedule, model.condition.inputs
@@ -242,11 +243,6 @@ def distill(
     made_by = {"made_by": "vj2-ddim distill", "teacher": made_of[0]}
     provenance = {**teacher.provenance, **versions(), **made_by}
     return Checkpoint(averaged, student.state_dict(), told, made_of[1], metrics, provenance)
-
-
-def lessons_file(resume_file: Path) -> Path:
-    """Where what the teacher sampled is kept, for a training that may go on."""
-    return resume_file.with_name(f"{resume_file.name}.lessons")
 
 
 def _require_teacher(model: DiffusionModel, config: DistillConfig) -> None:
