@@ -19,7 +19,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vj2_ddim_plugin.errors import BundleError, ConfigError, VJ2DDIMError
 from vj2_ddim_plugin.files import read_json, require_regular_file, sha256_of, write_json
@@ -82,6 +82,8 @@ def graph_specs(action_spec: ActionSpec, condition: ConditionSpec) -> dict[str, 
 class Parity(Settings):
     """How exactly a bundle samples what its checkpoint samples, as it was measured."""
 
+    newer: ClassVar = ("ranker_error",)
+
     worst_error: float = setting(
         help="Largest difference of the samples, over their largest magnitude or 1.", low=0.0
     )
@@ -97,10 +99,6 @@ class Parity(Settings):
         """Nothing worse than the tolerance is exported."""
         if (worst := max(self.worst_error, self.ranker_error or 0.0)) > self.tolerance:
             raise ConfigError(f"parity is {worst:g}, above its own tolerance {self.tolerance:g}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values; the ranker's only where there is one."""
-        return {name: value for name, value in super().to_dict().items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -207,7 +205,7 @@ def bundle_of(manifest: Mapping[str, Any], folder: Path) -> Bundle:
         action_spec = ActionSpec.from_dict(manifest["action_spec"])
         schedule = NoiseSchedule.from_dict(manifest["schedule"])
         condition = ConditionSpec.from_dict(manifest["condition"])
-        measured = Parity.from_dict({"ranker_error": None, **parity})
+        measured = Parity.from_dict(parity)
     except (VJ2DDIMError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: {error}. Export the checkpoint again") from error
     if (measured.ranker_error is None) != ("ranker" not in manifest):

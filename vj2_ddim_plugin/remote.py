@@ -279,8 +279,8 @@ class _RemoteSearch(CandidateSearch):
     ) -> FloatArray:
         limit = self._model._settings.timeout_s
         seconds = min(limit, max(self._clock.remaining(), 0.0))
-        settings = self._settings
-        told = {name: getattr(settings, name) for name in ("guidance_scale", "num_inference_steps")}
+        told = {"guidance_scale": self._settings.guidance_scale}
+        told["num_inference_steps"] = self._settings.steps(self._model.schedule)
         return self._model.infer({**self._context, **arrays}, output, like, told, seconds)
 
 

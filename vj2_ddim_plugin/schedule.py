@@ -46,6 +46,7 @@ class NoiseSchedule(Settings):
     """
 
     error: ClassVar[Any] = ScheduleError
+    newer: ClassVar[Any] = ("num_inference_steps",)
 
     beta_schedule: str = setting(
         "cosine", "How the noise grows over the timesteps.", choices=BETA_SCHEDULES
@@ -70,6 +71,9 @@ class NoiseSchedule(Settings):
         "The alphas_cumprod that the last step arrives at, at least the first; 1 is noise-free.",
         above=0.0,
         high=1.0,
+    )
+    num_inference_steps: int = setting(
+        10, "Steps that sampling takes where nobody says how many.", low=1, high=100_000
     )
 
     def check(self) -> None:

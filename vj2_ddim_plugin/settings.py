@@ -140,6 +140,7 @@ class Settings:
     """
 
     error: ClassVar[type[VJ2DDIMError]] = ConfigError
+    newer: ClassVar[tuple[str, ...]] = ()  # fields written only where they are not the default
 
     def __post_init__(self) -> None:
         """Check every field, then the rules between them."""
@@ -157,6 +158,7 @@ class Settings:
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
+            if name not in self.newer or value != getattr(type(self), name)
         }
 
     @classmethod
@@ -164,10 +166,11 @@ class Settings:
         """The inverse of `to_dict`; a missing or an unknown field raises `error`, by name."""
         names = {each.name for each in fields(cls)}
         given = set(values) if isinstance(values, Mapping) else set()
-        if given != names:
+        missing, unknown = names - given - set(cls.newer), given - names
+        if missing or unknown:
             raise cls.error(
-                f"{cls.__name__} has missing fields {sorted(names - given)} and unknown "
-                f"fields {shown(sorted(map(str, given - names)))}"
+                f"{cls.__name__} has missing fields {sorted(missing)} and unknown "
+                f"fields {shown(sorted(map(str, unknown)))}"
             )
         return cls(**values)
 

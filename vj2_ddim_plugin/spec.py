@@ -205,6 +205,7 @@ class ConditionSpec(Settings):
     """
 
     error: ClassVar[Any] = BundleError
+    newer: ClassVar[Any] = ("guidance",)
 
     kind: str = setting("none", "What the inputs are.", choices=CONDITION_KINDS)
     inputs: Mapping[str, tuple[int, ...]] = field(
@@ -239,14 +240,11 @@ class ConditionSpec(Settings):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with each input's shape and dtype; `guidance` only where there is none."""
+        """Plain values, with each input's shape and dtype."""
         inputs = {
             name: {"shape": list(shape), "dtype": "float32"} for name, shape in self.inputs.items()
         }
-        values = {**super().to_dict(), "inputs": inputs}
-        if self.guidance:  # so that older plugins read the bundle
-            del values["guidance"]
-        return values
+        return {**super().to_dict(), "inputs": inputs}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -254,7 +252,7 @@ class ConditionSpec(Settings):
         inputs = values.get("inputs")
         if isinstance(inputs, Mapping):
             values = {**values, "inputs": {name: _shape_of(name, inputs[name]) for name in inputs}}
-        return super().from_dict({"guidance": True, **values})
+        return super().from_dict(values)
 
 
 def _shape_of(name: str, entry: Any) -> tuple[int, ...]:  # noqa: ANN401

@@ -143,7 +143,7 @@ def unrolled(model: BundleModel, search: SearchSettings) -> Any:  # noqa: ANN401
         )
         conditions = [{"condition": _repeated(build, each, model)} for each in encoded]
     low, high = (build.constant(bound) for bound in diffused_bounds(model.action_spec))
-    for number, (at, to) in enumerate(search.pairs(model.schedule, search.num_inference_steps)):
+    for number, (at, to) in enumerate(search.pairs(model.schedule, search.steps(model.schedule))):
         timestep = build.node("Expand", build.constant([at], np.int64), rows)
         given = {"sample": sample, "timestep": timestep}
         outputs = [
@@ -198,7 +198,7 @@ def _repeated(build: _Builder, tokens: str, model: BundleModel) -> str:
 def _measured(model: BundleModel, search: SearchSettings, path: Path, tolerance: float) -> float:
     """The largest error of the graph against the plugin's loop, relative to the values."""
     rng, worst = np.random.default_rng(0), 0.0
-    pairs = search.pairs(model.schedule, search.num_inference_steps)
+    pairs = search.pairs(model.schedule, search.steps(model.schedule))
     with OnnxGraph(path, "cpu") as graph:
         for batch, count in SHAPES:
             context = {

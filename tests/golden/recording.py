@@ -325,12 +325,12 @@ def bundle_fields():
 def defaults():
     """The default of every setting: of planning, of training, and of what is trained."""
     chain = inspect.signature(DDIMOptimizer).parameters["on_failure"].default
+    steps = SearchSettings().steps(NoiseSchedule())  # of a model that recommends none
     found = {"DDIMOptimizer": {**SearchSettings().to_dict(), "on_failure": chain}}
+    found["DDIMOptimizer"]["num_inference_steps"] = steps
     for name, each in SETTINGS.items():
         instance = ORIGINAL_SCHEDULE if each is NoiseSchedule else each()  # as it was recorded
-        found[name] = {
-            field.name: getattr(instance, field.name) for field in dataclasses.fields(each)
-        }
+        found[name] = instance.to_dict()
     full, small = AssetSettings(), AssetSettings.small()
     found["shipped"], found["small"] = dataclasses.asdict(full), dataclasses.asdict(small)
     return found

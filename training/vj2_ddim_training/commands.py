@@ -1,4 +1,4 @@
-"""`vj2-ddim train`, `vj2-ddim train-ranker` and `vj2-ddim evaluate`.
+"""`vj2-ddim train`, `train-ranker`, `distill` and `evaluate`.
 
 Torch and all that needs it are imported when work begins: help and usage errors come at once.
 """
@@ -22,6 +22,7 @@ from vj2_ddim_training.config import (
     BY_NAME,
     ORIGINAL_TRAINING,
     DataSettings,
+    DistillConfig,
     EvaluationSettings,
     JudgeSettings,
     ModelConfig,
@@ -32,9 +33,8 @@ from vj2_ddim_training.config import (
 from vj2_ddim_training.config_file import read_config
 from vj2_ddim_training.data.settings import ReadingSettings
 
-__all__ = ["evaluate", "train", "train_ranker"]
+__all__ = ["distill", "evaluate", "train", "train_ranker"]
 
-ELSE = "Without it, the share of held-out problems whose cheapest candidate is picked"
 COLUMNS = {  # heading: measure
     "SNR dB": "mean_snr_db",
     "mse": "mse",
@@ -46,6 +46,10 @@ COLUMNS = {  # heading: measure
     "valid": "validity_before_projection",
     "degen": "degenerate",
 }
+LongestGoal = Annotated[int | None, typer.Option(help="As the model's if not told.", min=1)]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[int | None, typer.Option(help="Torch's threads.", min=1, max=1024)]
+Judge = Annotated[str | None, typer.Option(help=f"Measures success, chooses the epoch: {BY_NAME}.")]
 SPREAD = ("mean_snr_db", "mse")  # shown with their standard deviation over the sequences
 
 
@@ -119,31 +123,52 @@ def train_ranker(
     config: RankerConfig,
     reading: ReadingSettings,
     cost: Annotated[str, typer.Option(help=f"The planner's cost: {BY_NAME}.")],
-    judge: Annotated[
-        str | None, typer.Option(help=f"Measures success, chooses the epoch: {BY_NAME}. {ELSE}.")
-    ] = None,
+    judge: Judge = None,
     out: Annotated[Path | None, typer.Option(help="ranker.pt beside it unless told.")] = None,
-    longest_goal: Annotated[
-        int | None, typer.Option(help="As the model's if not told.", min=1)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    num_threads: Annotated[
-        int | None, typer.Option(help="Torch's threads.", min=1, max=1024)
-    ] = None,
+    longest_goal: LongestGoal = None,
+    device: Device = "auto",
+    num_threads: Threads = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a ranker.")] = False,
 ) -> None:
-    """Train a ranker for a checkpoint; stopped halfway, the same command goes on."""
+    """Train a ranker for a checkpoint; stopped halfway, the same command goes on.
+
+    Without a judge, the share of held-out problems whose cheapest candidate is picked chooses.
+    """
+    from vj2_ddim_training.ranker import training as ranker_training
+    from vj2_ddim_training.ranker.network import save_ranker
+
+    file = out or checkpoint.with_name("ranker.pt")
+    _require_new(file, overwrite)
+    loaded, examples = _of_kind(checkpoint, data, reading, longest_goal, device, num_threads)
+    resume_file = file.with_name(f"{file.name}.resume")
+    success = None if judge is None else find_by_name(JUDGES, judge, "judge")
+    of = find_by_name(COSTS, cost, "cost")
+    best = partial(ranker_training.train_ranker, keep="best", success=success)
+    with progress_bars() as progress:
+        trained = best(loaded.model, examples, of, config, progress, resume_file=resume_file)
+    save_ranker(trained, file)
+    for left in (resume_file, ranker_training.candidates_file(resume_file)):
+        left.unlink(missing_ok=True)
+    print_findings({name: f"{value:.3f}" for name, value in trained.metrics.items()})
+    say(f"the ranker is in {file}")
+
+
+def _require_new(file: Path, overwrite: bool) -> None:
+    if file.exists() and not overwrite:
+        raise ConfigError(f"{file} is there already; pass overwrite=True, or name another with out")
+
+
+def _of_kind(
+    checkpoint: Path, data: Path, reading: ReadingSettings, longest_goal: int | None,
+    device: str, num_threads: int | None,
+) -> tuple[Any, Any]:  # fmt: skip
+    """A checkpoint, its model on the device, and training examples of its kind."""
     import torch
 
     from vj2_ddim_training.checkpoint import load_checkpoint
     from vj2_ddim_training.devices import choose_device
     from vj2_ddim_training.examples import open_examples, require_same_norm
-    from vj2_ddim_training.ranker import training as ranker_training
-    from vj2_ddim_training.ranker.network import save_ranker
 
-    file = out or checkpoint.with_name("ranker.pt")
-    if file.exists() and not overwrite:
-        raise ConfigError(f"{file} is there already; pass overwrite=True, or name another with out")
     if num_threads:
         torch.set_num_threads(num_threads)
     loaded = load_checkpoint(checkpoint)
@@ -152,17 +177,45 @@ def train_ranker(
     of_kind = model.action_spec, model.config.condition
     examples = open_examples(data, *of_kind, longest_goal=goal, reading=reading)
     require_same_norm(loaded.provenance.get("layer_normed"), examples, data)
-    resume_file = file.with_name(f"{file.name}.resume")
-    success = None if judge is None else find_by_name(JUDGES, judge, "judge")
-    of = find_by_name(COSTS, cost, "cost")
-    best = partial(ranker_training.train_ranker, keep="best", success=success)
+    return loaded, examples
+
+
+@options
+def distill(
+    checkpoint: Annotated[Path, typer.Argument(help="The teacher.")],
+    data: Annotated[Path, typer.Argument(help="Training data of the teacher's kind.")],
+    out: Annotated[Path, typer.Option(help="The student's folder.")],
+    config: DistillConfig,
+    reading: ReadingSettings,
+    judge: Judge = None,
+    ranker: Annotated[Path | None, typer.Option(help="The teacher's; the student gets it.")] = None,
+    longest_goal: LongestGoal = None,
+    device: Device = "auto",
+    num_threads: Threads = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a student.")] = False,
+) -> None:
+    """Make a student that samples in a step or two; stopped halfway, the same command goes on."""
+    from vj2_ddim_training import distillation
+    from vj2_ddim_training.checkpoint import save_checkpoint
+    from vj2_ddim_training.ranker import network
+
+    file, resume_file = out / "checkpoint.pt", out / "checkpoint.pt.resume"
+    _require_new(file, overwrite)
+    teacher, examples = _of_kind(checkpoint, data, reading, longest_goal, device, num_threads)
+    trained = None if ranker is None else network.load_ranker(ranker, teacher.model)
+    how: dict[str, Any] = {"resume_file": resume_file}
+    how["success"] = None if judge is None else find_by_name(JUDGES, judge, "judge")
+    out.mkdir(parents=True, exist_ok=True)
     with progress_bars() as progress:
-        trained = best(model, examples, of, config, progress, resume_file=resume_file)
-    save_ranker(trained, file)
-    for left in (resume_file, ranker_training.candidates_file(resume_file)):
-        left.unlink(missing_ok=True)
-    print_findings({name: f"{value:.3f}" for name, value in trained.metrics.items()})
-    say(f"the ranker is in {file}")
+        student = distillation.distill(teacher, examples, config, progress, **how)
+    save_checkpoint(student, file)
+    if trained is not None:  # it reads the condition tokens, which are the teacher's
+        own = replace(trained, model_fingerprint=network.model_fingerprint(student.model))
+        network.save_ranker(own, out / "ranker.pt")
+    for left in out.glob(f"{resume_file.name}*"):
+        left.unlink()
+    print_findings({name: f"{value:.3f}" for name, value in student.metrics.items()})
+    say(f"the student is {file}, for {config.num_inference_steps} step(s) unless a plan says else")
 
 
 @options

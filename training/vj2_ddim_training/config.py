@@ -15,7 +15,7 @@ from vj2_ddim_plugin.spec import REPRESENTATIONS
 from vj2_ddim_training.data.settings import SHARE, ReadingSettings
 
 __all__ = [
-    "ARCHITECTURES", "BY_NAME", "CONDITIONS", "ORIGINAL_TRAINING", "DataSettings",
+    "ARCHITECTURES", "BY_NAME", "CONDITIONS", "ORIGINAL_TRAINING", "DataSettings", "DistillConfig",
     "EvaluationSettings", "JudgeSettings", "ModelConfig", "RankerConfig", "RunSettings",
     "TrainingConfig",
 ]  # fmt: skip
@@ -206,6 +206,28 @@ class RankerConfig(Settings):
     def num_candidates(self) -> int:
         """Candidates a problem, the true action among them."""
         return 1 + self.num_sampled + self.num_perturbed + self.num_random
+
+
+@dataclass(frozen=True)
+class DistillConfig(Settings):
+    """What a student learns from its teacher, and how. All of it is stored in its checkpoint."""
+
+    num_problems: int = setting(40_000, "Examples whose condition it learns from.", low=1)
+    num_noises: int = setting(4, "Starting noises a problem, of all sizes up to one.", **COUNT)
+    teacher_steps: int = setting(10, "DDIM steps of the teacher.", low=2, high=100_000)
+    guidance_scale: float = setting(
+        1.25, "The teacher's guidance, which the student then has in itself.", low=0, high=100
+    )
+    middle_share: float = setting(
+        0.25, "Share of them that begin at a re-noised sample, as refinements do.", low=0, high=0.5
+    )
+    num_inference_steps: int = setting(1, "Steps that the student is made for.", low=1, high=8)
+    num_epochs: int = setting(25, "Times each problem is seen.", **COUNT)
+    batch_size: int = setting(64, "Problems a step.", **COUNT)
+    lr: float = setting(1e-3, "Peak learning rate: warm-up, then a cosine to 0.", **FACTOR)
+    weight_decay: float = setting(0.0, "AdamW's weight decay.", **FACTOR)
+    ema_decay: float = setting(0.999, "Decay of the averaged weights, after a warm-up.", **SHARE)
+    seed: int = setting(0, "Of problems, noises and order.", **SEED)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,12 @@ class Task(Protocol):
 
 
 class StatelessTask:
-    """A base for tasks whose steps are taken whole, and need no state unless they say so."""
+    """A base for tasks whose steps are taken whole; their state is the best epoch, if one is kept.
+
+    `best` is a `vj2_ddim_training.validation.BestEpoch`, or None.
+    """
+
+    best: Any = None
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step."""
@@ -98,11 +103,13 @@ class StatelessTask:
         yield self.loss(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
+        """That of the best epoch."""
+        return {} if self.best is None else dict(self.best.state_dict())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to do."""
+        """The inverse of `state_dict`."""
+        if self.best is not None:
+            self.best.load_state_dict(state)
 
     def num_examples(self, step: int) -> int:
         """One, where nobody counts."""

@@ -5,7 +5,9 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
+
+import torch
 
 from vj2_ddim_plugin.errors import CheckpointError, TrainingError
 from vj2_ddim_training.devices import ProcessLost
@@ -13,7 +15,9 @@ from vj2_ddim_training.loop import OnEpoch, TimeIsUp, TrainingLoop
 from vj2_ddim_training.processes import hold_interrupts, locked, stop_signals
 from vj2_ddim_training.saved import open_saved, save_atomically
 
-__all__ = ["Keeper", "differences", "run_resumably"]
+__all__ = ["Keeper", "differences", "made_once", "run_resumably"]
+
+N = TypeVar("N", bound=NamedTuple)
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +105,24 @@ class Keeper:
         self.loop.require_finite()
         with hold_interrupts():
             self.save()
+
+
+def made_once(make: Callable[[], N], kind: type[N], file: Path | None, key: str) -> N:
+    """Arrays, a named tuple, that take long to make: kept in a file for a training that goes on.
+
+    Those of a file with the same `key` are taken up; None keeps nothing.
+    """
+    if file is None:
+        return make()
+    if file.exists():
+        saved = open_saved(file, "file of a training's examples", "delete it to begin anew")
+        if isinstance(saved, dict) and saved.get("key") == key:
+            return kind(*(saved[name].numpy() for name in kind._fields))
+    with locked(file.with_name(f"{file.name}.lock")):
+        made = make()
+        arrays = {name: torch.as_tensor(array) for name, array in made._asdict().items()}
+        save_atomically({"key": key, **arrays}, file)
+    return made
 
 
 def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ length and check sums, and a network is built only as far as the file has weight
 import math
 import os
 import pickle
+import platform
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+import vj2_ddim_plugin
 from vj2_ddim_plugin.errors import CheckpointError, VJ2DDIMError
 from vj2_ddim_plugin.files import atomic_path, require_regular_file
 
 __all__ = ["MISFITS", "built_with", "one_line", "open_saved", "require_weights", "save_atomically"]
+__all__ += ["versions"]
 
 LARGEST_WEIGHT = 1e6
 BEGINNING = b"PK\x03\x04"
@@ -47,6 +50,15 @@ def one_line(error: BaseException) -> str:
     """The beginning of another package's message, which may be pages long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
+
+
+def versions() -> dict[str, str]:
+    """What made a file, for its provenance."""
+    return {
+        "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
+        "torch": str(torch.__version__),
+        "python": platform.python_version(),
+    }
 
 
 def open_saved(path: Path, what: str, hint: str) -> Any:  # noqa: ANN401

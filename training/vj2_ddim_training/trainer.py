@@ -6,7 +6,6 @@ so that a run resumed at any step is the run that was not interrupted, to the la
 
 import logging
 import math
-import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-import vj2_ddim_plugin
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.config import TrainingConfig
@@ -32,6 +30,7 @@ from vj2_ddim_training.loop import (
 from vj2_ddim_training.reading import ReadAhead, ShareReader, naming_lost_readers, num_readers
 from vj2_ddim_training.resumable import Keeper, differences
 from vj2_ddim_training.run_folder import RunFolder
+from vj2_ddim_training.saved import versions
 from vj2_ddim_training.validation import SUCCESS, Validation
 from vj2_ddim_training.watch import StepWatch
 
@@ -255,12 +254,7 @@ class Trainer:
         weights = state.pop("model")
         state.pop("average", None)  # the checkpoint's own model
         data, held_out = self._data
-        provenance: dict[str, Any] = {
-            "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-            "made_by": "vj2-ddim train",
-        }
+        provenance: dict[str, Any] = {**versions(), "made_by": "vj2-ddim train"}
         if self.train_set.layer_normed is not None:
             provenance["layer_normed"] = self.train_set.layer_normed
         return Checkpoint(

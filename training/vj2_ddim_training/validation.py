@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from vj2_ddim_plugin.cli.pictures import draw_channels, num_samples
 from vj2_ddim_plugin.ddim import add_noise, to_x0_and_epsilon
@@ -23,10 +24,11 @@ from vj2_ddim_training.config import EvaluationSettings, TrainingConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler, diffusion_loss
 from vj2_ddim_training.evaluation import SHOWN_SHARE, evaluate, recreate_from
 from vj2_ddim_training.examples import Batch, Examples, spread_rows
+from vj2_ddim_training.loop import TrainingLoop
 from vj2_ddim_training.measures import sequence_measures
 from vj2_ddim_training.run_folder import Tracker
 
-__all__ = ["SUCCESS", "SuccessMeasure", "Validation", "plot_noise", "plot_sequences"]
+__all__ = ["SUCCESS", "BestEpoch", "SuccessMeasure", "Validation", "plot_noise", "plot_sequences"]
 
 SUCCESS = "success"
 SuccessMeasure = Callable[..., Mapping[str, float]]
@@ -109,6 +111,34 @@ def tried_out(judge: SuccessMeasure, *models: Any) -> Mapping[str, float]:  # no
             f"a judge must return a mapping with {SUCCESS!r}, a finite number; found {found!r:.200}"
         )
     return found
+
+
+class BestEpoch:
+    """Keeps the weights of the most successful epoch, the later one of equals.
+
+    Success is the measure `success`, or, without it, `best_in_1` of a ranker.
+    """
+
+    def __init__(self, measure: Callable[[Any], Mapping[str, float]]) -> None:
+        self.measure, self.success = measure, -math.inf
+        self.weights: dict[str, Tensor] = {}
+
+    def __call__(self, loop: TrainingLoop) -> None:
+        """Look at the model after an epoch."""
+        model = loop.model.eval()
+        measured = self.measure(model)
+        success = measured[SUCCESS] if SUCCESS in measured else measured["best_in_1"]
+        if success >= self.success:
+            self.success = success
+            self.weights = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a training that goes on."""
+        return {"success": self.success, "weights": self.weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.success, self.weights = state["success"], dict(state["weights"])
 
 
 def plot_sequences(

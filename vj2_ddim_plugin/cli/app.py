@@ -51,6 +51,7 @@ COMMANDS = {
         ("data", f"{TRAINING}.data.commands:app", "train", "Make and inspect gesture data."),
         ("train", f"{TRAINING}.commands:train", "train", "Train a denoiser."),
         ("train-ranker", f"{TRAINING}.commands:train_ranker", "train", "Train a ranker for it."),
+        ("distill", f"{TRAINING}.commands:distill", "train", "Make a student of one or two steps."),
         ("evaluate", f"{TRAINING}.commands:evaluate", "train", "Measure a checkpoint."),
         ("export", f"{EXPORT}.commands:export", "export", "Make an ONNX bundle of a checkpoint."),
         ("inspect", f"{CLI}.commands:inspect", "cli", "Say all there is to know about a bundle."),

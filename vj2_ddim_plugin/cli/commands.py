@@ -58,7 +58,8 @@ def _describe(bundle: Bundle) -> dict[str, object]:
         "representation": f"{spec.representation}, diffused as {list(spec.diffused_shape)}",
         "condition": f"{condition.kind} {inputs or ''}",
         "schedule": f"{schedule.beta_schedule}, {schedule.num_train_timesteps} timesteps, predicts "
-        f"{schedule.prediction_type}, spacing {schedule.timestep_spacing}",
+        f"{schedule.prediction_type}, spacing {schedule.timestep_spacing}, "
+        f"{schedule.num_inference_steps} steps unless told",
         "graphs": {
             name: f"{sizes[name]:,} bytes, sha256 {digest}"
             for name, digest in bundle.graphs.items()

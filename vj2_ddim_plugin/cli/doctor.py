@@ -109,7 +109,7 @@ def time_one_plan(bundle: Path | str, session: SessionSettings | None = None) ->
         return {
             "folder": str(bundle),
             "runs on": model.provider,
-            "steps": optimizer.settings.num_inference_steps,
+            "steps": optimizer.settings.steps(model.schedule),
             "load_s": round(loaded - started, 4),
             "first_plan_s": round(seconds[0], 5),
             "warm_plan_s": round(median(seconds[1:]), 5),

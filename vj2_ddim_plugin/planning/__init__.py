@@ -28,7 +28,9 @@ class SearchSettings(Settings):
         ConfigError: A setting is out of range, or two contradict one another.
     """
 
-    num_inference_steps: int = setting(10, "DDIM steps N.", low=1)
+    num_inference_steps: int | None = setting(
+        None, "DDIM steps N; None takes as many as the model recommends, usually 10.", low=1
+    )
     num_candidates: int = setting(
         16,
         "Samples K that the planner's cost ranks; without a cost, one is drawn.",
@@ -130,8 +132,12 @@ class SearchSettings(Settings):
                 f"condition as well; this one never was (condition_dropout 0). Leave it at 1.0, or "
                 f"train with a condition_dropout of 0.2"
             )
-        self.pairs(model.schedule, self.num_inference_steps)
-        self.middle_pairs(model.schedule, self.num_inference_steps)
+        self.pairs(model.schedule, self.steps(model.schedule))
+        self.middle_pairs(model.schedule, self.steps(model.schedule))
+
+    def steps(self, schedule: NoiseSchedule) -> int:
+        """N, as it was told, or as a model's schedule recommends."""
+        return self.num_inference_steps or schedule.num_inference_steps
 
     def pairs(self, schedule: NoiseSchedule, num_inference_steps: int) -> TimestepPairs:
         """Timesteps from pure noise."""

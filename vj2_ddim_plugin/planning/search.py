@@ -80,7 +80,7 @@ class CandidateSearch:
         wanted = settings.num_candidates if ranked else 1
         self._count, self._steps = self._clock.affordable(
             wanted,
-            settings.num_inference_steps,
+            settings.steps(self._model.schedule),
             self._batch,
             names=self._operations,
             ranked=self._problem.cost is not None,

@@ -200,12 +200,9 @@ class ServedModel:
                 409,
             )
         search = SearchSettings(**{name: given[name] for name in ASKED if name in given})
-        limit = self.settings.max_inference_steps
-        if search.num_inference_steps > limit:
-            raise ServingError(
-                f"num_inference_steps must be at most {limit} here; found "
-                f"{search.num_inference_steps}"
-            )
+        limit, steps = self.settings.max_inference_steps, search.steps(self.model.schedule)
+        if steps > limit:
+            raise ServingError(f"num_inference_steps must be at most {limit} here; found {steps}")
         search.check_model(self.model)
         return search
 
@@ -262,7 +259,7 @@ class ServedModel:
         if "model_output" in wanted and (len(arrays.get("timesteps", ())), len(wanted)) != (1, 1):
             raise ServingError("'model_output' is of one step of a 'sample', and asked for alone")
         if "timesteps" not in arrays:
-            return search.pairs(self.model.schedule, search.num_inference_steps)
+            return search.pairs(self.model.schedule, search.steps(self.model.schedule))
         pairs: TimestepPairs = list(map(tuple, arrays["timesteps"].tolist()))
         limit, last = self.settings.max_inference_steps, self.model.schedule.num_train_timesteps
         if len(pairs) > limit or not all(-1 <= to < at < last for at, to in pairs):

@@ -5,7 +5,6 @@ candidate is turned into a few tokens that look up there where something has to 
 """
 
 import hashlib
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,14 +13,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import vj2_ddim_plugin
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.denoisers.dit import Attention, FeedForward, fourier_features, modulate
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.saved import MISFITS, built_with, one_line, open_saved, save_atomically
+from vj2_ddim_training.saved import (
+    MISFITS,
+    built_with,
+    one_line,
+    open_saved,
+    save_atomically,
+    versions,
+)
 
 __all__ = ["RankedSampler", "RankerNetwork", "TrainedRanker", "load_ranker"]
 __all__ += ["model_fingerprint", "save_ranker"]
@@ -130,13 +135,7 @@ class TrainedRanker:
     model_fingerprint: str
     data_fingerprint: str
     metrics: Mapping[str, float]
-    provenance: Mapping[str, str] = field(
-        default_factory=lambda: {
-            "vj2_ddim_plugin": vj2_ddim_plugin.__version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        }
-    )
+    provenance: Mapping[str, str] = field(default_factory=versions)
 
 
 def model_fingerprint(model: DiffusionModel) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,11 +26,9 @@ from vj2_ddim_training.loop import (
     TrainingLoop,
     name_rows,
 )
-from vj2_ddim_training.processes import locked
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
-from vj2_ddim_training.resumable import run_resumably
-from vj2_ddim_training.saved import open_saved, save_atomically
-from vj2_ddim_training.validation import SUCCESS, SuccessMeasure, tried_out
+from vj2_ddim_training.resumable import made_once, run_resumably
+from vj2_ddim_training.validation import BestEpoch, SuccessMeasure, tried_out
 
 __all__ = ["JudgedCandidates", "RankerCost", "candidates_file", "comparable", "fit_ranker"]
 __all__ += ["judge_candidates", "measure_ranker", "pairwise_loss", "train_ranker"]
@@ -170,23 +168,6 @@ def pairwise_loss(predicted: Tensor, cost: Tensor, full_difference: float) -> Te
     return (weight * functional.softplus(-margin)).sum() / weight.sum().clamp_min(1e-6)
 
 
-class _Best:
-    """Keeps the weights of the most successful epoch, the later one of equals."""
-
-    def __init__(self, measure: Callable[[RankerNetwork], Mapping[str, float]]) -> None:
-        self.measure, self.success = measure, -math.inf
-        self.weights: dict[str, Tensor] = {}
-
-    def __call__(self, loop: TrainingLoop) -> None:
-        """Look at the ranker after an epoch."""
-        ranker: RankerNetwork = loop.model.eval()  # type: ignore[assignment]
-        measured = self.measure(ranker)
-        success = measured[SUCCESS] if SUCCESS in measured else measured["best_in_1"]
-        if success >= self.success:
-            self.success = success
-            self.weights = {name: value.clone() for name, value in ranker.state_dict().items()}
-
-
 class RankerTask(StatelessTask):
     """The pairwise loss of batches of problems; its state is the best epoch so far."""
 
@@ -195,7 +176,7 @@ class RankerTask(StatelessTask):
         model: RankerNetwork,
         judged: JudgedCandidates,
         config: RankerConfig,
-        best: _Best | None,
+        best: BestEpoch | None,
     ) -> None:
         self.model, self.config, self.best = model, config, best
         to_device = partial(torch.as_tensor, device=next(model.parameters()).device)
@@ -222,17 +203,6 @@ class RankerTask(StatelessTask):
         epoch, index = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self._cost))
         return order[index * self.config.batch_size :][: self.config.batch_size]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best epoch, where it is kept."""
-        if self.best is None:
-            return {}
-        return {"success": self.best.success, "weights": self.best.weights}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        if self.best is not None:
-            self.best.success, self.best.weights = state["success"], dict(state["weights"])
 
 
 def train_ranker(
@@ -271,7 +241,9 @@ def train_ranker(
     model.eval()
     made_of = model_fingerprint(model), examples.data_fingerprint
     judge = partial(judge_candidates, model, examples, cost, config, progress)
-    judged = judge() if resume_file is None else _judge_once(judge, resume_file, config, made_of)
+    file = None if resume_file is None else candidates_file(resume_file)
+    key = repr((sorted(config.to_dict().items()), made_of))
+    judged = made_once(judge, JudgedCandidates, file, key)
     held_out = int(config.held_out_share * len(judged.cost))
     measured = JudgedCandidates(*(array[:held_out] for array in judged))
     learned = JudgedCandidates(*(array[held_out:] for array in judged))
@@ -281,7 +253,7 @@ def train_ranker(
         metrics = measure_ranker(ranker, measured) if held_out else {}
         return metrics if success is None else {**metrics, **tried_out(success, model, ranker)}
 
-    best = _Best(measure) if keep == "best" else None
+    best = BestEpoch(measure) if keep == "best" else None
     fit = partial(fit_ranker, best=best, resume_file=resume_file, made_of=made_of)
     ranker = fit(model, learned, config, progress)
     return TrainedRanker(ranker, *made_of, measure(ranker))
@@ -297,26 +269,6 @@ def _check_keep(keep: str, measured: bool, config: RankerConfig, num_problems: i
         )
 
 
-def _judge_once(
-    judge: Callable[[], JudgedCandidates],
-    resume_file: Path,
-    config: RankerConfig,
-    made_of: tuple[str, ...],
-) -> JudgedCandidates:
-    """Candidates and their costs, kept beside the resume file: costs are what takes long."""
-    file = candidates_file(resume_file)
-    key = repr((sorted(config.to_dict().items()), made_of))
-    if file.exists():
-        saved = open_saved(file, "file of judged candidates", "delete it to begin anew")
-        if isinstance(saved, dict) and saved.get("key") == key:
-            return JudgedCandidates(*(saved[name].numpy() for name in JudgedCandidates._fields))
-    with locked(file.with_name(f"{file.name}.lock")):
-        judged = judge()
-        arrays = {name: torch.as_tensor(array) for name, array in judged._asdict().items()}
-        save_atomically({"key": key, **arrays}, file)
-    return judged
-
-
 def candidates_file(resume_file: Path) -> Path:
     """Where the costs of a training that may go on are kept."""
     return resume_file.with_name(f"{resume_file.name}.candidates")
@@ -328,7 +280,7 @@ def fit_ranker(
     config: RankerConfig,
     progress: Progress | None = None,
     *,
-    best: _Best | None = None,
+    best: BestEpoch | None = None,
     resume_file: Path | None = None,
     made_of: tuple[str, ...] = (),
 ) -> RankerNetwork:
