@@ -63,6 +63,9 @@ class Examples(Protocol):
     def some_actions(self, most: int) -> FloatArray:
         """Actions `[n, L, A]` of all the data; where they are read from files, `most` of them."""
 
+    def goal_steps(self, indices: IndexArray) -> IndexArray:
+        """How many world-model steps away the goal of each is; 0 where there are no goals."""
+
     def names(self, indices: IndexArray) -> list[str]:
         """What an error calls them, with their files where these are known."""
 
@@ -105,6 +108,10 @@ class GestureExamples:
     def some_actions(self, most: int) -> FloatArray:
         """All, for they are in memory."""
         return self.actions
+
+    def goal_steps(self, indices: IndexArray) -> IndexArray:
+        """There are none."""
+        return np.zeros(len(indices), np.int64)
 
     def names(self, indices: IndexArray) -> list[str]:
         """Their numbers."""
@@ -152,6 +159,10 @@ class TransitionExamples:
         total = len(self._trajectories)
         chosen = np.random.default_rng(0).choice(total, min(most, total), replace=False)
         return self._trajectories.gather_actions(np.sort(chosen))
+
+    def goal_steps(self, indices: IndexArray) -> IndexArray:
+        """Known of each."""
+        return self._trajectories.goal_steps(indices)
 
     def names(self, indices: IndexArray) -> list[str]:
         """Their numbers and files."""

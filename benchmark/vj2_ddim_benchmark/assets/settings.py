@@ -83,3 +83,17 @@ class VariantSettings(Settings):
         )
         alone = replace(full, training=training, ranker=None, amortised=None)
         return replace(alone, num_trajectories=num_trajectories, representation=self.representation)
+
+
+@dataclass(frozen=True)
+class RivalSettings(VariantSettings):
+    """How our denoiser and the amortised planners are trained and measured."""
+
+    data_share: float = setting(
+        0.25, "Share of the shipped one's trajectories.", above=0.0, high=1.0
+    )
+    steps: int = setting(2400, "Gradient steps of each, rounded up to whole epochs.", low=1)
+    seeds: tuple[int, ...] = setting((0, 1, 2, 3, 4), "Of the trainings, with commas between.")
+    methods: tuple[str, ...] = setting((), "Names with commas between; all unless told.")
+    num_problems: int = setting(600, "Unseen screens.", low=30)
+    num_validation: int = setting(150, "Validation screens, for every choice.", low=30)

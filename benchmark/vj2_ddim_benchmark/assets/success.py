@@ -3,18 +3,19 @@
 One call's problems share a starting noise, some luckier than other: so there are several calls.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from vj2_ddim_benchmark.assets import shipped_assets
-from vj2_ddim_benchmark.world.problems import one_gesture_problems
+from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.gestures.segments import IntArray
+from vj2_ddim_plugin.interface import ActionOptimizer, CostFn, FloatArray, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.ranker.network import RankedSampler, RankerNetwork
@@ -53,28 +54,41 @@ def success_of(
     state, goal = encoder.see(problems.start), encoder.see(problems.goal)
 
     def success(model: DiffusionModel, ranker: RankerNetwork | None = None) -> dict[str, float]:
-        spec = model.action_spec
         if ranker is None:
             optimizer = DDIMOptimizer(TorchSampler(model), num_candidates=1)
         else:
             sampler = RankedSampler(model, ranker)
             optimizer = DDIMOptimizer(sampler, num_candidates=NUM_RANKED, num_ranked=1)
-        actions = np.empty((num_problems, spec.length, spec.num_channels), np.float32)
-        for noise in range(min(NUM_NOISES, num_problems)):
-            part = slice(noise, None, NUM_NOISES)
-            context = {"state": state[part], "goal": goal[part]}
-            problem = PlanningProblem(context, seed=seed + noise)
-            actions[part] = optimizer.optimize(problem).actions
-        reached = problems.start.execute(actions).matches(problems.goal.state)
-        several = np.isin(problems.kind, MULTIMODAL_KINDS)
-        shares = {SUCCESS: reached, f"{SUCCESS}_multimodal": reached[several]}
-        shares |= {
-            f"{SUCCESS}_{kind}": reached[problems.kind == kind]
-            for kind in np.unique(problems.kind).tolist()
-        }
-        return {name: float(values.mean()) for name, values in shares.items()}
+        return shares_reached(optimizer, problems, state, goal, seed)
 
     return success
+
+
+CostOfRows = Callable[[IntArray], CostFn]
+"""The cost of some of all problems, by their numbers."""
+
+
+def shares_reached(
+    optimizer: ActionOptimizer, problems: Problems, state: FloatArray, goal: FloatArray, seed: int,
+    cost_of: CostOfRows | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """The share of goals that a planner reaches: of all, of multimodal ones, of each kind."""
+    rows, spec = np.arange(len(problems)), optimizer.action_spec  # type: ignore[attr-defined]
+    actions = np.empty((len(rows), spec.length, spec.num_channels), np.float32)
+    for noise in range(min(NUM_NOISES, len(rows))):
+        part = rows[noise::NUM_NOISES]
+        context = {"state": state[part], "goal": goal[part]}
+        cost = None if cost_of is None else cost_of(part)
+        problem = PlanningProblem(context, cost, seed=seed + noise)
+        actions[part] = optimizer.optimize(problem).actions
+    reached = problems.start.execute(actions).matches(problems.goal.state)
+    several = np.isin(problems.kind, MULTIMODAL_KINDS)
+    shares = {SUCCESS: reached, f"{SUCCESS}_multimodal": reached[several]}
+    shares |= {
+        f"{SUCCESS}_{kind}": reached[problems.kind == kind]
+        for kind in np.unique(problems.kind).tolist()
+    }
+    return {name: float(values.mean()) for name, values in shares.items()}
 
 
 def latent_cost_of(world_model: Any) -> RankerCost:  # noqa: ANN401

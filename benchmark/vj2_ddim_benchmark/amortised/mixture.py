@@ -1,0 +1,56 @@
+"""A mixture of Gaussians over plans, all of it predicted in one pass: several ways to a goal.
+
+Bishop (1994), "Mixture density networks".
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vj2_ddim_benchmark.amortised.heads import HeadModel, floored
+from vj2_ddim_benchmark.amortised.model import Sampling, in_rows
+from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_training.config import TrainingConfig
+
+
+class MixtureModel(HeadModel):
+    """J weights, and J Gaussians with independent entries."""
+
+    def components(self, state: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log weights `[B, J]`, means and log of the stds `[B, J, M, C]`."""
+        numbers, shape = self.read(state, goal), self.action_spec.diffused_shape
+        mean, free = numbers[..., 1:].unflatten(-1, (2, *shape)).unbind(dim=2)
+        return numbers[..., 0].log_softmax(dim=-1), mean, floored(free)
+
+    def loss(
+        self, original: Tensor, inputs: Mapping[str, Tensor], chance: torch.Generator,
+        how: TrainingConfig,
+    ) -> Tensor:  # fmt: skip
+        """Negative log likelihood in nats an entry."""
+        return mixture_nll(original, *self.components(inputs["state"], inputs["goal"]))
+
+    def draw(
+        self, context: Mapping[str, FloatArray], how: Sampling, num: int, rng: np.random.Generator
+    ) -> FloatArray:
+        """Draws from the mixture; the first is the likeliest component's mean where `greedy`."""
+        log_weights, mean, log_std = in_rows(self.components, context, how.batched)
+        chance = rng.random((num, 1))
+        noise = how.std_scale * rng.standard_normal((num, *mean.shape[2:]))
+        bounds = np.exp(log_weights.astype(float)).cumsum(axis=1)
+        chosen = (chance > bounds[:, None] / bounds[:, None, -1:]).sum(axis=-1)  # [B, num]
+        if how.greedy:
+            chosen[:, 0], noise[0] = log_weights.argmax(axis=1), 0.0
+        rows = np.arange(len(mean))[:, None]
+        candidates: FloatArray = mean[rows, chosen] + np.exp(log_std[rows, chosen]) * noise
+        return candidates
+
+
+def mixture_nll(original: Tensor, log_weights: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Mean negative log likelihood of `[B, M, C]`, constant included, in nats an entry."""
+    error = (original[:, None] - mean) * (-log_std).exp()
+    nll = 0.5 * error.square() + log_std + 0.5 * math.log(2 * math.pi)
+    likelihood = torch.logsumexp(log_weights - nll.flatten(2).sum(dim=-1), dim=-1)
+    return -likelihood.mean() / original[0].numel()
