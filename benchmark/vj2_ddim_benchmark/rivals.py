@@ -47,6 +47,7 @@ from vj2_ddim_training.run import with_patch_size
 from vj2_ddim_training.validation import SUCCESS
 
 NUM_RANKED = 16  # candidates, or cost evaluations where a planner searches
+FULL = AssetSettings()
 NUM_TIMED = 40  # plans, one at a time
 OURS, TUNED = "ddim", "tuned"
 
@@ -176,7 +177,7 @@ class _Study:
         self, out: Path, settings: RivalSettings, world_model: WorldModel, progress: Progress
     ) -> None:
         self.out, self.settings, self.progress = out, settings, progress
-        self.full = settings.applied_to(AssetSettings())
+        self.full = settings.applied_to(FULL)
         self.world_model = world_model
         self.validation = Screens.of(world_model, settings.num_validation, SPLIT, 7)
         self.test = Screens.of(world_model, settings.num_problems, "test", 0)

@@ -13,15 +13,16 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from vj2_ddim_benchmark import rivals
 from vj2_ddim_benchmark.amortised.iterative import NEARLY
-from vj2_ddim_benchmark.amortised.mixture import mixture_nll
+from vj2_ddim_benchmark.amortised.mixture import mixture_loss
 from vj2_ddim_benchmark.amortised.model import Sampling
-from vj2_ddim_benchmark.assets import settings as asset_settings
 from vj2_ddim_benchmark.assets import success
+from vj2_ddim_benchmark.assets.settings import AssetSettings
 from vj2_ddim_benchmark.planners.cross_entropy import Gaussian, GestureCEM
 from vj2_ddim_benchmark.planners.prism import FusedGaussian, PrismOptimizer
 from vj2_ddim_benchmark.report import seeds
 from vj2_ddim_benchmark.world.problems import TrueCost, one_gesture_problems
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.examples import open_examples
@@ -37,20 +38,19 @@ def of_seed(seed):
 
 
 class TestMixture:
-    def test_its_likelihood_and_gradient_are_those_of_torch(self):
+    def test_its_loss_has_the_gradient_of_torch_s_likelihood(self):
         drawn = torch.randn(4, 5, 3, 2, 2, generator=of_seed(0), dtype=torch.double)
         original = torch.randn(4, 2, 2, generator=of_seed(1), dtype=torch.double)
-        ours = [drawn[:, :, 0, 0, 0].log_softmax(-1), drawn[:, :, 1], drawn[:, :, 2]]
-        ours = [each.clone().requires_grad_() for each in ours]
-        log_weights, mean, log_std = ours
+        ours = [drawn[:, :, 0, 0, 0], drawn[:, :, 1], drawn[:, :, 2]]
+        free, mean, log_std = ours = [each.clone().requires_grad_() for each in ours]
         gaussians = Independent(Normal(mean, log_std.exp()), 2)
-        likelihood = MixtureSameFamily(Categorical(logits=log_weights), gaussians).log_prob(
-            original
-        )
-        found, expected = mixture_nll(original, *ours), -likelihood.mean() / 4
-        torch.testing.assert_close(found, expected)
-        grad = torch.autograd.grad
-        torch.testing.assert_close(grad(found, ours[1:]), grad(expected, ours[1:]))
+        likelihood = MixtureSameFamily(Categorical(logits=free), gaussians).log_prob(original)
+        grad, of = torch.autograd.grad, (original, free.log_softmax(-1), mean, log_std)
+        expected = grad(-likelihood.mean() / 4, ours)
+        torch.testing.assert_close(grad(mixture_loss(*of), ours, retain_graph=True), expected)
+        weighted, weight = grad(mixture_loss(*of, beta=1.0), ours), log_std.detach().exp() ** 2
+        torch.testing.assert_close(weighted[0], expected[0])
+        torch.testing.assert_close(weighted[1:], tuple(weight * each for each in expected[1:]))
 
     def test_draws_have_the_predicted_weights_means_and_stds(self):
         model, num = make_model("mixture"), 20_000
@@ -185,6 +185,28 @@ def test_the_true_cost_of_what_reaches_the_goal_is_nothing():
 
 
 class TestStatistics:
+    def test_rows_hold_all_seeds_and_the_kinds_of_a_group(self):
+        def result(method, seed, switch, tabs):
+            one = {"success_switch": switch, "success_tabs": tabs}
+            one |= {"success": (switch + tabs) / 2, "success_multimodal": tabs}
+            return {"method": method, "seed": seed, "one": one, "one_ms": 1.0 + seed}
+
+        runs = [result("ddim", seed, 0.5 + 0.1 * seed, 0.8) for seed in range(3)]
+        runs += [result("flow", seed, 0.6, 0.2) for seed in range(2)]
+        rows = seeds.summarise_rivals(runs, "ddim")
+        assert (rows["ddim"]["seeds"], rows["ddim"]["one_ms"]) == ([0, 1, 2], 2.0)
+        assert rows["ddim"]["one"]["all"]["by_seed"] == pytest.approx([0.65, 0.7, 0.75])
+        assert rows["ddim"]["one"]["all"]["mean"] == pytest.approx(0.7)
+        assert rows["ddim"]["one"]["multimodal"]["iqm"] == pytest.approx([0.8, 0.8, 0.8])
+        better = {
+            group: of["probability_that_ours_is_better"]
+            for group, of in rows["flow"]["one"].items()
+        }
+        assert better["multimodal"] == [1.0, 1.0, 1.0]
+        assert better["all"][0] == pytest.approx(
+            (1 + 0.5) / 2
+        )  # above, alike and below of switches
+
     def test_intervals_hold_the_figure_and_one_seed_has_none(self):
         rng = np.random.default_rng(0)
         tasks = list(rng.normal([[0.0], [1.0], [2.0]], 0.1, size=(3, 5)))
@@ -208,8 +230,11 @@ class TestStatistics:
 
 
 SMALL = {
-    (asset_settings, "MODEL"): ModelConfig(
-        d_model=16, num_layers=1, nhead=2, condition="latents", condition_tokens=2
+    (rivals, "FULL"): AssetSettings(
+        model=ModelConfig(
+            d_model=16, num_layers=1, nhead=2, condition="latents", condition_tokens=2
+        ),
+        num_validation_trajectories=4,
     ),
     (success, "NUM_NOISES"): 1,
     (rivals, "NUM_TIMED"): 1,
@@ -222,33 +247,32 @@ SMALL = {
 }
 
 
-def test_the_study_trains_and_measures_each_once_seed_by_seed(tmp_path, capsys, monkeypatch):
+def test_the_study_trains_tunes_and_measures_each_once(tmp_path, capsys, monkeypatch):
     for (module, name), value in SMALL.items():
         monkeypatch.setattr(module, name, value)
     out, found = tmp_path / "study", tmp_path / "rivals.json"
-    words = ["--out", out, "--steps", 5, "--data-share", 0.0005, "--num-problems", 30]
-    words += ["--num-validation", 30, "--json", found]
-    methods = "ddim,flow,prism"
-    assert benchmark("rivals", *words, "--methods", methods, "--seeds", 0) == 0
+    words = ["--out", out, "--steps", 5, "--data-share", 0.0003, "--num-problems", 30]
+    words += ["--num-validation", 30, "--seeds", 1, "--json", found]
+    assert benchmark("rivals", *words, "--methods", "ddim") == 0
     assert "one sample" in capsys.readouterr().out
-    before = {path: path.stat().st_mtime_ns for path in (out / "models").iterdir()}
-    assert {path.name for path in before} == {"ddim-0.pt", "flow-0.pt", "gaussian-0.pt"}
-    assert benchmark("rivals", *words, "--methods", methods, "--seeds", "0,1") == 0
-    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    (model,) = (out / "models").iterdir()
+    assert load_checkpoint(model).training["config"]["seed"] == 1
+    before = model.stat().st_mtime_ns
+    assert benchmark("rivals", *words, "--methods", "ddim,prism") == 0
+    assert model.stat().st_mtime_ns == before
+    assert {path.name for path in (out / "models").iterdir()} == {"ddim-1.pt", "gaussian-1.pt"}
     study = json.loads(found.read_text())
-    assert [(of["method"], of["seed"]) for of in study["results"]] == [
-        (name, seed) for seed in (0, 1) for name in methods.split(",")
-    ]
-    row = study["methods"]["flow"]
-    assert row["seeds"] == [0, 1]
-    for measure in ("one", "ranked", "ranked_by_truth"):
-        of = row[measure]["all"]
-        assert of["mean"] == pytest.approx(np.mean(of["by_seed"]))
-        assert of["iqm"][1] <= of["iqm"][0] <= of["iqm"][2]
-        assert 0.0 <= of["probability_that_ours_is_better"][0] <= 1.0
-    assert "one" not in study["methods"]["prism"]
-    assert row["one_ms"] > 0
-    assert study["tuned"]["flow-ranked"]["winner"]["guidance_scale"] == 1.0
+    assert [(of["method"], of["seed"]) for of in study["results"]] == [("ddim", 1), ("prism", 1)]
+    ours, prism = (study["methods"][name] for name in ("ddim", "prism"))
+    assert "one" not in prism
+    assert ours["one_ms"] > 0
+    assert set(prism["ranked"]) == {"all", "multimodal"}
+    assert study["tuned"]["ddim-one"]["provenance"] == {"split": "validation"}
+    assert study["tuned"]["prism-ranked"]["winner"] == {
+        "std": 0.5,
+        "num_elites": 2,
+        "num_rounds": 2,
+    }
     assert benchmark("rivals", *words, "--steps", 9) == 1
     assert "steps is 5, here it is 9" in capsys.readouterr().err
     assert benchmark("rivals", *words, "--methods", "vae") == 1

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vj2_ddim_benchmark.amortised.heads import HeadModel, floored
+from vj2_ddim_benchmark.amortised.heads import BETA, HeadModel, floored
 from vj2_ddim_benchmark.amortised.model import Sampling, in_rows
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.config import TrainingConfig
@@ -29,8 +29,8 @@ class MixtureModel(HeadModel):
         self, original: Tensor, inputs: Mapping[str, Tensor], chance: torch.Generator,
         how: TrainingConfig,
     ) -> Tensor:  # fmt: skip
-        """Negative log likelihood in nats an entry."""
-        return mixture_nll(original, *self.components(inputs["state"], inputs["goal"]))
+        """See `mixture_loss`."""
+        return mixture_loss(original, *self.components(inputs["state"], inputs["goal"]), BETA)
 
     def draw(
         self, context: Mapping[str, FloatArray], how: Sampling, num: int, rng: np.random.Generator
@@ -48,9 +48,16 @@ class MixtureModel(HeadModel):
         return candidates
 
 
-def mixture_nll(original: Tensor, log_weights: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Mean negative log likelihood of `[B, M, C]`, constant included, in nats an entry."""
+def mixture_loss(
+    original: Tensor, log_weights: Tensor, mean: Tensor, log_std: Tensor, beta: float = 0.0
+) -> Tensor:
+    """A loss of `[B, M, C]` that has the gradient of the negative log likelihood an entry.
+
+    Each component's, weighted by its share in the plan, and the weights' cross entropy with those
+    shares. As of `gaussian_nll`, entries are weighted by std^(2 * beta), a constant.
+    """
     error = (original[:, None] - mean) * (-log_std).exp()
     nll = 0.5 * error.square() + log_std + 0.5 * math.log(2 * math.pi)
-    likelihood = torch.logsumexp(log_weights - nll.flatten(2).sum(dim=-1), dim=-1)
-    return -likelihood.mean() / original[0].numel()
+    share = (log_weights - nll.flatten(2).sum(dim=-1)).softmax(dim=-1).detach()
+    weighted = (nll * (2 * beta * log_std.detach()).exp()).flatten(2).sum(dim=-1)
+    return (share * (weighted - log_weights)).sum(dim=-1).mean() / original[0].numel()
