@@ -231,9 +231,7 @@ class TestStatistics:
 
 SMALL = {
     (rivals, "FULL"): AssetSettings(
-        model=ModelConfig(
-            d_model=16, num_layers=1, nhead=2, condition="latents", condition_tokens=2
-        ),
+        model=ModelConfig(num_layers=1, nhead=2, condition="latents", condition_tokens=2),
         num_validation_trajectories=4,
     ),
     (success, "NUM_NOISES"): 1,
@@ -252,7 +250,7 @@ def test_the_study_trains_tunes_and_measures_each_once(tmp_path, capsys, monkeyp
         monkeypatch.setattr(module, name, value)
     out, found = tmp_path / "study", tmp_path / "rivals.json"
     words = ["--out", out, "--steps", 5, "--data-share", 0.0003, "--num-problems", 30]
-    words += ["--num-validation", 30, "--seeds", 1, "--json", found]
+    words += ["--num-validation", 30, "--seeds", 1, "--d-model", 16, "--json", found]
     assert benchmark("rivals", *words, "--methods", "ddim") == 0
     assert "one sample" in capsys.readouterr().out
     (model,) = (out / "models").iterdir()

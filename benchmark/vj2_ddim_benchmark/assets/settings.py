@@ -93,6 +93,7 @@ class RivalSettings(VariantSettings):
         0.25, "Share of the shipped one's trajectories.", above=0.0, high=1.0
     )
     steps: int = setting(2400, "Gradient steps of each, rounded up to whole epochs.", low=1)
+    d_model: int = setting(64, "Width of all networks; the shipped denoiser's is 96.", low=8)
     seeds: tuple[int, ...] = setting((0, 1, 2, 3, 4), "Of the trainings, with commas between.")
     methods: tuple[str, ...] = setting((), "Names with commas between; all unless told.")
     num_problems: int = setting(600, "Unseen screens.", low=30)
