@@ -177,8 +177,9 @@ class _Study:
         self, out: Path, settings: RivalSettings, world_model: WorldModel, progress: Progress
     ) -> None:
         self.out, self.settings, self.progress = out, settings, progress
-        full = settings.applied_to(FULL)
-        self.full = replace(full, model=replace(full.model, d_model=settings.d_model))
+        model = replace(FULL.model, d_model=settings.d_model)
+        training = replace(FULL.training, batch_size=settings.batch_size)
+        self.full = settings.applied_to(replace(FULL, model=model, training=training))
         self.world_model = world_model
         self.validation = Screens.of(world_model, settings.num_validation, SPLIT, 7)
         self.test = Screens.of(world_model, settings.num_problems, "test", 0)
