@@ -6,18 +6,26 @@ teach it without blurring those of one.
 """
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vj2_ddim_benchmark.amortised.model import AmortisedConfig, AmortisedModel, Sampling, in_rows
+from vj2_ddim_benchmark.amortised.model import (
+    AmortisedConfig,
+    AmortisedModel,
+    Chance,
+    Context,
+    Inputs,
+    Rng,
+    Sampling,
+    Shapes,
+    in_rows,
+)  # fmt: skip
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.condition_encoders import LatentEncoder
-from vj2_ddim_training.config import TrainingConfig
 
 STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 64
 BETA = 1.0  # the means learn as fast as those of regression; with 0 they hardly learn at all
@@ -26,9 +34,7 @@ BETA = 1.0  # the means learn as fast as those of regression; with 0 they hardly
 class HeadModel(AmortisedModel):
     """The denoiser's condition encoder, and layers that read its tokens."""
 
-    def __init__(
-        self, config: AmortisedConfig, spec: ActionSpec, input_shapes: Mapping[str, tuple[int, ...]]
-    ) -> None:
+    def __init__(self, config: AmortisedConfig, spec: ActionSpec, input_shapes: Shapes) -> None:
         super().__init__(config, spec, input_shapes)
         tokens, d_model, width = config.condition_tokens, config.d_model, config.head_width
         told = config.kind == "inverse-dynamics"
@@ -63,24 +69,17 @@ class HeadModel(AmortisedModel):
         mean, free = self.read(state, goal, horizon).unbind(dim=1)
         return mean, floored(free)
 
-    def loss(
-        self, original: Tensor, inputs: Mapping[str, Tensor], chance: torch.Generator,
-        how: TrainingConfig,
-    ) -> Tensor:  # fmt: skip
+    def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
         """Squared error, or, of a Gaussian, likelihood."""
         return amortised_loss(self.config.kind, original, *self(**inputs))
 
-    def predict(
-        self, context: Mapping[str, FloatArray], batched: bool = False
-    ) -> tuple[FloatArray, FloatArray]:
+    def predict(self, context: Context, batched: bool = False) -> tuple[FloatArray, FloatArray]:
         """Mean and std, `[B, M, C]`; the std is 1 where only the mean is learned."""
         mean, log_std = in_rows(self, context, batched)
         learned = self.config.kind == "gaussian"
         return mean, np.exp(log_std) if learned else np.ones_like(mean)
 
-    def draw(
-        self, context: Mapping[str, FloatArray], how: Sampling, num: int, rng: np.random.Generator
-    ) -> FloatArray:
+    def draw(self, context: Context, how: Sampling, num: int, rng: Rng) -> FloatArray:
         """The mean, and samples around it."""
         mean, std = self.predict(context, how.batched)
         noise = rng.standard_normal((num - 1, *mean.shape[1:]))
@@ -100,9 +99,13 @@ def gaussian_nll(original: Tensor, mean: Tensor, log_std: Tensor, beta: float = 
     1 the means have the gradient of the squared error. Seitzer et al. (2022), "On the pitfalls of
     heteroscedastic uncertainty estimation with probabilistic neural networks".
     """
+    return (entry_nll(original, mean, log_std) * (2 * beta * log_std.detach()).exp()).mean()
+
+
+def entry_nll(original: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
+    """Negative log likelihood of each entry under its own Gaussian."""
     error = (original - mean) * (-log_std).exp()
-    nll = 0.5 * error.square() + log_std + 0.5 * math.log(2 * math.pi)
-    return (nll * (2 * beta * log_std.detach()).exp()).mean()
+    return 0.5 * error.square() + log_std + 0.5 * math.log(2 * math.pi)
 
 
 def amortised_loss(kind: str, original: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:

@@ -3,35 +3,43 @@
 What they lose or win against DDIM is what diffusion itself adds.
 """
 
-from collections.abc import Mapping
-
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vj2_ddim_benchmark.amortised.model import AmortisedConfig, AmortisedModel, Sampling, in_rows
+from vj2_ddim_benchmark.amortised.model import (
+    AmortisedConfig,
+    AmortisedModel,
+    Chance,
+    Context,
+    Inputs,
+    Rng,
+    Sampling,
+    Shapes,
+    in_rows,
+)  # fmt: skip
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
-from vj2_ddim_training.diffusion_model import DiffusionModel
+from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
 
 TIME = 1000.0  # what the network is told at the end of the way from noise to plan
+SAME = ("d_model", "num_layers", "nhead", "patch_size", "condition_layers", "condition_tokens")
 NEARLY = 0.9  # how near to the plan MIP's second question begins
 
 
 class NetworkModel(AmortisedModel):
-    """The denoiser's network: an array, a time in [0, 1] and the condition to an array."""
+    """The denoiser's network: an array, a time in [0, 1] and the condition to an array.
 
-    def __init__(
-        self, config: AmortisedConfig, spec: ActionSpec, input_shapes: Mapping[str, tuple[int, ...]]
-    ) -> None:
+    As it is, the denoiser itself, for `DDIMOptimizer`.
+    """
+
+    def __init__(self, config: AmortisedConfig, spec: ActionSpec, input_shapes: Shapes) -> None:
         super().__init__(config, spec, input_shapes)
-        same = ("d_model", "num_layers", "nhead", "patch_size", "condition_layers")
-        sizes = {name: getattr(config, name) for name in same}
-        model = ModelConfig(condition="latents", condition_tokens=config.condition_tokens, **sizes)
+        same = {name: getattr(config, name) for name in SAME}
+        model = ModelConfig(condition="latents", **same)
         self.network = DiffusionModel(model, spec, NoiseSchedule(), input_shapes)
 
     @property
@@ -40,9 +48,12 @@ class NetworkModel(AmortisedModel):
         encoder: LatentEncoder = self.network.condition_encoder  # type: ignore[assignment]
         return encoder
 
-    def told(
-        self, original: Tensor, inputs: Mapping[str, Tensor], how: TrainingConfig
-    ) -> tuple[Tensor, Tensor]:
+    def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
+        """See `diffusion_loss`."""
+        shown = {name: inputs[name] for name in ("state", "goal")}
+        return diffusion_loss(self.network, original, shown, *chance)
+
+    def told(self, original: Tensor, inputs: Inputs, how: TrainingConfig) -> tuple[Tensor, Tensor]:
         """The condition tokens, and the denoiser's second loss, that teaches them to look."""
         condition: Tensor = self.encoder(inputs["state"], inputs["goal"])
         error = functional.mse_loss(self.network.guess(condition), original)
@@ -61,16 +72,14 @@ class FlowModel(NetworkModel):
     Lipman et al. (2023), "Flow matching for generative modeling", with its path of straight lines.
     """
 
-    def loss(
-        self, original: Tensor, inputs: Mapping[str, Tensor], chance: torch.Generator,
-        how: TrainingConfig,
-    ) -> Tensor:  # fmt: skip
+    def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
         """Squared error of the velocity x - z, at as many times an example as a denoiser's."""
+        generator, how = chance
         condition, auxiliary = self.told(original, inputs, how)
         num = how.noises_per_example
         original, condition = (of.repeat_interleave(num, dim=0) for of in (original, condition))
-        noise = torch.randn(original.shape, generator=chance).to(original.device)
-        drawn = torch.rand(2, len(original), generator=chance).to(original.device)
+        noise = torch.randn(original.shape, generator=generator).to(original.device)
+        drawn = torch.rand(2, len(original), generator=generator).to(original.device)
         time, hidden = drawn[0], drawn[1] < how.condition_dropout
         there = time[:, None, None]
         shown = self.network.hide(condition, hidden)
@@ -88,15 +97,13 @@ class FlowModel(NetworkModel):
                 without = self.ask(found, step / how.num_steps, null)
                 velocity = without + how.guidance_scale * (velocity - without)
             found = found + velocity / how.num_steps
-        return found.unflatten(0, (len(state), len(noise)))
+        return found.reshape(len(state), *noise.shape)
 
-    def draw(
-        self, context: Mapping[str, FloatArray], how: Sampling, num: int, rng: np.random.Generator
-    ) -> FloatArray:
+    def draw(self, context: Context, how: Sampling, num: int, rng: Rng) -> FloatArray:
         """As many samples, from noise of `std_scale`."""
         noise = how.std_scale * rng.standard_normal((num, *self.action_spec.diffused_shape))
         start = torch.from_numpy(noise).float()
-        (found,) = in_rows(lambda *of: (self.solve(*of, start, how),), context, how.batched)
+        (found,) = in_rows(lambda s, g: (self.solve(s, g, start, how),), context, how.batched)
         return found
 
 
@@ -109,13 +116,10 @@ class MIPModel(NetworkModel):
     noise, and asked around the first answer, without.
     """
 
-    def loss(
-        self, original: Tensor, inputs: Mapping[str, Tensor], chance: torch.Generator,
-        how: TrainingConfig,
-    ) -> Tensor:  # fmt: skip
+    def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
         """The squared errors of both answers."""
-        condition, auxiliary = self.told(original, inputs, how)
-        noise = torch.randn(original.shape, generator=chance).to(original.device)
+        condition, auxiliary = self.told(original, inputs, chance.how)
+        noise = torch.randn(original.shape, generator=chance.generator).to(original.device)
         first = self.ask(torch.zeros_like(original), 0.0, condition)
         second = self.ask(NEARLY * original + (1 - NEARLY) * noise, NEARLY, condition)
         errors = [functional.mse_loss(answer, original) for answer in (first, second)]
@@ -127,14 +131,12 @@ class MIPModel(NetworkModel):
         first = self.ask(condition.new_zeros(len(state), *noise.shape[1:]), 0.0, condition)
         near = NEARLY * first[:, None] + (1 - NEARLY) * noise
         tokens = condition.repeat_interleave(len(noise), dim=0)
-        return self.ask(near.flatten(0, 1), NEARLY, tokens).unflatten(0, near.shape[:2])
+        return self.ask(near.flatten(0, 1), NEARLY, tokens).reshape(near.shape)
 
-    def draw(
-        self, context: Mapping[str, FloatArray], how: Sampling, num: int, rng: np.random.Generator
-    ) -> FloatArray:
+    def draw(self, context: Context, how: Sampling, num: int, rng: Rng) -> FloatArray:
         """The plan, and others whose second question had noise of `std_scale`."""
         noise = how.std_scale * rng.standard_normal((num, *self.action_spec.diffused_shape))
         noise[0] = 0.0
         start = torch.from_numpy(noise).float()
-        (found,) = in_rows(lambda *of: (self.answer(*of, start),), context, how.batched)
+        (found,) = in_rows(lambda s, g: (self.answer(s, g, start),), context, how.batched)
         return found

@@ -3,17 +3,12 @@
 Bishop (1994), "Mixture density networks".
 """
 
-import math
-from collections.abc import Mapping
-
 import numpy as np
-import torch
 from torch import Tensor
 
-from vj2_ddim_benchmark.amortised.heads import BETA, HeadModel, floored
-from vj2_ddim_benchmark.amortised.model import Sampling, in_rows
+from vj2_ddim_benchmark.amortised.heads import BETA, HeadModel, entry_nll, floored
+from vj2_ddim_benchmark.amortised.model import Chance, Context, Inputs, Rng, Sampling, in_rows
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_training.config import TrainingConfig
 
 
 class MixtureModel(HeadModel):
@@ -22,19 +17,14 @@ class MixtureModel(HeadModel):
     def components(self, state: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log weights `[B, J]`, means and log of the stds `[B, J, M, C]`."""
         numbers, shape = self.read(state, goal), self.action_spec.diffused_shape
-        mean, free = numbers[..., 1:].unflatten(-1, (2, *shape)).unbind(dim=2)
+        mean, free = numbers[..., 1:].reshape(*numbers.shape[:2], 2, *shape).unbind(dim=2)
         return numbers[..., 0].log_softmax(dim=-1), mean, floored(free)
 
-    def loss(
-        self, original: Tensor, inputs: Mapping[str, Tensor], chance: torch.Generator,
-        how: TrainingConfig,
-    ) -> Tensor:  # fmt: skip
+    def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
         """See `mixture_loss`."""
         return mixture_loss(original, *self.components(inputs["state"], inputs["goal"]), BETA)
 
-    def draw(
-        self, context: Mapping[str, FloatArray], how: Sampling, num: int, rng: np.random.Generator
-    ) -> FloatArray:
+    def draw(self, context: Context, how: Sampling, num: int, rng: Rng) -> FloatArray:
         """Draws from the mixture; the first is the likeliest component's mean where `greedy`."""
         log_weights, mean, log_std = in_rows(self.components, context, how.batched)
         chance = rng.random((num, 1))
@@ -56,8 +46,7 @@ def mixture_loss(
     Each component's, weighted by its share in the plan, and the weights' cross entropy with those
     shares. As of `gaussian_nll`, entries are weighted by std^(2 * beta), a constant.
     """
-    error = (original[:, None] - mean) * (-log_std).exp()
-    nll = 0.5 * error.square() + log_std + 0.5 * math.log(2 * math.pi)
+    nll = entry_nll(original[:, None], mean, log_std)
     share = (log_weights - nll.flatten(2).sum(dim=-1)).softmax(dim=-1).detach()
     weighted = (nll * (2 * beta * log_std.detach()).exp()).flatten(2).sum(dim=-1)
     return (share * (weighted - log_weights)).sum(dim=-1).mean() / original[0].numel()

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,19 @@ from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 
-KINDS = ("regression", "gaussian", "inverse-dynamics", "mixture", "mip", "flow")
+KINDS = ("regression", "gaussian", "inverse-dynamics", "mixture", "mip", "flow", "ddim")
+
+Shapes = Mapping[str, tuple[int, ...]]
+Inputs = Mapping[str, Tensor]
+Context = Mapping[str, FloatArray]
+Rng = np.random.Generator
+
+
+class Chance(NamedTuple):
+    """What a loss may draw with, and the settings of training."""
+
+    generator: torch.Generator
+    how: TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +43,7 @@ class AmortisedConfig(Settings):
     condition_layers: int = setting(2, "Layers that mix latent patches.", low=0)
     condition_tokens: int = setting(16, "Tokens that latents are gathered into.", low=1)
     head_width: int = setting(512, "Width of the two layers that read the tokens.", low=1)
-    num_layers: int = setting(4, "Layers of the denoiser's network (mip, flow).", low=1)
+    num_layers: int = setting(4, "Layers of the denoiser's network (mip, flow, ddim).", low=1)
     patch_size: int = setting(1, "Its diffused rows in a token.", low=1)
     longest_goal: int = setting(1, "Farthest goal it is asked for (inverse-dynamics).", low=1)
     num_components: int = setting(8, "Gaussians of a mixture.", low=1)
@@ -89,34 +101,27 @@ class AmortisedModel(nn.Module, ABC):
 
     encoder: LatentEncoder
 
-    def __init__(
-        self, config: AmortisedConfig, spec: ActionSpec, input_shapes: Mapping[str, tuple[int, ...]]
-    ) -> None:
+    def __init__(self, config: AmortisedConfig, spec: ActionSpec, input_shapes: Shapes) -> None:
         super().__init__()
         self.config, self.action_spec, shapes = config, spec, dict(input_shapes)
         self.condition = ConditionSpec("latents", shapes, config.condition_tokens, config.d_model)
 
     @abstractmethod
-    def loss(
-        self, original: Tensor, inputs: Mapping[str, Tensor], chance: torch.Generator,
-        how: TrainingConfig,
-    ) -> Tensor:  # fmt: skip
+    def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
         """A scalar, of x_0 `[B, M, C]` given latents and `horizon` `[B]`, steps to the goal."""
 
-    @abstractmethod
-    def draw(
-        self, context: Mapping[str, FloatArray], how: Sampling, num: int, rng: np.random.Generator
-    ) -> FloatArray:
+    def draw(self, context: Context, how: Sampling, num: int, rng: Rng) -> FloatArray:
         """Candidates `[B, num, M, C]`, the same random numbers for all B; the best guess first."""
+        raise ConfigError(f"a model of kind {self.config.kind!r} is sampled by DDIMOptimizer")
 
 
 def in_rows(
-    network: Callable[[Tensor, Tensor], Sequence[Tensor]], context: Mapping[str, FloatArray],
-    batched: bool = False,
-) -> list[FloatArray]:  # fmt: skip
+    network: Callable[[Tensor, Tensor], Sequence[Tensor]], context: Context, batched: bool = False
+) -> list[FloatArray]:
     """What a network makes of states and goals: one at a time, as rounding depends on the batch."""
     state, goal = (torch.from_numpy(context[name]) for name in ("state", "goal"))
     size = len(state) if batched else 1
     with torch.inference_mode():
-        parts = [network(*pair) for pair in zip(state.split(size), goal.split(size), strict=True)]
+        pairs = zip(torch.split(state, size), torch.split(goal, size), strict=True)
+        parts = [network(*pair) for pair in pairs]
     return [torch.cat(part).numpy() for part in zip(*parts, strict=True)]

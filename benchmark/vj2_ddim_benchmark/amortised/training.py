@@ -4,7 +4,7 @@ The denoiser's settings, the same examples in the same order, and the same loop.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from vj2_ddim_benchmark.amortised.heads import HeadModel
-from vj2_ddim_benchmark.amortised.iterative import FlowModel, MIPModel
+from vj2_ddim_benchmark.amortised.iterative import FlowModel, MIPModel, NetworkModel
 from vj2_ddim_benchmark.amortised.mixture import MixtureModel
-from vj2_ddim_benchmark.amortised.model import AmortisedConfig, AmortisedModel
+from vj2_ddim_benchmark.amortised.model import AmortisedConfig, AmortisedModel, Chance, Shapes
 from vj2_ddim_benchmark.model_files import half_weights, read_model, round_weights
 from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_plugin.cli.console import Progress
@@ -33,17 +33,12 @@ FORMAT = "vj2-ddim amortised planner 1"
 NAMES = ("config", "action_spec", "condition", "weights", "training", "provenance")
 FIELDS: dict[str, type] = {**dict.fromkeys(NAMES, dict), "data_fingerprint": str}
 MODELS: dict[str, type[AmortisedModel]] = {
-    "mixture": MixtureModel,
-    "mip": MIPModel,
-    "flow": FlowModel,
-}
-
-Loss = Callable[[Tensor, Mapping[str, Tensor], torch.Generator], Tensor]
-"""Of x_0 `[B, M, C]`, its `state`, `goal` and `horizon`, and what chance decides."""
+    "mixture": MixtureModel, "mip": MIPModel, "flow": FlowModel, "ddim": NetworkModel,
+}  # fmt: skip
 
 
 def build_amortised(
-    config: AmortisedConfig, spec: ActionSpec, input_shapes: Mapping[str, tuple[int, ...]]
+    config: AmortisedConfig, spec: ActionSpec, input_shapes: Shapes
 ) -> AmortisedModel:
     """An untrained model of the configured kind."""
     return MODELS.get(config.kind, HeadModel)(config, spec, input_shapes)
@@ -103,20 +98,16 @@ def train_amortised(
             f"an amortised model is trained on examples with the inputs 'state' and 'goal'; found "
             f"{len(examples)} examples with {sorted(examples.input_shapes)}"
         )
-    longest, spec = training.longest_goal, examples.action_spec
-    config = AmortisedConfig.like(kind, denoiser, spec, longest)
+    spec = examples.action_spec
+    config = AmortisedConfig.like(kind, denoiser, spec, training.longest_goal)
     if training.num_threads:
         torch.set_num_threads(training.num_threads)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = build_amortised(config, spec, examples.input_shapes)
-    model.encoder.set_statistics(examples.latents())
-
-    def loss(original: Tensor, inputs: Mapping[str, Tensor], chance: torch.Generator) -> Tensor:
-        return model.loss(original, inputs, chance, training)
-
-    made_of = {"config": config.to_dict(), "data": examples.data_fingerprint}
-    steps = fit(model, loss, examples, training, state, made_of, kind, progress)
+    steps = _loop(AmortisedTask(model, examples, training), training, progress)
+    made_of = {"config": config.to_dict(), "training": training.to_dict()}
+    run_resumably(steps, state, {**made_of, "data": examples.data_fingerprint})
     averaged: AmortisedModel = steps.model.cpu().eval()  # type: ignore[assignment]
     round_weights(averaged)
     provenance = {
@@ -134,16 +125,15 @@ def train_amortised(
     return averaged
 
 
-class LatentTask(loop.ShuffledTask):
+class AmortisedTask(loop.ShuffledTask):
     """A batch a step, of all examples, each epoch in the order that the denoiser sees."""
 
-    def __init__(
-        self, model: nn.Module, loss: Loss, examples: Examples, how: TrainingConfig
-    ) -> None:
+    def __init__(self, model: AmortisedModel, examples: Examples, how: TrainingConfig) -> None:
         super().__init__(len(examples), how.epoch_share, how.batch_size, how.num_epochs, how.seed)
-        self.device, self.seed = choose_device(how.device), how.seed
+        model.encoder.set_statistics(examples.latents())
+        self.device, self.how = choose_device(how.device), how
         self.model: nn.Module = model.to(self.device)
-        self.of_batch, self.examples = loss, examples
+        self.kind, self.of_batch, self.examples = model.config.kind, model.loss, examples
 
     def loss(self, step: int) -> Tensor:
         """Of the batch of this step."""
@@ -151,26 +141,21 @@ class LatentTask(loop.ShuffledTask):
         _, original, inputs = self.examples.batch(rows)
         here = {name: torch.from_numpy(z).float().to(self.device) for name, z in inputs.items()}
         here["horizon"] = torch.from_numpy(self.examples.goal_steps(rows)).to(self.device)
-        chance = torch.Generator().manual_seed((self.seed % 2**31) * 2**32 + step)
-        return self.of_batch(torch.from_numpy(original).float().to(self.device), here, chance)
+        drawn = torch.Generator().manual_seed((self.how.seed % 2**31) * 2**32 + step)
+        wanted = torch.from_numpy(original).float().to(self.device)
+        return self.of_batch(wanted, here, Chance(drawn, self.how))
 
     def batch_name(self, step: int) -> str:
         """The examples of a step."""
         return loop.name_rows(self.examples.names(self.rows(step)))
 
 
-def fit(
-    model: nn.Module, loss: Loss, examples: Examples, training: TrainingConfig, state: Path,
-    made_of: Mapping[str, Any], name: str, progress: Progress = silent,
-) -> loop.TrainingLoop:  # fmt: skip
-    """Train to the end, going on from `state` where it was cut short; the loop has the average."""
-    task, decay = LatentTask(model, loss, examples, training), training.weight_decay
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=decay)
+def _loop(task: AmortisedTask, training: TrainingConfig, progress: Progress) -> loop.TrainingLoop:
+    decay, phase = training.weight_decay, f"train the {task.kind} planner"
+    optimizer = torch.optim.AdamW(task.model.parameters(), lr=training.lr, weight_decay=decay)
     share = warmup_cosine(task.total_steps, training.warmup_share)
-    steps = loop.TrainingLoop(
+    return loop.TrainingLoop(
         task, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, share),
         clip_norm=training.clip_norm, ema_decay=training.ema_decay,
-        progress=lambda done, total, line: progress(f"train the {name} planner", done, total),
+        progress=lambda done, total, line: progress(phase, done, total),
     )  # fmt: skip
-    run_resumably(steps, state, {**made_of, "training": training.to_dict()})
-    return steps

@@ -4,6 +4,7 @@ One call's problems share a starting noise, some luckier than other: so there ar
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,15 +44,53 @@ class Encoder(Protocol):
         """The latents `[n, N, D]` of n screens."""
 
 
+CostOf = Callable[[IntArray], CostFn]
+"""The cost of some of all problems, by their numbers."""
+
+
+@dataclass(frozen=True)
+class Screens:
+    """Problems, and their latents `[n, N, D]`."""
+
+    problems: Problems
+    state: FloatArray
+    goal: FloatArray
+
+    @classmethod
+    def of(cls, encoder: Encoder, num: int, split: str, seed: int) -> "Screens":
+        """Draw problems, and see them through an encoder (a world model is one)."""
+        problems = one_gesture_problems(num, split=split, seed=seed)
+        return cls(problems, encoder.see(problems.start), encoder.see(problems.goal))
+
+    def ask(self, rows: IntArray, seed: int, cost_of: CostOf | None = None) -> PlanningProblem:
+        """Some of the problems, in one."""
+        context = {"state": self.state[rows], "goal": self.goal[rows]}
+        return PlanningProblem(context, None if cost_of is None else cost_of(rows), seed=seed)
+
+    def reached(
+        self, optimizer: ActionOptimizer, seed: int, cost_of: CostOf | None = None
+    ) -> dict[str, float]:
+        """The share of goals reached: of all, of multimodal ones, and of each kind of widget."""
+        problems, rows = self.problems, np.arange(len(self.problems))
+        actions = np.empty_like(problems.actions)
+        for noise in range(min(NUM_NOISES, len(rows))):
+            part = rows[noise::NUM_NOISES]
+            actions[part] = optimizer.optimize(self.ask(part, seed + noise, cost_of)).actions
+        reached = problems.start.execute(actions).matches(problems.goal.state)
+        several = np.isin(problems.kind, MULTIMODAL_KINDS)
+        shares = {SUCCESS: reached, f"{SUCCESS}_multimodal": reached[several]}
+        shares |= {
+            f"{SUCCESS}_{kind}": reached[problems.kind == kind]
+            for kind in np.unique(problems.kind).tolist()
+        }
+        return {name: float(values.mean()) for name, values in shares.items()}
+
+
 def success_of(
     encoder: Encoder, num_problems: int = 300, seed: int = 7, split: str = "validation"
 ) -> SuccessMeasure:
-    """Measures the share of goals reached, by latents that an encoder makes (a world model is one).
-
-    Of all goals, of multimodal ones, and of each kind of widget.
-    """
-    problems = one_gesture_problems(num_problems, split=split, seed=seed)
-    state, goal = encoder.see(problems.start), encoder.see(problems.goal)
+    """Measures the share of goals reached by a model, or by its samples that a ranker chooses."""
+    screens = Screens.of(encoder, num_problems, split, seed)
 
     def success(model: DiffusionModel, ranker: RankerNetwork | None = None) -> dict[str, float]:
         if ranker is None:
@@ -59,36 +98,9 @@ def success_of(
         else:
             sampler = RankedSampler(model, ranker)
             optimizer = DDIMOptimizer(sampler, num_candidates=NUM_RANKED, num_ranked=1)
-        return shares_reached(optimizer, problems, state, goal, seed)
+        return screens.reached(optimizer, seed)
 
     return success
-
-
-CostOfRows = Callable[[IntArray], CostFn]
-"""The cost of some of all problems, by their numbers."""
-
-
-def shares_reached(
-    optimizer: ActionOptimizer, problems: Problems, state: FloatArray, goal: FloatArray, seed: int,
-    cost_of: CostOfRows | None = None,
-) -> dict[str, float]:  # fmt: skip
-    """The share of goals that a planner reaches: of all, of multimodal ones, of each kind."""
-    rows, spec = np.arange(len(problems)), optimizer.action_spec  # type: ignore[attr-defined]
-    actions = np.empty((len(rows), spec.length, spec.num_channels), np.float32)
-    for noise in range(min(NUM_NOISES, len(rows))):
-        part = rows[noise::NUM_NOISES]
-        context = {"state": state[part], "goal": goal[part]}
-        cost = None if cost_of is None else cost_of(part)
-        problem = PlanningProblem(context, cost, seed=seed + noise)
-        actions[part] = optimizer.optimize(problem).actions
-    reached = problems.start.execute(actions).matches(problems.goal.state)
-    several = np.isin(problems.kind, MULTIMODAL_KINDS)
-    shares = {SUCCESS: reached, f"{SUCCESS}_multimodal": reached[several]}
-    shares |= {
-        f"{SUCCESS}_{kind}": reached[problems.kind == kind]
-        for kind in np.unique(problems.kind).tolist()
-    }
-    return {name: float(values.mean()) for name, values in shares.items()}
 
 
 def latent_cost_of(world_model: Any) -> RankerCost:  # noqa: ANN401

@@ -23,8 +23,8 @@ WHOLE = {"all": SUCCESS, "multimodal": f"{SUCCESS}_multimodal"}
 REPS = 1000  # of the bootstrap
 
 Result = Mapping[str, Any]
-Scores = dict[str, list[FloatArray]]
-"""By method, for each kind of widget the shares of goals reached `[seeds]`."""
+Scores = dict[str, dict[str, list[float]]]
+"""By method and kind of widget, the share of goals reached with each seed."""
 
 
 def summarise_rivals(results: Sequence[Result], ours: str) -> dict[str, Any]:
@@ -36,10 +36,12 @@ def summarise_rivals(results: Sequence[Result], ours: str) -> dict[str, Any]:
     for measure in MEASURES:
         for group in GROUPS:
             scores = scores_of(results, measure, group)
-            for name, tasks in scores.items():
+            for name, kinds in scores.items():
+                tasks = [kinds[kind] for kind in sorted(kinds)]
                 rows[name][measure][group]["iqm"] = interval(tasks, interquartile_mean)
                 if ours in scores and name != ours:
-                    better = interval([*scores[ours], *tasks], improvement)
+                    own = [scores[ours][kind] for kind in sorted(kinds)]
+                    better = interval([*own, *tasks], improvement)
                     rows[name][measure][group]["probability_that_ours_is_better"] = better
     return rows
 
@@ -47,15 +49,11 @@ def summarise_rivals(results: Sequence[Result], ours: str) -> dict[str, Any]:
 def scores_of(results: Sequence[Result], measure: str, group: str) -> Scores:
     """What is there of a measure."""
     scores: Scores = {}
-    for name in dict.fromkeys(each["method"] for each in results):
-        runs = [each[measure] for each in results if each["method"] == name and measure in each]
-        if runs:
-            kinds = sorted(set(runs[0]) - set(WHOLE.values()))
-            kept = [
-                kind for kind in kinds
-                if group == "all" or kind.removeprefix(f"{SUCCESS}_") in MULTIMODAL_KINDS
-            ]  # fmt: skip
-            scores[name] = [np.array([run[kind] for run in runs]) for kind in kept]
+    for each in results:
+        for name, share in each.get(measure, {}).items():
+            kind = name.removeprefix(f"{SUCCESS}_")
+            if name not in WHOLE.values() and (group == "all" or kind in MULTIMODAL_KINDS):
+                scores.setdefault(each["method"], {}).setdefault(kind, []).append(share)
     return scores
 
 
@@ -85,36 +83,32 @@ def improvement(*tasks: FloatArray, axis: int = -1) -> FloatArray:
     """
     pairs = zip(tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :], strict=True)
     wins = [np.sign(ours[..., :, None] - theirs[..., None, :]) for ours, theirs in pairs]
-    return np.mean([0.5 + 0.5 * each.mean(axis=(-2, -1)) for each in wins], axis=0)
+    share: FloatArray = np.mean([0.5 + 0.5 * each.mean(axis=(-2, -1)) for each in wins], axis=0)
+    return share
 
 
-def interval(tasks: Sequence[FloatArray], of: Callable[..., FloatArray]) -> list[float]:
+def interval(tasks: Sequence[Sequence[float]], of: Callable[..., FloatArray]) -> list[float]:
     """A figure of runs `[seeds]` a task, and its 95 % percentile interval; one run has none."""
-    point = float(of(*tasks))
-    if min(map(len, tasks)) < 2:
+    runs = [np.asarray(task) for task in tasks]
+    point = float(of(*runs))
+    if min(map(len, runs)) < 2:
         return [point, point, point]
-    found = bootstrap(tasks, of, n_resamples=REPS, method="percentile", rng=0, vectorized=True)
+    found = bootstrap(runs, of, n_resamples=REPS, method="percentile", rng=0, vectorized=True)
     return [point, float(found.confidence_interval.low), float(found.confidence_interval.high)]
 
 
 def print_rivals(rows: Mapping[str, Any]) -> None:
-    """A table, best of one sample and of ranked ones first, in percent."""
-
-    def share(row: Mapping[str, Any], measure: str, group: str) -> str | None:
-        return f"{100 * row[measure][group]['mean']:.1f}" if measure in row else None
-
+    """A table in percent of the goals, of all and of the multimodal ones."""
     cells = [
-        (
-            name,
-            len(row["seeds"]),
-            *(share(row, measure, group) for measure in MEASURES for group in GROUPS),
-            *(f"{row[of]:.1f}" if of in row else None for of in ("one_ms", "ranked_ms")),
-        )
+        [name, len(row["seeds"])]
+        + [
+            " ".join(f"{100 * row[measure][group]['mean']:.1f}" for group in GROUPS)
+            if measure in row
+            else None
+            for measure in MEASURES
+        ]
+        + [f"{row[time]:.1f}" if time in row else None for time in ("one_ms", "ranked_ms")]
         for name, row in rows.items()
     ]
-    words = ("one sample", "16 ranked", "ranked by truth")
-    headings = [
-        f"{word}{'' if group == 'all' else ', multimodal'}" for word in words for group in GROUPS
-    ]
-    headings = ["method", "seeds", *headings, "one, ms", "ranked, ms"]
-    print_table(cells, headings, title="goals reached, %", numbers=True)
+    headings = ["method", "seeds", *MEASURES, "one, ms", "ranked, ms"]
+    print_table(cells, headings, title="goals reached, %: all, multimodal", numbers=True)

@@ -203,7 +203,7 @@ class Trajectories:
         self._check_actions(actions, file_numbers)
         return states[:num], states[num:], actions
 
-    def goal_steps(self, indices: Sequence[int] | IntArray) -> IntArray:
+    def goal_steps(self, indices: Sequence[int] | IntArray) -> NDArray[np.int64]:
         """How many world-model steps after its state the goal of each transition is, `[b]`."""
         chosen = np.asarray(indices, dtype=np.int64)
         file_numbers = np.searchsorted(self._offsets, chosen, side="right") - 1
