@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from vj2_ddim_benchmark.amortised import load_amortised, train_amortised
-from vj2_ddim_benchmark.amortised.model import Sampling
+from vj2_ddim_benchmark.amortised.base import Sampling
+from vj2_ddim_benchmark.amortised.training import load_amortised, train_amortised
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.assets.build import write_latents
 from vj2_ddim_benchmark.assets.settings import AssetSettings, RivalSettings
-from vj2_ddim_benchmark.assets.success import CostOf, Screens
+from vj2_ddim_benchmark.assets.success import Screens
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer
 from vj2_ddim_benchmark.planners.cross_entropy import GestureCEM
@@ -33,6 +33,7 @@ from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.cli.console import Progress, progress_bars
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import read_json, sha256_of, write_json
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import ActionOptimizer
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.diffusion_model import TorchSampler
@@ -44,40 +45,33 @@ FULL = AssetSettings()
 OURS, TUNED = "ddim", "tuned"
 NUM_TIMED = 40  # plans, one at a time
 
-Make = Callable[..., ActionOptimizer]
-"""From the file of a trained model, whether many problems are asked at once, and settings."""
-
-
-def make_ours(path: Path, batched: bool, **how: Any) -> DDIMOptimizer:  # noqa: ANN401
-    """DDIM in torch, as the rivals are."""
-    model: Any = load_amortised(path, OURS)
-    return DDIMOptimizer(TorchSampler(model.network), num_inference_steps=10, **how)
-
-
-def make_sampled(path: Path, batched: bool, **how: Any) -> AmortisedOptimizer:  # noqa: ANN401
-    """Ranked samples of an amortised model."""
-    model = load_amortised(path)
-    return AmortisedOptimizer(model.action_spec, model, Sampling(batched=batched, **how))
-
-
-def make_prism(path: Path, batched: bool, num_candidates: int, **how: Any) -> PrismOptimizer:  # noqa: ANN401
-    """As many evaluations as others have candidates, in rounds."""
-    model: Any = load_amortised(path, "gaussian")
-    rounds = how.pop("num_rounds")
-    settings = GestureCEM(num_samples=num_candidates // rounds, num_iterations=rounds, **how)
-    return PrismOptimizer(model.action_spec, model, settings)
-
 
 @dataclass(frozen=True)
 class Rival:
-    """A method: how it plans, and the settings tried of one sample and of ranked ones."""
+    """A method, and the settings that are tried of one sample and of ranked ones."""
 
     name: str
-    make: Make
     one: SearchSpace | None = field(default_factory=dict)  # None: it always asks the world model
     ranked: SearchSpace = field(default_factory=dict)
-    kind: str = ""  # of the model that it trains; its name's unless told
-    num_ranked: int = 16  # candidates, or cost evaluations where it searches
+    num_ranked: int = 16  # candidates, or cost evaluations in `rounds`
+    rounds: int = 0  # of PRISM's search; 0 for others
+
+    @property
+    def kind(self) -> str:
+        """The model that it trains."""
+        return "gaussian" if self.rounds else self.name
+
+    def build(self, path: Path, num: int, batched: bool, how: Mapping[str, Any]) -> ActionOptimizer:
+        """From a trained model's file: in torch, the denoiser too."""
+        model: Any = load_amortised(path, self.kind)
+        if self.name == OURS:
+            how = {"num_candidates": num, "num_inference_steps": 10, **how}
+            return DDIMOptimizer(TorchSampler(model.network), **how)
+        if self.rounds:
+            size = {"num_samples": num // self.rounds, "num_iterations": self.rounds}
+            return PrismOptimizer(model.action_spec, model, GestureCEM(**size, **how))
+        sampling = Sampling(num_candidates=num, batched=batched, **how)
+        return AmortisedOptimizer(model.action_spec, model, sampling)
 
 
 NEAR = {"std_scale": (0.02, 0.05, 0.1, 0.2)}
@@ -89,15 +83,15 @@ OF_MIXTURE = {"std_scale": (0.25, 0.5, 1.0), "greedy": (True, False)}
 RIVALS = {
     rival.name: rival
     for rival in (
-        Rival(OURS, make_ours, OF_DDIM, OF_DDIM),
-        Rival("regression", make_sampled, {}, NEAR),
-        Rival("mixture", make_sampled, OF_MIXTURE, OF_MIXTURE),
-        Rival("flow", make_sampled, OF_FLOW, OF_FLOW),
-        Rival("mip", make_sampled, {}, {"std_scale": (0.5, 1.0, 2.0, 4.0)}),
-        Rival("inverse-dynamics", make_sampled, {}, NEAR),
-        Rival("gaussian", make_sampled, {}, {"std_scale": (0.25, 0.5, 1.0, 1.5)}),
-        Rival("prism", make_prism, None, {**FUSED, "num_rounds": (2,)}, "gaussian"),
-        Rival("prism-128", make_prism, None, {**FUSED, "num_rounds": (8,)}, "gaussian", 128),
+        Rival(OURS, OF_DDIM, OF_DDIM),
+        Rival("regression", {}, NEAR),
+        Rival("mixture", OF_MIXTURE, OF_MIXTURE),
+        Rival("flow", OF_FLOW, OF_FLOW),
+        Rival("mip", {}, {"std_scale": (0.5, 1.0, 2.0, 4.0)}),
+        Rival("inverse-dynamics", {}, NEAR),
+        Rival("gaussian", {}, {"std_scale": (0.25, 0.5, 1.0, 1.5)}),
+        Rival("prism", None, FUSED, rounds=2),
+        Rival("prism-128", None, FUSED, 128, rounds=8),
     )
 }
 
@@ -143,11 +137,11 @@ class _Study:
         if path.exists():
             return read_json(path, ConfigError)
         found: dict[str, Any] = {"method": name, "seed": seed}
-        make = partial(rival.make, self.trained(rival.kind or name, seed))
+        model = self.trained(rival.kind, seed)
         if rival.one is not None:
-            found |= self.measured("one", name, partial(make, num_candidates=1), rival.one)
-        ranked = partial(make, num_candidates=rival.num_ranked)
-        found |= self.measured("ranked", name, ranked, rival.ranked)
+            found |= self.measured("one", rival, rival.one, partial(rival.build, model, 1))
+        ranked = partial(rival.build, model, rival.num_ranked)
+        found |= self.measured("ranked", rival, rival.ranked, ranked)
         write_json(_in_folder(path), found)
         return found
 
@@ -159,38 +153,36 @@ class _Study:
         if not path.exists():
             spec = read_bundle(shipped_assets().bundle).action_spec
             training = replace(self.full.training, seed=seed)
-            goals = training.longest_goal
-            examples = open_examples(data, spec, "latents", longest_goal=goals)
+            examples = open_examples(data, spec, "latents", longest_goal=training.longest_goal)
             model = with_patch_size(self.full.model, spec)
             train_amortised(kind, examples, model, training, path, self.progress)
         return path
 
-    def measured(self, what: str, name: str, make: Make, space: SearchSpace) -> dict[str, Any]:
+    def measured(
+        self, what: str, rival: Rival, space: SearchSpace, build: Callable[..., ActionOptimizer]
+    ) -> dict[str, Any]:
         """On test screens, with the best settings on validation screens: recorded, or tried now."""
 
-        def cost_of(screens: Screens) -> CostOf | None:
-            state, goal = screens.state, screens.goal
-            learned = lambda rows: LatentCost(self.world_model, state[rows], goal[rows])  # noqa: E731
-            return None if what == "one" else learned
+        def cost_of(screens: Screens, rows: IntArray) -> LatentCost:
+            return LatentCost(self.world_model, screens.state[rows], screens.goal[rows])
 
-        def score(how: Mapping[str, Any]) -> tuple[float, float]:
-            screens = self.validation
-            shares = screens.reached(make(batched=True, **how), 0, cost_of(screens))
-            return shares[SUCCESS], 0.0
-
-        path = _in_folder(self.out / TUNED / f"{name}-{what}.json")
+        tried, test = (
+            None if what == "one" else partial(cost_of, of) for of in (self.validation, self.test)
+        )
+        path = _in_folder(self.out / TUNED / f"{rival.name}-{what}.json")
         if not path.exists():
+            score = lambda how: (self.validation.reached(build(True, how), 0, tried)[SUCCESS], 0.0)  # noqa: E731
             sweep(space, score).write(path.parent, path.stem, {"split": SPLIT})
-        winner, cost = read_json(path, ConfigError)["winner"], cost_of(self.test)
-        best, alone = (make(batched=batched, **winner) for batched in (True, False))
-        found: dict[str, Any] = {what: self.test.reached(best, 0, cost)}
+        winner = read_json(path, ConfigError)["winner"]
+        best, alone = (build(batched, winner) for batched in (True, False))
+        found: dict[str, Any] = {what: self.test.reached(best, 0, test)}
         if what == "ranked":
-            true_cost = lambda rows: TrueCost(self.test.problems.select(rows))  # noqa: E731
-            found["ranked_by_truth"] = self.test.reached(best, 0, true_cost)
+            truth = lambda rows: TrueCost(self.test.problems.select(rows))  # noqa: E731
+            found["ranked_by_truth"] = self.test.reached(best, 0, truth)
         times = []
         for row in range(min(NUM_TIMED + 1, len(self.test.goal))):  # the first is slow
             begun = time.perf_counter()
-            alone.optimize(self.test.ask(np.array([row]), row, cost))
+            alone.optimize(self.test.ask(np.array([row]), row, test))
             times.append(1e3 * (time.perf_counter() - begun))
         return {**found, f"{what}_ms": float(np.median(times[1:]))}
 

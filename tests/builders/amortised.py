@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from builders.training import LENGTH, make_spec
-from vj2_ddim_benchmark.amortised import build_amortised, save_amortised
-from vj2_ddim_benchmark.amortised.model import AmortisedConfig
+from vj2_ddim_benchmark.amortised.base import AmortisedConfig
+from vj2_ddim_benchmark.amortised.training import build_amortised, save_amortised
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.examples import open_examples

@@ -8,7 +8,7 @@ import torch
 
 from builders.amortised import SPEC as SMALL_SPEC
 from builders.amortised import make_context, make_model, taps
-from vj2_ddim_benchmark.amortised.model import Sampling
+from vj2_ddim_benchmark.amortised.base import Sampling
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer
 from vj2_ddim_benchmark.planners.cross_entropy import (
     CEM,

@@ -22,9 +22,14 @@ from builders.amortised import (
 )
 from builders.training import make_examples
 
-from vj2_ddim_benchmark.amortised import FIELDS, build_amortised, load_amortised, train_amortised
+from vj2_ddim_benchmark.amortised.base import KINDS, AmortisedConfig, Sampling
 from vj2_ddim_benchmark.amortised.heads import STD_FLOOR, amortised_loss, gaussian_nll
-from vj2_ddim_benchmark.amortised.model import KINDS, AmortisedConfig, Sampling
+from vj2_ddim_benchmark.amortised.training import (
+    FIELDS,
+    build_amortised,
+    load_amortised,
+    train_amortised,
+)
 from vj2_ddim_benchmark.assets.settings import AssetSettings
 from vj2_ddim_benchmark.model_files import round_weights
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from builders.planners import SPEC, sampler
 
-from vj2_ddim_benchmark.amortised.model import AmortisedConfig, Sampling
+from vj2_ddim_benchmark.amortised.base import AmortisedConfig, Sampling
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.planners.cross_entropy import CEM, ICEM, CandidateCEMSettings, GestureCEM
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, read_tuned

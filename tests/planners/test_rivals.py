@@ -12,9 +12,9 @@ from scipy.stats import trim_mean
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from vj2_ddim_benchmark import rivals
+from vj2_ddim_benchmark.amortised.base import Chance, Sampling
 from vj2_ddim_benchmark.amortised.iterative import NEARLY
 from vj2_ddim_benchmark.amortised.mixture import mixture_loss
-from vj2_ddim_benchmark.amortised.model import Chance, Sampling
 from vj2_ddim_benchmark.assets import success
 from vj2_ddim_benchmark.assets.settings import AssetSettings
 from vj2_ddim_benchmark.planners.cross_entropy import Gaussian, GestureCEM
@@ -269,11 +269,7 @@ def test_the_study_trains_tunes_and_measures_each_once(tmp_path, capsys, monkeyp
     assert ours["one_ms"] > 0
     assert set(prism["ranked"]) == {"all", "multimodal"}
     assert study["tuned"]["ddim-one"]["provenance"] == {"split": "validation"}
-    assert study["tuned"]["prism-ranked"]["winner"] == {
-        "std": 0.5,
-        "num_elites": 2,
-        "num_rounds": 2,
-    }
+    assert study["tuned"]["prism-ranked"]["winner"] == {"std": 0.5, "num_elites": 2}
     assert benchmark("rivals", *words, "--steps", 9) == 1
     assert "steps is 5, here it is 9" in capsys.readouterr().err
     assert benchmark("rivals", *words, "--methods", "vae") == 1

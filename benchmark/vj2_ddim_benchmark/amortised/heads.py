@@ -12,17 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vj2_ddim_benchmark.amortised.model import (
-    AmortisedConfig,
-    AmortisedModel,
-    Chance,
-    Context,
-    Inputs,
-    Rng,
-    Sampling,
-    Shapes,
-    in_rows,
-)  # fmt: skip
+from vj2_ddim_benchmark.amortised import base
+from vj2_ddim_benchmark.amortised.base import AmortisedConfig, Context, Inputs, Rng, Shapes
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.condition_encoders import LatentEncoder
@@ -31,7 +22,7 @@ STD_FLOOR = 0.01  # of the normalized array: a third of a pixel on a screen of 6
 BETA = 1.0  # the means learn as fast as those of regression; with 0 they hardly learn at all
 
 
-class HeadModel(AmortisedModel):
+class HeadModel(base.AmortisedModel):
     """The denoiser's condition encoder, and layers that read its tokens."""
 
     def __init__(self, config: AmortisedConfig, spec: ActionSpec, input_shapes: Shapes) -> None:
@@ -69,17 +60,17 @@ class HeadModel(AmortisedModel):
         mean, free = self.read(state, goal, horizon).unbind(dim=1)
         return mean, floored(free)
 
-    def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
+    def loss(self, original: Tensor, inputs: Inputs, chance: base.Chance) -> Tensor:
         """Squared error, or, of a Gaussian, likelihood."""
         return amortised_loss(self.config.kind, original, *self(**inputs))
 
     def predict(self, context: Context, batched: bool = False) -> tuple[FloatArray, FloatArray]:
         """Mean and std, `[B, M, C]`; the std is 1 where only the mean is learned."""
-        mean, log_std = in_rows(self, context, batched)
+        mean, log_std = base.in_rows(self, context, batched)
         learned = self.config.kind == "gaussian"
         return mean, np.exp(log_std) if learned else np.ones_like(mean)
 
-    def draw(self, context: Context, how: Sampling, num: int, rng: Rng) -> FloatArray:
+    def draw(self, context: Context, how: base.Sampling, num: int, rng: Rng) -> FloatArray:
         """The mean, and samples around it."""
         mean, std = self.predict(context, how.batched)
         noise = rng.standard_normal((num - 1, *mean.shape[1:]))

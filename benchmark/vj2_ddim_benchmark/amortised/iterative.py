@@ -7,17 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vj2_ddim_benchmark.amortised.model import (
-    AmortisedConfig,
-    AmortisedModel,
-    Chance,
-    Context,
-    Inputs,
-    Rng,
-    Sampling,
-    Shapes,
-    in_rows,
-)  # fmt: skip
+from vj2_ddim_benchmark.amortised import base
+from vj2_ddim_benchmark.amortised.base import AmortisedConfig, Context, Inputs, Rng, Shapes
+from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.spec import ActionSpec
@@ -26,11 +18,10 @@ from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
 
 TIME = 1000.0  # what the network is told at the end of the way from noise to plan
-SAME = ("d_model", "num_layers", "nhead", "patch_size", "condition_layers", "condition_tokens")
 NEARLY = 0.9  # how near to the plan MIP's second question begins
 
 
-class NetworkModel(AmortisedModel):
+class NetworkModel(base.AmortisedModel):
     """The denoiser's network: an array, a time in [0, 1] and the condition to an array.
 
     As it is, the denoiser itself, for `DDIMOptimizer`.
@@ -38,9 +29,9 @@ class NetworkModel(AmortisedModel):
 
     def __init__(self, config: AmortisedConfig, spec: ActionSpec, input_shapes: Shapes) -> None:
         super().__init__(config, spec, input_shapes)
-        same = {name: getattr(config, name) for name in SAME}
-        model = ModelConfig(condition="latents", **same)
-        self.network = DiffusionModel(model, spec, NoiseSchedule(), input_shapes)
+        same = {name: getattr(config, name) for name in base.SAME}
+        how = ModelConfig(condition="latents", **same)
+        self.network = DiffusionModel(how, spec, NoiseSchedule(), input_shapes)
 
     @property
     def encoder(self) -> LatentEncoder:  # type: ignore[override]
@@ -48,10 +39,21 @@ class NetworkModel(AmortisedModel):
         encoder: LatentEncoder = self.network.condition_encoder  # type: ignore[assignment]
         return encoder
 
-    def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
+    def loss(self, original: Tensor, inputs: Inputs, chance: base.Chance) -> Tensor:
         """See `diffusion_loss`."""
         shown = {name: inputs[name] for name in ("state", "goal")}
         return diffusion_loss(self.network, original, shown, *chance)
+
+    def draw(self, context: Context, how: base.Sampling, num: int, rng: Rng) -> FloatArray:
+        """From noise of `std_scale`."""
+        drawn = how.std_scale * rng.standard_normal((num, *self.action_spec.diffused_shape))
+        noise = torch.from_numpy(drawn).float()
+        (found,) = base.in_rows(lambda s, g: (self.plans(s, g, noise, how),), context, how.batched)
+        return found
+
+    def plans(self, state: Tensor, goal: Tensor, noise: Tensor, how: base.Sampling) -> Tensor:
+        """Candidates `[B, K, M, C]` of B problems from noise `[K, M, C]`."""
+        raise ConfigError(f"a model of kind {self.config.kind!r} is sampled by DDIMOptimizer")
 
     def told(self, original: Tensor, inputs: Inputs, how: TrainingConfig) -> tuple[Tensor, Tensor]:
         """The condition tokens, and the denoiser's second loss, that teaches them to look."""
@@ -72,7 +74,7 @@ class FlowModel(NetworkModel):
     Lipman et al. (2023), "Flow matching for generative modeling", with its path of straight lines.
     """
 
-    def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
+    def loss(self, original: Tensor, inputs: Inputs, chance: base.Chance) -> Tensor:
         """Squared error of the velocity x - z, at as many times an example as a denoiser's."""
         generator, how = chance
         condition, auxiliary = self.told(original, inputs, how)
@@ -86,8 +88,8 @@ class FlowModel(NetworkModel):
         velocity = self.ask((1 - there) * noise + there * original, time, shown)  # type: ignore[arg-type]
         return functional.mse_loss(velocity, original - noise) + auxiliary
 
-    def solve(self, state: Tensor, goal: Tensor, noise: Tensor, how: Sampling) -> Tensor:
-        """Euler's steps from noise `[K, M, C]`, for each of B problems: `[B, K, M, C]`."""
+    def plans(self, state: Tensor, goal: Tensor, noise: Tensor, how: base.Sampling) -> Tensor:
+        """Where Euler's steps lead from noise."""
         condition: Tensor = self.encoder(state, goal).repeat_interleave(len(noise), dim=0)
         null = self.network.null_condition.expand_as(condition)
         found = noise.repeat(len(state), 1, 1)
@@ -99,13 +101,6 @@ class FlowModel(NetworkModel):
             found = found + velocity / how.num_steps
         return found.reshape(len(state), *noise.shape)
 
-    def draw(self, context: Context, how: Sampling, num: int, rng: Rng) -> FloatArray:
-        """As many samples, from noise of `std_scale`."""
-        noise = how.std_scale * rng.standard_normal((num, *self.action_spec.diffused_shape))
-        start = torch.from_numpy(noise).float()
-        (found,) = in_rows(lambda s, g: (self.solve(s, g, start, how),), context, how.batched)
-        return found
-
 
 class MIPModel(NetworkModel):
     """Regression asked twice: from nothing, then from near the first answer.
@@ -116,7 +111,7 @@ class MIPModel(NetworkModel):
     noise, and asked around the first answer, without.
     """
 
-    def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
+    def loss(self, original: Tensor, inputs: Inputs, chance: base.Chance) -> Tensor:
         """The squared errors of both answers."""
         condition, auxiliary = self.told(original, inputs, chance.how)
         noise = torch.randn(original.shape, generator=chance.generator).to(original.device)
@@ -125,18 +120,11 @@ class MIPModel(NetworkModel):
         errors = [functional.mse_loss(answer, original) for answer in (first, second)]
         return errors[0] + errors[1] + auxiliary
 
-    def answer(self, state: Tensor, goal: Tensor, noise: Tensor) -> Tensor:
-        """Second answers `[B, K, M, C]` under noise `[K, M, C]`."""
+    def plans(self, state: Tensor, goal: Tensor, noise: Tensor, how: base.Sampling) -> Tensor:
+        """Second answers, of which only the first is without noise."""
         condition: Tensor = self.encoder(state, goal)
+        noise = torch.cat([torch.zeros_like(noise[:1]), noise[1:]])
         first = self.ask(condition.new_zeros(len(state), *noise.shape[1:]), 0.0, condition)
         near = NEARLY * first[:, None] + (1 - NEARLY) * noise
         tokens = condition.repeat_interleave(len(noise), dim=0)
         return self.ask(near.flatten(0, 1), NEARLY, tokens).reshape(near.shape)
-
-    def draw(self, context: Context, how: Sampling, num: int, rng: Rng) -> FloatArray:
-        """The plan, and others whose second question had noise of `std_scale`."""
-        noise = how.std_scale * rng.standard_normal((num, *self.action_spec.diffused_shape))
-        noise[0] = 0.0
-        start = torch.from_numpy(noise).float()
-        (found,) = in_rows(lambda s, g: (self.answer(s, g, start),), context, how.batched)
-        return found

@@ -6,8 +6,8 @@ Bishop (1994), "Mixture density networks".
 import numpy as np
 from torch import Tensor
 
+from vj2_ddim_benchmark.amortised.base import Chance, Context, Inputs, Rng, Sampling, in_rows
 from vj2_ddim_benchmark.amortised.heads import BETA, HeadModel, entry_nll, floored
-from vj2_ddim_benchmark.amortised.model import Chance, Context, Inputs, Rng, Sampling, in_rows
 from vj2_ddim_plugin.interface import FloatArray
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vj2_ddim_benchmark.amortised.base import AmortisedConfig, AmortisedModel, Chance, Shapes
 from vj2_ddim_benchmark.amortised.heads import HeadModel
 from vj2_ddim_benchmark.amortised.iterative import FlowModel, MIPModel, NetworkModel
 from vj2_ddim_benchmark.amortised.mixture import MixtureModel
-from vj2_ddim_benchmark.amortised.model import AmortisedConfig, AmortisedModel, Chance, Shapes
 from vj2_ddim_benchmark.model_files import half_weights, read_model, round_weights
 from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_plugin.cli.console import Progress

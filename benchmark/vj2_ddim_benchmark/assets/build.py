@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import vj2_ddim_plugin
-from vj2_ddim_benchmark.amortised import train_amortised
+from vj2_ddim_benchmark.amortised.training import train_amortised
 from vj2_ddim_benchmark.assets import COMMAND, Assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
 from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from vj2_ddim_benchmark.amortised.model import AmortisedModel, Sampling
+from vj2_ddim_benchmark.amortised.base import AmortisedModel, Sampling
 from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds

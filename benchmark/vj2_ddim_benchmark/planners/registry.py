@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from vj2_ddim_benchmark.amortised import load_amortised
-from vj2_ddim_benchmark.amortised.model import Sampling
+from vj2_ddim_benchmark.amortised.base import Sampling
+from vj2_ddim_benchmark.amortised.training import load_amortised
 from vj2_ddim_benchmark.planners import cross_entropy as ce
 from vj2_ddim_benchmark.planners import gradient_descent as descent
 from vj2_ddim_benchmark.planners import population as sampling

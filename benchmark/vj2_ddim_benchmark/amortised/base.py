@@ -19,6 +19,7 @@ from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 
 KINDS = ("regression", "gaussian", "inverse-dynamics", "mixture", "mip", "flow", "ddim")
+SAME = ("d_model", "num_layers", "nhead", "patch_size", "condition_layers", "condition_tokens")
 
 Shapes = Mapping[str, tuple[int, ...]]
 Inputs = Mapping[str, Tensor]
@@ -44,7 +45,7 @@ class AmortisedConfig(Settings):
     condition_tokens: int = setting(16, "Tokens that latents are gathered into.", low=1)
     head_width: int = setting(512, "Width of the two layers that read the tokens.", low=1)
     num_layers: int = setting(4, "Layers of the denoiser's network (mip, flow, ddim).", low=1)
-    patch_size: int = setting(1, "Its diffused rows in a token.", low=1)
+    patch_size: int = setting(1, "Its diffused rows in a token; 0 is 1.", low=0)
     longest_goal: int = setting(1, "Farthest goal it is asked for (inverse-dynamics).", low=1)
     num_components: int = setting(8, "Gaussians of a mixture.", low=1)
 
@@ -62,11 +63,8 @@ class AmortisedConfig(Settings):
         with torch.random.fork_rng(devices=[]):  # only its size is of interest
             network = DiTDenoiser(rows, channels, width, layers, heads, conditional=True)
         wanted = sum(weight.numel() for weight in network.parameters())
-        sizes: dict[str, Any] = {
-            "kind": kind, "d_model": width, "nhead": heads, "condition_tokens": tokens,
-            "condition_layers": denoiser.condition_layers, "num_layers": layers,
-            "patch_size": denoiser.patch_size or 1, "longest_goal": longest_goal,
-        }  # fmt: skip
+        sizes: dict[str, Any] = {name: getattr(denoiser, name) for name in SAME}
+        sizes |= {"kind": kind, "longest_goal": longest_goal}
         outputs = math.prod(cls(**sizes).head_shape(action_spec))
         read = tokens * width + outputs  # read * head + head^2 = wanted, but for biases
         head = max(1, round((math.sqrt(read**2 + 4 * wanted) - read) / 2))
@@ -110,9 +108,9 @@ class AmortisedModel(nn.Module, ABC):
     def loss(self, original: Tensor, inputs: Inputs, chance: Chance) -> Tensor:
         """A scalar, of x_0 `[B, M, C]` given latents and `horizon` `[B]`, steps to the goal."""
 
+    @abstractmethod
     def draw(self, context: Context, how: Sampling, num: int, rng: Rng) -> FloatArray:
         """Candidates `[B, num, M, C]`, the same random numbers for all B; the best guess first."""
-        raise ConfigError(f"a model of kind {self.config.kind!r} is sampled by DDIMOptimizer")
 
 
 def in_rows(
