@@ -68,8 +68,9 @@ class Rival:
             how = {"num_candidates": num, "num_inference_steps": 10, **how}
             return DDIMOptimizer(TorchSampler(model.network), **how)
         if self.rounds:
-            size = {"num_samples": num // self.rounds, "num_iterations": self.rounds}
-            return PrismOptimizer(model.action_spec, model, GestureCEM(**size, **how))
+            rounds = self.rounds
+            cem = GestureCEM(num_samples=num // rounds, num_iterations=rounds, **how)
+            return PrismOptimizer(model.action_spec, model, cem)
         sampling = Sampling(num_candidates=num, batched=batched, **how)
         return AmortisedOptimizer(model.action_spec, model, sampling)
 
