@@ -62,7 +62,7 @@ def make_model(kind="regression", seed=0, spec=SPEC):
     torch.manual_seed(seed)
     model = build_amortised(AmortisedConfig.like(kind, DENOISER, spec, 3), spec, SHAPES)
     with torch.no_grad():
-        if kind in ("mip", "flow"):
+        if kind in ("mip", "flow", "ddim"):
             for layer in (model.network.denoiser.modulation, model.network.denoiser.output):
                 layer.weight.normal_(std=0.2)
         else:
