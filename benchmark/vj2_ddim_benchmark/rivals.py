@@ -75,12 +75,12 @@ class Rival:
         return AmortisedOptimizer(model.action_spec, model, sampling)
 
 
-NEAR = {"std_scale": (0.02, 0.05, 0.1, 0.2)}
+NEAR = {"std_scale": (0.05, 0.1, 0.2, 0.4, 0.8)}
 FUSED = {"std": (0.5, 0.8), "num_elites": (2, 4)}
-GUIDANCE, WIDTHS = (1.0, 1.25, 1.5), (0.5, 1.0)
+GUIDANCE, WIDTHS = (1.0, 1.5, 2.0), (0.25, 0.5, 1.0)
 OF_DDIM = {"guidance_scale": GUIDANCE, "temperature": WIDTHS}
 OF_FLOW = {"guidance_scale": GUIDANCE, "std_scale": WIDTHS}
-OF_MIXTURE = {"std_scale": (0.25, 0.5, 1.0), "greedy": (True, False)}
+OF_MIXTURE = {"std_scale": (0.25, 0.5, 1.0, 1.5), "greedy": (True, False)}
 RIVALS = {
     rival.name: rival
     for rival in (
@@ -88,7 +88,7 @@ RIVALS = {
         Rival("regression", {}, NEAR),
         Rival("mixture", OF_MIXTURE, OF_MIXTURE),
         Rival("flow", OF_FLOW, OF_FLOW),
-        Rival("mip", {}, {"std_scale": (0.5, 1.0, 2.0, 4.0)}),
+        Rival("mip", {}, {"std_scale": (0.5, 1.0, 2.0, 4.0, 8.0)}),
         Rival("inverse-dynamics", {}, NEAR),
         Rival("gaussian", {}, {"std_scale": (0.25, 0.5, 1.0, 1.5)}),
         Rival("prism", None, FUSED, rounds=2),
