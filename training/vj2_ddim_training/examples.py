@@ -20,7 +20,7 @@ from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
 from vj2_ddim_training.gestures import sketch_of
 
 __all__ = ["Batch", "Examples", "GestureExamples", "IndexArray", "action_parts"]
-__all__ += ["open_examples", "require_same_norm", "spread_rows"]
+__all__ += ["TransitionExamples", "open_examples", "require_same_norm", "spread_rows"]
 
 IndexArray = NDArray[np.int64]
 PART_SEQUENCES = 1024  # looked at at once
@@ -62,9 +62,6 @@ class Examples(Protocol):
 
     def some_actions(self, most: int) -> FloatArray:
         """Actions `[n, L, A]` of all the data; where they are read from files, `most` of them."""
-
-    def goal_steps(self, indices: IndexArray) -> IndexArray:
-        """How many world-model steps away the goal of each is; 0 where there are no goals."""
 
     def names(self, indices: IndexArray) -> list[str]:
         """What an error calls them, with their files where these are known."""
@@ -108,10 +105,6 @@ class GestureExamples:
     def some_actions(self, most: int) -> FloatArray:
         """All, for they are in memory."""
         return self.actions
-
-    def goal_steps(self, indices: IndexArray) -> IndexArray:
-        """There are none."""
-        return np.zeros(len(indices), np.int64)
 
     def names(self, indices: IndexArray) -> list[str]:
         """Their numbers."""
@@ -161,7 +154,7 @@ class TransitionExamples:
         return self._trajectories.gather_actions(np.sort(chosen))
 
     def goal_steps(self, indices: IndexArray) -> IndexArray:
-        """Known of each."""
+        """How many world-model steps away the goal of each is."""
         return self._trajectories.goal_steps(indices)
 
     def names(self, indices: IndexArray) -> list[str]:

@@ -62,7 +62,10 @@ class HeadModel(base.AmortisedModel):
 
     def loss(self, original: Tensor, inputs: Inputs, chance: base.Chance) -> Tensor:
         """Squared error, or, of a Gaussian, likelihood."""
-        return amortised_loss(self.config.kind, original, *self(**inputs))
+        mean, log_std = self(**inputs)
+        if self.config.kind == "gaussian":
+            return gaussian_nll(original, mean, log_std, BETA)
+        return functional.mse_loss(mean, original)
 
     def predict(self, context: Context, batched: bool = False) -> tuple[FloatArray, FloatArray]:
         """Mean and std, `[B, M, C]`; the std is 1 where only the mean is learned."""
@@ -97,10 +100,3 @@ def entry_nll(original: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
     """Negative log likelihood of each entry under its own Gaussian."""
     error = (original - mean) * (-log_std).exp()
     return 0.5 * error.square() + log_std + 0.5 * math.log(2 * math.pi)
-
-
-def amortised_loss(kind: str, original: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """Likelihood for `gaussian`, mean squared error for the others; a scalar."""
-    if kind == "gaussian":
-        return gaussian_nll(original, mean, log_std, BETA)
-    return functional.mse_loss(mean, original)

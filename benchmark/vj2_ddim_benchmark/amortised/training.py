@@ -24,7 +24,7 @@ from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 from vj2_ddim_training import loop
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.devices import choose_device
-from vj2_ddim_training.examples import Examples
+from vj2_ddim_training.examples import Examples, TransitionExamples
 from vj2_ddim_training.learning_rate import warmup_cosine
 from vj2_ddim_training.resumable import run_resumably
 from vj2_ddim_training.saved import save_atomically
@@ -93,7 +93,7 @@ def train_amortised(
 ) -> AmortisedModel:  # fmt: skip
     """Make a model and write it to a file; deterministic in `training.seed`."""
     begun, state = time.perf_counter(), Path(f"{out}.training")
-    if set(examples.input_shapes) != {"state", "goal"} or not len(examples):
+    if not isinstance(examples, TransitionExamples) or not len(examples):
         raise ConfigError(
             f"an amortised model is trained on examples with the inputs 'state' and 'goal'; found "
             f"{len(examples)} examples with {sorted(examples.input_shapes)}"
@@ -128,7 +128,9 @@ def train_amortised(
 class AmortisedTask(loop.ShuffledTask):
     """A batch a step, of all examples, each epoch in the order that the denoiser sees."""
 
-    def __init__(self, model: AmortisedModel, examples: Examples, how: TrainingConfig) -> None:
+    def __init__(
+        self, model: AmortisedModel, examples: TransitionExamples, how: TrainingConfig
+    ) -> None:
         super().__init__(len(examples), how.epoch_share, how.batch_size, how.num_epochs, how.seed)
         model.encoder.set_statistics(examples.latents())
         self.device, self.how = choose_device(how.device), how

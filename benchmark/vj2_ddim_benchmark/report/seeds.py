@@ -18,56 +18,43 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.validation import SUCCESS
 
 MEASURES = ("one", "ranked", "ranked_by_truth")
-GROUPS = ("all", "multimodal")
-WHOLE = {"all": SUCCESS, "multimodal": f"{SUCCESS}_multimodal"}
+GROUPS = {"all": SUCCESS, "multimodal": f"{SUCCESS}_multimodal"}
+SEVERAL = [f"{SUCCESS}_{kind}" for kind in MULTIMODAL_KINDS]
 REPS = 1000  # of the bootstrap
 
-Result = Mapping[str, Any]
-Scores = dict[str, dict[str, list[float]]]
-"""By method and kind of widget, the share of goals reached with each seed."""
+Runs = Sequence[Mapping[str, Any]]
+"""Results of one method, one a seed: by measure, the share of goals reached, of all and by kind."""
 
 
-def summarise_rivals(results: Sequence[Result], ours: str) -> dict[str, Any]:
+def summarise_rivals(results: Runs, ours: str) -> dict[str, Any]:
     """Of each method, by measure and group of goals: all seeds, their mean, and intervals."""
-    rows: dict[str, Any] = {
-        name: _row([each for each in results if each["method"] == name])
-        for name in dict.fromkeys(each["method"] for each in results)
-    }
-    for measure in MEASURES:
-        for group in GROUPS:
-            scores = scores_of(results, measure, group)
-            for name, kinds in scores.items():
-                tasks = [kinds[kind] for kind in sorted(kinds)]
-                rows[name][measure][group]["iqm"] = interval(tasks, interquartile_mean)
-                if ours in scores and name != ours:
-                    own = [scores[ours][kind] for kind in sorted(kinds)]
-                    better = interval([*own, *tasks], improvement)
-                    rows[name][measure][group]["probability_that_ours_is_better"] = better
+    runs: dict[str, list[Mapping[str, Any]]] = {}
+    for each in results:
+        runs.setdefault(each["method"], []).append(each)
+    rows: dict[str, Any] = {}
+    for name, of in runs.items():
+        own = runs.get(ours, []) if name != ours else []
+        times = [key for key in of[0] if key.endswith("_ms")]
+        row = {key: float(np.median([run[key] for run in of])) for key in times}
+        measures = [measure for measure in MEASURES if measure in of[0]]
+        row |= {key: {group: _figures(of, own, key, group) for group in GROUPS} for key in measures}
+        rows[name] = {"seeds": [run["seed"] for run in of], **row}
     return rows
 
 
-def scores_of(results: Sequence[Result], measure: str, group: str) -> Scores:
-    """What is there of a measure."""
-    scores: Scores = {}
-    for each in results:
-        for name, share in each.get(measure, {}).items():
-            kind = name.removeprefix(f"{SUCCESS}_")
-            if name not in WHOLE.values() and (group == "all" or kind in MULTIMODAL_KINDS):
-                scores.setdefault(each["method"], {}).setdefault(kind, []).append(share)
-    return scores
+def _figures(runs: Runs, own: Runs, measure: str, group: str) -> dict[str, Any]:
+    def tasks(of: Runs) -> list[list[float]]:
+        kinds = sorted(set(of[0][measure]) - set(GROUPS.values()))
+        chosen = [kind for kind in kinds if group == "all" or kind in SEVERAL]
+        return [[run[measure][kind] for run in of] for kind in chosen]
 
-
-def _row(runs: Sequence[Result]) -> dict[str, Any]:
-    row: dict[str, Any] = {"seeds": [run["seed"] for run in runs]}
-    for measure in MEASURES:
-        if measure in runs[0]:
-            by_seed = {group: [run[measure][WHOLE[group]] for run in runs] for group in GROUPS}
-            row[measure] = {
-                group: {"by_seed": values, "mean": float(np.mean(values))}
-                for group, values in by_seed.items()
-            }
-    times = {name for run in runs for name in run if name.endswith("_ms")}
-    return row | {name: float(np.median([run[name] for run in runs])) for name in sorted(times)}
+    values = [run[measure][GROUPS[group]] for run in runs]
+    figures = {"by_seed": values, "mean": float(np.mean(values))}
+    figures["iqm"] = interval(tasks(runs), interquartile_mean)
+    if own:
+        better = interval([*tasks(own), *tasks(runs)], improvement)
+        figures["probability_that_ours_is_better"] = better
+    return figures
 
 
 def interquartile_mean(*tasks: FloatArray, axis: int = -1) -> FloatArray:
