@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from vj2_ddim_benchmark.assets.settings import RivalSettings
 from vj2_ddim_benchmark.settings import (
     TUNED_DIR,
     ComparisonSettings,
@@ -44,6 +45,7 @@ COMMANDS = {
         ("recreation", "commands:recreation", "Recreate gestures: chance, a VAE, denoisers."),
         ("encoder", "commands:encoder", "See screens through an encoder of others."),
         ("two-room", "commands:two_room", "Compare in stable-worldmodel's own world."),
+        ("rivals", "commands:rivals", "Train amortised planners and ours alike, by seeds."),
     )
 }
 
@@ -179,6 +181,18 @@ def encoder(
     from vj2_ddim_benchmark import encoder_study
 
     encoder_study.encoder_study(out, settings, json_file)
+
+
+@options
+def rivals(
+    out: Annotated[Path, typer.Option(help="Its folder; one that was cut short goes on.")],
+    settings: RivalSettings,
+    json_file: JsonFile = None,
+) -> None:
+    """Train our denoiser and amortised planners with equal steps and data, and compare them by seeds."""
+    from vj2_ddim_benchmark import rivals
+
+    rivals.rivals(out, settings, json_file)
 
 
 @options

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from builders.race import benchmark
 
-from vj2_ddim_benchmark.amortised import load_amortised
+from vj2_ddim_benchmark.amortised.training import load_amortised
 from vj2_ddim_benchmark.assets import Assets, build, shipped_assets
 from vj2_ddim_benchmark.assets.build import (
     build_assets,

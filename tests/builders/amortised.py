@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from builders.training import LENGTH, make_spec
-from vj2_ddim_benchmark.amortised import AmortisedConfig, AmortisedModel, save_amortised
+from vj2_ddim_benchmark.amortised.base import AmortisedConfig
+from vj2_ddim_benchmark.amortised.training import build_amortised, save_amortised
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.examples import open_examples
@@ -59,9 +60,13 @@ def write_examples(folder, latents, actions):
 def make_model(kind="regression", seed=0, spec=SPEC):
     """An untrained model whose predictions spread widely, so that nothing is trivially equal."""
     torch.manual_seed(seed)
-    model = AmortisedModel(AmortisedConfig.like(kind, DENOISER, spec), spec, SHAPES)
+    model = build_amortised(AmortisedConfig.like(kind, DENOISER, spec, 3), spec, SHAPES)
     with torch.no_grad():
-        model.head[-2].weight *= 8
+        if kind in ("mip", "flow", "ddim"):
+            for layer in (model.network.denoiser.modulation, model.network.denoiser.output):
+                layer.weight.normal_(std=0.2)
+        else:
+            model.head[-2].weight *= 8
     return model.eval()
 
 

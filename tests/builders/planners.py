@@ -8,7 +8,8 @@ import torch
 
 from builders.amortised import SPEC as SMALL_SPEC
 from builders.amortised import make_context, make_model, taps
-from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
+from vj2_ddim_benchmark.amortised.base import Sampling
+from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer
 from vj2_ddim_benchmark.planners.cross_entropy import (
     CEM,
     ICEM,
@@ -25,6 +26,7 @@ from vj2_ddim_benchmark.planners.population import (
     RandomGestures,
     RandomGesturesOptimizer,
 )
+from vj2_ddim_benchmark.planners.prism import PrismOptimizer
 from vj2_ddim_benchmark.planners.retrieval import Memory, RetrievalOptimizer
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
@@ -123,6 +125,11 @@ def amortised(kind, **settings):
     return AmortisedOptimizer(SMALL_SPEC, make_model(kind), Sampling(**settings))
 
 
+def prism(**settings):
+    how = GestureCEM(**{"num_samples": 12, "num_iterations": 4, **settings})
+    return PrismOptimizer(SMALL_SPEC, make_model("gaussian"), how)
+
+
 def known_context(num):
     state, goal = np.random.default_rng(9).normal(size=(2, num, *LATENTS)).astype(np.float32)
     return {"state": state, "goal": goal}
@@ -175,6 +182,9 @@ CASES = {
     "gaussian-prior": Case(
         lambda **s: amortised("gaussian", num_candidates=64, **s), **ON_SMALL
     ),
+    **{kind: Case(lambda kind=kind, **s: amortised(kind, num_candidates=64, **s), **ON_SMALL)
+       for kind in ("inverse-dynamics", "mixture", "mip", "flow")},
+    "prism": Case(prism, **{**ON_SMALL, "needs_cost": True}),
 }  # fmt: skip
 
 

@@ -201,7 +201,7 @@ def of_weights(weights):
 # Everything below reaches the code under test; nothing else in this folder does.
 
 from vj2_ddim_benchmark import benchmark as benchmark_module  # noqa: E402
-from vj2_ddim_benchmark.amortised import train_amortised  # noqa: E402
+from vj2_ddim_benchmark.amortised.training import train_amortised  # noqa: E402
 from vj2_ddim_benchmark.assets import shipped_assets  # noqa: E402
 from vj2_ddim_benchmark.assets.build import collect_latents  # noqa: E402
 from vj2_ddim_benchmark.assets.settings import AssetSettings  # noqa: E402

@@ -22,13 +22,11 @@ from builders.amortised import (
 )
 from builders.training import make_examples
 
-from vj2_ddim_benchmark.amortised import (
+from vj2_ddim_benchmark.amortised.base import KINDS, AmortisedConfig, Sampling
+from vj2_ddim_benchmark.amortised.heads import BETA, STD_FLOOR, gaussian_nll
+from vj2_ddim_benchmark.amortised.training import (
     FIELDS,
-    STD_FLOOR,
-    AmortisedConfig,
-    AmortisedModel,
-    amortised_loss,
-    gaussian_nll,
+    build_amortised,
     load_amortised,
     train_amortised,
 )
@@ -50,7 +48,7 @@ def num_weights(module):
 )
 def test_the_head_is_as_large_as_the_denoiser(sizes):
     spec, denoiser = ActionSpec(), replace(AssetSettings().model, **sizes)
-    model = AmortisedModel(AmortisedConfig.like("gaussian", denoiser, spec), spec, SHAPES)
+    model = build_amortised(AmortisedConfig.like("gaussian", denoiser, spec), spec, SHAPES)
     how = denoiser.d_model, denoiser.num_layers, denoiser.nhead
     dit = DiTDenoiser(*spec.diffused_shape, *how, conditional=True)
     assert num_weights(model.head) == pytest.approx(num_weights(dit), rel=0.02)
@@ -79,14 +77,9 @@ class TestLoss:
         original, mean = torch.randn(2, 5, 6, 1, generator=torch.Generator().manual_seed(2))
         mean.requires_grad_()
         log_std = torch.linspace(-3, 1, 6)[:, None].expand(5, 6, 1)
-        (found,) = torch.autograd.grad(amortised_loss("gaussian", original, mean, log_std), mean)
-        squared = amortised_loss("regression", original, mean, log_std) / 2
-        (expected,) = torch.autograd.grad(squared, mean)
-        torch.testing.assert_close(found, expected)
-
-        original, mean = torch.tensor([[[1.0]]]), torch.tensor([[[3.0]]])
-        for log_std in (-2.0, 5.0):  # which regression does not see
-            assert amortised_loss("regression", original, mean, torch.full((1, 1, 1), log_std)) == 4
+        loss = gaussian_nll(original, mean, log_std, BETA)
+        squared = (original - mean).square().mean() / 2
+        torch.testing.assert_close(*(torch.autograd.grad(of, mean) for of in (loss, squared)))
 
     def test_the_std_has_a_floor(self):
         model = make_model("gaussian")
@@ -211,7 +204,7 @@ class TestTraining:
 
 
 class TestFile:
-    @pytest.mark.parametrize("kind", ["regression", "gaussian"])
+    @pytest.mark.parametrize("kind", KINDS)
     def test_round_trip(self, tmp_path, kind):
         model = make_model(kind)
         round_weights(model)
@@ -219,8 +212,16 @@ class TestFile:
         assert (loaded.config, loaded.action_spec) == (model.config, model.action_spec)
         assert loaded.condition == model.condition
         assert not loaded.training
-        context = make_context()
-        np.testing.assert_array_equal(loaded.predict(context), model.predict(context))
+        asked = make_context(), Sampling(), 3
+        if kind == "ddim":
+            assert all(
+                torch.equal(of, model.state_dict()[n]) for n, of in loaded.state_dict().items()
+            )
+            with pytest.raises(ConfigError, match="'ddim' is sampled by DDIMOptimizer"):
+                loaded.draw(*asked, np.random.default_rng(0))
+            return
+        found, expected = (each.draw(*asked, np.random.default_rng(0)) for each in (loaded, model))
+        np.testing.assert_array_equal(found, expected)
 
     def test_the_other_kind_or_none_at_all_is_refused(self, tmp_path):
         with pytest.raises(CheckpointError, match=r"model.pt: no such file"):

@@ -8,8 +8,9 @@ import torch
 from builders.amortised import SPEC, make_context, make_model, save, taps
 from builders.planners import Watching, amortised
 
+from vj2_ddim_benchmark.amortised.base import Sampling
 from vj2_ddim_benchmark.planners import amortised as module
-from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
+from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_plugin import gestures

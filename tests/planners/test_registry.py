@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from builders.planners import SPEC, sampler
 
-from vj2_ddim_benchmark.amortised import AmortisedConfig
+from vj2_ddim_benchmark.amortised.base import AmortisedConfig, Sampling
 from vj2_ddim_benchmark.assets import shipped_assets
-from vj2_ddim_benchmark.planners.amortised import Sampling
 from vj2_ddim_benchmark.planners.cross_entropy import CEM, ICEM, CandidateCEMSettings, GestureCEM
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.gradient_descent import STARTS, GradientDescent
@@ -157,7 +156,7 @@ WRONG = {
                       "num_restarts": [0], "num_iterations": [-1], "seed": [-1]},
     RandomGestures: {"num_candidates": [0], "seed": [-1]},
     Sampling: {"num_candidates": [0], "std_scale": [-0.1, NAN], "seed": [-1]},
-    AmortisedConfig: {"kind": ["mixture"], "head_width": [0], "condition_layers": [-1]},
+    AmortisedConfig: {"kind": ["vae"], "head_width": [0], "condition_layers": [-1]},
 }  # fmt: skip
 
 

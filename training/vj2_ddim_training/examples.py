@@ -20,7 +20,7 @@ from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
 from vj2_ddim_training.gestures import sketch_of
 
 __all__ = ["Batch", "Examples", "GestureExamples", "IndexArray", "action_parts"]
-__all__ += ["open_examples", "require_same_norm", "spread_rows"]
+__all__ += ["TransitionExamples", "open_examples", "require_same_norm", "spread_rows"]
 
 IndexArray = NDArray[np.int64]
 PART_SEQUENCES = 1024  # looked at at once
@@ -152,6 +152,10 @@ class TransitionExamples:
         total = len(self._trajectories)
         chosen = np.random.default_rng(0).choice(total, min(most, total), replace=False)
         return self._trajectories.gather_actions(np.sort(chosen))
+
+    def goal_steps(self, indices: IndexArray) -> IndexArray:
+        """How many world-model steps away the goal of each is."""
+        return self._trajectories.goal_steps(indices)
 
     def names(self, indices: IndexArray) -> list[str]:
         """Their numbers and files."""

@@ -41,7 +41,7 @@ from vj2_ddim_training.survey import ActionSurvey
 from vj2_ddim_training.trainer import Trainer, load_resumable, training_config
 from vj2_ddim_training.validation import SuccessMeasure, Validation
 
-__all__ = ["settings_of_run", "train_run"]
+__all__ = ["settings_of_run", "train_run", "with_patch_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -228,15 +228,20 @@ def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:
     return spec, survey.summary(spec)
 
 
+def with_patch_size(config: ModelConfig, spec: ActionSpec) -> ModelConfig:
+    """Where it is left open: a token for each knot of a path, or for each 10 steps or so."""
+    if config.patch_size:
+        return config
+    wanted = spec.num_channels - 1 if spec.representation == "path" else 10
+    size = max(n for n in range(1, wanted + 1) if spec.diffused_shape[0] % n == 0)
+    return replace(config, patch_size=size)
+
+
 def _new_model(
     settings: RunSettings, spec: ActionSpec, train_set: Examples, devices: Devices
 ) -> DiffusionModel:
     """The untrained model, with the latents' statistics."""
-    config = settings.model
-    if not config.patch_size:  # a token for each knot of a path, or for each 10 steps or so
-        wanted = spec.num_channels - 1 if spec.representation == "path" else 10
-        size = max(n for n in range(1, wanted + 1) if spec.diffused_shape[0] % n == 0)
-        config = replace(config, patch_size=size)
+    config = with_patch_size(settings.model, spec)
     torch.manual_seed(settings.training.seed)
     guidance = settings.training.condition_dropout > 0.0
     model = DiffusionModel(config, spec, settings.noise_schedule, train_set.input_shapes, guidance)

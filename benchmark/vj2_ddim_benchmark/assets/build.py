@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import vj2_ddim_plugin
-from vj2_ddim_benchmark.amortised import train_amortised
+from vj2_ddim_benchmark.amortised.training import train_amortised
 from vj2_ddim_benchmark.assets import COMMAND, Assets
 from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
 from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of
@@ -46,7 +46,7 @@ def build_assets(
         if not world_model.exists():
             train_world_model(settings.world_model, world_model, progress)
     if not assets.latents.exists():
-        _write_latents(WorldModel.load(world_model), settings, assets.latents, progress)
+        write_latents(WorldModel.load(world_model), settings, assets.latents, progress)
     if not assets.bundle.exists():
         model = WorldModel.load(world_model)
         _train_denoiser(assets, model, settings, progress)
@@ -101,7 +101,7 @@ def statistics_of(latents: FloatArray, actions: FloatArray) -> dict[str, dict[st
     }
 
 
-def _write_latents(
+def write_latents(
     world_model: WorldModel, settings: AssetSettings, folder: Path, progress: Progress
 ) -> None:
     """Collect transitions on training and validation screens, and embed them."""

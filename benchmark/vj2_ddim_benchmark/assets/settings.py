@@ -83,3 +83,19 @@ class VariantSettings(Settings):
         )
         alone = replace(full, training=training, ranker=None, amortised=None)
         return replace(alone, num_trajectories=num_trajectories, representation=self.representation)
+
+
+@dataclass(frozen=True)
+class RivalSettings(VariantSettings):
+    """How our denoiser and the amortised planners are trained and measured."""
+
+    data_share: float = setting(
+        0.25, "Share of the shipped one's trajectories.", above=0.0, high=1.0
+    )
+    steps: int = setting(1200, "Gradient steps of each, rounded up to whole epochs.", low=1)
+    batch_size: int = setting(32, "Examples in a step.", low=1)
+    d_model: int = setting(64, "Width of all networks; the shipped denoiser's is 96.", low=8)
+    seeds: tuple[int, ...] = setting((0, 1, 2, 3, 4), "Of the trainings, with commas between.")
+    methods: tuple[str, ...] = setting((), "Names with commas between; all unless told.")
+    num_problems: int = setting(300, "Unseen screens.", low=30)
+    num_validation: int = setting(100, "Validation screens, for every choice.", low=30)

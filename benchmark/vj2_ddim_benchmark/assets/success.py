@@ -3,18 +3,20 @@
 One call's problems share a starting noise, some luckier than other: so there are several calls.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from vj2_ddim_benchmark.assets import shipped_assets
-from vj2_ddim_benchmark.world.problems import one_gesture_problems
+from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.widgets import MULTIMODAL_KINDS
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
-from vj2_ddim_plugin.interface import FloatArray, PlanningProblem
+from vj2_ddim_plugin.gestures.segments import IntArray
+from vj2_ddim_plugin.interface import ActionOptimizer, CostFn, FloatArray, PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.ranker.network import RankedSampler, RankerNetwork
@@ -42,29 +44,38 @@ class Encoder(Protocol):
         """The latents `[n, N, D]` of n screens."""
 
 
-def success_of(
-    encoder: Encoder, num_problems: int = 300, seed: int = 7, split: str = "validation"
-) -> SuccessMeasure:
-    """Measures the share of goals reached, by latents that an encoder makes (a world model is one).
+CostOf = Callable[[IntArray], CostFn]
+"""The cost of some of all problems, by their numbers."""
 
-    Of all goals, of multimodal ones, and of each kind of widget.
-    """
-    problems = one_gesture_problems(num_problems, split=split, seed=seed)
-    state, goal = encoder.see(problems.start), encoder.see(problems.goal)
 
-    def success(model: DiffusionModel, ranker: RankerNetwork | None = None) -> dict[str, float]:
-        spec = model.action_spec
-        if ranker is None:
-            optimizer = DDIMOptimizer(TorchSampler(model), num_candidates=1)
-        else:
-            sampler = RankedSampler(model, ranker)
-            optimizer = DDIMOptimizer(sampler, num_candidates=NUM_RANKED, num_ranked=1)
-        actions = np.empty((num_problems, spec.length, spec.num_channels), np.float32)
-        for noise in range(min(NUM_NOISES, num_problems)):
-            part = slice(noise, None, NUM_NOISES)
-            context = {"state": state[part], "goal": goal[part]}
-            problem = PlanningProblem(context, seed=seed + noise)
-            actions[part] = optimizer.optimize(problem).actions
+@dataclass(frozen=True)
+class Screens:
+    """Problems, and their latents `[n, N, D]`."""
+
+    problems: Problems
+    state: FloatArray
+    goal: FloatArray
+
+    @classmethod
+    def of(cls, encoder: Encoder, num: int, split: str, seed: int) -> "Screens":
+        """Draw problems, and see them through an encoder (a world model is one)."""
+        problems = one_gesture_problems(num, split=split, seed=seed)
+        return cls(problems, encoder.see(problems.start), encoder.see(problems.goal))
+
+    def ask(self, rows: IntArray, seed: int, cost_of: CostOf | None = None) -> PlanningProblem:
+        """Some of the problems, in one."""
+        context = {"state": self.state[rows], "goal": self.goal[rows]}
+        return PlanningProblem(context, None if cost_of is None else cost_of(rows), seed=seed)
+
+    def reached(
+        self, optimizer: ActionOptimizer, seed: int, cost_of: CostOf | None = None
+    ) -> dict[str, float]:
+        """The share of goals reached: of all, of multimodal ones, and of each kind of widget."""
+        problems, rows = self.problems, np.arange(len(self.problems))
+        actions = np.empty_like(problems.actions)
+        for noise in range(min(NUM_NOISES, len(rows))):
+            part = rows[noise::NUM_NOISES]
+            actions[part] = optimizer.optimize(self.ask(part, seed + noise, cost_of)).actions
         reached = problems.start.execute(actions).matches(problems.goal.state)
         several = np.isin(problems.kind, MULTIMODAL_KINDS)
         shares = {SUCCESS: reached, f"{SUCCESS}_multimodal": reached[several]}
@@ -73,6 +84,21 @@ def success_of(
             for kind in np.unique(problems.kind).tolist()
         }
         return {name: float(values.mean()) for name, values in shares.items()}
+
+
+def success_of(
+    encoder: Encoder, num_problems: int = 300, seed: int = 7, split: str = "validation"
+) -> SuccessMeasure:
+    """Measures the share of goals reached by a model, or by its samples that a ranker chooses."""
+    screens = Screens.of(encoder, num_problems, split, seed)
+
+    def success(model: DiffusionModel, ranker: RankerNetwork | None = None) -> dict[str, float]:
+        if ranker is None:
+            optimizer = DDIMOptimizer(TorchSampler(model), num_candidates=1)
+        else:
+            sampler = RankedSampler(model, ranker)
+            optimizer = DDIMOptimizer(sampler, num_candidates=NUM_RANKED, num_ranked=1)
+        return screens.reached(optimizer, seed)
 
     return success
 

@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from vj2_ddim_benchmark.amortised import load_amortised
+from vj2_ddim_benchmark.amortised.base import Sampling
+from vj2_ddim_benchmark.amortised.training import load_amortised
 from vj2_ddim_benchmark.planners import cross_entropy as ce
 from vj2_ddim_benchmark.planners import gradient_descent as descent
 from vj2_ddim_benchmark.planners import population as sampling
-from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer, Sampling
+from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer
 from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer, WarmStarted
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer

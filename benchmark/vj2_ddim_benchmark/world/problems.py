@@ -18,6 +18,7 @@ from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
 from vj2_ddim_benchmark.world.widgets import KINDS, SLOT_KINDS, SLOT_TOLERANCE, WIDGETS
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
+from vj2_ddim_plugin.interface import FloatArray
 
 PERIOD = 36  # problems after which the kinds come round again
 LENGTHS = (2, 3, 4, 5)  # of chains
@@ -36,6 +37,24 @@ class Goals:
     def __len__(self) -> int:
         """n."""
         return self.start.num_screens
+
+    def select(self, rows: IntArray) -> "Goals":
+        """Some of them."""
+        return Goals(self.start.select(rows), self.goal.select(rows))
+
+
+@dataclass(frozen=True)
+class TrueCost:
+    """How many gestures from its goal each candidate leaves a screen, which is its own model."""
+
+    goals: Goals
+
+    def __call__(self, candidates: FloatArray, /) -> FloatArray:
+        """Cost `[B, K]` of candidates `[B, K, 250, 3]`."""
+        batch, num = candidates.shape[:2]
+        rows = np.repeat(np.arange(batch), num)
+        ended = self.goals.start.select(rows).execute(candidates.reshape(-1, *candidates.shape[2:]))
+        return ended.state_distance(self.goals.goal.state[rows]).reshape(batch, num)
 
 
 @dataclass(frozen=True)

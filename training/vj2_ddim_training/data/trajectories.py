@@ -198,6 +198,18 @@ class Trajectories:
         self._check_actions(actions, chosen)
         return states[:num], states[num:], actions
 
+    def goal_steps(self, indices: Sequence[int] | IntArray) -> NDArray[np.int64]:
+        """How many world-model steps after its state the goal of each transition is, `[b]`."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        file_numbers = np.searchsorted(self._offsets, chosen, side="right") - 1
+        found = np.empty(len(chosen), np.int64)
+        for number in np.unique(file_numbers):
+            rows = np.flatnonzero(file_numbers == number)
+            steps = self.files[number].num_steps
+            of = self._transitions(steps, chosen[rows] - self._offsets[number])
+            found[rows] = of[:, 2] - of[:, 1]
+        return found
+
     def gather_actions(self, indices: Sequence[int] | IntArray) -> Float32:
         """The actions `[b, L, A]` of some transitions, without their latents."""
         chosen = np.asarray(indices, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Amortised planners: latents to a plan without search, each trained as the denoiser is."""
