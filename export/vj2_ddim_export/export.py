@@ -149,8 +149,9 @@ class _Condition(nn.Module):
         if model.condition_encoder is None:
             raise CheckpointError("an unconditional model has no condition encoder to export")
         encoder = model.condition_encoder
-        folds = isinstance(encoder, LatentEncoder)
-        self.encoder = FoldedLatentEncoder(encoder) if folds else encoder
+        self.encoder = (
+            FoldedLatentEncoder(encoder) if isinstance(encoder, LatentEncoder) else encoder
+        )
         self.null_tokens = model.null_condition  # its name must differ from the output's
         self.names = list(model.condition.inputs)
 

@@ -172,7 +172,7 @@ class FoldedLatentEncoder(nn.Module):
         mean, std = encoder.latent_mean.double(), encoder.latent_std.double()
         weight, bias = encoder.embed.weight.detach().double(), encoder.embed.bias.detach().double()
         sizes = [len(std)] * 3 + [1, encoder.grid.shape[-1]]
-        of_state, of_goal, of_change, energy, of_grid = weight.split(sizes, dim=-1)
+        of_state, of_goal, of_change, energy, of_grid = torch.split(weight, sizes, dim=-1)
         both = (of_state - of_change) / std, (of_goal + of_change) / std
         constant = bias + encoder.grid.double() @ of_grid.T - (both[0] + both[1]) @ mean
         self.of_state, self.of_goal, self.energy = (
