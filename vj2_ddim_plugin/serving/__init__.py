@@ -14,7 +14,7 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import require_regular_file
 from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = ["TOKEN", "ServeSettings"]
+__all__ = ["TOKEN", "ServeSettings", "join_cluster"]
 
 TOKEN = "VJ2_DDIM_TOKEN"
 SHORTEST_TOKEN = 16
