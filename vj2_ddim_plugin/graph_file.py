@@ -14,21 +14,18 @@ from vj2_ddim_plugin.settings import shown
 
 __all__ = ["require_self_contained"]
 
-# The fields of each message that are followed, and what they hold.
+# The fields of each message that are followed, and what they hold; or why they are refused.
+ELSEWHERE = "numbers that lie in another file, which no hash covers"
+ENDLESS = "a graph in its graph, or a function, which might never end, and which no bundle needs"
 FOLLOWED: dict[str, dict[int, str]] = {
-    "model": {7: "graph"},
+    "model": {7: "graph", 20: ENDLESS, 25: ENDLESS},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 10: "tensor", 22: "sparse", 23: "sparse"},
+    "attribute": {5: "tensor", 6: ENDLESS, 10: "tensor", 11: ENDLESS, 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {},
-}
-REFUSED = {  # fields that export never writes
-    "model": {20: "a training's graph", 25: "a function"},
-    "attribute": {6: "an operator with a graph of its own, as Loop", 11: "an operator with graphs"},
+    "tensor": {13: ELSEWHERE, 14: ELSEWHERE},
 }
 OPERATOR, DOMAIN = 4, 7  # of a node
-TENSOR_NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 OTHER_FORMAT = b"ORTM"  # at byte 4 of ONNX Runtime's own format, to which no rule here applies
@@ -70,23 +67,18 @@ def _follow(content: memoryview) -> None:
             fields_left -= 1
             if fields_left < 0:
                 raise ValueError(f"it has more than {MOST_FIELDS} fields")
-        for number, what in REFUSED.get(kind, {}).items():
-            if number in message:
-                raise ValueError(f"it holds {what}, which no bundle needs and might never end")
         domain = _text(message, DOMAIN) if kind == "node" else ""
         if domain not in DOMAINS:
             name = shown(_text(message, OPERATOR))
             raise ValueError(f"it needs the operator {name} of {shown(domain)}, not of ONNX")
-        if kind == "tensor" and (EXTERNAL_DATA in message or any(message.get(DATA_LOCATION, ()))):
-            raise ValueError(
-                f"the numbers of {shown(_text(message, TENSOR_NAME))} lie in another file, which "
-                f"no hash covers"
-            )
         for number, holds in FOLLOWED[kind].items():
             for value in message.get(number, ()):
-                if isinstance(value, int):
+                if holds not in FOLLOWED and value != 0:
+                    raise ValueError(f"it holds {holds}")
+                if not isinstance(value, int):
+                    waiting.append((holds, value))
+                elif holds in FOLLOWED:
                     raise ValueError(f"field {number} of a {kind} is no message")
-                waiting.append((holds, value))
 
 
 def _fields(part: memoryview) -> Iterator[tuple[int, int | memoryview]]:

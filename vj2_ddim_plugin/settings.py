@@ -67,10 +67,7 @@ class Setting(NamedTuple):
         )
 
     def allows(self, value: Any) -> bool:  # noqa: ANN401
-        """Whether a value of the right type is in range: NaN and inf never are, None always.
-
-        Of a sequence each must be.
-        """
+        """Whether a value, or each of a sequence, is in range: NaN and inf never, None always."""
         if isinstance(value, tuple):
             return all(map(self.allows, value))
         if self.choices:

@@ -141,9 +141,7 @@ class ServingSettings(Settings):
     )
     plans: int = setting(10_000, "Plans meanwhile.", low=1)
     port: int = setting(8123, "Of the server.", low=1, high=65_535)
-    threads: int = setting(
-        1, "Threads of ONNX Runtime, here and in each replica.", low=1, high=1024
-    )
+    threads: int = setting(1, "Threads of ONNX Runtime, here and in replicas.", low=1, high=1024)
 
 
 @dataclass(frozen=True)

@@ -184,9 +184,9 @@ def _used(settings: RunSettings, model: DiffusionModel) -> dict[str, Any]:
     used |= {"judge": settings.judge, **model.config.to_dict(), **settings.training.to_dict()}
     used |= {"representation": model.action_spec.representation, **model.schedule.to_dict()}
     if used["run_name"] is None:
-        size, data = f"{model.config.d_model}x{model.config.num_layers}", settings.folders[0]
-        of = os.path.basename(os.path.realpath(data))
-        used["run_name"] = f"{model.config.architecture}-{size}-{of}"
+        size = f"{model.config.d_model}x{model.config.num_layers}"
+        data = os.path.basename(os.path.realpath(settings.folders[0]))
+        used["run_name"] = f"{model.config.architecture}-{size}-{data}"
     return used
 
 

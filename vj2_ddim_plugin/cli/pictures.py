@@ -81,8 +81,7 @@ def draw_paths(axis: Axes, actions: FloatArray, spec: ActionSpec) -> None:
         axis.plot(path[0, x], path[0, y], "o", color=color, markersize=4)
     axis.set_xlim(spec.action_low[x], spec.action_high[x])
     axis.set_ylim(spec.action_high[y], spec.action_low[y])
-    names = [as_label(spec.channels[index]) for index in (x, y)]
-    axis.set(xlabel=names[0], ylabel=names[1], aspect="equal")
+    axis.set(xlabel=as_label(spec.channels[x]), ylabel=as_label(spec.channels[y]), aspect="equal")
 
 
 def require_picture(path: Path | str) -> None:

@@ -42,10 +42,7 @@ class ServeSettings(Settings):
         high=10,
     )
     max_waiting: int = setting(
-        256,
-        "Requests that may wait in a replica; more are refused with 503.",
-        low=1,
-        high=1_000_000,
+        256, "Requests that may wait in a replica; more are refused with 503.", low=1
     )
     max_request_bytes: int = setting(64 * 2**20, "Bytes of a request.", low=1024, high=2**31)
     max_candidates: int = setting(1024, "Candidates of a request, B * K.", low=1, high=1_000_000)
@@ -77,11 +74,7 @@ class ServeSettings(Settings):
 
 
 def join_cluster(init: Callable[..., Any], address: str, **how: Any) -> None:  # noqa: ANN401
-    """Call Ray's `init` on a cluster: its address, `auto` for one that runs here, or `local`.
-
-    Raises:
-        ConfigError: Nobody answers there, at once: Ray itself would wait for minutes.
-    """
+    """Call Ray's `init` on an address, `auto` or `local`; `ConfigError` at once if none answers."""
     try:
         if address not in ("auto", "local"):
             host, colon, port = address.rpartition("://")[2].rpartition(":")

@@ -70,7 +70,7 @@ class RaceFolder:
 
     def read_cold(self) -> Cold:
         """Times of first plans."""
-        cold: dict[str, dict[str, float]] = _read_mapping(self.cold)
+        cold = read_json(self.cold, DataError) if self.cold.exists() else {}
         for planner, times in cold.items():
             if not isinstance(times, Mapping) or not all(
                 isinstance(times.get(name), int | float) for name in COLD_TIMES
@@ -83,7 +83,7 @@ class RaceFolder:
 
     def _read_setup(self) -> list[Mapping[str, Any]]:
         """What is fixed, and what is noted; both empty if there is no file."""
-        setup = _read_mapping(self.setup)
+        setup = read_json(self.setup, DataError) if self.setup.exists() else {}
         parts = [setup.get(name, {}) for name in ("fixed", "noted")]
         if not all(isinstance(part, Mapping) for part in parts) or (setup and "fixed" not in setup):
             raise DataError(
@@ -91,11 +91,6 @@ class RaceFolder:
                 f"another folder, or remove the file to report without them"
             )
         return parts
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    """The JSON object of a file; empty if the file is missing."""
-    return read_json(path, DataError) if path.exists() else {}
 
 
 @dataclass(frozen=True)

@@ -167,8 +167,6 @@ def _parse(path: Path, content: bytes, kind: type[R]) -> list[R]:
         try:
             values = json.loads(line)
             _check(values, kind)
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}, line {number}: damaged ({error})") from error
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"{path}, line {number}: not a {kind.__name__} of this version ({error}); make the "
@@ -214,8 +212,7 @@ def from_stroke(stroke: list[float]) -> NDArray[np.float32]:
     inside = all(0 <= steps <= NUM_STEPS for steps in stroke[:2])  # which NaN is not
     if len(stroke) != 8 or not inside or not np.isfinite(stroke).all():
         raise DataError(
-            f"a stroke has eight numbers, the first two at most {NUM_STEPS}, or none; found "
-            f"{shown(stroke)}"
+            f"a stroke has eight numbers, steps in {NUM_STEPS}, or none; {shown(stroke)}"
         )
     first, num_steps, x0, y0, via_x, via_y, x1, y1 = stroke
     blocks = drag(x0, y0, x1, y1, int(first), int(num_steps), via=(via_x, via_y))

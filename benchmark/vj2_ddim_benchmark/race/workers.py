@@ -131,7 +131,10 @@ def over_ray(settings: WorkerSettings, address: str, num_workers: int = 1) -> Ma
     def solve_all(todos: Sequence[Todo]) -> Iterator[Solved]:
         started = not ray.is_initialized()
         if started:
-            _join(ray, address, num_workers * threads)
+            how: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+            if address == LOCAL:
+                how |= {"num_cpus": num_workers * threads, "include_dashboard": False}
+            join_cluster(ray.init, address, **how)
         try:
             num_cpus = ray.cluster_resources().get("CPU", 0)
             if num_cpus < threads:
@@ -165,11 +168,3 @@ def _worker(payload: bytes) -> Worker:
     """Made once a process, with the first problem it gets."""
     settings: WorkerSettings = pickle.loads(payload)
     return settings.make()
-
-
-def _join(ray: Any, address: str, num_cpus: int) -> None:  # noqa: ANN401
-    """Connect, or start a cluster of this machine alone."""
-    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address == LOCAL:
-        settings |= {"num_cpus": num_cpus, "include_dashboard": False}
-    join_cluster(ray.init, address, **settings)
