@@ -13,7 +13,7 @@ from vj2_ddim_benchmark.race.records import ChainRecord, Record, read_records
 from vj2_ddim_plugin.files import SCRATCH
 
 SKETCHED = """
-from pathlib import Path
+from functools import partial
 from vj2_ddim_benchmark import benchmark
 from vj2_ddim_benchmark.race import tasks
 from vj2_ddim_benchmark.report import page, pictures
@@ -25,12 +25,13 @@ def sketch(path, *what):
 
 page.draw_success = page.draw_study = benchmark.animate_record = sketch
 pictures.draw_landscape = pictures.draw_plans = sketch
-tasks.STOP_PAIRS = 40
+benchmark.stop_distance_of = partial(tasks.stop_distance_of, num_pairs=40)
 """
 """To draw, and to look at pairs of screens, is most of a small race."""
 
 RACE = ["benchmark", "run", "--world-model", "world_model.pt", "--num-problems", 3, "--threads", 1]
-RACE += ["--planners", "random-gestures-16,ddim-1", "--chains", 1, "--chain-planners", "ddim-1"]
+RACE += ["--planners", "random-gestures-16,gradient-descent-sgd-10", "--chains", 1]
+RACE += ["--chain-planners", "random-gestures-16"]
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from vj2_ddim_benchmark.race.records import (
     read_records,
     to_stroke,
 )
+from vj2_ddim_benchmark.report.page import rebuild_report
 from vj2_ddim_benchmark.world.touch import drag
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
@@ -112,6 +113,18 @@ def test_a_folder_belongs_to_one_setup(tmp_path):
     run.setup.write_text("[]")
     with pytest.raises(DataError, match=r"run\.json"):
         run.claim({"seed": 0}, {})
+
+
+def test_what_died_before_its_first_result_is_no_part_of_the_report(tmp_path):
+    with RecordLog(tmp_path / "results.jsonl", Record) as log:
+        for record in RECORDS:
+            log.append(record)
+    for folder in ("chains", "studies/steps"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "results.jsonl").touch()
+    rows = rebuild_report(tmp_path, tmp_path / "out")
+    assert {row["task"] for row in rows} >= {"one-gesture"}
+    assert not (tmp_path / "out" / "chains").exists()
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,9 @@ class SampleRequest:
     settings: SearchSettings
     outputs: tuple[str, ...]  # the names of those wanted
     context: Mapping[str, FloatArray]
-    seeds: Sequence[int]  # one a problem, to draw from
-    sample: FloatArray | None  # `[B, K, M, C]`, to start from instead
-    pairs: TimestepPairs  # the steps from there
+    pairs: TimestepPairs  # the steps to take
+    seeds: Sequence[int] = ()  # one a problem, to draw from
+    sample: FloatArray | None = None  # `[B, K, M, C]`, to start from instead
     candidates: FloatArray | None = None  # `[B, K, L, A]`, to be ranked; nothing is sampled
     expires: float = float("inf")  # by `time.monotonic`
     in_binary: frozenset[str] = frozenset()  # the outputs that are not wanted as JSON

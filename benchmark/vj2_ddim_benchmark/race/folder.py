@@ -37,6 +37,11 @@ class RaceFolder:
         self.results = path / "results.jsonl"  # a line a plan
         self.cold = path / "cold.json"  # by planner, how long building took, and its first plan
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a result; a run may die between its first file and its first result."""
+        return self.results.exists() and self.results.stat().st_size > 0
+
     def claim(self, fixed: Mapping[str, Any], noted: Mapping[str, Any]) -> None:
         """Write what must stay the same, or check that it is; `noted` is of the latest run."""
         plain = json.loads(json.dumps(dict(fixed)))

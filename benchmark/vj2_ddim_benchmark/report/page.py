@@ -50,14 +50,14 @@ def rebuild_report(run: Path, out: Path) -> list[Row]:
     found = RaceFolder(run).read()
     rows = summary.summarise(found.records, found.cold)
     chains: list[Row] = []
-    in_chains = RaceFolder(run / CHAINS_DIR).results
-    if in_chains.exists():
-        chains = summary.summarise_chains(results.read_records(in_chains, ChainRecord))
+    in_chains = RaceFolder(run / CHAINS_DIR)
+    if in_chains.begun:
+        chains = summary.summarise_chains(results.read_records(in_chains.results, ChainRecord))
         write_json(out / CHAINS_DIR / "summary.json", chains)
     studies = {}
     for name in STUDIES:
-        if (run / STUDIES_DIR / name).is_dir():
-            of_study = RaceFolder(run / STUDIES_DIR / name).read()
+        if (folder := RaceFolder(run / STUDIES_DIR / name)).begun:
+            of_study = folder.read()
             studies[name] = summary.summarise(of_study.records, of_study.cold)
             write_json(out / STUDIES_DIR / name / "summary.json", studies[name])
     write_json(out / "summary.json", rows)

@@ -75,7 +75,8 @@ def describe_data(
         progress(number + 1, len(files))
     manifest = look.manifest(files, settings or ManifestSettings())
     look.compare()
-    actions, latents, facts = look.actions, look.latents, {"path": str(path), "format": kind}
+    actions, latents = look.actions, look.latents
+    facts: dict[str, Any] = {"path": str(path), "format": kind}
     if kind == "actions" and actions.num_shared:
         look.faults.append(f"{actions.num_shared} sequences are in more than one file")
     there = [each for paths in files for each in paths if each.exists()]
