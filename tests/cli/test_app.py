@@ -20,7 +20,7 @@ from vj2_ddim_plugin.cli.app import GROUP, build_app, find_commands
 from vj2_ddim_plugin.errors import ConfigError
 
 ALL = (
-    *("data", "train", "train-ranker", "evaluate", "export", "inspect"),
+    *("data", "train", "train-ranker", "distill", "evaluate", "export", "inspect"),
     *("plan", "serve", "doctor", "adapters", "benchmark"),
 )
 HEAVY = ("torch", "onnx", "onnxscript", "matplotlib", "wandb", "scipy", "h5py", "ray")

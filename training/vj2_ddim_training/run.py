@@ -182,7 +182,8 @@ def _used(settings: RunSettings, model: DiffusionModel) -> dict[str, Any]:
     """Every setting of a run, with what was chosen where it was left open."""
     used = {name: getattr(settings, name) for name in declared(DataSettings)}
     used |= {"judge": settings.judge, **model.config.to_dict(), **settings.training.to_dict()}
-    used |= {"representation": model.action_spec.representation, **model.schedule.to_dict()}
+    used |= {name: getattr(model.schedule, name) for name in declared(NoiseSchedule)}
+    used["representation"] = model.action_spec.representation
     if used["run_name"] is None:
         size = f"{model.config.d_model}x{model.config.num_layers}"
         data = os.path.basename(os.path.realpath(settings.folders[0]))
