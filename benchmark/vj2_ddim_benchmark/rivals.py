@@ -77,7 +77,7 @@ class Rival:
 
 NEAR = {"std_scale": (0.05, 0.1, 0.2, 0.4, 0.8)}
 FUSED = {"std": (0.5, 0.8), "num_elites": (2, 4)}
-GUIDANCE, WIDTHS = (1.0, 1.5, 2.0), (0.25, 0.5, 1.0)
+GUIDANCE, WIDTHS = (1.0, 1.25, 1.5, 2.0), (0.25, 0.5, 1.0)
 OF_DDIM = {"guidance_scale": GUIDANCE, "temperature": WIDTHS}
 OF_FLOW = {"guidance_scale": GUIDANCE, "std_scale": WIDTHS}
 OF_MIXTURE = {"std_scale": (0.25, 0.5, 1.0, 1.5), "greedy": (True, False)}

@@ -35,7 +35,7 @@ def summarise_rivals(results: Runs, ours: str) -> dict[str, Any]:
     for name, of in runs.items():
         own = runs.get(ours, []) if name != ours else []
         times = [key for key in of[0] if key.endswith("_ms")]
-        row = {key: float(np.median([run[key] for run in of])) for key in times}
+        row: dict[str, Any] = {key: float(np.median([run[key] for run in of])) for key in times}
         measures = [measure for measure in MEASURES if measure in of[0]]
         row |= {key: {group: _figures(of, own, key, group) for group in GROUPS} for key in measures}
         rows[name] = {"seeds": [run["seed"] for run in of], **row}
