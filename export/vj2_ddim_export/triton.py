@@ -208,7 +208,7 @@ def _measured(model: BundleModel, search: SearchSettings, path: Path, tolerance:
             shape = (batch, count, *model.action_spec.diffused_shape)
             noise = rng.standard_normal(shape, np.float32)
             (found,) = graph.run({**context, NOISE: noise})
-            asked = SampleRequest(batch, search, (OUTPUT,), context, (), noise, pairs)
+            asked = SampleRequest(batch, search, (OUTPUT,), context, pairs, sample=noise)
             (answer,) = answer_all(model, [asked])
             if isinstance(answer, VJ2DDIMError):
                 raise answer

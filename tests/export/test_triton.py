@@ -71,7 +71,7 @@ def test_the_graph_samples_what_the_plugin_samples(repository, batch, count):
     with OnnxGraph(repository / "bundle" / "1" / "model.onnx", "cpu") as graph:
         (found,) = graph.run({**context, "noise": noise})
     pairs = SETTINGS.pairs(shipped().schedule, 3)
-    asked = SampleRequest(batch, SETTINGS, (OUTPUT,), context, (), noise, pairs)
+    asked = SampleRequest(batch, SETTINGS, (OUTPUT,), context, pairs, sample=noise)
     expected = answer_all(shipped(), [asked])[0][OUTPUT]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(found) > 0.1

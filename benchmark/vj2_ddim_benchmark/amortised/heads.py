@@ -71,7 +71,7 @@ class HeadModel(base.AmortisedModel):
         """Mean and std, `[B, M, C]`; the std is 1 where only the mean is learned."""
         mean, log_std = base.in_rows(self, context, batched)
         learned = self.config.kind == "gaussian"
-        return mean, np.exp(log_std) if learned else np.ones_like(mean)
+        return mean, torch.from_numpy(log_std).exp().numpy() if learned else np.ones_like(mean)
 
     def draw(self, context: Context, how: base.Sampling, num: int, rng: Rng) -> FloatArray:
         """The mean, and samples around it."""
