@@ -225,7 +225,6 @@ class DistillConfig(Settings):
     num_epochs: int = setting(25, "Times each problem is seen.", **COUNT)
     batch_size: int = setting(64, "Problems a step.", **COUNT)
     lr: float = setting(1e-3, "Peak learning rate: warm-up, then a cosine to 0.", **FACTOR)
-    weight_decay: float = setting(0.0, "AdamW's weight decay.", **FACTOR)
     ema_decay: float = setting(0.999, "Decay of the averaged weights, after a warm-up.", **SHARE)
     seed: int = setting(0, "Of problems, noises and order.", **SEED)
 

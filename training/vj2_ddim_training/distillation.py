@@ -75,7 +75,8 @@ def _lessons(
     teacher: SamplerModel, batch: Batch, config: DistillConfig, rng: np.random.Generator
 ) -> Lessons:
     """Those of a few problems: from pure noise, then from one timestep in the middle."""
-    num, spec, last = len(batch.original), teacher.action_spec, _last(teacher)
+    num, spec, schedule = len(batch.original), teacher.action_spec, teacher.schedule
+    last = schedule.num_train_timesteps - 1
     again, middle = int(config.middle_share * config.num_noises), int(rng.integers(1, last))
     count, encoded = config.num_noises - again, teacher.encode(batch.inputs)
 
@@ -85,7 +86,7 @@ def _lessons(
     size = np.minimum(rng.uniform(SMALLEST_NOISE, 1.25, (num, count, 1, 1)), 1.0)
     begin = size.astype(np.float32) * noise(count)
     end = _ends(teacher, encoded, begin, last, config)
-    noisy = ddim.add_noise(end[:, :again], noise(again), middle, teacher.schedule)
+    noisy = ddim.add_noise(end[:, :again], noise(again), middle, schedule)
     ends = end, _ends(teacher, encoded, noisy, middle, config)
     tokens = np.zeros((num, 0, 0), np.float32) if encoded is None else encoded.condition
     timesteps = np.repeat([[last] * count + [middle] * again], num, axis=0)
@@ -106,14 +107,10 @@ def _ends(
     own, free = (partial(teacher.denoise, condition=each) for each in tokens or [None, None])
     guided = ddim.classifier_free_guidance(own, free, config.guidance_scale)
     low, high = (of.astype(np.float32) for of in diffused_bounds(teacher.action_spec))
-    steps = max(1, round(config.teacher_steps * start / _last(teacher)))
+    last = teacher.schedule.num_train_timesteps - 1
+    steps = max(1, round(config.teacher_steps * start / last))
     how: dict[str, Any] = {"start_timestep": start, "correct": ddim.clip_to((low, high))}
     return ddim.ddim_sample(guided, flat, teacher.schedule, steps, **how).reshape(noisy.shape)
-
-
-def _last(model: SamplerModel | DiffusionModel) -> int:
-    """The timestep of pure noise."""
-    return model.schedule.num_train_timesteps - 1
 
 
 class DistillationTask(ShuffledTask):
@@ -127,7 +124,7 @@ class DistillationTask(ShuffledTask):
         self.model, self.best, self._lessons = model, best, lessons
         to_device = partial(torch.as_tensor, device=next(model.parameters()).device)
         schedule, bounds = model.schedule, diffused_bounds(model.action_spec)
-        self._here, self._last = to_device, _last(model)
+        self._here, self._last = to_device, schedule.num_train_timesteps - 1
         self._pairs = schedule.timesteps(schedule.num_inference_steps)
         self._low, self._high = (to_device(np.asarray(of, np.float32)) for of in bounds)
         weights = [conversion(schedule.prediction_type, a)[0] for a in schedule.alphas_cumprod]
@@ -179,7 +176,7 @@ def learn(
     """Train a student's denoiser; returns the averaged model, of the best epoch if there is one."""
     best = None if success is None else BestEpoch(partial(tried_out, success))
     task, weights = DistillationTask(student, lessons, config, best), student.denoiser.parameters()
-    adam = torch.optim.AdamW(weights, config.lr, weight_decay=config.weight_decay)
+    adam = torch.optim.AdamW(weights, config.lr, weight_decay=0.0)
     rate = torch.optim.lr_scheduler.LambdaLR(adam, warmup_cosine(task.total_steps, WARMUP_SHARE))
     how: dict[str, Any] = {"clip_norm": CLIP_NORM, "ema_decay": config.ema_decay}
     loop = TrainingLoop(task, adam, rate, progress=partial(progress, "train the student"), **how)
@@ -240,9 +237,8 @@ def distill(
     metrics = {} if success is None else dict(tried_out(success, averaged))
     goal = teacher.training.get("config", {}).get("longest_goal", 1)
     told = {"config": {**config.to_dict(), "condition_dropout": 0.0, "longest_goal": goal}}
-    made_by = {"made_by": "vj2-ddim distill", "teacher": made_of[0]}
-    provenance = {**teacher.provenance, **versions(), **made_by}
-    return Checkpoint(averaged, student.state_dict(), told, made_of[1], metrics, provenance)
+    made_by = {**teacher.provenance, **versions(), "made_by": "vj2-ddim distill"}
+    return Checkpoint(averaged, student.state_dict(), told, made_of[1], metrics, made_by)
 
 
 def _require_teacher(model: DiffusionModel, config: DistillConfig) -> None:

@@ -87,12 +87,9 @@ class Task(Protocol):
 
 
 class StatelessTask:
-    """A base for tasks whose steps are taken whole; their state is the best epoch, if one is kept.
+    """A base for tasks whose steps are taken whole; their state is the best epoch, if kept."""
 
-    `best` is a `vj2_ddim_training.validation.BestEpoch`, or None.
-    """
-
-    best: Any = None
+    best: Any = None  # a `BestEpoch`
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step."""
