@@ -82,7 +82,7 @@ def graph_specs(action_spec: ActionSpec, condition: ConditionSpec) -> dict[str, 
 class Parity(Settings):
     """How exactly a bundle samples what its checkpoint samples, as it was measured."""
 
-    newer: ClassVar = ("ranker_error",)
+    newer: ClassVar[Any] = ("ranker_error",)
 
     worst_error: float = setting(
         help="Largest difference of the samples, over their largest magnitude or 1.", low=0.0
