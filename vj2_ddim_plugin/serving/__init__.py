@@ -33,7 +33,7 @@ class ServeSettings(Settings):
     port: int = setting(8000, "The port to listen on.", low=1, high=65_535)
     name: str = setting("", "What the model is called; the bundle's folder unless told.")
     num_replicas: int = setting(1, "Processes that hold the bundle.", low=1, high=1024)
-    max_batch_size: int = setting(16, "Requests that run together at most.", low=1, high=4096)
+    max_batch_size: int = setting(8, "Requests that run together at most.", low=1, high=4096)
     batch_wait: float = setting(
         0.003,
         "Seconds that a batch may wait for more requests where the last one held several; a lone "
