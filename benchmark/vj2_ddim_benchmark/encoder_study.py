@@ -58,7 +58,8 @@ class TextDetector:
     """
 
     def __init__(self, graph: Path | None = None, threads: int = 1) -> None:
-        self.graph = require_regular_file(graph or _installed_graph(), ConfigError, "a graph")
+        what = f"the text detector's graph, installed by: {INSTALL}"
+        self.graph = require_regular_file(graph or _installed_graph(), ConfigError, what)
         with TemporaryDirectory() as folder:
             cut = Path(folder) / "cut.onnx"
             try:
