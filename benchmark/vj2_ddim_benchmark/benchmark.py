@@ -21,11 +21,10 @@ from vj2_ddim_benchmark.report.pictures import animate_record, draw_pictures, te
 from vj2_ddim_benchmark.report.summary import Row, summarise_chains
 from vj2_ddim_benchmark.settings import RaceSettings
 from vj2_ddim_benchmark.studies import STUDIES_DIR, StudySettings
-from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.problems import chain_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.cli.console import Progress, progress_bars
+from vj2_ddim_plugin.cli.console import Progress, progress_bars, silent
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.spec import ActionSpec

@@ -21,11 +21,10 @@ from vj2_ddim_benchmark.planners.description import (
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.race.tasks import MakeCost, plan
 from vj2_ddim_benchmark.settings import TuneSettings
-from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.cli.console import Progress, progress_bars, say
+from vj2_ddim_plugin.cli.console import Progress, progress_bars, say, silent
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import ActionOptimizer

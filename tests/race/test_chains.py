@@ -18,8 +18,8 @@ from vj2_ddim_benchmark.race.tasks import (
     stop_distance_of,
 )
 from vj2_ddim_benchmark.race.workers import Worker, in_this_process
-from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.problems import chain_problems, one_gesture_problems
+from vj2_ddim_plugin.cli.console import silent
 
 CHAINS = chain_problems(4, split="validation", seed=2)
 LENGTH = CHAINS.length.tolist()

@@ -13,8 +13,8 @@ from vj2_ddim_benchmark.race.folder import RaceFolder, gather, todo_list
 from vj2_ddim_benchmark.race.records import Record, read_records
 from vj2_ddim_benchmark.race.tasks import Race, ReadyPlanner, most_generous, problem_seed
 from vj2_ddim_benchmark.race.workers import Worker, in_this_process
-from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
+from vj2_ddim_plugin.cli.console import silent
 from vj2_ddim_plugin.interface import PlanningProblem
 
 PROBLEMS = one_gesture_problems(7, split="validation", seed=1)

@@ -10,6 +10,7 @@ from builders.training import make_examples, make_model, vj2_ddim, write_data
 
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.cli.console import silent
 from vj2_ddim_plugin.ddim import add_noise, clip_to, ddim_sample
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.gestures import diffused_bounds
@@ -21,7 +22,7 @@ from vj2_ddim_training import distillation
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.config import DistillConfig, RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.distillation import distill, learn, lessons_of, silent
+from vj2_ddim_training.distillation import distill, learn, lessons_of
 from vj2_ddim_training.ranker.network import (
     RankedSampler,
     RankerNetwork,

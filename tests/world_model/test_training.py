@@ -7,7 +7,7 @@ import pytest
 import torch
 from builders.world_model import TINY, TOY, touched_cells, toy_predictor
 
-from vj2_ddim_benchmark.world.collect import collect_transitions, silent
+from vj2_ddim_benchmark.world.collect import collect_transitions
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.train import (
@@ -16,6 +16,7 @@ from vj2_ddim_benchmark.world_model.train import (
     train_predictor,
     train_world_model,
 )
+from vj2_ddim_plugin.cli.console import silent
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
 

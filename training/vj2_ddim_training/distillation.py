@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vj2_ddim_plugin import ddim
-from vj2_ddim_plugin.cli.console import Progress
+from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures import diffused_bounds
 from vj2_ddim_plugin.interface import FloatArray
@@ -43,10 +43,6 @@ PROBLEMS_AT_ONCE = 64
 SMALLEST_NOISE = 0.25  # std of a starting noise: lower temperatures are not taught
 WARMUP_SHARE, CLIP_NORM = 0.02, 1.0
 BLUNT = 0.03  # differences below it count squared, in the sampler's units
-
-
-def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
-    """A `Progress` that nobody looks at."""
 
 
 class Lessons(NamedTuple):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 from vj2_ddim_plugin.errors import escaped
 
-__all__ = ["Progress", "print_findings", "print_table", "progress_bars", "say"]
+__all__ = ["Progress", "print_findings", "print_table", "progress_bars", "say", "silent"]
 
 UNBOUNDED = 100_000  # columns; what is measured against it is never folded
 
@@ -27,6 +27,10 @@ class Progress(Protocol):
 
     def __call__(self, phase: str, done: int, total: int, line: str = "", /) -> None:
         """So much of a phase is done, of so much in all; `line` is a word on the last step."""
+
+
+def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
+    """A `Progress` that nobody looks at."""
 
 
 def say(text: object, *, style: str = "", error: bool = False) -> None:

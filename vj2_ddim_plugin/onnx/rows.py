@@ -12,7 +12,7 @@ from vj2_ddim_plugin.onnx.session import Array, Feeds, OnnxGraph
 
 __all__ = ["IndependentRows", "example_feeds"]
 
-BLOCKS = (64, 16, 4, 1)  # rows of a run at most
+BLOCKS = (64, 16, 4)  # rows of a run at most; where none of them is safe, rows run alone
 BLOCK_NUMBERS = 2**20  # of its inputs: a larger one would be shared among threads within a row
 MULTIPLES = (1, 2, 4, 8, 16)
 
@@ -81,10 +81,10 @@ class IndependentRows:
         self, shapes: Mapping[str, tuple[int, ...]], num_timesteps: int
     ) -> tuple[int, int]:
         """The largest block whose rows come out as in the smallest batches, and that batch."""
-        most = max(1, BLOCK_NUMBERS // sum(map(math.prod, shapes.values())))
+        most = BLOCK_NUMBERS // sum(map(math.prod, shapes.values()))
         for block in (size for size in BLOCKS if size <= most):
             feeds = example_feeds(shapes, num_timesteps, block)
-            whole = self.graph.run(feeds) if block > 1 else []
+            whole = self.graph.run(feeds)
             for multiple in (size for size in MULTIPLES if size < block):
                 if self._agrees(feeds, whole, multiple):
                     return block, multiple

@@ -17,8 +17,7 @@ from vj2_ddim_benchmark.amortised.heads import HeadModel
 from vj2_ddim_benchmark.amortised.iterative import FlowModel, MIPModel, NetworkModel
 from vj2_ddim_benchmark.amortised.mixture import MixtureModel
 from vj2_ddim_benchmark.model_files import half_weights, read_model, round_weights
-from vj2_ddim_benchmark.world.collect import silent
-from vj2_ddim_plugin.cli.console import Progress
+from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, VJ2DDIMError
 from vj2_ddim_plugin.spec import ActionSpec, ConditionSpec
 from vj2_ddim_training import loop

@@ -11,8 +11,7 @@ from typing import Any
 
 from vj2_ddim_benchmark.race.records import PlanKey, R, Record, RecordLog, read_records
 from vj2_ddim_benchmark.race.tasks import Budgets, Cold
-from vj2_ddim_benchmark.world.collect import silent
-from vj2_ddim_plugin.cli.console import Progress
+from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import read_json, write_json
 

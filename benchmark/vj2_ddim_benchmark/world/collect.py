@@ -15,7 +15,7 @@ from vj2_ddim_benchmark.world.problems import screens_with
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
 from vj2_ddim_benchmark.world.widgets import WIDGETS
-from vj2_ddim_plugin.cli.console import Progress
+from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path
 from vj2_ddim_plugin.gestures.segments import IntArray
@@ -23,10 +23,6 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 FORMAT = "vj2-ddim touch screen transitions 1"
 DATASETS = {"frames": (5, "u"), "actions": (4, "f"), "states": (3, "i")}  # dimensions, type
 PURPOSE = 2  # keeps the randomness apart from that of problems with the same seed
-
-
-def silent(phase: str, done: int, total: int, line: str = "", /) -> None:
-    """A `Progress` that nobody looks at."""
 
 
 @dataclass(frozen=True)

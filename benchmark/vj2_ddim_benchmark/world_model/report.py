@@ -7,13 +7,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
-from vj2_ddim_benchmark.world.collect import silent
 from vj2_ddim_benchmark.world.policies import mixed_policy, random_policy
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import Actions, tap
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel, latent_distance
-from vj2_ddim_plugin.cli.console import Progress
+from vj2_ddim_plugin.cli.console import Progress, silent
 
 NUM_RANDOM, NUM_SCRIPTED = 31, 32  # gestures beside the reference
 NUM_OTHER_SCREENS, TAP_GRID, TAP_START, TAP_STEPS = 100, 16, 100, 30

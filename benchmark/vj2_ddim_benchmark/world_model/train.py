@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.model_files import round_weights
-from vj2_ddim_benchmark.world.collect import collect_transitions, silent
+from vj2_ddim_benchmark.world.collect import collect_transitions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.networks import PatchEncoder, Predictor
 from vj2_ddim_benchmark.world_model.report import report_world_model
-from vj2_ddim_plugin.cli.console import Progress
+from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_training.loop import StatelessTask, TrainingLoop, name_rows
