@@ -116,6 +116,26 @@ def test_guidance_is_in_what_the_teacher_samples():
     np.testing.assert_allclose(lessons.result[:, :2].reshape(16, -1, 1), expected, atol=1e-5)
 
 
+class FirstEntry(TorchSampler):
+    """Its ranker prefers what is small in its first entry, whatever the condition."""
+
+    def ranker(self, candidates, condition):
+        assert len(candidates) == len(condition)
+        return candidates[:, 0, 0]
+
+
+def test_what_the_ranker_does_not_like_is_taught_as_the_nearest_that_it_likes():
+    sampler, examples = FirstEntry(make_model("sketch")), make_examples(8)
+    config = replace(TINY, num_noises=7, middle_share=0.15)  # one of them begins in the middle
+    all_of_them = lessons_of(sampler, examples, config)
+    found = lessons_of(sampler, examples, replace(config, kept_share=0.5))
+    np.testing.assert_array_equal(found.sample[:, :6], all_of_them.sample[:, :6])
+    for ends, taught in zip(all_of_them.result[:, :6], found.result[:, :6], strict=True):
+        kept = sorted(ends, key=lambda end: end[0, 0])[:3]
+        nearest = [min(kept, key=lambda other: np.sum((other - end) ** 2)) for end in ends]
+        np.testing.assert_array_equal(taught, nearest)
+
+
 def student(teacher, progress=silent, config=TINY, **settings):
     return distill(teacher, make_examples(8), config, progress, **settings)
 
@@ -164,6 +184,8 @@ def test_a_teacher_that_cannot_be_distilled_is_refused():
         student(teacher_of(make_model("none", "minimal")))
     with pytest.raises(ConfigError, match=r"guidance_scale 1.25 needs a conditional teacher"):
         student(teacher_of(make_model("none")))
+    with pytest.raises(ConfigError, match=r"kept_share 0.5 needs the teacher's ranker"):
+        student(teacher_of(make_model("sketch")), config=replace(TINY, kept_share=0.5))
     model = make_model("sketch")
     parts = model.config, model.action_spec, model.schedule, model.condition.inputs
     with pytest.raises(ConfigError, match="condition_dropout"):
@@ -180,7 +202,7 @@ def test_the_command_makes_a_student_with_its_ranker(tmp_path, capsys):
     save_ranker(TrainedRanker(network, model_fingerprint(model), "", {}), run / "ranker.pt")
     small = ("--num-problems", 8, "--num-epochs", 2, "--batch-size", 4, "--teacher-steps", 3)
     small += ("--judge", "builders.training:make_judge=0.1,0.9,0.9", "--num-threads", 1)
-    small += ("--ranker", run / "ranker.pt")
+    small += ("--ranker", run / "ranker.pt", "--kept-share", 0.5)
     command = ("distill", run / "best.pt", data, "--out", out, *small)
     assert vj2_ddim(*command) == 0
     assert "success" in capsys.readouterr().out

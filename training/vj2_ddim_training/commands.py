@@ -188,7 +188,10 @@ def distill(
     config: DistillConfig,
     reading: ReadingSettings,
     judge: Judge = None,
-    ranker: Annotated[Path | None, typer.Option(help="The teacher's; the student gets it.")] = None,
+    ranker: Annotated[
+        Path | None,
+        typer.Option(help="The teacher's; the student gets it, and --kept-share asks it."),
+    ] = None,
     longest_goal: LongestGoal = None,
     device: Device = "auto",
     num_threads: Threads = None,
@@ -204,6 +207,7 @@ def distill(
     teacher, examples = _of_kind(checkpoint, data, reading, longest_goal, device, num_threads)
     trained = None if ranker is None else network.load_ranker(ranker, teacher.model)
     how: dict[str, Any] = {"resume_file": resume_file}
+    how["ranker"] = None if trained is None else trained.ranker
     how["success"] = None if judge is None else find_by_name(JUDGES, judge, "judge")
     out.mkdir(parents=True, exist_ok=True)
     with progress_bars() as progress:

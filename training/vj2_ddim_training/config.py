@@ -221,6 +221,13 @@ class DistillConfig(Settings):
     middle_share: float = setting(
         0.25, "Share of them that begin at a re-noised sample, as refinements do.", low=0, high=0.5
     )
+    kept_share: float = setting(
+        1.0,
+        "Share of a problem's samples, the best by the ranker, that are taught; the others become "
+        "the nearest of them.",
+        low=0,
+        high=1,
+    )
     num_inference_steps: int = setting(1, "Steps that the student is made for.", low=1, high=8)
     num_epochs: int = setting(25, "Times each problem is seen.", **COUNT)
     batch_size: int = setting(64, "Problems a step.", **COUNT)

@@ -24,7 +24,7 @@ from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures import diffused_bounds
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.model import EncodedContext, SamplerModel
+from vj2_ddim_plugin.model import EncodedContext, SamplerModel, ranker_of
 from vj2_ddim_plugin.schedule import conversion
 from vj2_ddim_training.checkpoint import Checkpoint
 from vj2_ddim_training.config import DistillConfig
@@ -32,7 +32,12 @@ from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.learning_rate import warmup_cosine
 from vj2_ddim_training.loop import ShuffledTask, TrainingLoop, name_rows
-from vj2_ddim_training.ranker.network import model_fingerprint
+from vj2_ddim_training.ranker.network import (
+    RankedSampler,
+    RankerNetwork,
+    model_fingerprint,
+    weights_fingerprint,
+)
 from vj2_ddim_training.resumable import made_once, run_resumably
 from vj2_ddim_training.saved import versions
 from vj2_ddim_training.validation import BestEpoch, SuccessMeasure, tried_out
@@ -82,6 +87,8 @@ def _lessons(
     size = np.minimum(rng.uniform(SMALLEST_NOISE, 1.25, (num, count, 1, 1)), 1.0)
     begin = size.astype(np.float32) * noise(count)
     end = _ends(teacher, encoded, begin, last, config)
+    if config.kept_share < 1.0:
+        end = _nearest_kept(teacher, encoded, end, config.kept_share)
     noisy = ddim.add_noise(end[:, :again], noise(again), middle, schedule)
     ends = end, _ends(teacher, encoded, noisy, middle, config)
     tokens = np.zeros((num, 0, 0), np.float32) if encoded is None else encoded.condition
@@ -107,6 +114,24 @@ def _ends(
     steps = max(1, round(config.teacher_steps * start / last))
     how: dict[str, Any] = {"start_timestep": start, "correct": ddim.clip_to((low, high))}
     return ddim.ddim_sample(guided, flat, teacher.schedule, steps, **how).reshape(noisy.shape)
+
+
+def _nearest_kept(
+    teacher: SamplerModel, encoded: EncodedContext | None, ends: FloatArray, share: float
+) -> FloatArray:
+    """`[B, K, M, C]`, the ranker's best as they are; the others become the nearest of these."""
+    ranker = ranker_of(teacher)
+    if encoded is None or ranker is None:
+        raise ConfigError("kept_share below 1 needs a teacher with its ranker")
+    num, count = ends.shape[:2]
+    tokens = np.repeat(encoded.condition, count, axis=0)
+    cost = ranker(ends.reshape(-1, *ends.shape[2:]), tokens).reshape(num, count)
+    best = np.argsort(cost, axis=1)[:, : max(1, round(share * count))]
+    flat = ends.reshape(num, count, -1)
+    kept = np.take_along_axis(flat, best[..., None], axis=1)
+    apart = np.square(flat[:, :, None] - kept[:, None]).sum(axis=-1)
+    nearest = np.take_along_axis(best, apart.argmin(axis=-1), axis=1)
+    return np.take_along_axis(ends, nearest[..., None, None], axis=1)
 
 
 class DistillationTask(ShuffledTask):
@@ -190,6 +215,7 @@ def distill(
     config: DistillConfig,
     progress: Progress = silent,
     *,
+    ranker: RankerNetwork | None = None,
     success: SuccessMeasure | None = None,
     resume_file: Path | None = None,
 ) -> Checkpoint:
@@ -200,6 +226,7 @@ def distill(
         examples: Training examples of its kind, of which the actions are not used.
         config: How.
         progress: Told phase, done, in all.
+        ranker: The teacher's, which chooses what is taught where `kept_share` is below 1.
         success: Called with the student after every epoch; the most successful one is kept.
         resume_file: As for `train_ranker`; the lessons lie beside it, as `.lessons`.
 
@@ -207,13 +234,17 @@ def distill(
         The student. Its schedule recommends `config.num_inference_steps`, and guidance is refused.
 
     Raises:
-        ConfigError: The teacher predicts epsilon, or has no null condition to guide away from.
+        ConfigError: The teacher predicts epsilon, has no null condition to guide away from, or
+            `kept_share` needs a ranker.
         CheckpointError: `resume_file` is of another training.
     """
     model = teacher.model.eval()
-    _require_teacher(model, config)
-    made_of = model_fingerprint(model), examples.data_fingerprint
-    make = partial(lessons_of, TorchSampler(model), examples, config, progress)
+    _require_teacher(model, config, ranker)
+    made_of: tuple[str, ...] = model_fingerprint(model), examples.data_fingerprint
+    sampler = TorchSampler(model)
+    if ranker is not None and config.kept_share < 1.0:
+        sampler, made_of = RankedSampler(model, ranker), (*made_of, weights_fingerprint(ranker))
+    make = partial(lessons_of, sampler, examples, config, progress)
     file = None if resume_file is None else resume_file.with_name(f"{resume_file.name}.lessons")
     lessons = made_once(make, Lessons, file, repr((sorted(config.to_dict().items()), made_of)))
     schedule = replace(model.schedule, num_inference_steps=config.num_inference_steps)
@@ -237,7 +268,14 @@ def distill(
     return Checkpoint(averaged, student.state_dict(), told, made_of[1], metrics, made_by)
 
 
-def _require_teacher(model: DiffusionModel, config: DistillConfig) -> None:
+def _require_teacher(
+    model: DiffusionModel, config: DistillConfig, ranker: RankerNetwork | None
+) -> None:
+    if config.kept_share < 1.0 and ranker is None:
+        raise ConfigError(
+            f"kept_share {config.kept_share} needs the teacher's ranker, which chooses. Give it, "
+            f"or keep all by kept_share=1"
+        )
     if model.schedule.prediction_type == "epsilon":
         raise ConfigError(
             "the teacher predicts epsilon, and one step out of pure noise cannot be told by it. "

@@ -29,7 +29,7 @@ from vj2_ddim_training.saved import (
 )
 
 __all__ = ["RankedSampler", "RankerNetwork", "TrainedRanker", "load_ranker"]
-__all__ += ["model_fingerprint", "save_ranker"]
+__all__ += ["model_fingerprint", "save_ranker", "weights_fingerprint"]
 
 NUM_FREQUENCIES = 5  # the finest wave is 1/16 of the range long
 MOST_ENTRIES = 64  # of a candidate whose entries are worth features of their own
@@ -140,7 +140,12 @@ class TrainedRanker:
 
 def model_fingerprint(model: DiffusionModel) -> str:
     """16 hexadecimal digits that name a model: its weights and what it samples."""
-    digest = hashlib.sha256(repr(sorted(model.action_spec.to_dict().items())).encode())
+    return weights_fingerprint(model, repr(sorted(model.action_spec.to_dict().items())))
+
+
+def weights_fingerprint(model: nn.Module, what: str = "") -> str:
+    """16 hexadecimal digits of the weights of any network, and of what else it is."""
+    digest = hashlib.sha256(what.encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name}\0{tuple(weight.shape)}\n".encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
