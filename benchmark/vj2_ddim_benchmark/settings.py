@@ -41,6 +41,7 @@ class RaceSettings(Settings):
     bundle: Path | None = setting(None, "Another denoiser than the shipped.")
     regression: Path | None = setting(None, "Another amortised regression than the shipped.")
     gaussian: Path | None = setting(None, "Another amortised Gaussian than the shipped.")
+    student: Path | None = setting(None, "Another student's bundle than the shipped.")
     latents: Path | None = setting(None, "The denoiser's training data, for retrieval.")
     tuned: Path = setting(TUNED_DIR, "The folder of the recorded sweeps.")
 

@@ -145,7 +145,8 @@ def tune(settings: TuneSettings, out: Path) -> None:
         "date": time.strftime("%Y-%m-%d"),
         **environment(),
     }
-    spec, parts = read_bundle(shipped.bundle).action_spec, (shipped.regression, shipped.gaussian)
+    spec = read_bundle(shipped.bundle).action_spec
+    parts = shipped.regression, shipped.gaussian, shipped.student
     assets = PlannerAssets(spec, shipped.bundle, settings.threads, settings.seed, None, *parts)
     score = PlanScore(model, problems, settings.seed)
     with progress_bars() as progress:

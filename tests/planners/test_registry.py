@@ -33,7 +33,15 @@ def test_names_are_unique_and_say_which_see_the_world_model():
     names = [planner.name for planner in REGISTRY]
     assert len(set(names)) == len(names)
     without = [planner.name for planner in REGISTRY if not planner.with_cost]
-    assert without == ["ddim-1", "regression"]
+    assert without == ["ddim-1", "student-1", "regression"]
+
+
+def test_any_that_ranks_may_have_the_screen_itself_as_its_model():
+    (planner,) = planners_of(["ddim-16@true-dynamics"])
+    assert (planner.true_dynamics, planner.tuned_as) == (True, "ddim-16")
+    assert not any(row.true_dynamics for row in planners_of())
+    with pytest.raises(ConfigError, match=r"'ddim-1@true-dynamics' is unknown.*where a cost"):
+        planners_of(["ddim-1@true-dynamics"])
 
 
 @every_row

@@ -97,6 +97,22 @@ def test_doing_nothing_reaches_nothing_and_is_asked_two_times_more_than_needed()
     assert all(record.strokes == [[]] * record.num_gestures for record in records)
 
 
+class Offering(Planner):
+    """Takes of three gestures the one that its cost prefers; the last of them leads on."""
+
+    def optimize(self, problem):
+        onward = super().optimize(problem).actions[0]
+        offered = np.stack([SILENT, np.full_like(SILENT, 0.02), onward])
+        return answer(offered[[np.argmin(problem.cost(offered[None])[0])]])
+
+
+def test_a_planner_may_ask_the_screen_itself_in_place_of_a_learned_model():
+    for true_dynamics in (False, True):  # the race's own cost prefers silence
+        planner = ReadyPlanner("planner", Offering(reference), true_dynamics=true_dynamics)
+        reached = [race().attempt(planner, i).success for i in range(len(CHAINS))]
+        assert reached == [true_dynamics] * len(CHAINS)
+
+
 def test_a_detour_is_forgiven_as_long_as_gestures_last():
     late = lambda wait: lambda chain, step: SILENT if step < wait else reference(chain, step - wait)  # noqa: E731
     assert all(record.success for record in attempts(late(2)))

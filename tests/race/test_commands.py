@@ -52,7 +52,7 @@ def test_what_is_trained_first_uses_the_same_threads(tmp_path, monkeypatch, thre
 
 def test_only_what_is_not_given_is_taken_from_the_shipped_parts(tmp_path):
     made, given = Assets(tmp_path / "shipped"), tmp_path / "given"
-    parts = ("world_model", "bundle", "regression", "gaussian")
+    parts = ("world_model", "bundle", "student", "regression", "gaussian")
     for chosen in ((), ("world_model",), ("bundle",), ("regression", "gaussian"), parts):
         settings = made.fill(RaceSettings(**dict.fromkeys(chosen, given), threads=2))
         for part in parts:

@@ -199,25 +199,16 @@ def distill(
 ) -> None:
     """Make a student that samples in a step or two; stopped halfway, the same command goes on."""
     from vj2_ddim_training import distillation
-    from vj2_ddim_training.checkpoint import save_checkpoint
     from vj2_ddim_training.ranker import network
 
-    file, resume_file = out / "checkpoint.pt", out / "checkpoint.pt.resume"
+    file = out / "checkpoint.pt"
     _require_new(file, overwrite)
     teacher, examples = _of_kind(checkpoint, data, reading, longest_goal, device, num_threads)
     trained = None if ranker is None else network.load_ranker(ranker, teacher.model)
-    how: dict[str, Any] = {"resume_file": resume_file}
-    how["ranker"] = None if trained is None else trained.ranker
-    how["success"] = None if judge is None else find_by_name(JUDGES, judge, "judge")
-    out.mkdir(parents=True, exist_ok=True)
+    success = None if judge is None else find_by_name(JUDGES, judge, "judge")
     with progress_bars() as progress:
-        student = distillation.distill(teacher, examples, config, progress, **how)
-    save_checkpoint(student, file)
-    if trained is not None:  # it reads the condition tokens, which are the teacher's
-        own = replace(trained, model_fingerprint=network.model_fingerprint(student.model))
-        network.save_ranker(own, out / "ranker.pt")
-    for left in out.glob(f"{resume_file.name}*"):
-        left.unlink()
+        how = config, out, progress, trained, success
+        student = distillation.distill_to(teacher, examples, *how)
     print_findings({name: f"{value:.3f}" for name, value in student.metrics.items()})
     say(f"the student is {file}, for {config.num_inference_steps} step(s) unless a plan says else")
 

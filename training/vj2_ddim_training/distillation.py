@@ -26,7 +26,7 @@ from vj2_ddim_plugin.gestures import diffused_bounds
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.model import EncodedContext, SamplerModel, ranker_of
 from vj2_ddim_plugin.schedule import conversion
-from vj2_ddim_training.checkpoint import Checkpoint
+from vj2_ddim_training.checkpoint import Checkpoint, save_checkpoint
 from vj2_ddim_training.config import DistillConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples
@@ -35,14 +35,16 @@ from vj2_ddim_training.loop import ShuffledTask, TrainingLoop, name_rows
 from vj2_ddim_training.ranker.network import (
     RankedSampler,
     RankerNetwork,
+    TrainedRanker,
     model_fingerprint,
+    save_ranker,
     weights_fingerprint,
 )
 from vj2_ddim_training.resumable import made_once, run_resumably
 from vj2_ddim_training.saved import versions
 from vj2_ddim_training.validation import BestEpoch, SuccessMeasure, tried_out
 
-__all__ = ["Lessons", "distill", "learn", "lessons_of"]
+__all__ = ["Lessons", "distill", "distill_to", "learn", "lessons_of"]
 
 PROBLEMS_AT_ONCE = 64
 SMALLEST_NOISE = 0.25  # std of a starting noise: lower temperatures are not taught
@@ -234,8 +236,7 @@ def distill(
         The student. Its schedule recommends `config.num_inference_steps`, and guidance is refused.
 
     Raises:
-        ConfigError: The teacher predicts epsilon, has no null condition to guide away from, or
-            `kept_share` needs a ranker.
+        ConfigError: The teacher predicts epsilon, or lacks the null condition or the ranker asked.
         CheckpointError: `resume_file` is of another training.
     """
     model = teacher.model.eval()
@@ -247,25 +248,52 @@ def distill(
     make = partial(lessons_of, sampler, examples, config, progress)
     file = None if resume_file is None else resume_file.with_name(f"{resume_file.name}.lessons")
     lessons = made_once(make, Lessons, file, repr((sorted(config.to_dict().items()), made_of)))
-    schedule = replace(model.schedule, num_inference_steps=config.num_inference_steps)
-    parts = model.config, model.action_spec, schedule, model.condition.inputs
-    with torch.random.fork_rng(devices=[]):
-        student = DiffusionModel(*parts, guidance=False).to(next(model.parameters()).device)
-    student.load_state_dict(model.state_dict())
-    averaged = learn(
-        student,
-        lessons,
-        config,
-        progress,
-        success=success,
-        resume_file=resume_file,
-        made_of=made_of,
-    )
+    student = _beginning_as(model, config)
+    how: dict[str, Any] = {"success": success, "resume_file": resume_file, "made_of": made_of}
+    averaged = learn(student, lessons, config, progress, **how)
     metrics = {} if success is None else dict(tried_out(success, averaged))
     goal = teacher.training.get("config", {}).get("longest_goal", 1)
     told = {"config": {**config.to_dict(), "condition_dropout": 0.0, "longest_goal": goal}}
     made_by = {**teacher.provenance, **versions(), "made_by": "vj2-ddim distill"}
     return Checkpoint(averaged, student.state_dict(), told, made_of[1], metrics, made_by)
+
+
+def _beginning_as(model: DiffusionModel, config: DistillConfig) -> DiffusionModel:
+    """A student with its teacher's weights."""
+    schedule = replace(model.schedule, num_inference_steps=config.num_inference_steps)
+    parts = model.config, model.action_spec, schedule, model.condition.inputs
+    with torch.random.fork_rng(devices=[]):
+        student = DiffusionModel(*parts, guidance=False).to(next(model.parameters()).device)
+    student.load_state_dict(model.state_dict())
+    return student
+
+
+def distill_to(
+    teacher: Checkpoint,
+    examples: Examples,
+    config: DistillConfig,
+    folder: Path,
+    progress: Progress = silent,
+    ranker: TrainedRanker | None = None,
+    success: SuccessMeasure | None = None,
+) -> Checkpoint:
+    """`distill` into a folder, where a distillation that was cut short goes on.
+
+    It gets `checkpoint.pt` and, of a teacher with a ranker, `ranker.pt`: the condition tokens that
+    it reads are the teacher's. Raises what `distill` raises.
+    """
+    file, resume_file = folder / "checkpoint.pt", folder / "checkpoint.pt.resume"
+    folder.mkdir(parents=True, exist_ok=True)
+    network = None if ranker is None else ranker.ranker
+    how: dict[str, Any] = {"ranker": network, "success": success, "resume_file": resume_file}
+    student = distill(teacher, examples, config, progress, **how)
+    save_checkpoint(student, file)
+    if ranker is not None:
+        own = replace(ranker, model_fingerprint=model_fingerprint(student.model))
+        save_ranker(own, folder / "ranker.pt")
+    for left in folder.glob(f"{resume_file.name}*"):
+        left.unlink()
+    return student
 
 
 def _require_teacher(

@@ -11,6 +11,7 @@ from vj2_ddim_plugin.files import read_json, sha256_of
 SHIPPED = Path(__file__).parent / "shipped"
 COMMAND = "vj2-ddim benchmark assets build --threads 1 --out OUT"
 """What makes the shipped parts anew."""
+PARTS = ("world_model", "bundle", "student", "regression", "gaussian")  # all that is shipped
 
 
 class Assets:
@@ -20,6 +21,7 @@ class Assets:
         self.folder = folder
         self.world_model = folder / "world_model.pt"  # that every planner plans through
         self.bundle = folder / "bundle"  # the exported denoiser, with its ranker
+        self.student = folder / "student"  # its student of one step, exported, with a ranker
         self.regression = folder / "regression.pt"  # of the action, from the same latents
         self.gaussian = folder / "gaussian.pt"  # over actions, from the same latents
         self.latents = folder / "latents"  # transitions, embedded (HDF5); not shipped
@@ -28,19 +30,17 @@ class Assets:
 
     def fill(self, settings: RaceSettings) -> RaceSettings:
         """The settings of a race, with these parts where none are given."""
-        parts = ("world_model", "bundle", "regression", "gaussian")
-        found = {name: getattr(settings, name) or getattr(self, name) for name in parts}
+        found = {name: getattr(settings, name) or getattr(self, name) for name in PARTS}
         return replace(settings, **found)
 
     def complete(self) -> bool:
         """Whether everything a benchmark needs is there."""
-        parts = (self.world_model, self.bundle, self.regression, self.gaussian)
-        return all(part.exists() for part in parts)
+        return all(getattr(self, name).exists() for name in PARTS)
 
     def hashes(self) -> dict[str, str]:
         """sha256 of every file of the parts, by its path in the folder."""
         parts = (self.world_model, self.regression, self.gaussian)
-        files = [*parts, *sorted(path for path in self.bundle.iterdir() if path.is_file())]
+        files = [*parts, *sorted(self.bundle.glob("*.*")), *sorted(self.student.glob("*.*"))]
         return {path.relative_to(self.folder).as_posix(): sha256_of(path) for path in files}
 
     def read_provenance(self) -> dict[str, Any]:

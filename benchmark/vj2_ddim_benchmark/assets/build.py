@@ -23,13 +23,16 @@ from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.checkpoint import load_checkpoint
-from vj2_ddim_training.config import RunSettings
+from vj2_ddim_training.config import DistillConfig, RunSettings
 from vj2_ddim_training.data.trajectories import open_trajectories, write_trajectories_h5
+from vj2_ddim_training.distillation import distill_to
 from vj2_ddim_training.examples import Examples, open_examples
-from vj2_ddim_training.ranker.network import save_ranker
+from vj2_ddim_training.ranker.network import load_ranker, save_ranker
 from vj2_ddim_training.ranker.training import train_ranker
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.validation import SUCCESS
+
+STUDENT = "student"  # its folder in the denoiser's run
 
 
 def build_assets(
@@ -52,6 +55,8 @@ def build_assets(
         _train_denoiser(assets, model, settings, progress)
         ranker = _train_ranker(assets, model, settings, progress)
         export_bundle(assets.denoiser / "best.pt", assets.bundle, ranker=ranker)
+    if settings.student is not None and not assets.student.exists():
+        _train_student(assets, WorldModel.load(world_model), settings, settings.student, progress)
     if settings.amortised is not None:
         amortised = replace(settings.amortised, num_threads=threads)
         for kind, path in (("regression", assets.regression), ("gaussian", assets.gaussian)):
@@ -144,6 +149,22 @@ def _train_ranker(
         examples, cost = _examples(assets, settings), latent_cost_of(world_model)
         save_ranker(train_ranker(model, examples, cost, settings.ranker, progress), path)
     return path
+
+
+def _train_student(
+    assets: Assets, world_model: WorldModel, settings: AssetSettings, config: DistillConfig,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Distill the denoiser, or go on where an earlier run stopped, and export its student."""
+    folder, ranker_file = assets.denoiser / STUDENT, assets.denoiser / "ranker.pt"
+    if not (folder / "checkpoint.pt").exists():
+        teacher, ranker = load_checkpoint(assets.denoiser / "best.pt"), None
+        if ranker_file.exists():
+            ranker = load_ranker(ranker_file, teacher.model)
+        how = config, folder, progress
+        distill_to(teacher, _examples(assets, settings), *how, ranker, success_of(world_model))
+    ranked = folder / "ranker.pt" if ranker_file.exists() else None
+    export_bundle(folder / "checkpoint.pt", assets.student, ranker=ranked)
 
 
 def _examples(assets: Assets, settings: AssetSettings) -> Examples:

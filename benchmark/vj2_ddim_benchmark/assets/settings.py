@@ -8,7 +8,7 @@ from typing import Any
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_plugin.settings import Settings, setting
 from vj2_ddim_plugin.spec import REPRESENTATIONS
-from vj2_ddim_training.config import ModelConfig, RankerConfig, TrainingConfig
+from vj2_ddim_training.config import DistillConfig, ModelConfig, RankerConfig, TrainingConfig
 
 TRAINING = TrainingConfig(
     num_epochs=30, num_cycles=3, epoch_share=0.116, batch_size=64, lr=2e-3, condition_dropout=0.1,
@@ -17,6 +17,7 @@ TRAINING = TrainingConfig(
 MODEL = ModelConfig(
     d_model=96, num_layers=3, condition="latents", condition_layers=1, condition_tokens=16
 )
+STUDENT = DistillConfig(num_noises=8, kept_share=0.5)
 NUM_VALIDATIONS = 5  # the most successful of so many, or fewer, is kept of a variant
 
 
@@ -34,6 +35,7 @@ class AssetSettings(Settings):
     ranker: RankerConfig | None = setting(
         RankerConfig(num_problems=12000), "How its ranker is trained; None for none."
     )
+    student: DistillConfig | None = setting(STUDENT, "How its student is made; None for none.")
     amortised: TrainingConfig | None = setting(
         replace(TRAINING, num_epochs=5, num_cycles=1),
         "How the regression and the Gaussian are trained; None for neither.",
@@ -48,7 +50,8 @@ class AssetSettings(Settings):
         """A small denoiser in minutes, for the demonstration."""
         training = replace(TRAINING, num_epochs=5, num_cycles=1, epoch_share=1.0, longest_goal=1)
         world_model, sizes = WorldModelConfig.quick(), (4000, 50)
-        return cls(world_model, *sizes, training=training, ranker=None, amortised=None)
+        none: dict[str, Any] = {"ranker": None, "student": None, "amortised": None}
+        return cls(world_model, *sizes, training=training, **none)
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON holds them."""
@@ -81,7 +84,7 @@ class VariantSettings(Settings):
             num_cycles=1,
             evaluate_every=math.ceil(num_epochs / NUM_VALIDATIONS),
         )
-        alone = replace(full, training=training, ranker=None, amortised=None)
+        alone = replace(full, training=training, ranker=None, student=None, amortised=None)
         return replace(alone, num_trajectories=num_trajectories, representation=self.representation)
 
 

@@ -26,6 +26,7 @@ class PlannerAssets:
     latents: Path | None = None  # the denoiser's training data
     regression: Path | None = None  # the amortised model of this kind
     gaussian: Path | None = None  # the amortised model of this kind
+    student: Path | None = None  # the exported student of a denoiser
 
     def path(self, name: str) -> Path:
         """A file that a planner cannot do without; raises `ConfigError` where it is not given."""
@@ -56,6 +57,7 @@ class Planner:
     tuned_as: str | None = None  # the row whose recorded sweep it uses; None for its own
     bundle: Path | None = None  # a denoiser in place of the race's
     world_model: Path | None = None  # the same
+    true_dynamics: bool = False  # whether its cost is asked of the screen itself, which it sees
     goal_noise: float = 0.0  # std of the noise on the goal latents it sees, in units of theirs
 
     def variant(self, name: str, **changes: Any) -> "Planner":  # noqa: ANN401

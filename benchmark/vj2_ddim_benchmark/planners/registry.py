@@ -23,16 +23,19 @@ from vj2_ddim_training.data.trajectories import open_trajectories
 
 GUIDANCE_SCALES = (1.0, 1.25, 1.5, 2.0)
 TEMPERATURES = (0.5, 0.75, 1.0)
+TRUE = "@true-dynamics"  # after the name of a planner that may ask the screen itself
 LEARNING_RATES = {  # wide enough that the best is not at an edge
     "sgd": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5),
     "adam": (0.003, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
 }
 
 
-def make_ddim(assets: PlannerAssets, settings: Mapping[str, Any]) -> DDIMOptimizer:
-    """DDIM from the bundle, on the CPU."""
+def make_ddim(
+    assets: PlannerAssets, settings: Mapping[str, Any], part: str = "bundle"
+) -> DDIMOptimizer:
+    """DDIM from the bundle, or a student's, on the CPU."""
     own = {"provider": "cpu", "num_threads": assets.num_threads, "seed": assets.seed}
-    return DDIMOptimizer.from_bundle(assets.path("bundle"), **{**own, **settings})
+    return DDIMOptimizer.from_bundle(assets.path(part), **{**own, **settings})
 
 
 def ddim(num_candidates: int, suffix: str = "", *, in_quick: bool = True, **how: int) -> Planner:
@@ -45,6 +48,20 @@ def ddim(num_candidates: int, suffix: str = "", *, in_quick: bool = True, **how:
         in_quick=in_quick,
         fixed={"num_candidates": num_candidates, "num_inference_steps": 10, **how},
         needs=("bundle",),
+        unprojected={"project": False},
+    )
+
+
+def student(num_candidates: int, suffix: str = "", **how: int) -> Planner:
+    """Samples of the student, in as many steps as it was made for; its guidance is in it."""
+    return Planner(
+        f"student-{num_candidates}{suffix}",
+        partial(make_ddim, part="student"),
+        {"temperature": TEMPERATURES},
+        with_cost=num_candidates > 1,
+        in_quick=False,
+        fixed={"num_candidates": num_candidates, **how},
+        needs=("student",),
         unprojected={"project": False},
     )
 
@@ -152,6 +169,10 @@ REGISTRY: tuple[Planner, ...] = (
     ddim(16, "-ranker-1", num_ranked=1),
     ddim(16, "-ranker-4", num_ranked=4, in_quick=False),
     ddim(1),
+    student(1),
+    student(16),
+    student(16, "-ranker-1", num_ranked=1),
+    student(16, "-ranker-4", num_ranked=4),
     Planner("ddim-16-cem", make_ddim_cem, in_quick=False, needs=("bundle",)),
     Planner("ddim-16-adam-10", make_ddim_adam, in_quick=False, needs=("bundle",)),
     Planner("regression", partial(make_amortised, "regression"),
@@ -187,11 +208,22 @@ REGISTRY: tuple[Planner, ...] = (
 def planners_of(
     names: Sequence[str] | None = None, *, quick: bool = False, latents: bool = False
 ) -> tuple[Planner, ...]:
-    """Rows of the registry, in its order: those named, or all that there are the assets for."""
+    """Rows of the registry, in its order: those named, or all that there are the assets for.
+
+    `NAME@true-dynamics` is the row with the screen itself as its model, in place of a learned one.
+    """
     if not names:
         usable = (planner for planner in REGISTRY if latents or "latents" not in planner.needs)
         return tuple(planner for planner in usable if planner.in_quick or not quick)
-    known = [planner.name for planner in REGISTRY]
+    known = {planner.name: planner for planner in REGISTRY}
+    for planner in REGISTRY:
+        if planner.with_cost:
+            name = f"{planner.name}{TRUE}"
+            known[name] = planner.variant(name, true_dynamics=True)
     if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"planner {unknown[0]!r} is unknown; use one of {', '.join(known)}")
-    return tuple(planner for planner in REGISTRY if planner.name in names)
+        raise ConfigError(
+            f"planner {unknown[0]!r} is unknown; use one of "
+            f"{', '.join(planner.name for planner in REGISTRY)}, with {TRUE} after it where a cost "
+            f"ranks its candidates"
+        )
+    return tuple(planner for name, planner in known.items() if name in names)

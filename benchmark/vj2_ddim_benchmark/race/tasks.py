@@ -15,7 +15,13 @@ import torch
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, TunedSettings
 from vj2_ddim_benchmark.race.records import ChainRecord, Record, to_stroke
 from vj2_ddim_benchmark.world.painting import Images
-from vj2_ddim_benchmark.world.problems import Chains, Problems, one_gesture_problems
+from vj2_ddim_benchmark.world.problems import (
+    Chains,
+    Goals,
+    Problems,
+    TrueCost,
+    one_gesture_problems,
+)
 from vj2_ddim_benchmark.world_model.model import LatentCost, latent_distance
 from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import (
@@ -83,6 +89,7 @@ class ReadyPlanner:
     unprojected: ActionOptimizer | None = None  # a twin that does not project its plans
     build_ms: float = 0.0
     world_model: Any = None  # what it encodes with and plans through; None for the race's
+    true_dynamics: bool = False  # whether it plans through the screen itself instead
 
 
 def make_ready(
@@ -99,7 +106,8 @@ def make_ready(
         optimizer = NoisyGoal(optimizer, planner.goal_noise, model, make_cost)
         twin = None if twin is None else NoisyGoal(twin, planner.goal_noise, model, make_cost)
     own = None if planner.world_model is None else world_models[planner.world_model]
-    return ReadyPlanner(planner.name, optimizer, planner.with_cost, twin, build_ms, own)
+    parts = optimizer, planner.with_cost, twin, build_ms, own, planner.true_dynamics
+    return ReadyPlanner(planner.name, *parts)
 
 
 def noisy_goal(goal: FloatArray, std: float, seed: int) -> FloatArray:
@@ -139,18 +147,18 @@ class Contest(Generic[P]):
     make_cost: MakeCost = LatentCost
 
     def ask(
-        self, planner: ReadyPlanner, frames: tuple[Images, Images], budget_ms: float | None,
-        seed: int, twin: ActionOptimizer | None = None,
+        self, planner: ReadyPlanner, goals: Goals, budget_ms: float | None, seed: int,
+        twin: ActionOptimizer | None = None,
     ) -> PlanResult:  # fmt: skip
-        """One plan for pictures uint8 `[1, H, W, 3]`, of a planner or of its twin."""
+        """One plan for one goal, of which it sees the pictures, of a planner or of its twin."""
         return plan(
             twin or planner.optimizer,
             self.world_model if planner.world_model is None else planner.world_model,
-            *frames,
+            *pictures_of(goals),
             with_cost=planner.with_cost,
             deadline_s=None if budget_ms is None else budget_ms / 1e3,
             seed=seed,
-            make_cost=self.make_cost,
+            make_cost=(lambda *_: TrueCost(goals)) if planner.true_dynamics else self.make_cost,
         )
 
     def warm_up(self, planners: Sequence[ReadyPlanner], budgets: Budgets) -> Cold:
@@ -166,7 +174,7 @@ class Contest(Generic[P]):
         cold = {}
         for each in planners:
             limits = [most_generous(budgets), *budgets]
-            plans = [self.ask(each, (start[[i]], goal[[i]]), at, i) for i, at in enumerate(limits)]
+            plans = [self.ask(each, problems.select(i), at, i) for i, at in enumerate(limits)]
             first_plan_ms = 1e3 * plans[0].wall_time_s["total"]
             cold[each.name] = {"build_ms": each.build_ms, "first_plan_ms": first_plan_ms}
         return cold
@@ -175,30 +183,26 @@ class Contest(Generic[P]):
 class Race(Contest[Problems]):
     """One-gesture problems."""
 
-    def frames(self, problem: int) -> tuple[Images, Images]:
-        """The two pictures of a problem, uint8 `[1, H, W, 3]` each: all that planners see."""
-        start, goal = self.problems.start, self.problems.goal
-        return start.select(problem).render(), goal.select(problem).render()
-
     def plan(
         self, planner: ReadyPlanner, problem: int, budget_ms: float | None = None,
         twin: ActionOptimizer | None = None,
     ) -> PlanResult:  # fmt: skip
         """One plan of a planner or its twin; without a deadline the same every time."""
         seed = problem_seed(self.seed, problem)
-        return self.ask(planner, self.frames(problem), budget_ms, seed, twin)
+        return self.ask(planner, self.problems.select(problem), budget_ms, seed, twin)
 
     def attempt(
         self, planner: ReadyPlanner, problem: int, budget_ms: float | None = None
     ) -> Record:
         """One plan, timed, then judged."""
-        start, goal = self.problems.start.select(problem), self.problems.goal.select(problem)
+        goals = self.problems.select(problem)
+        start, goal = goals.start, goals.goal
         result = self.plan(planner, problem, budget_ms)
         raw: FloatArray | None = getattr(result, "unprojected_actions", None)
         if raw is None and planner.unprojected is not None:
             raw = self.plan(planner, problem, budget_ms, planner.unprojected).actions
         before = None if raw is None else bool(start.execute(raw).matches(goal.state)[0])
-        seen = planning_problem(self.world_model, *self.frames(problem), with_cost=False).context
+        seen = planning_problem(self.world_model, *pictures_of(goals), with_cost=False).context
         cost = self.make_cost(self.world_model, seen["state"], seen["goal"])
         return Record(
             planner=planner.name,
@@ -238,7 +242,7 @@ class ChainRace(Contest[Chains]):
         distances = [distance()]
         while distances[-1] > self.stop_distance and len(results) < length + SPARE_GESTURES:
             seed = problem_seed(problem_seed(self.seed, problem), len(results))
-            results.append(self.ask(planner, (screen.render(), wanted), budget_ms, seed))
+            results.append(self.ask(planner, Goals(screen, goal), budget_ms, seed))
             screen = screen.execute(results[-1].actions)
             states.append(screen.state[0].tolist())
             distances.append(distance())
@@ -257,6 +261,11 @@ class ChainRace(Contest[Chains]):
             strokes=[to_stroke(result.actions[0]) for result in results],
             states=states,
         )
+
+
+def pictures_of(goals: Goals) -> tuple[Images, Images]:
+    """The pictures uint8 `[n, H, W, 3]` of screens and of their goals: all that planners see."""
+    return goals.start.render(), goals.goal.render()
 
 
 def problem_seed(seed: int, problem: int) -> int:

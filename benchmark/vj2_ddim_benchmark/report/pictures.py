@@ -19,7 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.planners.gradient_descent import GradientDescentOptimizer
 from vj2_ddim_benchmark.race.records import ChainRecord, Record, from_stroke
-from vj2_ddim_benchmark.race.tasks import Race, ReadyPlanner, planning_problem, problem_seed
+from vj2_ddim_benchmark.race.tasks import (
+    Race,
+    ReadyPlanner,
+    pictures_of,
+    planning_problem,
+    problem_seed,
+)
 from vj2_ddim_benchmark.report.curves import shown_planners
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.pictures import draw_gesture
@@ -110,7 +116,7 @@ def draw_landscape(
     path: Path, race: Race, problem: int, descent: ReadyPlanner | None, sampler: ReadyPlanner | None
 ) -> None:
     """One goal that a tap reaches: the screen, the goal, any tap's cost, and how planners go."""
-    frames, seed = race.frames(problem), problem_seed(race.seed, problem)
+    frames, seed = pictures_of(race.problems.select(problem)), problem_seed(race.seed, problem)
     asked = planning_problem(race.world_model, *frames, seed=seed, make_cost=race.make_cost)
     if asked.cost is None:
         return

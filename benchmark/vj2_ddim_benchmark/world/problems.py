@@ -8,7 +8,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.painting import Images
@@ -38,7 +38,7 @@ class Goals:
         """n."""
         return self.start.num_screens
 
-    def select(self, rows: IntArray) -> "Goals":
+    def select(self, rows: ArrayLike) -> "Goals":
         """Some of them."""
         return Goals(self.start.select(rows), self.goal.select(rows))
 
