@@ -26,10 +26,17 @@ SERVER := tests/serve/test_server.py
 FUZZ_EXAMPLES ?= 1000
 CRASH_MOMENTS ?= 30
 
-.PHONY: demo test test-hosts test-runtime fuzz format lint types contracts docs tests clean
+BROWSER_DEMO ?= browser-demo
+
+.PHONY: demo browser-demo test test-hosts test-runtime fuzz format lint types contracts docs tests clean
 
 demo: $(VENV)/.benchmark
 	$(BIN)/vj2-ddim benchmark run --quick --small-sampler --out $(DEMO)
+
+# The kit from npm; the browser from apt-get where we are root, or as `doctor` says.
+browser-demo: $(VENV)/.benchmark
+	$(BIN)/vj2-ddim benchmark browser doctor --install
+	$(BIN)/vj2-ddim benchmark browser demo --out $(BROWSER_DEMO)
 
 test: lint types contracts docs tests
 
@@ -64,7 +71,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(HOSTS_VENV) $(RUNTIME_VENV) $(DEMO) site dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(HOSTS_VENV) $(RUNTIME_VENV) $(DEMO) $(BROWSER_DEMO) site dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/it")'

@@ -45,6 +45,7 @@ COMMANDS = {
         ("recreation", "commands:recreation", "Recreate gestures: chance, a VAE, denoisers."),
         ("encoder", "commands:encoder", "See screens through an encoder of others."),
         ("two-room", "commands:two_room", "Compare in stable-worldmodel's own world."),
+        ("browser", "browser_commands:app", "Touch pages of a UI kit in a real browser."),
         ("rivals", "commands:rivals", "Train amortised planners and ours alike, by seeds."),
     )
 }

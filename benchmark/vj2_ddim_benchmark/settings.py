@@ -10,6 +10,7 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.settings import Settings, setting
 
 SPLITS = ("train", "validation", "test")
+MIN_PAGE_SIZE, MAX_PAGE_SIZE = 32, 320  # pixels of a browser's pictures
 TUNED_DIR = Path(__file__).parent / "tuned"
 CHAIN_PLANNERS = (
     "ddim-16-robust-2", "ddim-16", "ddim-1", "regression", "gradient-descent-adam-10-x16",
@@ -240,3 +241,28 @@ class ComparisonSettings(Settings):
     num_problems: int = setting(100, "Test episodes.", low=1)
     num_validation: int = setting(20, "Validation episodes to tune on.", low=1)
     threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)
+
+
+@dataclass(frozen=True)
+class BrowserCollectSettings(Settings):
+    """What is collected, and by how many."""
+
+    num_trajectories: int = setting(1000, "Pages that are touched.", low=1)
+    horizon: int = setting(4, "Action blocks on each.", low=1)
+    split: str = setting("train", "Whose pages.", choices=SPLITS)
+    seed: int = setting(0, "Of pages and gestures.", low=0)
+    size: int = setting(64, "Pixels across a picture.", low=MIN_PAGE_SIZE, high=MAX_PAGE_SIZE)
+    processes: int = setting(2, "Browsers, each in a process of its own.", low=1, high=64)
+    scripted_share: float = setting(0.7, "Gestures that aim at a widget.", low=0, high=1)
+    near_miss_share: float = setting(0.35, "Of these, how many miss.", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class BrowserCheckSettings(Settings):
+    """How often the same is done, and what else is measured."""
+
+    repeats: int = setting(10, "Of a gesture on every kind of widget, in each theme.", low=1)
+    seed: int = setting(0, "Of pages and gestures.", low=0)
+    size: int = setting(128, "Pixels across a picture.", low=MIN_PAGE_SIZE, high=MAX_PAGE_SIZE)
+    num_trajectories: int = setting(100, "Collected to measure speed; 0: not measured.", low=0)
+    horizon: int = setting(4, "Action blocks on each.", low=1)

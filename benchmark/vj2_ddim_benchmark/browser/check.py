@@ -1,0 +1,128 @@
+"""Whether the same gesture does the same, to the pixel, in a cold browser and in a warm one."""
+
+import os
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+
+from vj2_ddim_benchmark.browser.chromium import BrowserError
+from vj2_ddim_benchmark.browser.collect import collect_pages
+from vj2_ddim_benchmark.browser.kit import KIT, VERSION
+from vj2_ddim_benchmark.browser.oracle import Problem, Way, draw_problem, perform, ways_to
+from vj2_ddim_benchmark.browser.pages import KINDS, THEMES
+from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.environment import environment
+from vj2_ddim_benchmark.settings import BrowserCheckSettings, BrowserCollectSettings
+from vj2_ddim_benchmark.world.layouts import seeded
+from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_benchmark.world.touch import Actions
+from vj2_ddim_plugin.cli.console import Progress, silent
+from vj2_ddim_plugin.gestures.segments import IntArray
+
+PURPOSE = 7  # keeps the randomness apart from that of problems and trajectories
+NUM_TRIES = 3  # new browsers for a case, where the machine is too busy
+COUNTS = ("repeats", "lost", "obeyed", "equal_states", "equal_pixels")
+
+
+class Seen(NamedTuple):
+    """What a gesture did: pictures before and after it, the state after it."""
+
+    before: Images
+    after: Images
+    state: IntArray
+
+
+@dataclass
+class Case:
+    """A widget of a kind, a gesture that it obeys, and what a cold browser showed."""
+
+    kind: str
+    problem: Problem
+    action: Actions
+    cold: Seen
+
+
+def check(settings: BrowserCheckSettings, progress: Progress = silent) -> dict[str, Any]:
+    """Repeat gestures on all kinds of widgets in both themes, and measure speed and memory.
+
+    A case's first pictures and state are a new browser's; the repeats are another's, which goes
+    through all cases in turn, and loads the kit anew for each theme.
+
+    Returns:
+        The counts by kind and in all (repeats, lost, obeyed, equal states and pixels), transitions
+        a second with one and with two browsers, MB of one, the versions and the machine's load.
+    """
+    load = os.getloadavg()
+    names = [(theme, kind) for theme in THEMES for kind in KINDS]
+    counts = {kind: dict.fromkeys(COUNTS, 0) for kind in KINDS}
+    cases = []
+    for done, (theme, kind) in enumerate(names, 1):
+        cases.append(_cold_case(settings, theme, kind))
+        progress("cold", done, len(names))
+    with closing(Session(settings.size)) as session:
+        for done in range(settings.repeats):
+            for case in cases:
+                _repeat(session, case, counts[case.kind])
+            progress("repeat", done + 1, settings.repeats)
+        memory = _megabytes(session)
+        version = session.browser.call("Browser.getVersion")["product"] if session.browser else ""
+    total = {name: sum(each[name] for each in counts.values()) for name in COUNTS}
+    speed = {}
+    for processes in (1, 2) if settings.num_trajectories else ():
+        asked = {name: getattr(settings, name) for name in ("num_trajectories", "horizon", "seed")}
+        _, speed[str(processes)] = collect_pages(
+            BrowserCollectSettings(processes=processes, **asked), progress
+        )
+    return {
+        "settings": settings.to_dict(), "kinds": counts, "total": total, "speed": speed,
+        "browser_mb": memory, "browser": version, "kit": f"{KIT} {VERSION}",
+        "load_before": load, "load_after": os.getloadavg(), "environment": environment(),
+    }  # fmt: skip
+
+
+def _cold_case(
+    settings: BrowserCheckSettings, theme: str, kind: str, tries: int = NUM_TRIES
+) -> Case:
+    rng = seeded("train", settings.seed, PURPOSE, THEMES.index(theme), list(KINDS).index(kind))
+    own: list[tuple[int, Way]] = []
+    while not own:
+        problem = draw_problem("train", rng)
+        if problem.page.theme == theme:
+            kinds = [each.kind for each in problem.page.widgets]
+            own = [(index, way) for index, way in ways_to(problem) if kinds[index] == kind]
+    index, way = own[rng.integers(len(own))]
+    try:
+        with closing(Session(settings.size)) as session:
+            before = session.show(problem.page, problem.state)
+            action = perform(way, session.boxes()[index], rng)
+            return Case(kind, problem, action, Seen(before, *session.touch(action)))
+    except BrowserError:
+        if tries == 1:
+            raise
+        return _cold_case(settings, theme, kind, tries - 1)
+
+
+def _repeat(session: Session, case: Case, counts: dict[str, int]) -> None:
+    counts["repeats"] += 1
+    try:
+        before = session.show(case.problem.page, case.problem.state)
+        found = Seen(before, *session.touch(case.action))
+    except BrowserError:
+        counts["lost"] += 1
+        return
+    same = [np.array_equal(one, other) for one, other in zip(found, case.cold, strict=True)]
+    counts["obeyed"] += np.array_equal(found.state, case.problem.goal)
+    counts["equal_states"] += same[2]
+    counts["equal_pixels"] += same[0] and same[1]
+
+
+def _megabytes(session: Session) -> float:
+    """Memory of the browser's processes, what they share counted once."""
+    if session.browser is None:
+        return 0.0
+    root = psutil.Process(session.browser.pid)
+    every = [root, *root.children(recursive=True)]
+    return float(sum(each.memory_full_info().pss for each in every) / 1e6)

@@ -1,0 +1,115 @@
+"""Trajectories of touched pages, collected by several browsers at once.
+
+What a trajectory holds depends on its number and the seed alone, so a lost one is made again.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, NamedTuple
+
+import numpy as np
+from joblib import Parallel, delayed  # type: ignore[import-untyped]
+
+from vj2_ddim_benchmark.browser.chromium import BrowserError
+from vj2_ddim_benchmark.browser.oracle import draw_state, mixed_action
+from vj2_ddim_benchmark.browser.pages import MAX_WIDGETS, Page, draw_page
+from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.settings import BrowserCollectSettings
+from vj2_ddim_benchmark.world.collect import Transitions
+from vj2_ddim_benchmark.world.layouts import seeded
+from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
+from vj2_ddim_plugin.cli.console import Progress, silent
+from vj2_ddim_plugin.gestures.segments import IntArray
+
+PURPOSE = 6  # keeps the randomness apart from that of problems with the same seed
+PER_BROWSER = 25  # trajectories; then another is started
+NUM_TRIES = 10  # of a trajectory: a machine may be too busy for minutes
+OPEN_SHARE = 0.3  # of pages that may begin with something open
+
+
+class Trajectory(NamedTuple):
+    """One of T pictures, T - 1 touches between them and the T states."""
+
+    frames: Images
+    actions: Actions
+    states: IntArray
+
+
+def collect_pages(
+    settings: BrowserCollectSettings, progress: Progress = silent
+) -> tuple[Transitions, dict[str, Any]]:
+    """Touch fresh pages with scripted, missing and random gestures.
+
+    Returns the trajectories and a report: transitions, how many were lost to a failed browser and
+    made again, seconds, and transitions a second, starts of browsers and processes included.
+
+    Raises:
+        BrowserError: A trajectory was lost again and again.
+        ConfigError: Browser or kit are missing.
+    """
+    begun = time.monotonic()
+    num, length = settings.num_trajectories, settings.horizon + 1
+    frames = np.empty((num, length, settings.size, settings.size, 3), np.uint8)
+    actions = np.empty((num, settings.horizon, NUM_STEPS, 3), np.float32)
+    states = np.empty((num, length, MAX_WIDGETS), np.int64)
+    themes = [_beginning(settings, index)[0].theme for index in range(num)]
+    order = sorted(range(num), key=themes.__getitem__)  # another theme costs a load of the kit
+    share = min(PER_BROWSER, math.ceil(num / settings.processes))
+    jobs = [order[first : first + share] for first in range(0, num, share)]
+    parallel = Parallel(n_jobs=settings.processes, return_as="generator_unordered")
+    done, causes = 0, Counter[str]()
+    for indices, made, failed in parallel(delayed(_collect)(settings, job) for job in jobs):
+        for index, one in zip(indices, made, strict=True):
+            frames[index], actions[index], states[index] = one
+        done, causes = done + len(indices), causes + failed
+        progress("collect", done, num, f"{causes.total()} lost" if causes else "")
+    seconds = time.monotonic() - begun
+    total = num * settings.horizon
+    report = {
+        "transitions": total, "lost": causes.total(), "causes": dict(causes),
+        "seconds": seconds, "per_second": total / seconds,
+    }  # fmt: skip
+    return Transitions(frames, actions, states), report
+
+
+def _collect(
+    settings: BrowserCollectSettings, indices: Sequence[int]
+) -> tuple[Sequence[int], list[Trajectory], Counter[str]]:
+    """Some trajectories, in a browser of their own, and what transitions were lost to."""
+    made: list[Trajectory] = []
+    failures, causes = 0, Counter[str]()
+    with closing(Session(settings.size)) as session:
+        while len(made) < len(indices):
+            try:
+                made.append(_trajectory(session, settings, indices[len(made)]))
+                failures = 0
+            except BrowserError as error:
+                failures += 1
+                causes[str(error)] += 1
+                if failures == NUM_TRIES:
+                    raise
+    return indices, made, causes
+
+
+def _beginning(
+    settings: BrowserCollectSettings, index: int
+) -> tuple[Page, IntArray, np.random.Generator]:
+    rng = seeded(settings.split, settings.seed, PURPOSE, index)
+    page = draw_page(settings.split, rng)
+    return page, draw_state(page, rng, OPEN_SHARE), rng
+
+
+def _trajectory(session: Session, settings: BrowserCollectSettings, index: int) -> Trajectory:
+    page, state, rng = _beginning(settings, index)
+    shares = settings.scripted_share, rng, settings.near_miss_share
+    frames, actions, states = [session.show(page, state)], [], [state]
+    for _ in range(settings.horizon):
+        actions.append(mixed_action(page, states[-1], session.boxes(), *shares))
+        picture, state = session.touch(actions[-1])
+        frames.append(picture)
+        states.append(state)
+    return Trajectory(np.stack(frames), np.stack(actions), np.stack(states))

@@ -1,0 +1,106 @@
+"""A browser that shows one page after another, and is started again when it has failed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from numpy.typing import ArrayLike
+
+from vj2_ddim_benchmark.browser.chromium import BrowserError, Chromium
+from vj2_ddim_benchmark.browser.driver import Target, TouchedPage, frames_of
+from vj2_ddim_benchmark.browser.kit import Installation
+from vj2_ddim_benchmark.browser.pages import Page
+from vj2_ddim_benchmark.settings import MAX_PAGE_SIZE, MIN_PAGE_SIZE
+from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.gestures.segments import IntArray
+
+MAX_SHOWN = 100  # pages after which the kit is loaded anew
+
+
+class Session:
+    """Shows pages and has them touched; after any error the next page is in a new browser."""
+
+    def __init__(self, size: int = 64, installed: Installation | None = None) -> None:
+        """Nothing is started yet.
+
+        Args:
+            size: Pixels across a picture, 32 to 320.
+            installed: Where browser and kit are; where the environment says unless told.
+
+        Raises:
+            ConfigError: Browser or kit are missing, or the size is out of range.
+        """
+        if not MIN_PAGE_SIZE <= size <= MAX_PAGE_SIZE:
+            raise ConfigError(f"size must be {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}; found {size}")
+        self.size = size
+        self.installed = (installed or Installation.find()).require()
+        self.browser: Chromium | None = None
+        self._touched: TouchedPage | None = None
+        self._page: Page | None = None
+        self._theme, self._num_shown = "", 0
+
+    def show(self, page: Page, state: ArrayLike) -> Images:
+        """Show a page in a state `[5]`; returns its picture `[size, size, 3]`.
+
+        Raises:
+            BrowserError: The browser failed, or the page is not in that state then.
+            DataError: It is no state of the page.
+        """
+        wanted = page.checked(state)[: len(page.widgets)].tolist()
+        with self._closed_on_errors():
+            touched = self._loaded(page.theme)
+            touched.show(page.to_dict(), wanted)
+            if (found := touched.state()) != wanted:
+                raise BrowserError(f"the page is in state {found}, not {wanted} as it was told")
+            self._page = page
+            return touched.picture()
+
+    def touch(self, action: ArrayLike) -> tuple[Images, IntArray]:
+        """Perform an action block `[250, 3]`; returns the picture and the state `[5]` after it.
+
+        Raises:
+            BrowserError: The browser failed, or no page is shown: the touch is lost.
+            ActionError: The block has another shape; nothing is done.
+        """
+        frames = list(frames_of(action))
+        with self._closed_on_errors():
+            page, touched = self._showing()
+            touched.touch(frames)
+            return touched.picture(), page.padded(touched.state())
+
+    def boxes(self) -> list[list[Target]]:
+        """The boxes to touch of each widget: left, top, width and height in CSS pixels."""
+        with self._closed_on_errors():
+            return self._showing()[1].targets()
+
+    def close(self) -> None:
+        """End the browser, if one runs; the session can be used again."""
+        if self.browser is not None:
+            self.browser.close()
+        self.browser = self._touched = self._page = None
+
+    @contextmanager
+    def _closed_on_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:  # Ctrl-C too leaves a page in the middle of a touch
+            self.close()
+            raise
+
+    def _showing(self) -> tuple[Page, TouchedPage]:
+        if self._page is None or self._touched is None:
+            raise BrowserError("no page is shown; reset, or show one, first")
+        return self._page, self._touched
+
+    def _loaded(self, theme: str) -> TouchedPage:
+        """The page with the kit in a theme, loaded anew for another and now and then."""
+        if self.browser is None:
+            self.browser = Chromium(self.installed.binary)
+            self._touched = TouchedPage(self.browser, self.installed, self.size)
+            self._theme = ""
+        assert self._touched is not None
+        if theme != self._theme or self._num_shown >= MAX_SHOWN:
+            self._touched.load(theme)
+            self._theme, self._num_shown = theme, 0
+        self._num_shown += 1
+        return self._touched

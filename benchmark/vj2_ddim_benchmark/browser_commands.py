@@ -1,0 +1,98 @@
+"""`vj2-ddim benchmark browser`: what is installed, whether it repeats itself, and its data.
+
+The browser's parts are imported when work begins.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vj2_ddim_benchmark.settings import BrowserCheckSettings, BrowserCollectSettings
+from vj2_ddim_plugin.cli.console import print_findings, print_table, progress_bars, say
+from vj2_ddim_plugin.cli.options import options
+from vj2_ddim_plugin.files import write_json
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Pages of a mobile UI kit in a headless browser.")
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
+
+
+@app.command()
+def doctor(
+    install: Annotated[bool, typer.Option("--install", help="Install what is missing, as far as this user may.")] = False,
+) -> None:  # fmt: skip
+    """Say what is here of browser and kit, and how to install what is missing."""
+    from vj2_ddim_benchmark.browser.kit import Installation
+
+    installed = Installation.find()
+    if install:
+        installed.install()
+    missing = installed.missing()
+    print_findings({"browser": installed.binary, "kit": installed.kit})
+    for what, command in missing.items():
+        say(f"{what}; run: {' '.join(command)}")
+    if missing:
+        raise typer.Exit(1)
+    say("all is here")
+
+
+@app.command()
+@options
+def check(settings: BrowserCheckSettings, json_file: JsonFile = None) -> None:
+    """Repeat gestures on every kind of widget, and count what is equal to a new browser's."""
+    from vj2_ddim_benchmark.browser import check as gate
+
+    with progress_bars() as progress:
+        found = gate.check(settings, progress)
+    rows = [
+        (kind, *each.values()) for kind, each in {**found["kinds"], "all": found["total"]}.items()
+    ]
+    headings = ("kind", *(name.replace("_", " ") for name in gate.COUNTS))
+    print_table(rows, headings, numbers=True)
+    for browsers, speed in found["speed"].items():
+        say(
+            f"{speed['per_second']:.1f} transitions a second by {browsers} at once, {speed['lost']} lost"
+        )
+    say(f"{found['browser_mb']:.0f} MB a browser; load {found['load_before'][0]:.1f}")
+    if json_file is not None:
+        write_json(json_file, found)
+    total = found["total"]
+    if not total["repeats"] - total["lost"] == total["equal_states"] == total["equal_pixels"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+@options
+def collect(
+    out: Annotated[Path, typer.Option(help="The HDF5 file to write.")],
+    settings: BrowserCollectSettings,
+) -> None:
+    """Touch pages with scripted and random gestures and write what happened."""
+    from vj2_ddim_benchmark.browser.collect import collect_pages
+    from vj2_ddim_benchmark.world.collect import save_transitions
+
+    with progress_bars() as progress:
+        transitions, report = collect_pages(settings, progress)
+    save_transitions(out, transitions, {"world": "browser", **settings.to_dict()})
+    say(
+        f"{report['transitions']} transitions in {out}, {report['per_second']:.1f} a second; {report['lost']} were lost and made again"
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder of the pictures.")],
+    num: Annotated[int, typer.Option(min=1, help="Goals.")] = 10,
+    split: Annotated[str, typer.Option(help="train, validation or test: whose pages.")] = "test",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Reach goals by scripted gestures, and draw it."""
+    from vj2_ddim_benchmark.browser.demo import draw_goals
+
+    reached = draw_goals(out, num=num, split=split, seed=seed)
+    say(f"{reached} of {num} goals reached; pictures in {out}")
