@@ -102,20 +102,20 @@ def test_a_planner_with_its_own_bundle_plans_what_that_bundle_says():
     assert assets.action_spec == read_bundle(bundle).action_spec != ActionSpec()
 
 
-def test_only_ddim_needs_a_twin_to_show_its_plan_before_projection(monkeypatch):
+def test_only_samplers_need_a_twin_to_show_its_plan_before_projection(monkeypatch):
     built = []
     monkeypatch.setattr(DDIMOptimizer, "from_bundle", lambda path, **given: built.append(given))
-    assets = PlannerAssets(SPEC, Path("bundle"))
+    assets = PlannerAssets(SPEC, Path("bundle"), student=Path("student"))
     for planner in REGISTRY:
         if planner.unprojected is None:
             assert planner.build_unprojected(assets, {}) is None
         else:
-            assert planner.name.startswith("ddim")
+            assert planner.name.startswith(("ddim", "student"))
             planner.build_unprojected(assets, {"temperature": 0.5})
             assert (built[-1]["project"], built[-1]["temperature"]) == (False, 0.5)
             planner.build(assets, {})
             assert "project" not in built[-1]
-    assert len(built) == 12
+    assert len(built) == 20
 
 
 def test_what_begins_at_ddims_plan_reuses_the_recorded_sweeps_of_its_parents(monkeypatch):
