@@ -10,7 +10,11 @@ from typing import Annotated
 
 import typer
 
-from vj2_ddim_benchmark.settings import BrowserCheckSettings, BrowserCollectSettings
+from vj2_ddim_benchmark.settings import (
+    BrowserCheckSettings,
+    BrowserCollectSettings,
+    BrowserRaceSettings,
+)
 from vj2_ddim_plugin.cli.console import print_findings, print_table, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.files import write_json
@@ -82,6 +86,33 @@ def collect(
     say(
         f"{report['transitions']} transitions in {out}, {report['per_second']:.1f} a second; {report['lost']} were lost and made again"
     )
+
+
+@app.command()
+@options
+def race(
+    bundle: Annotated[Path, typer.Argument(help="A denoiser trained on pages.")],
+    world_model: Annotated[Path, typer.Argument(help="Trained on them too; all plan through it.")],
+    settings: BrowserRaceSettings,
+    json_file: JsonFile = None,
+) -> None:
+    """Race planners on unseen pages, which they touch for real."""
+    from vj2_ddim_benchmark.browser import race as pages
+
+    with progress_bars() as progress:
+        found = pages.race_on_pages(bundle, world_model, settings, progress)
+    rows = [
+        (
+            name,
+            f"{of['success']:.1%}",
+            f"{of['low']:.0%} to {of['high']:.0%}",
+            f"{of['p50_ms']:.1f}",
+        )
+        for name, of in found["planners"].items()
+    ]
+    print_table(rows, ("planner", "reached", "95 %", "p50 ms"), numbers=True)
+    if json_file is not None:
+        write_json(json_file, found)
 
 
 @app.command()

@@ -258,6 +258,21 @@ class BrowserCollectSettings(Settings):
 
 
 @dataclass(frozen=True)
+class BrowserRaceSettings(Settings):
+    """Who plans on whose pages."""
+
+    planners: tuple[str, ...] = setting(
+        ("ddim-16", "ddim-1", "gradient-descent-adam-10-x16", "gesture-cem-8x16",
+         "random-gestures-16"),
+        "Names with commas between.",
+    )  # fmt: skip
+    num_problems: int = setting(100, "Pages, one gesture from their goal.", low=1)
+    split: str = setting("test", "Whose pages.", choices=SPLITS)
+    seed: int = setting(0, "Of pages and planners.", low=0)
+    threads: int = setting(1, "Of torch and ONNX Runtime.", low=1, high=1024)
+
+
+@dataclass(frozen=True)
 class BrowserCheckSettings(Settings):
     """How often the same is done, and what else is measured."""
 

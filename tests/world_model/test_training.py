@@ -7,7 +7,7 @@ import pytest
 import torch
 from builders.world_model import TINY, TOY, touched_cells, toy_predictor
 
-from vj2_ddim_benchmark.world.collect import collect_transitions
+from vj2_ddim_benchmark.world.collect import collect_transitions, save_transitions
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
 from vj2_ddim_benchmark.world_model.train import (
@@ -170,6 +170,20 @@ def test_the_same_seed_trains_the_same_model_and_leaves_the_global_generator(tmp
     for name, value in trained[0].state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
     assert again.report == trained[0].report
+
+
+def test_recorded_transitions_train_the_same_model_which_is_not_measured(tmp_path, trained):
+    how = {"horizon": TINY.horizon, "split": "train", "seed": TINY.seed, "size": TINY.screen_size}
+    file = tmp_path / "recorded.h5"
+    save_transitions(file, collect_transitions(TINY.num_trajectories, **how))
+    found = train_world_model(TINY, tmp_path / "recorded.pt", recorded=file)
+    for name, value in trained[0].state_dict().items():
+        assert torch.equal(found.state_dict()[name], value), name
+    assert found.report == {}
+    assert found.provenance["recorded_sha256"] == sha256_of(file)
+    assert found.provenance["num_transitions"] == TINY.num_trajectories * TINY.horizon
+    with pytest.raises(DataError, match=r"recorded.h5: has pictures of 64 x 64.*expected 32 x 32"):
+        train_world_model(replace(TINY, screen_size=32), tmp_path / "small.pt", recorded=file)
 
 
 def test_the_report_covers_every_kind_and_embedding_keeps_trajectories_and_actions(trained):

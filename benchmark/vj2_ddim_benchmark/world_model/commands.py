@@ -106,6 +106,12 @@ def train(
     start_from: Annotated[
         Path | None, typer.Option(help="A world model to train further; it keeps its encoder.")
     ] = None,
+    transitions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Collected ones of any screens, instead of its own; it is not measured then."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, or a torch device.")] = "cpu",
     quick: Annotated[bool, typer.Option("--quick", help="Less data, fewer steps.")] = False,
 ) -> None:
@@ -121,8 +127,10 @@ def train(
         kept = {name: getattr(config, name) for name in asked}
         config = replace(WorldModelConfig.quick(), **kept)
     with progress_bars() as progress:
-        model = train_world_model(config, out, progress, device=device, start=start_from)
-    _show(model.report)
+        how: dict[str, Any] = {"device": device, "start": start_from, "recorded": transitions}
+        model = train_world_model(config, out, progress, **how)
+    if model.report:
+        _show(model.report)
     say(f"world model in {out}")
 
 

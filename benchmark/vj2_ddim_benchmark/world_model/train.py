@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.model_files import round_weights
-from vj2_ddim_benchmark.world.collect import collect_transitions
+from vj2_ddim_benchmark.world.collect import (
+    Transitions,
+    collect_transitions,
+    load_transitions,
+)
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.networks import PatchEncoder, Predictor
@@ -36,19 +40,29 @@ STEP = 1.25  # of the sign of the gradient, in radii
 
 def train_world_model(
     config: WorldModelConfig, out: Path | str, progress: Progress = silent, *,
-    device: str = "cpu", start: Path | None = None,
+    device: str = "cpu", start: Path | None = None, recorded: Path | None = None,
 ) -> WorldModel:  # fmt: skip
-    """Make a world model (further, from `start`), write it, and return it in evaluation mode."""
+    """Make a world model (further, from `start`), write it, and return it in evaluation mode.
+
+    With a file of `recorded` transitions it learns from them, whatever `num_trajectories` and
+    `horizon` are, and is not measured: the report is of touch screens.
+    """
     began = time.perf_counter()
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
     num, horizon, size = config.num_trajectories, config.horizon, config.screen_size
-    transitions = collect_transitions(
-        num, horizon=horizon, split="train", seed=config.seed, size=size, progress=progress
-    )
+    if recorded is None:
+        transitions = collect_transitions(
+            num, horizon=horizon, split="train", seed=config.seed, size=size, progress=progress
+        )
+    else:
+        transitions = _recorded(recorded, config)
+        num, horizon = transitions.actions.shape[:2]
     model = (known or _untrained(config, transitions.frames)).to(device)
     latents, actions = model.encode(transitions.frames), transitions.actions
     del transitions  # the frames are large
-    origin = None if start is None else sha256_of(start)
+    origins = {"start": start, "recorded": recorded}
+    files = {name: sha256_of(path) for name, path in origins.items() if path is not None}
+    origin = files.get("start") if recorded is None else repr(files)
     state = Path(f"{out}.training")
     tensors = torch.from_numpy(latents), torch.from_numpy(actions)
     losses = train_predictor(
@@ -56,17 +70,34 @@ def train_world_model(
     )
     round_weights(model.predictor)
     model.provenance = {
-        "started_from_sha256": origin,
+        "started_from_sha256": files.get("start"),
         "version": version("vj2-ddim-plugin"),
         "torch": str(torch.__version__),
         "num_transitions": num * horizon,
         "training_seconds": time.perf_counter() - began,
         "loss_by_epoch": losses,
     }
-    model.report = report_world_model(model, progress=progress)
+    if recorded is None:
+        model.report = report_world_model(model, progress=progress)
+    else:
+        model.provenance["recorded_sha256"] = files["recorded"]
     model.save(out)
     state.unlink(missing_ok=True)
     return model
+
+
+def _recorded(file: Path, config: WorldModelConfig) -> Transitions:
+    """Transitions of a file, in pictures and action blocks of the world model's sizes."""
+    found = load_transitions(file)
+    height, width = found.frames.shape[2:4]
+    length = found.actions.shape[2]
+    if (height, width, length) != (config.screen_size, config.screen_size, config.action_block):
+        raise DataError(
+            f"{file}: has pictures of {height} x {width} and {length} actions a block; expected "
+            f"{config.screen_size} x {config.screen_size} and {config.action_block}. Collect again "
+            f"in that size, or give this one as screen_size"
+        )
+    return found
 
 
 def train_predictor(

@@ -1,0 +1,132 @@
+"""`vj2-ddim benchmark browser race`: planners on unseen pages, which they touch for real.
+
+Each sees two pictures and plans through the same world model, as on the touch screen; then its plan
+is executed on the page, put back into its first state, and the state is read from the DOM.
+"""
+
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from vj2_ddim_benchmark.browser.chromium import BrowserError
+from vj2_ddim_benchmark.browser.oracle import Problem, draw_problem
+from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.environment import environment, use_threads
+from vj2_ddim_benchmark.planners.description import PlannerAssets, read_tuned
+from vj2_ddim_benchmark.planners.registry import planners_of
+from vj2_ddim_benchmark.race.tasks import ReadyPlanner, make_ready, plan, problem_seed
+from vj2_ddim_benchmark.report.summary import wilson_interval
+from vj2_ddim_benchmark.settings import TUNED_DIR, BrowserRaceSettings
+from vj2_ddim_benchmark.world.layouts import seeded
+from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
+from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.cli.console import Progress, silent
+from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.interface import FloatArray
+
+PURPOSE = 9  # keeps the randomness apart from that of data with the same seed
+NUM_TRIES = 3  # of a problem in which a browser fails
+
+T = TypeVar("T")
+
+
+def race_on_pages(
+    bundle: Path, world_model: Path, settings: BrowserRaceSettings, progress: Progress = silent
+) -> dict[str, Any]:
+    """Have every planner plan and touch, problem after problem.
+
+    Args:
+        bundle: A denoiser of pages.
+        world_model: What all encode with and plan through.
+        settings: Who, on whose pages, how many.
+        progress: Told phase, done, in all.
+
+    Returns:
+        Success with its interval, median time of a plan in ms, and success by kind of widget, of
+        each planner; and what it was measured with.
+
+    Raises:
+        BrowserError: A browser failed again and again.
+        ConfigError: Browser or kit are missing, or a planner cannot be built.
+    """
+    use_threads(settings.threads)
+    model = WorldModel.load(world_model)
+    spec = read_bundle(bundle).action_spec
+    assets = PlannerAssets(spec, bundle, settings.threads, settings.seed)
+    ready = [
+        make_ready(each, assets, read_tuned(TUNED_DIR, each), {None: model}, LatentCost)
+        for each in planners_of(settings.planners)
+    ]
+    rng = seeded(settings.split, settings.seed, PURPOSE, num_problems=settings.num_problems)
+    problems = [draw_problem(settings.split, rng) for _ in range(settings.num_problems)]
+    reached: dict[str, list[bool]] = {planner.name: [] for planner in ready}
+    times: dict[str, list[float]] = {planner.name: [] for planner in ready}
+    with closing(Session(model.config.screen_size)) as session:
+        for done, problem in enumerate(problems):
+            goal, start = _pictures(session, problem)
+            for planner in ready:
+                seed = problem_seed(settings.seed, done)
+                asked = {"with_cost": planner.with_cost, "seed": seed}
+                found = plan(planner.optimizer, model, start[None], goal[None], **asked)
+                times[planner.name].append(1e3 * found.wall_time_s["total"])
+                reached[planner.name].append(_reaches(session, problem, found.actions[0]))
+            progress("race", done + 1, len(problems))
+    kinds = [_kind(problem) for problem in problems]
+    return {
+        "settings": settings.to_dict(),
+        "bundle_sha256": sha256_of(bundle / "bundle.json"),
+        "world_model_sha256": sha256_of(world_model),
+        "planners": {
+            each.name: _summary(each, reached[each.name], times[each.name], kinds) for each in ready
+        },
+        "environment": environment(),
+    }
+
+
+def _pictures(session: Session, problem: Problem) -> tuple[Images, Images]:
+    """Of the goal, then of the start."""
+    page, state, goal = problem
+    return _again(lambda: (session.show(page, goal), session.show(page, state)))
+
+
+def _reaches(session: Session, problem: Problem, action: FloatArray) -> bool:
+    """Whether an action block `[250, 3]` leads from the start to the goal; never a lost touch."""
+
+    def touched() -> bool:
+        session.show(problem.page, problem.state)
+        return np.array_equal(session.touch(action)[1], problem.goal)
+
+    return _again(touched)
+
+
+def _again(do: Callable[[], T]) -> T:
+    """What it returns; once more where a browser fails, then with a fresh one."""
+    for _ in range(NUM_TRIES - 1):
+        with suppress(BrowserError):
+            return do()
+    return do()
+
+
+def _kind(problem: Problem) -> str:
+    """The kind of the first widget whose state is to change."""
+    apart = np.flatnonzero(problem.state != problem.goal)
+    return problem.page.widgets[int(apart[0])].kind
+
+
+def _summary(
+    planner: ReadyPlanner, reached: list[bool], times: list[float], kinds: list[str]
+) -> dict[str, Any]:
+    low, high = wilson_interval(sum(reached), len(reached))
+    by_kind = {
+        kind: [hit for hit, own in zip(reached, kinds, strict=True) if own == kind]
+        for kind in sorted(set(kinds))
+    }
+    return {
+        "success": float(np.mean(reached)), "low": low, "high": high,
+        "p50_ms": float(np.median(times)), "with_cost": planner.with_cost,
+        "kinds": {kind: float(np.mean(hits)) for kind, hits in by_kind.items()},
+    }  # fmt: skip
