@@ -108,7 +108,7 @@ class Offering(Planner):
 
 def test_a_planner_may_ask_the_screen_itself_in_place_of_a_learned_model():
     for true_dynamics in (False, True):  # the race's own cost prefers silence
-        planner = ReadyPlanner("planner", Offering(reference), true_dynamics=true_dynamics)
+        planner = ReadyPlanner("planner", Offering(blind_reference), true_dynamics=true_dynamics)
         reached = [race().attempt(planner, i).success for i in range(len(CHAINS))]
         assert reached == [true_dynamics] * len(CHAINS)
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -284,13 +283,13 @@ def test_bodies_that_are_too_long_are_not_read(small):
 
 
 def test_requests_gather_while_others_run_and_late_ones_are_refused(small):
-    sizes, first = [], threading.Event()
+    sizes, first, all_wait = [], threading.Event(), threading.Event()
 
     def answer(requests):
         sizes.append(len(requests))
         if len(sizes) == 1:
             first.set()
-            time.sleep(0.2)
+            all_wait.wait(60)
         return answer_all(small.model, requests)
 
     async def whole():
@@ -299,7 +298,10 @@ def test_requests_gather_while_others_run_and_late_ones_are_refused(small):
         await asyncio.to_thread(first.wait)
         late = [call(app, asked(goal(), parameters={"timeout": 1000}))]
         rest = [call(app, asked(goal())) for _ in range(6)]
-        return [await lone, *await asyncio.gather(*late, *rest)]
+        waiting = asyncio.gather(*late, *rest)
+        await asyncio.sleep(0.2)
+        all_wait.set()
+        return [await lone, *await waiting]
 
     statuses = [status for status, _ in asyncio.run(whole())]
     assert statuses == [200, 504, 200, 200, 200, 200, 200, 503]
