@@ -4,10 +4,10 @@ Each sees two pictures and plans through the same world model, as on the touch s
 is executed on the page, put back into its first state, and the state is read from the DOM.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,13 @@ PURPOSE = 9  # keeps the randomness apart from that of data with the same seed
 NUM_TRIES = 3  # of a problem in which a browser fails
 
 T = TypeVar("T")
+
+
+class Attempt(NamedTuple):
+    """Whether a plan reached its goal, and how long it took to make."""
+
+    reached: bool
+    plan_ms: float
 
 
 def race_on_pages(
@@ -63,28 +70,37 @@ def race_on_pages(
     ]
     rng = seeded(settings.split, settings.seed, PURPOSE, num_problems=settings.num_problems)
     problems = [draw_problem(settings.split, rng) for _ in range(settings.num_problems)]
-    reached: dict[str, list[bool]] = {planner.name: [] for planner in ready}
-    times: dict[str, list[float]] = {planner.name: [] for planner in ready}
+    tried: list[list[Attempt]] = []
     with closing(Session(model.config.screen_size)) as session:
         for done, problem in enumerate(problems):
-            goal, start = _pictures(session, problem)
-            for planner in ready:
-                seed = problem_seed(settings.seed, done)
-                asked = {"with_cost": planner.with_cost, "seed": seed}
-                found = plan(planner.optimizer, model, start[None], goal[None], **asked)
-                times[planner.name].append(1e3 * found.wall_time_s["total"])
-                reached[planner.name].append(_reaches(session, problem, found.actions[0]))
+            seed = problem_seed(settings.seed, done)
+            tried.append(_attempts(session, model, ready, problem, seed))
             progress("race", done + 1, len(problems))
     kinds = [_kind(problem) for problem in problems]
+    by_planner = zip(ready, zip(*tried, strict=True), strict=True)
     return {
         "settings": settings.to_dict(),
         "bundle_sha256": sha256_of(bundle / "bundle.json"),
         "world_model_sha256": sha256_of(world_model),
         "planners": {
-            each.name: _summary(each, reached[each.name], times[each.name], kinds) for each in ready
+            planner.name: _summary(planner, found, kinds) for planner, found in by_planner
         },
         "environment": environment(),
     }
+
+
+def _attempts(
+    session: Session, model: WorldModel, ready: list[ReadyPlanner], problem: Problem, seed: int
+) -> list[Attempt]:
+    """Of every planner at one problem."""
+    goal, start = _pictures(session, problem)
+    found = []
+    for planner in ready:
+        asked: dict[str, Any] = {"with_cost": planner.with_cost, "seed": seed}
+        result = plan(planner.optimizer, model, start[None], goal[None], **asked)
+        reached = _reaches(session, problem, result.actions[0])
+        found.append(Attempt(reached, 1e3 * result.wall_time_s["total"]))
+    return found
 
 
 def _pictures(session: Session, problem: Problem) -> tuple[Images, Images]:
@@ -117,9 +133,8 @@ def _kind(problem: Problem) -> str:
     return problem.page.widgets[int(apart[0])].kind
 
 
-def _summary(
-    planner: ReadyPlanner, reached: list[bool], times: list[float], kinds: list[str]
-) -> dict[str, Any]:
+def _summary(planner: ReadyPlanner, tried: Sequence[Attempt], kinds: list[str]) -> dict[str, Any]:
+    reached, times = zip(*tried, strict=True)
     low, high = wilson_interval(sum(reached), len(reached))
     by_kind = {
         kind: [hit for hit, own in zip(reached, kinds, strict=True) if own == kind]

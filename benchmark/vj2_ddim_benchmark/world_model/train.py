@@ -51,9 +51,8 @@ def train_world_model(
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
     num, horizon, size = config.num_trajectories, config.horizon, config.screen_size
     if recorded is None:
-        transitions = collect_transitions(
-            num, horizon=horizon, split="train", seed=config.seed, size=size, progress=progress
-        )
+        how: dict[str, Any] = {"horizon": horizon, "size": size, "progress": progress}
+        transitions = collect_transitions(num, split="train", seed=config.seed, **how)
     else:
         transitions = _recorded(recorded, config)
         num, horizon = transitions.actions.shape[:2]
