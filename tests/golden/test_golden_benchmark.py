@@ -141,6 +141,7 @@ def test_collected_latents(golden, race):
 def test_summary_of_the_race(golden, race):
     rows, *_ = race[1]
     assert {row["planner"] for row in rows} == set(PLANNERS)
+    apart = []  # of each search on the few multimodal goals, from what was recorded
     for row in rows:
         if row["task"] in ("one-gesture", "one-gesture/multimodal"):
             search = row["planner"] in SEARCHES
@@ -152,6 +153,9 @@ def test_summary_of_the_race(golden, race):
             few = search and row["task"] != "one-gesture"  # another machine's search may reach all
             golden.check(name, found, rtol=0.0, atol=1.0 if few else 0.34)
             golden.check(f"{name}, cost", {"final_cost": cost}, **(ALIKE if search else SAME))
+            if few:
+                apart.append(float(found["success"] - golden.arrays[f"{name}|success"]))
+    assert abs(np.mean(apart)) < 0.34  # one may differ, all together do not
 
 
 def test_every_plan_of_the_race(golden, race):

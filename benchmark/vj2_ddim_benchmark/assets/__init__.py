@@ -39,8 +39,10 @@ class Assets:
 
     def hashes(self) -> dict[str, str]:
         """sha256 of every file of the parts, by its path in the folder."""
-        parts = (self.world_model, self.regression, self.gaussian)
-        files = [*parts, *sorted(self.bundle.glob("*.*")), *sorted(self.student.glob("*.*"))]
+        parts = [getattr(self, name) for name in PARTS]
+        files = [
+            file for part in parts for file in (part, *sorted(part.glob("*"))) if file.is_file()
+        ]
         return {path.relative_to(self.folder).as_posix(): sha256_of(path) for path in files}
 
     def read_provenance(self) -> dict[str, Any]:

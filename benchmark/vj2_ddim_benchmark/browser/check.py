@@ -3,6 +3,7 @@
 import os
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from vj2_ddim_benchmark.browser.collect import collect_pages
 from vj2_ddim_benchmark.browser.kit import KIT, VERSION
 from vj2_ddim_benchmark.browser.oracle import Problem, Way, draw_problem, perform, ways_to
 from vj2_ddim_benchmark.browser.pages import KINDS, THEMES
-from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.browser.session import Session, retried
 from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.settings import BrowserCheckSettings, BrowserCollectSettings
 from vj2_ddim_benchmark.world.layouts import seeded
@@ -23,7 +24,6 @@ from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.gestures.segments import IntArray
 
 PURPOSE = 7  # keeps the randomness apart from that of problems and trajectories
-NUM_TRIES = 3  # new browsers for a case, where the machine is too busy
 COUNTS = ("repeats", "lost", "obeyed", "equal_states", "equal_pixels")
 
 
@@ -60,7 +60,7 @@ def check(settings: BrowserCheckSettings, progress: Progress = silent) -> dict[s
     counts = {kind: dict.fromkeys(COUNTS, 0) for kind in KINDS}
     cases = []
     for done, (theme, kind) in enumerate(names, 1):
-        cases.append(_cold_case(settings, theme, kind))
+        cases.append(retried(partial(_cold_case, settings, theme, kind)))
         progress("cold", done, len(names))
     with closing(Session(settings.size)) as session:
         for done in range(settings.repeats):
@@ -83,9 +83,7 @@ def check(settings: BrowserCheckSettings, progress: Progress = silent) -> dict[s
     }  # fmt: skip
 
 
-def _cold_case(
-    settings: BrowserCheckSettings, theme: str, kind: str, tries: int = NUM_TRIES
-) -> Case:
+def _cold_case(settings: BrowserCheckSettings, theme: str, kind: str) -> Case:
     rng = seeded("train", settings.seed, PURPOSE, THEMES.index(theme), list(KINDS).index(kind))
     own: list[tuple[int, Way]] = []
     while not own:
@@ -94,15 +92,10 @@ def _cold_case(
             kinds = [each.kind for each in problem.page.widgets]
             own = [(index, way) for index, way in ways_to(problem) if kinds[index] == kind]
     index, way = own[rng.integers(len(own))]
-    try:
-        with closing(Session(settings.size)) as session:
-            before = session.show(problem.page, problem.state)
-            action = perform(way, session.boxes()[index], rng)
-            return Case(kind, problem, action, Seen(before, *session.touch(action)))
-    except BrowserError:
-        if tries == 1:
-            raise
-        return _cold_case(settings, theme, kind, tries - 1)
+    with closing(Session(settings.size)) as session:
+        before = session.show(problem.page, problem.state)
+        action = perform(way, session.boxes()[index], rng)
+        return Case(kind, problem, action, Seen(before, *session.touch(action)))
 
 
 def _repeat(session: Session, case: Case, counts: dict[str, int]) -> None:

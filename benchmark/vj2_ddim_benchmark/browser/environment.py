@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 from vj2_ddim_benchmark.browser.chromium import BrowserError
 from vj2_ddim_benchmark.browser.oracle import Problem, draw_problem
 from vj2_ddim_benchmark.browser.pages import ABSENT, MAX_WIDGETS, Page
-from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.browser.session import Session, retried
 from vj2_ddim_benchmark.world.layouts import require_split, seeded
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.touch import NUM_STEPS
 from vj2_ddim_plugin.errors import ConfigError
 
-NUM_TRIES = 3  # browsers that are started to show a page
 PURPOSE = 5  # keeps the randomness apart from that of the touch screen
 
 
@@ -64,14 +63,9 @@ class BrowserTouchEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         else:
             seed = int(self.np_random.integers(2**31))
             problem = draw_problem(self.split, seeded(self.split, seed, PURPOSE))
-        for tries in range(1, NUM_TRIES + 1):
-            try:
-                self._goal = self.session.show(problem.page, problem.goal)
-                self._picture = self.session.show(problem.page, problem.state)
-                break
-            except BrowserError:
-                if tries == NUM_TRIES:
-                    raise
+        states = problem.goal, problem.state
+        pictures = retried(lambda: [self.session.show(problem.page, each) for each in states])
+        self._goal, self._picture = pictures
         self.problem, self._state = problem, problem.state
         return self._picture.copy(), self._info(problem)
 

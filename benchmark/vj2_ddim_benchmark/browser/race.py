@@ -4,16 +4,15 @@ Each sees two pictures and plans through the same world model, as on the touch s
 is executed on the page, put back into its first state, and the state is read from the DOM.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vj2_ddim_benchmark.browser.chromium import BrowserError
 from vj2_ddim_benchmark.browser.oracle import Problem, draw_problem
-from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.browser.session import Session, retried
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.planners.description import PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.registry import planners_of
@@ -29,9 +28,6 @@ from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.interface import FloatArray
 
 PURPOSE = 9  # keeps the randomness apart from that of data with the same seed
-NUM_TRIES = 3  # of a problem in which a browser fails
-
-T = TypeVar("T")
 
 
 class Attempt(NamedTuple):
@@ -106,7 +102,7 @@ def _attempts(
 def _pictures(session: Session, problem: Problem) -> tuple[Images, Images]:
     """Of the goal, then of the start."""
     page, state, goal = problem
-    return _again(lambda: (session.show(page, goal), session.show(page, state)))
+    return retried(lambda: (session.show(page, goal), session.show(page, state)))
 
 
 def _reaches(session: Session, problem: Problem, action: FloatArray) -> bool:
@@ -116,15 +112,7 @@ def _reaches(session: Session, problem: Problem, action: FloatArray) -> bool:
         session.show(problem.page, problem.state)
         return np.array_equal(session.touch(action)[1], problem.goal)
 
-    return _again(touched)
-
-
-def _again(do: Callable[[], T]) -> T:
-    """What it returns; once more where a browser fails, then with a fresh one."""
-    for _ in range(NUM_TRIES - 1):
-        with suppress(BrowserError):
-            return do()
-    return do()
+    return retried(touched)
 
 
 def _kind(problem: Problem) -> str:

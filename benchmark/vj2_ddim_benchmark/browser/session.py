@@ -1,7 +1,8 @@
 """A browser that shows one page after another, and is started again when it has failed."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -15,6 +16,17 @@ from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures.segments import IntArray
 
 MAX_SHOWN = 100  # pages after which the kit is loaded anew
+NUM_TRIES = 3  # of what a browser fails at, where the machine is too busy
+
+T = TypeVar("T")
+
+
+def retried(do: Callable[[], T]) -> T:
+    """What it returns; where a browser fails it is done again, in another, three times in all."""
+    for _ in range(NUM_TRIES - 1):
+        with suppress(BrowserError):
+            return do()
+    return do()
 
 
 class Session:
