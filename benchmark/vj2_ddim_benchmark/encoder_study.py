@@ -6,16 +6,11 @@ backbone of a text detector that was trained on photographs of signs and documen
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
-from onnx.checker import ValidationError
-from onnx.utils import extract_model
+import torch
 
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.assets.settings import MODEL, TRAINING
@@ -26,82 +21,39 @@ from vj2_ddim_benchmark.report.summary import wilson_interval
 from vj2_ddim_benchmark.settings import EncoderStudySettings
 from vj2_ddim_benchmark.world.collect import collect_screens
 from vj2_ddim_benchmark.world.screen import TouchScreen
+from vj2_ddim_benchmark.world_model.encoders import patches_of
 from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.text_detector import TextDetector
 from vj2_ddim_plugin.cli.console import Progress, print_table, progress_bars
-from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.files import require_regular_file, sha256_of, write_json
+from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.onnx.session import onnxruntime
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import RunSettings, TrainingConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.run import train_run
 from vj2_ddim_training.validation import SUCCESS
 
-PACKAGE, GRAPH = "rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx"
-INSTALL = "pip install --no-deps rapidocr-onnxruntime==1.4.4"
-FEATURES = "p2o.Add.251"  # the neck's sum at a stride of 8: [n, 96, H/8, W/8]
 SIZE, FOLD = 256, 2  # pixels; cells along each side of a token
-MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-STD = np.array([0.229, 0.224, 0.225], np.float32)
 SCREENS_AT_ONCE = 16
 NUM_VALIDATION = 200  # trajectories
 NUM_VALIDATION_PROBLEMS = 300
 NUM_VALIDATIONS = 5  # the most successful of so many checkpoints is kept
 
 
-class TextDetector:
-    """Screens to latents `[n, 256, 384]`, by the backbone and neck of PP-OCRv4's text detector.
+class DetectedScreens:
+    """Screens to latents `[n, 256, 384]`: 2 x 2 cells of the text detector make a token."""
 
-    Its graph comes with `rapidocr-onnxruntime` (Apache-2.0) and is cut here, in memory: 96 channels
-    at 32 x 32 for a picture of 256 x 256, of which 2 x 2 cells make a token.
-    """
-
-    def __init__(self, graph: Path | None = None, threads: int = 1) -> None:
-        what = f"the text detector's graph, installed by: {INSTALL}"
-        self.graph = require_regular_file(graph or _installed_graph(), ConfigError, what)
-        with TemporaryDirectory() as folder:
-            cut = Path(folder) / "cut.onnx"
-            try:
-                inputs = [onnx.load(self.graph).graph.input[0].name]
-                extract_model(self.graph, cut, inputs, [FEATURES])
-            except (OSError, ValueError, IndexError, DecodeError, ValidationError) as error:
-                raise ConfigError(
-                    f"{self.graph}: is not the text detector's graph, with {FEATURES!r} inside "
-                    f"({error}). Install it by: {INSTALL}"
-                ) from error
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            self._session = onnxruntime.InferenceSession(
-                cut.read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
-        self._input = inputs[0]
+    def __init__(self, detector: TextDetector) -> None:
+        self.detector = detector
 
     def see(self, screens: TouchScreen) -> FloatArray:
         """The latents `[n, 256, 384]` of n screens."""
         parts = []
         for first in range(0, screens.num_screens, SCREENS_AT_ONCE):
             rows = np.arange(first, min(first + SCREENS_AT_ONCE, screens.num_screens))
-            parts.append(self.encode(replace(screens.select(rows), size=SIZE).render()))
+            cells = self.detector.see(replace(screens.select(rows), size=SIZE).render())
+            parts.append(patches_of(torch.from_numpy(cells), FOLD).numpy())
         return np.concatenate(parts)
-
-    def encode(self, frames: np.ndarray) -> FloatArray:
-        """Frames uint8 `[n, H, W, 3]` to latents `[n, H/16 * W/16, 384]`."""
-        pixels = (frames.astype(np.float32) / 255 - MEAN) / STD
-        pictures = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-        (found,) = self._session.run([FEATURES], {self._input: pictures})
-        num, channels, rows, columns = found.shape
-        cells = found.reshape(num, channels, rows // FOLD, FOLD, columns // FOLD, FOLD)
-        tokens = cells.transpose(0, 2, 4, 3, 5, 1)
-        return np.ascontiguousarray(tokens.reshape(num, -1, FOLD * FOLD * channels))
-
-
-def _installed_graph() -> Path:
-    """Where the package has it; the package itself is not imported, it needs OpenCV."""
-    found = find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise ConfigError(f"the text detector's graph is not installed. Install it by: {INSTALL}")
-    return Path(found.origin).parent / GRAPH
 
 
 def encoder_study(
@@ -112,7 +64,7 @@ def encoder_study(
     detector = TextDetector(settings.graph, settings.threads)
     encoders: dict[str, Encoder] = {
         "patches of the world model": WorldModel.load(shipped_assets().world_model),
-        "text detector": detector,
+        "text detector": DetectedScreens(detector),
     }
     asked = {name: str(value) for name, value in settings.to_dict().items() if name != "graph"}
     asked["graph_sha256"] = sha256_of(detector.graph)

@@ -4,18 +4,17 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
+from builders.detector import CHANNELS, write_detector
 from builders.race import benchmark
-from onnx import TensorProto, helper, numpy_helper
 
 from vj2_ddim_benchmark import encoder_study
 from vj2_ddim_benchmark.assets.settings import MODEL
-from vj2_ddim_benchmark.encoder_study import FEATURES, MEAN, STD, TextDetector
+from vj2_ddim_benchmark.encoder_study import DetectedScreens
 from vj2_ddim_benchmark.world.screen import TouchScreen
+from vj2_ddim_benchmark.world_model.text_detector import MEAN, STD, TextDetector
 from vj2_ddim_plugin.errors import ConfigError
 
-CHANNELS = 2
 SMALL = {
     "MODEL": replace(MODEL, d_model=16, num_layers=1, nhead=2, condition_tokens=2),
     "NUM_VALIDATION": 4,
@@ -26,32 +25,13 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory):
-    """A detector whose neck averages 8 x 8 pixels of red and of blue, with a head after it."""
-    weight = np.zeros((CHANNELS, 3, 8, 8), np.float32)
-    weight[0, 0] = weight[1, 2] = 1 / 64
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["mean"], strides=[8, 8]),
-        helper.make_node("Add", ["mean", "zero"], [FEATURES]),
-        helper.make_node("Sigmoid", [FEATURES], ["head"]),
-    ]
-    shape = ["n", 3, "h", "w"]
-    weights = [
-        numpy_helper.from_array(weight, "w"),
-        numpy_helper.from_array(np.zeros((), np.float32), "zero"),
-    ]
-    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)]
-    outputs = [helper.make_tensor_value_info("head", TensorProto.FLOAT, ["n", CHANNELS, "i", "j"])]
-    made = helper.make_graph(nodes, "detector", inputs, outputs, weights)
-    path = tmp_path_factory.mktemp("detector") / "detector.onnx"
-    onnx.save(
-        helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
-    )
-    return path
+    """A detector whose neck averages 8 x 8 pixels of red and of blue."""
+    return write_detector(tmp_path_factory.mktemp("detector") / "detector.onnx")
 
 
 def test_a_token_holds_its_four_cells_row_by_row(graph):
     screens = TouchScreen.generate(18, split="train", seed=3)  # more than are encoded at once
-    seen = TextDetector(graph).see(screens)
+    seen = DetectedScreens(TextDetector(graph)).see(screens)
     assert seen.shape == (18, 256, 4 * CHANNELS)
     frames = np.asarray(TouchScreen.generate(18, split="train", seed=3, size=256).render())
     pixels = ((frames / 255.0 - MEAN) / STD)[..., [0, 2]]

@@ -13,8 +13,8 @@ from vj2_ddim_benchmark.race.records import ChainRecord, Record
 from vj2_ddim_benchmark.race.workers import WorkerSettings
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.encoders import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_benchmark.world_model.networks import PatchEncoder
 from vj2_ddim_plugin.cli.app import COMMANDS, Command
 from vj2_ddim_plugin.interface import PlanResult
 from vj2_ddim_plugin.spec import ActionSpec

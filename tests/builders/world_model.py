@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.encoders import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_benchmark.world_model.networks import PatchEncoder, Predictor
+from vj2_ddim_benchmark.world_model.networks import Predictor
 
 TINY = WorldModelConfig(
     num_trajectories=12, horizon=2, width=16, num_layers=1, num_heads=2, token_dim=8,

@@ -16,8 +16,8 @@ from vj2_ddim_benchmark.race.tasks import NoisyGoal, make_ready, noisy_goal, pla
 from vj2_ddim_benchmark.world.policies import random_policy
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.encoders import PatchEncoder
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
-from vj2_ddim_benchmark.world_model.networks import PatchEncoder
 from vj2_ddim_plugin.errors import ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.spec import ActionSpec

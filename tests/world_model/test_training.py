@@ -74,16 +74,17 @@ def test_a_training_that_was_stopped_goes_on_bit_for_bit(tmp_path, radius, step)
 
 
 def test_the_loss_counts_the_tokens_that_change_as_one():
+    config = replace(TOY, change_weight=2.0)
     before = torch.zeros(1, 4, 3)
     after = before.clone()
     after[0, :2] = 1
     # smooth L1 with beta 0.5: an error of 1 costs 0.75
-    missed = prediction_loss(before, before, after, 2.0)
+    missed = prediction_loss(before, before, after, config)
     assert missed.item() == pytest.approx(0.75 * 2 / 4 + 2 * 0.75)
     for token, value, expected in ((1, 0, 0.75 / 4 + 2 * 0.75 / 2), (3, 1, 0.75 / 4)):
         other = after.clone()  # half of the change missed, and another token's invented
         other[0, token] = value
-        assert prediction_loss(other, before, after, 2.0).item() == pytest.approx(expected)
+        assert prediction_loss(other, before, after, config).item() == pytest.approx(expected)
 
 
 def test_fewer_transitions_than_a_batch_are_refused():
@@ -133,7 +134,7 @@ def test_adversarial_actions_go_where_the_prediction_is_worse_and_no_farther():
     def loss(actions):
         with torch.no_grad():
             predicted = predictor(latents[:, :1], actions[:, None])[:, 0]
-        return prediction_loss(predicted, before, after, 1.0).item()
+        return prediction_loss(predicted, before, after, config).item()
 
     assert loss(moved) > loss(touch)
     assert loss(moved) > loss(touch - shift)

@@ -1,8 +1,11 @@
 """`WorldModelConfig`: every number that decides what a world model is and how it is trained."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from vj2_ddim_plugin.settings import Settings, setting
+
+DETECTOR_STRIDE = 8  # pixels across a cell of the text detector
 
 
 @dataclass(frozen=True)
@@ -11,6 +14,10 @@ class WorldModelConfig(Settings):
 
     num_trajectories: int = setting(40000, "Training trajectories to collect.", low=1)
     horizon: int = setting(4, "Action blocks in each trajectory.", low=1)
+    encoder: str = setting(
+        "patches", "What sees a picture: its own patches, or a text detector that others trained.",
+        choices=("patches", "text-detector"),
+    )  # fmt: skip
     screen_size: int = setting(64, "Width and height of the screen, in pixels.", low=1)
     patch_size: int = setting(8, "Side of the encoder's patches, in pixels.", low=1)
     token_dim: int = setting(32, "D, the numbers in a token.", low=1)
@@ -37,8 +44,15 @@ class WorldModelConfig(Settings):
     num_report_problems: int = setting(240, "Validation problems in the report.", low=1)
     seed: int = setting(0, "Of the data, the weights and the order of the batches.", low=0)
 
+    newer: ClassVar[Any] = ("encoder",)
+
     def check(self) -> None:
         """Refuse parts that do not divide the whole."""
+        if self.encoder == "text-detector" and self.patch_size % DETECTOR_STRIDE:
+            raise self.error(
+                f"patch_size must be a multiple of {DETECTOR_STRIDE} with the text detector, which "
+                f"has a cell every {DETECTOR_STRIDE} pixels; found {self.patch_size}"
+            )
         for part, whole in (("patch_size", "screen_size"), ("num_heads", "width")):
             found = getattr(self, part), getattr(self, whole)
             if found[1] % found[0]:
@@ -51,6 +65,14 @@ class WorldModelConfig(Settings):
             num_trajectories=5000, num_epochs=2, unchanged_share=0.3, learning_rate=4e-3,
             num_report_problems=60,
         )  # fmt: skip
+
+    @property
+    def noticed(self) -> float:
+        """A token that moves further than this, in any number, has changed.
+
+        The text detector averages over the picture, so a little of any change is in every token.
+        """
+        return 1e-4 if self.encoder == "patches" else 0.4
 
     @property
     def grid(self) -> int:

@@ -13,7 +13,8 @@ from vj2_ddim_benchmark.model_files import half_weights, read_model
 from vj2_ddim_benchmark.world.collect import Transitions
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.networks import NUM_CHANNELS, PatchEncoder, Predictor
+from vj2_ddim_benchmark.world_model.encoders import Encoder, encoder_of
+from vj2_ddim_benchmark.world_model.networks import NUM_CHANNELS, Predictor
 from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError, ContextError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_training.saved import save_atomically
@@ -27,10 +28,9 @@ HINT = "train one with `vj2-ddim benchmark world train`"
 class WorldModel(nn.Module):
     """A frozen encoder and a learned predictor of what a touch does to the encoded screen."""
 
-    def __init__(self, config: WorldModelConfig, encoder: PatchEncoder) -> None:
+    def __init__(self, config: WorldModelConfig, encoder: Encoder) -> None:
         super().__init__()
         self.config, self.encoder, self.predictor = config, encoder, Predictor(config)
-        self.predictor.glimpse.see_colours(encoder)
         self.report: dict[str, Any] = {}
         self.provenance: dict[str, Any] = {}
 
@@ -80,11 +80,7 @@ class WorldModel(nn.Module):
         contents = read_model(Path(path), FORMAT, FIELDS, HINT)
         try:
             config = WorldModelConfig.from_dict(contents["config"])
-            mean, projection = (contents["encoder"][name] for name in ("mean", "projection"))
-            encoder = PatchEncoder(
-                mean, projection, patch_size=config.patch_size, layer_norm=config.layer_norm
-            )
-            model = cls(config, encoder)
+            model = cls(config, encoder_of(config, contents["encoder"]))
             model.predictor.load_state_dict(contents["predictor"])
         except (ConfigError, KeyError, TypeError, RuntimeError, AttributeError) as error:
             reason = " ".join(str(error).split())

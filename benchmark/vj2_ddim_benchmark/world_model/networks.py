@@ -1,18 +1,14 @@
-"""The networks of the world model: a frozen `PatchEncoder` in V-JEPA 2's place, and `Predictor`."""
+"""The network of the world model: `Predictor`, from latents and a touch to the latents after it."""
 
 import math
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_plugin.errors import ActionError, ConfigError, ContextError, DataError
+from vj2_ddim_plugin.errors import ActionError, ContextError
 
-FRAMES_PER_CHUNK = 512  # bounds the memory of encoding many frames
 NUM_CHANNELS = 3  # x, y, press
 EPSILON = 1e-3  # steps of press below which a position means nothing
 NUM_WAVES = 5  # wavelengths of 1, 2, 4, 8 and 16 patches
@@ -20,90 +16,6 @@ CELLS = 4  # cells along each side of a patch
 COLORS = 3  # numbers in a cell, colours to begin with
 WINDOW = 9  # cells along each side of a window
 SHARPNESS = (20.0, 100.0)  # how fast likeness falls with squared distance, to begin with
-
-
-class PatchEncoder(nn.Module):
-    """Frames `[..., H, W, 3]` to latents `[..., N, D]`, one token for each square patch."""
-
-    mean: Tensor  # [P], the mean patch, P = patch_size^2 * 3, pixels in [0, 1]
-    projection: Tensor  # [P, D], which whitens
-
-    def __init__(
-        self, mean: Tensor, projection: Tensor, *, patch_size: int, layer_norm: bool
-    ) -> None:
-        super().__init__()
-        length = patch_size**2 * 3
-        if mean.shape != (length,) or projection.shape[:-1] != (length,):
-            raise ConfigError(
-                f"an encoder of {patch_size} pixel patches needs mean [{length}] and projection "
-                f"[{length}, D]; found {list(mean.shape)} and {list(projection.shape)}"
-            )
-        self.patch_size, self.layer_norm = patch_size, layer_norm
-        self.register_buffer("mean", mean.to(torch.float32))
-        self.register_buffer("projection", projection.to(torch.float32))
-
-    @classmethod
-    def fit(
-        cls, frames: NDArray[np.uint8], *, patch_size: int = 8, token_dim: int = 32,
-        noise_floor: float = 0.01, layer_norm: bool = False,
-    ) -> "PatchEncoder":  # fmt: skip
-        """Whiten the patches of `frames` along their `token_dim` leading principal components.
-
-        A component of variance v is divided by sqrt(v + noise_floor * v_max), so that directions
-        that hold little but noise stay small; with `noise_floor` 0 the covariance of the training
-        tokens is the identity.
-        """
-        length = patch_size**2 * 3
-        if not 1 <= token_dim <= length:
-            raise ConfigError(f"token_dim must be in 1..{length}; found {token_dim}")
-        patches = _patches(torch.from_numpy(_checked(frames)), patch_size)
-        patches = patches.reshape(-1, length).to(torch.float64) / 255
-        mean = patches.mean(dim=0)
-        centred = patches - mean
-        variance, basis = torch.linalg.eigh(centred.T @ centred / len(patches))
-        variance, basis = variance.flip(0)[:token_dim].clamp(min=0), basis.flip(1)[:, :token_dim]
-        basis = basis * basis.gather(0, basis.abs().argmax(dim=0)[None]).sign()
-        floor = max(noise_floor * float(variance[0]), 1e-12)
-        projection = basis / torch.sqrt(variance + floor)
-        return cls(mean, projection, patch_size=patch_size, layer_norm=layer_norm)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        """Frames `[..., H, W, 3]` with values 0 to 255 to float32 latents `[..., N, D]`."""
-        patches = _patches(frames, self.patch_size).to(torch.float32) / 255
-        tokens = (patches - self.mean) @ self.projection
-        return functional.layer_norm(tokens, tokens.shape[-1:]) if self.layer_norm else tokens
-
-    @torch.inference_mode()
-    def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Frames uint8 `[..., H, W, 3]` to float32 latents `[..., N, D]`, numpy in and out."""
-        lead = frames.shape[:-3]
-        flat = torch.from_numpy(_checked(frames.reshape(-1, *frames.shape[-3:])))
-        chunks = torch.split(flat, FRAMES_PER_CHUNK)
-        tokens = [self(chunk.to(self.mean.device)).cpu() for chunk in chunks]
-        latents: NDArray[np.float32] = torch.cat(tokens).numpy()
-        return latents.reshape(*lead, *latents.shape[1:])
-
-
-def _checked(frames: NDArray[Any]) -> NDArray[np.uint8]:
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not len(frames):
-        raise DataError(
-            f"frames must be uint8 [n, H, W, 3] with n at least 1; found {frames.dtype} "
-            f"{list(frames.shape)}"
-        )
-    return np.ascontiguousarray(frames)
-
-
-def _patches(frames: Tensor, patch_size: int) -> Tensor:
-    """`[..., H, W, 3]` to `[..., N, patch_size * patch_size * 3]`, row by row."""
-    *lead, height, width, channels = frames.shape
-    if height % patch_size or width % patch_size:
-        raise DataError(
-            f"frames of {height} x {width} pixels do not divide into patches of {patch_size}; "
-            f"use another patch_size or screen size"
-        )
-    rows, columns = height // patch_size, width // patch_size
-    grid = frames.reshape(*lead, rows, patch_size, columns, patch_size, channels)
-    return grid.transpose(-4, -3).reshape(*lead, rows * columns, -1)
 
 
 class Predictor(nn.Module):
@@ -246,10 +158,19 @@ class Glimpse(nn.Module):
         self.look = _two_layers(seen, width)
 
     @torch.no_grad()
-    def see_colours(self, encoder: PatchEncoder) -> None:
-        """Begin with cells that hold the colours the encoder saw, as well as they can be had."""
-        self.unfold.weight.copy_(_cell_means(encoder, torch.linalg.pinv(encoder.projection)).T)
-        self.unfold.bias.copy_(_cell_means(encoder, encoder.mean))
+    def see_colours(self, latents: Tensor, frames: Tensor) -> None:
+        """Begin with cells that hold the colours of frames `[n, H, W, 3]`, as far as latents tell.
+
+        Least squares from their latents `[n, N, D]` to each cell's mean colour in [0, 1].
+        """
+        tokens = latents.flatten(0, 1).double()
+        tokens = torch.cat([tokens, torch.ones_like(tokens[:, :1])], dim=-1)
+        side = frames.shape[1] // (self.grid * CELLS)
+        cut = frames.reshape(-1, self.grid, CELLS, side, self.grid, CELLS, side, COLORS).double()
+        cells = cut.mean(dim=(3, 6)).permute(0, 1, 3, 5, 2, 4).reshape(len(tokens), -1) / 255
+        found = torch.linalg.lstsq(tokens, cells, driver="gelsd").solution.T
+        self.unfold.weight.copy_(found[:, :-1])
+        self.unfold.bias.copy_(found[:, -1])
 
     def forward(self, z: Tensor, positions: Tensor) -> Tensor:
         """Latents `[n, N, D]` and positions `[n, K, 2]` to features `[n, N, width]`."""
@@ -265,14 +186,6 @@ class Glimpse(nn.Module):
         everywhere = self.look(windows.flatten(1)) + self.centre(centres.flatten(1))
         features: Tensor = self.likeness(likeness.flatten(2)) + everywhere[:, None]
         return features
-
-
-def _cell_means(encoder: PatchEncoder, patches: Tensor) -> Tensor:
-    """Patches `[..., P]` averaged over each cell, as `[..., C * cells]`."""
-    pixels = encoder.patch_size // CELLS
-    squares = patches.reshape(*patches.shape[:-1], CELLS, pixels, CELLS, pixels, COLORS)
-    means: Tensor = squares.mean(dim=(-4, -2)).movedim(-1, -3)
-    return means.flatten(-3)
 
 
 class NeighbourLayer(nn.Module):

@@ -19,8 +19,9 @@ from vj2_ddim_benchmark.world.collect import (
     load_transitions,
 )
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.encoders import fitted_encoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
-from vj2_ddim_benchmark.world_model.networks import PatchEncoder, Predictor
+from vj2_ddim_benchmark.world_model.networks import Predictor
 from vj2_ddim_benchmark.world_model.report import report_world_model
 from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import ConfigError, DataError
@@ -29,12 +30,12 @@ from vj2_ddim_training.loop import StatelessTask, TrainingLoop, name_rows
 from vj2_ddim_training.resumable import run_resumably
 
 KEPT = (  # what further training cannot change
-    "screen_size", "patch_size", "token_dim", "noise_floor", "layer_norm", "action_block", "width",
-    "num_layers", "num_heads", "num_knots", "cost_kind",
+    "encoder", "screen_size", "patch_size", "token_dim", "noise_floor", "layer_norm",
+    "action_block", "width", "num_layers", "num_heads", "num_knots", "cost_kind",
 )  # fmt: skip
 NUM_ENCODER_FRAMES = 2000  # whitening is fitted to these; more change nothing
+NUM_COLOUR_FRAMES = 500  # and the colours of cells to these
 BETA = 0.5  # errors below it are squared
-CHANGED = 1e-4  # a token that moves more than this, anywhere, has changed
 STEP = 1.25  # of the sign of the gradient, in radii
 
 
@@ -127,7 +128,7 @@ class PredictorTask(StatelessTask):
         self.predictor, self.latents, self.actions, self.config = model, latents, actions, config
         self.generator = torch.Generator().manual_seed(config.seed)
         # Row and step, `[m, 2]`, of each transition that changes the screen, and of some others.
-        changed = changed_tokens(latents[:, :-1], latents[:, 1:]).any(dim=-1)
+        changed = changed_tokens(latents[:, :-1], latents[:, 1:], config.noticed).any(dim=-1)
         kept = torch.rand(changed.shape, generator=self.generator) < config.unchanged_share
         self.chosen = (changed | kept).nonzero()
         if len(self.chosen) < config.batch_size:
@@ -155,7 +156,7 @@ class PredictorTask(StatelessTask):
             how = config, self.generator
             touch = adversarial_actions(self.predictor, before, touch, after, *how)
         prediction = self.predictor(before[:, None], touch[:, None])[:, 0]
-        return prediction_loss(prediction, before, after, config.change_weight)
+        return prediction_loss(prediction, before, after, config)
 
     def batch_name(self, step: int) -> str:
         """The latest batch, by trajectory and step."""
@@ -172,18 +173,18 @@ class PredictorTask(StatelessTask):
 
 
 def prediction_loss(
-    prediction: Tensor, before: Tensor, after: Tensor, change_weight: float
+    prediction: Tensor, before: Tensor, after: Tensor, config: WorldModelConfig
 ) -> Tensor:
     """Smooth L1 distance, of `[n, N, D]`, over all tokens, and over those that change."""
-    changed = changed_tokens(before, after)
+    changed = changed_tokens(before, after, config.noticed)
     error = functional.smooth_l1_loss(prediction, after, reduction="none", beta=BETA).mean(dim=-1)
     of_changed = (error * changed).sum(dim=-1) / changed.sum(dim=-1).clamp(min=1)
-    return (error.mean(dim=-1) + change_weight * of_changed).mean()
+    return (error.mean(dim=-1) + config.change_weight * of_changed).mean()
 
 
-def changed_tokens(before: Tensor, after: Tensor) -> Tensor:
-    """Which tokens of `[..., D]` change."""
-    return (after - before).abs().amax(dim=-1) > CHANGED
+def changed_tokens(before: Tensor, after: Tensor, noticed: float) -> Tensor:
+    """Which tokens of `[..., D]` change, by more than is `noticed`."""
+    return (after - before).abs().amax(dim=-1) > noticed
 
 
 def adversarial_actions(
@@ -203,7 +204,7 @@ def adversarial_actions(
     shift = (radius * start).requires_grad_()
     moved = torch.cat([places + shift, press], dim=-1)
     prediction = predictor(before[:, None], moved[:, None])[:, 0]
-    loss = prediction_loss(prediction, before, after, config.change_weight)
+    loss = prediction_loss(prediction, before, after, config)
     (slope,) = torch.autograd.grad(loss, shift)
     worst = (shift.detach() + STEP * radius * slope.sign()).clamp(-radius, radius)
     return torch.cat([(places + worst).clamp(0.0, 1.0), press], dim=-1)
@@ -213,11 +214,13 @@ def _untrained(config: WorldModelConfig, frames: NDArray[np.uint8]) -> WorldMode
     """An encoder fitted to some of the frames `[n, T, H, W, 3]`, and an untrained predictor."""
     flat = frames.reshape(-1, *frames.shape[2:])
     some = flat[:: max(1, len(flat) // NUM_ENCODER_FRAMES)]
-    names = ("patch_size", "token_dim", "noise_floor", "layer_norm")
-    encoder = PatchEncoder.fit(some, **{name: getattr(config, name) for name in names})
+    encoder = fitted_encoder(config, some)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return WorldModel(config, encoder)
+        model = WorldModel(config, encoder)
+    few = some[:NUM_COLOUR_FRAMES]
+    model.predictor.glimpse.see_colours(torch.from_numpy(model.encode(few)), torch.from_numpy(few))
+    return model
 
 
 def _taken_up(start: Path, config: WorldModelConfig) -> WorldModel:
