@@ -252,6 +252,25 @@ def test_what_is_lost_while_collecting_is_made_again(monkeypatch, tmp_path):
         np.testing.assert_array_equal(values, getattr(expected, name), name)
 
 
+def test_where_a_page_throws_another_is_touched_for_that_number(monkeypatch):
+    settings = BrowserCollectSettings(num_trajectories=2, horizon=2, processes=1, size=32)
+    expected, _ = collect.collect_pages(settings)
+    first, touch = [], Session.touch
+
+    def throwing(self, action):
+        first.append(action)
+        if np.array_equal(action, first[0]):  # as often as this one is tried
+            self._touched.evaluate("null.closest('li')")
+        return touch(self, action)
+
+    monkeypatch.setattr(Session, "touch", throwing)
+    found, report = collect.collect_pages(settings)
+    assert report["lost"] == 1
+    assert "closest" in next(iter(report["causes"]))
+    same = [np.array_equal(found.actions[index], expected.actions[index]) for index in range(2)]
+    assert sorted(same) == [False, True]
+
+
 def test_what_is_lost_again_and_again_is_an_error(monkeypatch):
     def never(self, action):
         raise BrowserError("gone")

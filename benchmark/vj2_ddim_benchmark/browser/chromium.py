@@ -43,6 +43,10 @@ class BrowserError(VJ2DDIMError, RuntimeError):
     """A browser that cannot be started, has ended or hangs, or a page that threw."""
 
 
+class PageError(BrowserError):
+    """A page that threw: it would throw again."""
+
+
 class Chromium:
     """One browser process; after a `BrowserError` it is to be closed, and another started."""
 

@@ -1,6 +1,7 @@
 """Trajectories of touched pages, collected by several browsers at once.
 
-What a trajectory holds depends on its number and the seed alone, so a lost one is made again.
+What a trajectory holds depends on its number and the seed alone, so a lost one is made again. Where
+the page itself throws it would throw again: then another is drawn for that number.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from joblib import Parallel, delayed  # type: ignore[import-untyped]
 
-from vj2_ddim_benchmark.browser.chromium import BrowserError
+from vj2_ddim_benchmark.browser.chromium import BrowserError, PageError
 from vj2_ddim_benchmark.browser.oracle import draw_state, mixed_action
 from vj2_ddim_benchmark.browser.pages import MAX_WIDGETS, Page, draw_page
 from vj2_ddim_benchmark.browser.session import Session
@@ -56,7 +57,7 @@ def collect_pages(
     frames = np.empty((num, length, settings.size, settings.size, 3), np.uint8)
     actions = np.empty((num, settings.horizon, NUM_STEPS, 3), np.float32)
     states = np.empty((num, length, MAX_WIDGETS), np.int64)
-    themes = [_beginning(settings, index)[0].theme for index in range(num)]
+    themes = [_beginning(settings, index, 0)[0].theme for index in range(num)]
     order = sorted(range(num), key=themes.__getitem__)  # another theme costs a load of the kit
     share = min(PER_BROWSER, math.ceil(num / settings.processes))
     jobs = [order[first : first + share] for first in range(0, num, share)]
@@ -81,14 +82,15 @@ def _collect(
 ) -> tuple[Sequence[int], list[Trajectory], Counter[str]]:
     """Some trajectories, in a browser of their own, and what transitions were lost to."""
     made: list[Trajectory] = []
-    failures, causes = 0, Counter[str]()
+    failures, drawn, causes = 0, 0, Counter[str]()
     with closing(Session(settings.size)) as session:
         while len(made) < len(indices):
             try:
-                made.append(_trajectory(session, settings, indices[len(made)]))
-                failures = 0
+                made.append(_trajectory(session, settings, indices[len(made)], drawn))
+                failures = drawn = 0
             except BrowserError as error:
                 failures += 1
+                drawn += isinstance(error, PageError)
                 causes[str(error)] += 1
                 if failures == NUM_TRIES:
                     raise
@@ -96,15 +98,18 @@ def _collect(
 
 
 def _beginning(
-    settings: BrowserCollectSettings, index: int
+    settings: BrowserCollectSettings, index: int, drawn: int
 ) -> tuple[Page, IntArray, np.random.Generator]:
-    rng = seeded(settings.split, settings.seed, PURPOSE, index)
+    """Page, state and randomness of a number that has been drawn so often before."""
+    rng = seeded(settings.split, settings.seed, PURPOSE, index, *[drawn] * (drawn > 0))
     page = draw_page(settings.split, rng)
     return page, draw_state(page, rng, OPEN_SHARE), rng
 
 
-def _trajectory(session: Session, settings: BrowserCollectSettings, index: int) -> Trajectory:
-    page, state, rng = _beginning(settings, index)
+def _trajectory(
+    session: Session, settings: BrowserCollectSettings, index: int, drawn: int
+) -> Trajectory:
+    page, state, rng = _beginning(settings, index, drawn)
     shares = settings.scripted_share, rng, settings.near_miss_share
     frames, actions, states = [session.show(page, state)], [], [state]
     for _ in range(settings.horizon):

@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from vj2_ddim_benchmark.browser.chromium import START_TIMEOUT_S, BrowserError, Chromium, Message
+from vj2_ddim_benchmark.browser.chromium import (
+    START_TIMEOUT_S,
+    BrowserError,
+    Chromium,
+    Message,
+    PageError,
+)
 from vj2_ddim_benchmark.browser.kit import HERE, Installation
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.touch import NUM_STEPS
@@ -166,7 +172,7 @@ class TouchedPage:
         answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
         if "exceptionDetails" in answer:
             thrown = answer["exceptionDetails"].get("exception", {}).get("description", "an error")
-            raise BrowserError(f"the page threw {thrown}")
+            raise PageError(f"the page threw {thrown}")
         return answer["result"].get("value")
 
     def _call(self, method: str, **parameters: object) -> Message:
@@ -192,7 +198,7 @@ class TouchedPage:
         self._us += round(ms * 1000)
         self._moving, self._due_ms, errors = self.evaluate(f"clock.advance({self._now:.3f})")
         if errors:
-            raise BrowserError(f"the page threw {errors[0]}")
+            raise PageError(f"the page threw {errors[0]}")
         waiting = [self._dispatch(*touch) for touch in touches]
         self.browser.answered(waiting, PATIENCE_S)
         shot = {"screenshot": {"format": "png", "optimizeForSpeed": True}} if picture else {}
