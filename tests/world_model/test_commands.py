@@ -42,13 +42,23 @@ def test_collect_train_report_embed_work_one_after_another(tmp_path, monkeypatch
     assert report["num_problems"] == 3
     assert 0 <= report["measures"]["overall"]["best_of_64_succeeds"] <= 1
 
-    run("embed", model, screens, "--validation", screens, "--out", latents)
+    output = run("report", model, "--transitions", screens, "--json", tmp_path / "r.json")
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert 1 <= report["num_problems"] <= 8  # touches that changed something
+    assert set(report["measures"]["overall"]) <= {
+        "prediction_error",
+        "true_below_others",
+        "true_first",
+    }
+    assert f"{report['num_problems']} problems of the recorded split" in output
+
+    run("embed", model, screens, screens, "--validation", screens, "--out", latents)
     manifest = json.loads((latents / "manifest.json").read_text())
     assert manifest["layer_normed"] == TINY.layer_norm
-    for split in ("train", "validation"):
+    for split, num in (("train", 8), ("validation", 4)):
         with h5py.File(latents / manifest["splits"][split][0]) as file:
-            assert file["embeddings"].shape == (4, 3, 64, 8)
-            assert file["actions"].shape == (4, 2, 250, 3)
+            assert file["embeddings"].shape == (num, 3, 64, 8)
+            assert file["actions"].shape == (num, 2, 250, 3)
     with pytest.raises(CheckpointError, match="no such file"):  # errors are the main command's
         run("report", tmp_path / "absent.pt")
 

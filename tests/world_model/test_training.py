@@ -177,14 +177,19 @@ def test_recorded_transitions_train_the_same_model_which_is_not_measured(tmp_pat
     how = {"horizon": TINY.horizon, "split": "train", "seed": TINY.seed, "size": TINY.screen_size}
     file = tmp_path / "recorded.h5"
     save_transitions(file, collect_transitions(TINY.num_trajectories, **how))
-    found = train_world_model(TINY, tmp_path / "recorded.pt", recorded=file)
+    found = train_world_model(TINY, tmp_path / "recorded.pt", recorded=[file])
     for name, value in trained[0].state_dict().items():
         assert torch.equal(found.state_dict()[name], value), name
     assert found.report == {}
-    assert found.provenance["recorded_sha256"] == sha256_of(file)
+    assert found.provenance["recorded_sha256"] == [sha256_of(file)]
     assert found.provenance["num_transitions"] == TINY.num_trajectories * TINY.horizon
     with pytest.raises(DataError, match=r"recorded.h5: has pictures of 64 x 64.*expected 32 x 32"):
-        train_world_model(replace(TINY, screen_size=32), tmp_path / "small.pt", recorded=file)
+        train_world_model(replace(TINY, screen_size=32), tmp_path / "small.pt", recorded=[file])
+    save_transitions(tmp_path / "longer.h5", collect_transitions(2, **how | {"horizon": 3}))
+    with pytest.raises(DataError, match=r"found \[2, 3\]"):
+        train_world_model(TINY, tmp_path / "two.pt", recorded=[file, tmp_path / "longer.h5"])
+    both = train_world_model(TINY, tmp_path / "both.pt", recorded=[file, file])
+    assert both.provenance["num_transitions"] == 2 * TINY.num_trajectories * TINY.horizon
 
 
 def test_the_report_covers_every_kind_and_embedding_keeps_trajectories_and_actions(trained):

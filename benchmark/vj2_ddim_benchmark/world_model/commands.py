@@ -107,9 +107,9 @@ def train(
         Path | None, typer.Option(help="A world model to train further; it keeps its encoder.")
     ] = None,
     transitions: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            help="Collected ones of any screens, instead of its own; it is not measured then."
+            help="Collected ones of any screens, instead of its own; a file, and again for others."
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or a torch device.")] = "cpu",
@@ -127,7 +127,7 @@ def train(
         kept = {name: getattr(config, name) for name in asked}
         config = replace(WorldModelConfig.quick(), **kept)
     with progress_bars() as progress:
-        how: dict[str, Any] = {"device": device, "start": start_from, "recorded": transitions}
+        how: dict[str, Any] = {"device": device, "start": start_from, "recorded": transitions or ()}
         model = train_world_model(config, out, progress, **how)
     if model.report:
         _show(model.report)
@@ -139,15 +139,23 @@ def report(
     checkpoint: Path,
     split: Split = "validation",
     num_problems: Annotated[int | None, typer.Option(min=1)] = None,
+    transitions: Annotated[
+        Path | None, typer.Option(help="Collected ones of any screens, instead of its own.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Measure a world model anew, and print what it measured."""
+    from vj2_ddim_benchmark.world import collect as data
     from vj2_ddim_benchmark.world_model.model import WorldModel
-    from vj2_ddim_benchmark.world_model.report import report_world_model
+    from vj2_ddim_benchmark.world_model.report import report_recorded, report_world_model
 
     model = WorldModel.load(checkpoint)
     with progress_bars() as bars:
-        measured = report_world_model(model, split=split, num_problems=num_problems, progress=bars)
+        if transitions is None:
+            how: dict[str, Any] = {"split": split, "num_problems": num_problems, "progress": bars}
+            measured = report_world_model(model, **how)
+        else:
+            measured = report_recorded(model, data.load_transitions(transitions), num_problems)
     _show(measured)
     if json_file is not None:
         write_json(json_file, measured)
@@ -156,7 +164,7 @@ def report(
 @app.command()
 def embed(
     checkpoint: Path,
-    transitions: Annotated[Path, typer.Argument(help="Collected screens to train on.")],
+    transitions: Annotated[list[Path], typer.Argument(help="Collected screens to train on.")],
     out: Annotated[Path, typer.Option(help="The folder to write the trajectories to.")],
     validation: Annotated[Path | None, typer.Option(help="Screens to validate on.")] = None,
     test: Annotated[Path | None, typer.Option(help="Screens to test on.")] = None,
@@ -169,12 +177,16 @@ def embed(
     from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
     model = WorldModel.load(checkpoint)
-    files = {"train": transitions, "validation": validation, "test": test}
+    files = {"train": transitions, "validation": [validation], "test": [test]}
     parts, splits, num = [], {}, 0
-    for split, path in files.items():
-        if path is not None:
-            parts.append(embed_transitions(model, data.load_transitions(path)))
-            splits[split] = range(num, num := num + len(parts[-1][1]))
+    for split, paths in files.items():
+        first = num
+        for path in paths:
+            if path is not None:
+                parts.append(embed_transitions(model, data.load_transitions(path)))
+                num += len(parts[-1][1])
+        if num > first:
+            splits[split] = range(first, num)
     embeddings, actions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     write_trajectories_h5(out, embeddings, actions, splits, layer_normed=model.config.layer_norm)
     say(f"{num} trajectories in {out}")

@@ -7,12 +7,14 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
+from vj2_ddim_benchmark.world.collect import Transitions
 from vj2_ddim_benchmark.world.policies import mixed_policy, random_policy
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import Actions, tap
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel, latent_distance
 from vj2_ddim_plugin.cli.console import Progress, silent
+from vj2_ddim_plugin.errors import DataError
 
 NUM_RANDOM, NUM_SCRIPTED = 31, 32  # gestures beside the reference
 NUM_OTHER_SCREENS, TAP_GRID, TAP_START, TAP_STEPS = 100, 16, 100, 30
@@ -39,6 +41,57 @@ def report_world_model(
         of_kind = [row for row, own in zip(rows, problems.kind, strict=True) if own == kind]
         measures[str(kind)] = _mean(of_kind)
     return {"split": split, "num_problems": count, "measures": measures}
+
+
+def report_recorded(
+    model: WorldModel, transitions: Transitions, num_problems: int | None = None
+) -> dict[str, Any]:
+    """Measure a world model on recorded transitions of any screens, those that change a state.
+
+    Nobody can touch these screens again, so a touch is ranked among those of other trajectories.
+
+    Raises:
+        DataError: Nothing changes in any of them.
+    """
+    states = transitions.states
+    rows, steps = (states[:, 1:] != states[:, :-1]).any(axis=-1).nonzero()
+    if not len(rows):
+        raise DataError("found no transition that changes a state; collect more, or others")
+    count = min(num_problems or model.config.num_report_problems, len(rows))
+    rng = np.random.default_rng(model.config.seed)
+    measures: list[Measures] = []
+    for chosen in rng.permutation(len(rows))[:count]:
+        row, step = rows[chosen], steps[chosen]
+        others = np.flatnonzero(rows != row)
+        others = rng.choice(others, min(NUM_RANDOM + NUM_SCRIPTED, len(others)), replace=False)
+        touches = np.stack([rows, steps], axis=1)[np.concatenate([[chosen], others])].T
+        candidates = transitions.actions[touches[0], touches[1]]
+        state, target = model.encode(transitions.frames[row, step : step + 2])[:, None]
+        costs = LatentCost(model, state, target)(candidates[None])[0]
+        measures.append(
+            {
+                "prediction_error": _prediction_error(model, state, target, candidates[:1]),
+                "true_below_others": float((costs[0] < costs[1:]).mean())
+                if len(others)
+                else np.nan,
+                "true_first": float(costs.argmin() == 0),
+            }
+        )
+    return {"split": "recorded", "num_problems": count, "measures": {"overall": _mean(measures)}}
+
+
+def _prediction_error(model: WorldModel, state: Latents, target: Latents, action: Actions) -> float:
+    """Squared error of the latents after a touch `[1, 250, 3]`, over that of no change."""
+    found = _predicted(model, state, action)
+    return float(((found - target) ** 2).sum() / ((state - target) ** 2).sum())
+
+
+def _predicted(model: WorldModel, state: Latents, action: Actions) -> Latents:
+    device = model.device
+    with torch.inference_mode():
+        z = torch.from_numpy(state).to(device)
+        found: Latents = model.rollout(z, torch.from_numpy(action).to(device)).cpu().numpy()
+    return found
 
 
 def _mean(rows: list[Measures]) -> Measures:
@@ -69,19 +122,15 @@ class _Case:
         }
 
     def _prediction(self, others: TouchScreen) -> Measures:
-        device = self.model.device
-        with torch.inference_mode():
-            z = torch.from_numpy(self.state).to(device)
-            predicted = self.model.rollout(z, torch.from_numpy(self.reference).to(device))
-        found = predicted.cpu().numpy()
+        found = _predicted(self.model, self.state, self.reference)
         screens = np.concatenate([self.target, self.model.encode(others.render())])
         rank = rankdata(self._distance(screens, found), method="min")[0]
         truth = others.state_distance(np.repeat(self.goal.state, others.num_screens, axis=0))
         latent = self._distance(screens[1:], self.target)
         varied = len(np.unique(truth)) > 1
-        error = ((found - self.target) ** 2).sum() / ((self.state - self.target) ** 2).sum()
+        whom = self.model, self.state, self.target, self.reference
         return {
-            "prediction_error": float(error),  # over that of predicting no change
+            "prediction_error": _prediction_error(*whom),
             "next_state_rank": float(rank),  # of the true next screen among 100 others, 1 is best
             "next_state_first": float(rank == 1),
             "cost_correlation": float(spearmanr(latent, truth).statistic) if varied else np.nan,

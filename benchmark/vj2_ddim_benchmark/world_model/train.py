@@ -1,7 +1,7 @@
 """Training a world model: collect, fit the encoder, train the predictor, measure, save."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vj2_ddim_benchmark.world.collect import (
     collect_transitions,
     load_transitions,
 )
+from vj2_ddim_benchmark.world.touch import Actions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoders import fitted_encoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -41,49 +42,58 @@ STEP = 1.25  # of the sign of the gradient, in radii
 
 def train_world_model(
     config: WorldModelConfig, out: Path | str, progress: Progress = silent, *,
-    device: str = "cpu", start: Path | None = None, recorded: Path | None = None,
+    device: str = "cpu", start: Path | None = None, recorded: Sequence[Path] = (),
 ) -> WorldModel:  # fmt: skip
     """Make a world model (further, from `start`), write it, and return it in evaluation mode.
 
-    With a file of `recorded` transitions it learns from them, whatever `num_trajectories` and
-    `horizon` are, and is not measured: the report is of touch screens.
+    With files of `recorded` transitions it learns from them, whatever `num_trajectories` and
+    `horizon` are, and is not measured: the report is of touch screens. Its encoder is fitted to the
+    first.
     """
     began = time.perf_counter()
     known = None if start is None else _taken_up(start, config)  # what is wrong is said at once
-    num, horizon, size = config.num_trajectories, config.horizon, config.screen_size
-    if recorded is None:
-        how: dict[str, Any] = {"horizon": horizon, "size": size, "progress": progress}
-        transitions = collect_transitions(num, split="train", seed=config.seed, **how)
-    else:
-        transitions = _recorded(recorded, config)
-        num, horizon = transitions.actions.shape[:2]
-    model = (known or _untrained(config, transitions.frames)).to(device)
-    latents, actions = model.encode(transitions.frames), transitions.actions
-    del transitions  # the frames are large
-    origins = {"start": start, "recorded": recorded}
-    files = {name: sha256_of(path) for name, path in origins.items() if path is not None}
-    origin = files.get("start") if recorded is None else repr(files)
+    hashes = [sha256_of(path) for path in recorded]
+    begun = None if start is None else sha256_of(start)
+    origin = repr((begun, hashes)) if recorded else begun
     state = Path(f"{out}.training")
-    tensors = torch.from_numpy(latents), torch.from_numpy(actions)
+    model, parts = known, []
+    for found in _transitions(config, recorded, progress):
+        model = (model or _untrained(config, found.frames)).to(device)
+        parts.append((model.encode(found.frames), found.actions))
+    assert model is not None
+    tensors = _joined(parts)
     losses = train_predictor(
         model.predictor, *tensors, config, progress, state=state, origin=origin
     )
     round_weights(model.predictor)
     model.provenance = {
-        "started_from_sha256": files.get("start"),
+        "started_from_sha256": begun,
         "version": version("vj2-ddim-plugin"),
         "torch": str(torch.__version__),
-        "num_transitions": num * horizon,
+        "num_transitions": tensors[1].shape[:2].numel(),
         "training_seconds": time.perf_counter() - began,
         "loss_by_epoch": losses,
     }
-    if recorded is None:
-        model.report = report_world_model(model, progress=progress)
+    if recorded:
+        model.provenance["recorded_sha256"] = hashes
     else:
-        model.provenance["recorded_sha256"] = files["recorded"]
+        model.report = report_world_model(model, progress=progress)
     model.save(out)
     state.unlink(missing_ok=True)
     return model
+
+
+def _transitions(
+    config: WorldModelConfig, recorded: Sequence[Path], progress: Progress
+) -> Iterator[Transitions]:
+    """Of one file after another, for pictures are large; without files, of screens of its own."""
+    if not recorded:
+        how: dict[str, Any] = {"horizon": config.horizon, "size": config.screen_size}
+        num, whose = config.num_trajectories, {"split": "train", "seed": config.seed}
+        yield collect_transitions(num, **how, **whose, progress=progress)
+    for done, file in enumerate(recorded):
+        progress("read", done, len(recorded))
+        yield _recorded(file, config)
 
 
 def _recorded(file: Path, config: WorldModelConfig) -> Transitions:
@@ -98,6 +108,18 @@ def _recorded(file: Path, config: WorldModelConfig) -> Transitions:
             f"in that size, or give this one as screen_size"
         )
     return found
+
+
+def _joined(parts: list[tuple[NDArray[np.float32], Actions]]) -> tuple[Tensor, Tensor]:
+    """Latents `[n, T, N, D]` and actions `[n, T-1, L, 3]` of all files."""
+    lengths = [actions.shape[1] for _, actions in parts]
+    if len(set(lengths)) > 1:
+        raise DataError(
+            f"transitions must have equally many touches in a trajectory in every file; found "
+            f"{lengths}. Collect them with one horizon"
+        )
+    latents, actions = (torch.cat([torch.from_numpy(each) for each in of]) for of in zip(*parts))
+    return latents, actions
 
 
 def train_predictor(
