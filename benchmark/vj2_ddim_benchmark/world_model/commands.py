@@ -6,6 +6,7 @@ The screens and the world model are imported when work begins.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from statistics import median
@@ -177,7 +178,11 @@ def embed(
     from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
     model = WorldModel.load(checkpoint)
-    files = {"train": transitions, "validation": [validation], "test": [test]}
+    files: dict[str, Sequence[Path | None]] = {
+        "train": transitions,
+        "validation": [validation],
+        "test": [test],
+    }
     parts, splits, num = [], {}, 0
     for split, paths in files.items():
         first = num

@@ -89,8 +89,8 @@ def _transitions(
     """Of one file after another, for pictures are large; without files, of screens of its own."""
     if not recorded:
         how: dict[str, Any] = {"horizon": config.horizon, "size": config.screen_size}
-        num, whose = config.num_trajectories, {"split": "train", "seed": config.seed}
-        yield collect_transitions(num, **how, **whose, progress=progress)
+        num, seed = config.num_trajectories, config.seed
+        yield collect_transitions(num, split="train", seed=seed, progress=progress, **how)
     for done, file in enumerate(recorded):
         progress("read", done, len(recorded))
         yield _recorded(file, config)
@@ -118,8 +118,8 @@ def _joined(parts: list[tuple[NDArray[np.float32], Actions]]) -> tuple[Tensor, T
             f"transitions must have equally many touches in a trajectory in every file; found "
             f"{lengths}. Collect them with one horizon"
         )
-    latents, actions = (torch.cat([torch.from_numpy(each) for each in of]) for of in zip(*parts))
-    return latents, actions
+    latents = torch.cat([torch.from_numpy(each) for each, _ in parts])
+    return latents, torch.cat([torch.from_numpy(each) for _, each in parts])
 
 
 def train_predictor(
