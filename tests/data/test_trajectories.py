@@ -295,6 +295,11 @@ def test_broken_manifests(tmp_path, arrays, text, message):
         ({"embeddings": np.zeros((6, 4, 3))}, "do not go together"),
         ({"embeddings": np.zeros((6, 4, 3, 2), int)}, "embeddings have dtype int64"),
         ({"trajectories_per_file": 0}, "found 0"),
+        (
+            {"lengths": [2] * 5},
+            r"lengths must be 6 integers of 2 to 4.*shape \(5,\)",
+        ),
+        ({"lengths": [1, 2, 2, 2, 2, 2]}, "found int64 of shape .*, 1 to 2"),
     ],
 )
 def test_writing_what_cannot_be_read_is_refused(tmp_path, arrays, changes, message):
@@ -302,6 +307,23 @@ def test_writing_what_cannot_be_read_is_refused(tmp_path, arrays, changes, messa
     with pytest.raises(DataError, match=message):
         write_trajectories_h5(tmp_path / "out", **(settings | changes), layer_normed=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_trajectories_of_several_lengths_are_read_as_long_as_they_are(tmp_path, arrays):
+    embeddings, actions = arrays
+    lengths = [4, 2, 3, 4, 2, 3]
+    splits = {"train": [0, 1, 2, 4, 5]}
+    write_trajectories_h5(
+        tmp_path / "d", embeddings, actions, splits, lengths=lengths, layer_normed=False
+    )
+    data = open_trajectories(tmp_path / "d", SPEC)
+    expected = [(row, step) for row in (0, 2, 5, 1, 4) for step in range(lengths[row] - 1)]
+    states, goals, blocks = data.gather(range(len(data)))
+    assert len(data) == len(expected)
+    for number, (row, step) in enumerate(expected):
+        np.testing.assert_allclose(states[number], embeddings[row, step], rtol=1e-3)
+        np.testing.assert_allclose(goals[number], embeddings[row, step + 1], rtol=1e-3)
+        np.testing.assert_allclose(blocks[number].ravel(), actions[row, step].ravel(), rtol=1e-3)
 
 
 def test_overwriting_needs_to_be_asked_for(tmp_path, arrays):

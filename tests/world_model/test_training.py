@@ -7,9 +7,13 @@ import pytest
 import torch
 from builders.world_model import TINY, TOY, touched_cells, toy_predictor
 
-from vj2_ddim_benchmark.world.collect import collect_transitions, save_transitions
+from vj2_ddim_benchmark.world.collect import (
+    Transitions,
+    collect_transitions,
+    save_transitions,
+)
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
-from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
+from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions, only_changes
 from vj2_ddim_benchmark.world_model.train import (
     adversarial_actions,
     prediction_loss,
@@ -239,3 +243,17 @@ def test_files_of_another_kind_and_settings_that_cannot_work_are_refused(trained
     for name, value in wrong.items():
         with pytest.raises(ConfigError, match=name):
             replace(TINY, **{name: value})
+
+
+def test_touches_that_change_nothing_are_left_out_in_order():
+    states = np.array([[0, 0, 1, 1, 2], [3, 3, 3, 3, 3], [0, 1, 2, 3, 4]])[..., None]
+    frames = np.zeros((3, 5, 8, 8, 3), np.uint8)
+    actions = np.zeros((3, 4, 250, 3), np.float32)
+    actions[..., 0] = np.arange(12).reshape(3, 4, 1)
+    latents = np.arange(15, dtype=np.float32).reshape(3, 5, 1, 1)
+    kept, touches, lengths = only_changes(latents, Transitions(frames, actions, states))
+    assert lengths.tolist() == [3, 5]
+    assert kept[0, :3, 0, 0].tolist() == [0, 2, 4]  # before the first, after the second and fourth
+    assert touches[0, :2, 0, 0].tolist() == [1, 3]
+    assert kept[1, :, 0, 0].tolist() == [10, 11, 12, 13, 14]
+    assert touches[1, :, 0, 0].tolist() == [8, 9, 10, 11]

@@ -169,12 +169,15 @@ def embed(
     out: Annotated[Path, typer.Option(help="The folder to write the trajectories to.")],
     validation: Annotated[Path | None, typer.Option(help="Screens to validate on.")] = None,
     test: Annotated[Path | None, typer.Option(help="Screens to test on.")] = None,
+    changes_only: Annotated[
+        bool, typer.Option("--changes-only", help="Leave out touches that change no state.")
+    ] = False,
 ) -> None:
     """Encode collected screens into trajectories of latents, to train a denoiser on."""
     import numpy as np
 
     from vj2_ddim_benchmark.world import collect as data
-    from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
+    from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions, only_changes
     from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
     model = WorldModel.load(checkpoint)
@@ -183,17 +186,27 @@ def embed(
         "validation": [validation],
         "test": [test],
     }
-    parts, splits, num = [], {}, 0
+    parts, lengths, splits, num = [], [], {}, 0
     for split, paths in files.items():
         first = num
         for path in paths:
             if path is not None:
-                parts.append(embed_transitions(model, data.load_transitions(path)))
-                num += len(parts[-1][1])
+                found = data.load_transitions(path)
+                embeddings, actions = embed_transitions(model, found)
+                states = np.full(len(actions), embeddings.shape[1])
+                if changes_only:
+                    embeddings, actions, states = only_changes(embeddings, found)
+                parts.append((embeddings, actions))
+                lengths.append(states)
+                num += len(actions)
         if num > first:
             splits[split] = range(first, num)
     embeddings, actions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    write_trajectories_h5(out, embeddings, actions, splits, layer_normed=model.config.layer_norm)
+    how: dict[str, Any] = {
+        "lengths": np.concatenate(lengths),
+        "layer_normed": model.config.layer_norm,
+    }
+    write_trajectories_h5(out, embeddings, actions, splits, **how)
     say(f"{num} trajectories in {out}")
 
 

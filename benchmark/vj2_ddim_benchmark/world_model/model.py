@@ -99,6 +99,26 @@ def embed_transitions(
     return world_model.encode(transitions.frames), transitions.actions
 
 
+def only_changes(
+    latents: NDArray[np.float32], transitions: Transitions
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    """Trajectories of latents `[n, T, N, D]` without the touches that change no state.
+
+    Hindsight takes every touch for a step towards what is reached later; one that does nothing
+    would teach idleness. Trajectories in which nothing changes are left out.
+
+    Returns:
+        Latents and actions of the m others, what is kept first, and how many of its states, `[m]`.
+    """
+    changed = (transitions.states[:, 1:] != transitions.states[:, :-1]).any(axis=-1)
+    some = changed.any(axis=1)
+    order = np.argsort(~changed[some], axis=1, kind="stable")
+    states = np.concatenate([np.zeros_like(order[:, :1]), order + 1], axis=1)
+    kept = np.take_along_axis(latents[some], states[..., None, None], axis=1)
+    actions = np.take_along_axis(transitions.actions[some], order[..., None, None], axis=1)
+    return kept, actions, changed[some].sum(axis=1) + 1
+
+
 def latent_distance(prediction: Tensor, goal: Tensor, kind: str) -> Tensor:
     """Mean squared (`"mse"`) or absolute (`"l1"`) difference of `[..., N, D]`, as `[...]`."""
     difference = prediction - goal

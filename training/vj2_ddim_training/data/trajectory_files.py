@@ -8,7 +8,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from vj2_ddim_plugin.arrays import StoredArray, npy_array, npz_arrays
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import (
@@ -162,6 +163,7 @@ def write_trajectories_h5(
     splits: Mapping[str, Sequence[int]],
     *,
     layer_normed: bool,
+    lengths: Sequence[int] | None = None,
     trajectories_per_file: int = 256,
     overwrite: bool = False,
 ) -> None:
@@ -173,6 +175,8 @@ def write_trajectories_h5(
         actions: `[n, T-1, 250, 3]` (or whatever the action block and channels are).
         splits: The trajectories of each of `"train"`, `"validation"` and `"test"`.
         layer_normed: Whether the embeddings were layer-normed; recorded.
+        lengths: How many of its T states are written of each trajectory, from the first, 2 to T;
+            all unless told. A file has trajectories of one length.
         trajectories_per_file: At most.
         overwrite: Replace an earlier data set.
 
@@ -183,15 +187,17 @@ def write_trajectories_h5(
     folder = Path(os.path.realpath(folder))
     _check_arrays(embeddings, actions, trajectories_per_file)
     _check_splits(splits, len(embeddings))
+    num_states = np.full(len(embeddings), embeddings.shape[1]) if lengths is None else lengths
+    num_states = _checked_lengths(num_states, embeddings)
     require_replaceable(folder, ("*.h5", MANIFEST_NAME), overwrite)
     with atomic_path(folder, folder=True) as temporary:
         names: dict[str, list[str]] = {split: [] for split in splits}
         for split, members in splits.items():
-            for first in range(0, len(members), trajectories_per_file):
-                rows = np.asarray(members[first : first + trajectories_per_file], dtype=np.int64)
+            for rows, length in _files_of(members, num_states, trajectories_per_file):
                 names[split].append(f"{split}_{len(names[split]):05d}.h5")
+                both = embeddings[rows][:, :length], actions[rows][:, : length - 1]
                 with h5py.File(temporary / names[split][-1], "w") as file:
-                    for name, array in zip(KEYS, (embeddings[rows], actions[rows]), strict=True):
+                    for name, array in zip(KEYS, both, strict=True):
                         chunks = (1, 1, *array.shape[2:])  # single steps
                         file.create_dataset(name, data=array, chunks=chunks)
         manifest = {
@@ -216,6 +222,28 @@ def _check_arrays(embeddings: FloatArray, actions: FloatArray, trajectories_per_
             raise DataError(f"{name} have dtype {array.dtype}, expected floating point")
     if trajectories_per_file < 1:
         raise DataError(f"trajectories_per_file must be at least 1; found {trajectories_per_file}")
+
+
+def _files_of(
+    members: Sequence[int], lengths: IntArray, most: int
+) -> Iterator[tuple[IntArray, int]]:
+    """The trajectories of each file and their length, long ones first."""
+    rows = np.asarray(members, dtype=np.int64)
+    for length in np.unique(lengths[rows])[::-1].tolist():
+        equal = rows[lengths[rows] == length]
+        yield from ((equal[first : first + most], length) for first in range(0, len(equal), most))
+
+
+def _checked_lengths(lengths: Sequence[int] | IntArray, embeddings: FloatArray) -> IntArray:
+    found = np.asarray(lengths)
+    num, most = embeddings.shape[:2]
+    fits = found.shape == (num,) and found.dtype.kind in "iu"
+    if not fits or not ((found >= 2) & (found <= most)).all():
+        raise DataError(
+            f"lengths must be {num} integers of 2 to {most}; found {found.dtype} of shape "
+            f"{found.shape}" + (f", {found.min()} to {found.max()}" if fits and num else "")
+        )
+    return found.astype(np.int64)
 
 
 def _check_splits(splits: Mapping[str, Sequence[int]], num_trajectories: int) -> None:
