@@ -111,6 +111,13 @@ def race(
         for name, of in found["planners"].items()
     ]
     print_table(rows, ("planner", "reached", "95 %", "p50 ms"), numbers=True)
+    chains = [
+        (name, length, f"{of['success']:.1%}", f"{of['low']:.0%} to {of['high']:.0%}")
+        for name, lengths in found["chains"].items()
+        for length, of in lengths.items()
+    ]
+    if chains:
+        print_table(chains, ("planner", "gestures", "reached", "95 %"), numbers=True)
     if json_file is not None:
         write_json(json_file, found)
 

@@ -267,6 +267,12 @@ class BrowserRaceSettings(Settings):
         "Names with commas between.",
     )  # fmt: skip
     num_problems: int = setting(100, "Pages, one gesture from their goal.", low=1)
+    num_chains: int = setting(
+        0, "Pages of each length, two to four gestures from their goal.", low=0, option="--chains"
+    )
+    chain_planners: tuple[str, ...] = setting(
+        (), "Of these, with commas between, who plans them again and again; the first unless told."
+    )
     split: str = setting("test", "Whose pages.", choices=SPLITS)
     seed: int = setting(0, "Of pages and planners.", low=0)
     threads: int = setting(1, "Of torch and ONNX Runtime.", low=1, high=1024)

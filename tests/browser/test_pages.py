@@ -10,14 +10,12 @@ from builders.browser import page_of
 from typer.testing import CliRunner
 
 from vj2_ddim_benchmark import browser_commands as commands
-from vj2_ddim_benchmark.assets import shipped_assets
-from vj2_ddim_benchmark.browser import race as pages_race
-from vj2_ddim_benchmark.browser.chromium import BrowserError
 from vj2_ddim_benchmark.browser.driver import FRAME_MS, frames_of
 from vj2_ddim_benchmark.browser.environment import BrowserTouchEnv
 from vj2_ddim_benchmark.browser.kit import KIT_FILES, VERSION, Installation
 from vj2_ddim_benchmark.browser.oracle import (
     ORDERS,
+    draw_chain,
     draw_problem,
     draw_state,
     mixed_action,
@@ -26,48 +24,10 @@ from vj2_ddim_benchmark.browser.oracle import (
     ways_to,
 )  # fmt: skip
 from vj2_ddim_benchmark.browser.pages import ABSENT, KINDS, MAX_WIDGETS, THEMES, draw_page
-from vj2_ddim_benchmark.settings import SPLITS, BrowserCollectSettings, BrowserRaceSettings
+from vj2_ddim_benchmark.settings import SPLITS, BrowserCollectSettings
 from vj2_ddim_benchmark.world.layouts import MODULUS, RESIDUES
 from vj2_ddim_benchmark.world.touch import drag, tap
 from vj2_ddim_plugin.errors import ActionError, ConfigError, DataError
-
-
-class Obliging:
-    """A session that fails at each page's first touch; every second of the others succeeds."""
-
-    def __init__(self, size):
-        self.size, self.shown, self.touches = size, [], 0
-
-    def show(self, page, state):
-        if not self.shown or self.shown[0][0] is not page:
-            self.shown, self.failed = [], False
-        self.shown.append((page, state))
-        return np.full((self.size, self.size, 3), 10 * len(self.shown), np.uint8)
-
-    def touch(self, action):
-        assert action.shape == (250, 3)
-        if not self.failed:
-            self.failed = True
-            raise BrowserError("it died")
-        self.touches += 1
-        assert self.shown[-1][1] is self.shown[1][1]  # it begins at the start, every time
-        return None, self.shown[0 if self.touches % 2 else -1][1]  # the goal, or nothing happens
-
-    def close(self):
-        self.touches = None
-
-
-def test_planners_race_on_pages_and_a_lost_touch_is_made_again(monkeypatch):
-    monkeypatch.setattr(pages_race, "Session", Obliging)
-    parts, names = shipped_assets(), ("ddim-1", "random-gestures-16")
-    how = BrowserRaceSettings(planners=names, num_problems=4, split="validation")
-    found = pages_race.race_on_pages(parts.bundle, parts.world_model, how)
-    first, second = (found["planners"][name] for name in names)
-    assert (first["success"], second["success"]) == (1.0, 0.0)
-    assert (first["with_cost"], second["with_cost"]) == (False, True)
-    assert first["low"] < 1.0 == first["high"]
-    assert set(first["kinds"]) <= set(KINDS)
-    assert set(first["kinds"].values()) == {1.0}
 
 
 def pages_of(split, num=300):
@@ -135,6 +95,31 @@ def test_a_goal_is_one_gesture_away_and_a_third_are_reached_in_several_ways():
         kinds.update(problem.page.widgets[index].kind for index, _ in ways)
     assert 0.27 < several / 600 < 0.4
     assert set(kinds) == set(KINDS)
+
+
+@pytest.mark.parametrize("length", [2, 3, 4])
+def test_a_chain_needs_as_many_gestures_as_it_is_long_and_is_reached_by_them(length):
+    rng = np.random.default_rng(length)
+    for _ in range(20):
+        page, state, goal = draw_chain("test", length, rng)
+        assert page.distance(state, goal) == length  # one gesture changes one value
+        values = np.array([each.value for each in page.widgets])
+
+        def reach(now, page=page, goal=goal, values=values):
+            """Whether some order of right gestures leads there."""
+            if page.distance(now, goal) == 0:
+                return True
+            for value, number in moves(page, now):
+                shown = np.flatnonzero(values == value)
+                if number == goal[shown[0]] != now[shown[0]]:
+                    after = now.copy()
+                    after[shown] = number
+                    if reach(after):
+                        return True
+            return False
+
+        assert reach(state)
+        np.testing.assert_array_equal(page.checked(goal), goal)
 
 
 def test_the_ways_are_those_of_the_widgets():

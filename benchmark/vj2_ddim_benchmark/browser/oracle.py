@@ -162,6 +162,38 @@ def draw_problem(split: str, rng: np.random.Generator) -> Problem:
             return Problem(page, state, _with_value(page, state, int(value), int(number)))
 
 
+def draw_chain(split: str, length: int, rng: np.random.Generator) -> Problem:
+    """A page `length` gestures from its goal, and no fewer: in so many values do they differ."""
+    while True:
+        page = draw_page(split, rng)
+        state = start = draw_state(page, rng)
+        changed: set[int] = set()
+        for left in range(length - 1, -1, -1):
+            able = [
+                (value, number)
+                for value, number in sorted(moves(page, state))
+                if value not in changed and number != state[_first_of(page, value)]
+                if not (left and _covers(page, value, number))  # else nothing after it is reached
+            ]
+            if not able:
+                break
+            value = int(rng.choice(sorted({value for value, _ in able})))
+            number = int(rng.choice([number for at, number in able if at == value]))
+            state = _with_value(page, state, value, number)
+            changed.add(value)
+        if len(changed) == length:
+            return Problem(page, start, state)
+
+
+def _first_of(page: Page, value: int) -> int:
+    return [each.value for each in page.widgets].index(value)
+
+
+def _covers(page: Page, value: int, number: int) -> bool:
+    """Whether a widget that shows this value is open over the others then."""
+    return any(_is_open(each.kind, number) for each in page.widgets if each.value == value)
+
+
 def draw_state(page: Page, rng: np.random.Generator, open_share: float = 0.0) -> IntArray:
     """A state `[5]` of a page; at most one thing covers others, and that as seldom as asked."""
     numbers: dict[int, int] = {}

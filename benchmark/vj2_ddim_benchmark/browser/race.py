@@ -1,7 +1,8 @@
 """`vj2-ddim benchmark browser race`: planners on unseen pages, which they touch for real.
 
 Each sees two pictures and plans through the same world model, as on the touch screen; then its plan
-is executed on the page, put back into its first state, and the state is read from the DOM.
+is executed on the page, put back into its first state, and the state is read from the DOM. On a
+chain it sees the page again after each touch, until page and goal look alike or touches run out.
 """
 
 from collections.abc import Sequence
@@ -11,12 +12,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vj2_ddim_benchmark.browser.oracle import Problem, draw_problem
+from vj2_ddim_benchmark.browser.oracle import Problem, draw_chain, draw_problem
 from vj2_ddim_benchmark.browser.session import Session, retried
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.planners.description import PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.race.tasks import ReadyPlanner, make_ready, plan, problem_seed
+from vj2_ddim_benchmark.race.tasks import (
+    SPARE_GESTURES,
+    STOP_SHARE,
+    ReadyPlanner,
+    make_ready,
+    picture_distance,
+    plan,
+    problem_seed,
+)
 from vj2_ddim_benchmark.report.summary import wilson_interval
 from vj2_ddim_benchmark.settings import TUNED_DIR, BrowserRaceSettings
 from vj2_ddim_benchmark.world.layouts import seeded
@@ -24,10 +33,13 @@ from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.cli.console import Progress, silent
+from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.interface import FloatArray, PlanResult
 
-PURPOSE = 9  # keeps the randomness apart from that of data with the same seed
+PURPOSE, CHAIN, STOP = 9, 10, 11  # keep the randomness apart from that of data with the same seed
+LENGTHS = (2, 3, 4)
+NUM_STOP_PAIRS = 40  # pages that one gesture tells apart
 
 
 class Attempt(NamedTuple):
@@ -49,13 +61,17 @@ def race_on_pages(
         progress: Told phase, done, in all.
 
     Returns:
-        Success with its interval, median time of a plan in ms, and success by kind of widget, of
-        each planner; and what it was measured with.
+        Of each planner success with its interval, median time of a plan in ms from the pictures on,
+        success by kind of widget, and on chains by their length; and what it was measured with.
 
     Raises:
         BrowserError: A browser failed again and again.
-        ConfigError: Browser or kit are missing, or a planner cannot be built.
+        ConfigError: Browser or kit are missing, or a planner cannot be built or does not race.
     """
+    if strangers := set(settings.chain_planners) - set(settings.planners):
+        raise ConfigError(
+            f"chain_planners must be among planners; found {', '.join(sorted(strangers))}"
+        )
     use_threads(settings.threads)
     model = WorldModel.load(world_model)
     spec = read_bundle(bundle).action_spec
@@ -72,6 +88,7 @@ def race_on_pages(
             seed = problem_seed(settings.seed, done)
             tried.append(_attempts(session, model, ready, problem, seed))
             progress("race", done + 1, len(problems))
+        chains = race_on_chains(session, model, ready, settings, progress)
     kinds = [_kind(problem) for problem in problems]
     by_planner = zip(ready, zip(*tried, strict=True), strict=True)
     return {
@@ -81,8 +98,40 @@ def race_on_pages(
         "planners": {
             planner.name: _summary(planner, found, kinds) for planner, found in by_planner
         },
+        "chains": chains,
         "environment": environment(),
     }
+
+
+def race_on_chains(
+    session: Session, model: WorldModel, ready: Sequence[ReadyPlanner],
+    settings: BrowserRaceSettings, progress: Progress,
+) -> dict[str, dict[str, dict[str, float]]]:  # fmt: skip
+    """Of each planner and length of chain, the share of goals reached and its interval."""
+    if not settings.num_chains:
+        return {}
+    chosen = settings.chain_planners or settings.planners[:1]
+    stop = _stop_distance(session, model, settings.seed)
+    chains = {}
+    for length in LENGTHS:
+        rng = seeded(settings.split, settings.seed, CHAIN, length)
+        chains[length] = [
+            draw_chain(settings.split, length, rng) for _ in range(settings.num_chains)
+        ]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for planner in (each for each in ready if each.name in chosen):
+        found[planner.name] = {}
+        for length, problems in chains.items():
+            reached = []
+            for number, problem in enumerate(problems):
+                seed = problem_seed(settings.seed, number)
+                how = planner, problem, length, seed, stop
+                reached.append(_reaches_in_turn(session, model, *how))
+                progress(f"{planner.name}, {length} gestures", number + 1, len(problems))
+            low, high = wilson_interval(sum(reached), len(reached))
+            share = float(np.mean(reached))
+            found[planner.name][str(length)] = {"success": share, "low": low, "high": high}
+    return found
 
 
 def _attempts(
@@ -92,8 +141,7 @@ def _attempts(
     goal, start = _pictures(session, problem)
     found = []
     for planner in ready:
-        asked: dict[str, Any] = {"with_cost": planner.with_cost, "seed": seed}
-        result = plan(planner.optimizer, model, start[None], goal[None], **asked)
+        result = _plan(model, planner, start, goal, seed)
         reached = _reaches(session, problem, result.actions[0])
         found.append(Attempt(reached, 1e3 * result.wall_time_s["total"]))
     return found
@@ -113,6 +161,40 @@ def _reaches(session: Session, problem: Problem, action: FloatArray) -> bool:
         return np.array_equal(session.touch(action)[1], problem.goal)
 
     return retried(touched)
+
+
+def _reaches_in_turn(
+    session: Session, model: WorldModel, planner: ReadyPlanner, problem: Problem, length: int,
+    seed: int, stop: float,
+) -> bool:  # fmt: skip
+    """Whether plans, one after another, lead to a goal; never with a lost touch among them."""
+
+    def touched() -> bool:
+        goal, seen = _pictures(session, problem)
+        state = problem.state
+        for number in range(length + SPARE_GESTURES):
+            result = _plan(model, planner, seen, goal, problem_seed(seed, number))
+            seen, state = session.touch(result.actions[0])
+            if picture_distance(model, seen[None], goal[None])[0] <= stop:
+                break
+        return np.array_equal(state, problem.goal)
+
+    return retried(touched)
+
+
+def _plan(
+    model: WorldModel, planner: ReadyPlanner, start: Images, goal: Images, seed: int
+) -> PlanResult:
+    asked: dict[str, Any] = {"with_cost": planner.with_cost, "seed": seed}
+    return plan(planner.optimizer, model, start[None], goal[None], **asked)
+
+
+def _stop_distance(session: Session, model: WorldModel, seed: int) -> float:
+    """Half the least latent distance one gesture makes on training pages: nearer looks alike."""
+    rng = seeded("train", seed, STOP)
+    pairs = [_pictures(session, draw_problem("train", rng)) for _ in range(NUM_STOP_PAIRS)]
+    goals, starts = (np.stack(each) for each in zip(*pairs, strict=True))
+    return STOP_SHARE * float(picture_distance(model, starts, goals).min())
 
 
 def _kind(problem: Problem) -> str:

@@ -60,6 +60,7 @@ def train_world_model(
     for found in _transitions(config, recorded, progress):
         model = (model or _untrained(config, found.frames)).to(device)
         parts.append((model.encode(found.frames), found.actions))
+    del found  # the pictures are large
     assert model is not None
     tensors = _joined(parts)
     losses = train_predictor(
