@@ -5,6 +5,7 @@ The browser's parts are imported when work begins.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -76,13 +77,18 @@ def collect(
     out: Annotated[Path, typer.Option(help="The HDF5 file to write.")],
     settings: BrowserCollectSettings,
 ) -> None:
-    """Touch pages with scripted and random gestures and write what happened."""
+    """Touch pages with scripted and random gestures and write what happened.
+
+    Stopped halfway, the same command goes on with what is in OUT.parts.
+    """
     from vj2_ddim_benchmark.browser.collect import collect_pages
     from vj2_ddim_benchmark.world.collect import save_transitions
 
     with progress_bars() as progress:
-        transitions, report = collect_pages(settings, progress)
+        parts = Path(f"{out}.parts")
+        transitions, report = collect_pages(settings, progress, parts)
     save_transitions(out, transitions, {"world": "browser", **settings.to_dict()})
+    shutil.rmtree(parts)
     say(
         f"{report['transitions']} transitions in {out}, {report['per_second']:.1f} a second; {report['lost']} were lost and made again"
     )

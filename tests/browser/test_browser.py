@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain
 
 import gymnasium
@@ -28,7 +29,7 @@ from vj2_ddim_benchmark.browser.session import Session
 from vj2_ddim_benchmark.settings import BrowserCheckSettings, BrowserCollectSettings
 from vj2_ddim_benchmark.world.collect import load_transitions, save_transitions
 from vj2_ddim_benchmark.world.touch import tap
-from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.errors import ConfigError, DataError
 
 MISSING = Installation.find().missing()
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
@@ -250,6 +251,25 @@ def test_what_is_lost_while_collecting_is_made_again(monkeypatch, tmp_path):
     save_transitions(tmp_path / "data.h5", found)
     for name, values in vars(load_transitions(tmp_path / "data.h5")).items():
         np.testing.assert_array_equal(values, getattr(expected, name), name)
+
+
+def test_what_was_made_before_is_not_made_again(monkeypatch, tmp_path):
+    settings = BrowserCollectSettings(num_trajectories=4, horizon=1, processes=2, size=32)
+    expected, report = collect.collect_pages(settings, parts=tmp_path)
+    assert (report["transitions"], report["made_now"]) == (4, 4)
+    first, second = sorted(tmp_path.glob("*.h5"))
+    second.unlink()
+    monkeypatch.setattr(collect, "PER_BROWSER", 2)
+    found, report = collect.collect_pages(settings, parts=tmp_path)
+    assert (report["transitions"], report["made_now"]) == (4, 2)
+    assert second.exists()
+    for name, values in vars(found).items():
+        np.testing.assert_array_equal(values, getattr(expected, name), name)
+    first.write_bytes(b"cut off")
+    with pytest.raises(DataError, match=first.name):
+        collect.collect_pages(settings, parts=tmp_path)
+    with pytest.raises(ConfigError, match="holds results of another run: its seed is 0"):
+        collect.collect_pages(replace(settings, seed=1), parts=tmp_path)
 
 
 def test_where_a_page_throws_another_is_touched_for_that_number(monkeypatch):

@@ -1,14 +1,20 @@
 """Trajectories of touched pages, collected by several browsers at once.
 
 What a trajectory holds depends on its number and the seed alone, so a lost one is made again. Where
-the page itself throws it would throw again: then another is drawn for that number.
+the page itself throws it would throw again: then another is drawn for that number. What is made is
+kept in parts beside the file to write, so a run that was stopped goes on.
 """
 
 import math
+import os
+import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import cache
+from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +24,9 @@ from vj2_ddim_benchmark.browser.chromium import BrowserError, PageError
 from vj2_ddim_benchmark.browser.oracle import draw_state, mixed_action
 from vj2_ddim_benchmark.browser.pages import MAX_WIDGETS, Page, draw_page
 from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.race.folder import RaceFolder
 from vj2_ddim_benchmark.settings import BrowserCollectSettings
-from vj2_ddim_benchmark.world.collect import Transitions
+from vj2_ddim_benchmark.world.collect import Transitions, load_transitions, save_transitions
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
@@ -40,18 +47,33 @@ class Trajectory(NamedTuple):
     states: IntArray
 
 
+Piece = tuple[Sequence[int], Transitions, Counter[str]]
+"""Trajectories by their numbers, and what others were lost to meanwhile."""
+
+
 def collect_pages(
-    settings: BrowserCollectSettings, progress: Progress = silent
+    settings: BrowserCollectSettings, progress: Progress = silent, parts: Path | None = None
 ) -> tuple[Transitions, dict[str, Any]]:
     """Touch fresh pages with scripted, missing and random gestures.
 
-    Returns the trajectories and a report: transitions, how many were lost to a failed browser and
-    made again, seconds, and transitions a second, starts of browsers and processes included.
+    Args:
+        settings: How many, whose pages, how they are touched.
+        progress: Told phase, done, in all.
+        parts: A folder for what is made, piece by piece; pieces that are there are not made again.
+
+    Returns:
+        The trajectories and a report: transitions, how many were made now, how many of these were
+        lost to a failed browser and made again, seconds, and transitions a second, starts of
+        browsers and processes included.
 
     Raises:
         BrowserError: A trajectory was lost again and again.
-        ConfigError: Browser or kit are missing.
+        ConfigError: Browser or kit are missing, or the folder holds parts of something else.
+        DataError: A part is broken.
     """
+    if parts is not None:
+        parts.mkdir(parents=True, exist_ok=True)
+        RaceFolder(parts).claim(settings.to_dict(), {})
     begun = time.monotonic()
     num, length = settings.num_trajectories, settings.horizon + 1
     frames = np.empty((num, length, settings.size, settings.size, 3), np.uint8)
@@ -60,27 +82,42 @@ def collect_pages(
     themes = [_beginning(settings, index, 0)[0].theme for index in range(num)]
     order = sorted(range(num), key=themes.__getitem__)  # another theme costs a load of the kit
     share = min(PER_BROWSER, math.ceil(num / settings.processes))
-    jobs = [order[first : first + share] for first in range(0, num, share)]
+    files = {
+        first: None if parts is None else parts / f"{first:07d}.h5"  # what is made from there on
+        for first in range(0, num, share)
+    }
+    known = {first: file for first, file in files.items() if file is not None and file.exists()}
+    jobs = {first: order[first : first + share] for first in files}
     parallel = Parallel(n_jobs=settings.processes, return_as="generator_unordered")
+
+    def pieces() -> Iterator[Piece]:
+        for first, file in known.items():
+            yield jobs[first], load_transitions(file), Counter()
+        yield from parallel(
+            delayed(_collect)(settings, jobs[first], file, os.getpid())
+            for first, file in files.items()
+            if first not in known
+        )
+
     done, causes = 0, Counter[str]()
-    for indices, made, failed in parallel(delayed(_collect)(settings, job) for job in jobs):
-        for index, one in zip(indices, made, strict=True):
-            frames[index], actions[index], states[index] = one
+    for indices, made, failed in pieces():
+        frames[indices], actions[indices], states[indices] = made.frames, made.actions, made.states
         done, causes = done + len(indices), causes + failed
         progress("collect", done, num, f"{causes.total()} lost" if causes else "")
     seconds = time.monotonic() - begun
-    total = num * settings.horizon
+    now = settings.horizon * (num - sum(len(jobs[first]) for first in known))
     report = {
-        "transitions": total, "lost": causes.total(), "causes": dict(causes),
-        "seconds": seconds, "per_second": total / seconds,
+        "transitions": num * settings.horizon, "made_now": now, "lost": causes.total(),
+        "causes": dict(causes), "seconds": seconds, "per_second": now / seconds,
     }  # fmt: skip
     return Transitions(frames, actions, states), report
 
 
 def _collect(
-    settings: BrowserCollectSettings, indices: Sequence[int]
-) -> tuple[Sequence[int], list[Trajectory], Counter[str]]:
+    settings: BrowserCollectSettings, indices: Sequence[int], part: Path | None, parent: int
+) -> Piece:
     """Some trajectories, in a browser of their own, and what transitions were lost to."""
+    _end_with(parent)
     made: list[Trajectory] = []
     failures, drawn, causes = 0, 0, Counter[str]()
     with closing(Session(settings.size)) as session:
@@ -94,7 +131,23 @@ def _collect(
                 causes[str(error)] += 1
                 if failures == NUM_TRIES:
                     raise
-    return indices, made, causes
+    found = Transitions(*(np.stack(each) for each in zip(*made, strict=True)))
+    if part is not None:
+        save_transitions(part, found)
+    return indices, found, causes
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """Have this process, if the parent started it, end within a second of the parent."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGKILL)  # its browser ends with it
+
+    if os.getpid() != parent:
+        Thread(target=watch, daemon=True).start()
 
 
 def _beginning(
