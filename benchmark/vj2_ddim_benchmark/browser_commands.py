@@ -15,6 +15,7 @@ from vj2_ddim_benchmark.settings import (
     BrowserCheckSettings,
     BrowserCollectSettings,
     BrowserRaceSettings,
+    BrowserWatchSettings,
 )
 from vj2_ddim_plugin.cli.console import print_findings, print_table, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
@@ -126,6 +127,29 @@ def race(
         print_table(chains, ("planner", "gestures", "reached", "95 %"), numbers=True)
     if json_file is not None:
         write_json(json_file, found)
+
+
+@app.command()
+@options
+def watch(
+    bundle: Annotated[Path, typer.Argument(help="A denoiser trained on pages.")],
+    world_model: Annotated[Path, typer.Argument(help="Trained on them too; it plans through it.")],
+    settings: BrowserWatchSettings,
+    out: Annotated[Path | None, typer.Option(help="Write .gif, .webp or .png (animated); unless told, show it in a window.")] = None,
+) -> None:  # fmt: skip
+    """Watch a planner plan and touch on unseen pages, as a film or in a window."""
+    from vj2_ddim_benchmark.browser import film
+    from vj2_ddim_benchmark.browser.watch import watch_pages
+
+    shots: list[film.Shot] = []
+    if out is not None:
+        film.checked_format(out)
+    show = film.Window().play if out is None else shots.extend
+    with progress_bars() as progress:
+        reached = watch_pages(bundle, world_model, settings, show, progress)
+    if out is not None:
+        film.save_film(out, shots)
+    say(f"{reached} of {settings.num_goals} goals reached" + (f"; see {out}" if out else ""))
 
 
 @app.command()

@@ -279,6 +279,21 @@ class BrowserRaceSettings(Settings):
 
 
 @dataclass(frozen=True)
+class BrowserWatchSettings(Settings):
+    """Who is watched, on whose pages."""
+
+    planner: str = setting("ddim-16", "Its name, as of those that race.")
+    num_goals: int = setting(4, "Pages, each with a goal.", low=1, option="--goals")
+    num_gestures: int = setting(
+        1, "How many gestures a goal is away.", low=1, high=4, option="--gestures"
+    )
+    split: str = setting("test", "Whose pages.", choices=SPLITS)
+    seed: int = setting(0, "Of pages and planner.", low=0)
+    size: int = setting(320, "Pixels across each picture.", low=160, high=MAX_PAGE_SIZE)
+    threads: int = setting(1, "Of torch and ONNX Runtime.", low=1, high=1024)
+
+
+@dataclass(frozen=True)
 class BrowserCheckSettings(Settings):
     """How often the same is done, and what else is measured."""
 

@@ -8,6 +8,7 @@ import pytest
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.browser import race as pages_race
 from vj2_ddim_benchmark.browser.chromium import BrowserError
+from vj2_ddim_benchmark.browser.episode import asking, reaches_in_turn
 from vj2_ddim_benchmark.browser.oracle import draw_chain
 from vj2_ddim_benchmark.browser.pages import KINDS
 from vj2_ddim_benchmark.race.tasks import SPARE_GESTURES, ReadyPlanner
@@ -110,8 +111,8 @@ def walked(length, **how):
     problem = draw_chain("validation", length, np.random.default_rng(3))
     session, optimizer = Walking(problem, **how), Planning()
     model = WorldModel.load(shipped_assets().world_model)
-    planner = ReadyPlanner("walker", optimizer, with_cost=False)
-    reached = pages_race._reaches_in_turn(session, model, planner, problem, length, 5, 1e-6)
+    ask = asking(model, ReadyPlanner("walker", optimizer, with_cost=False), 5)
+    reached = reaches_in_turn(session, model, problem, ask, length, 1e-6)
     return reached, session, optimizer
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from vj2_ddim_benchmark.browser.film import Shot, save_film
 from vj2_ddim_benchmark.browser.oracle import draw_problem, perform, ways_to
 from vj2_ddim_benchmark.browser.session import Session
 from vj2_ddim_benchmark.world.layouts import seeded
@@ -45,9 +46,6 @@ def draw_goals(folder: Path, *, num: int, split: str, seed: int) -> int:
     ]
     with atomic_path(folder / "goals.png") as temporary:
         Image.fromarray(np.concatenate(sheet)).save(temporary, "PNG")
-    films = [Image.fromarray(picture) for row in rows[:num] for picture in row[:2]]
-    with atomic_path(folder / "goals.gif") as temporary:
-        films[0].save(
-            temporary, "GIF", save_all=True, append_images=films[1:], duration=SHOWN_MS, loop=0
-        )
+    pictures = (Image.fromarray(picture) for row in rows[:num] for picture in row[:2])
+    save_film(folder / "goals.gif", [Shot(picture, SHOWN_MS) for picture in pictures])
     return reached

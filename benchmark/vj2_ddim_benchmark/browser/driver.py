@@ -8,7 +8,7 @@ import base64
 import io
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,9 @@ ORIGIN = "http://page.invalid"
 POLICY = "default-src 'self' data: 'unsafe-inline'; connect-src 'none'; form-action 'none'"
 
 Touch = tuple[str, float, float]  # type, x and y in CSS pixels
+
+OnFrame = Callable[[float, bytes], None]
+"""Told the page's time in ms and its picture, a PNG 320 pixels across."""
 
 Target = list[float]  # left, top, width, height in CSS pixels
 
@@ -82,6 +85,7 @@ class TouchedPage:
         """Open it, empty, for pictures of `size` pixels across."""
         self.browser, self.size = browser, size
         self.refused: list[str] = []  # what the page asked for and did not get
+        self.on_frame: OnFrame | None = None  # told every frame
         self._files = installed.files()
         self._now, self._us = 0.0, START_US
         self._loaded, self._moving, self._due_ms = False, 0, 0.0
@@ -201,7 +205,8 @@ class TouchedPage:
             raise PageError(f"the page threw {errors[0]}")
         waiting = [self._dispatch(*touch) for touch in touches]
         self.browser.answered(waiting, PATIENCE_S)
-        shot = {"screenshot": {"format": "png", "optimizeForSpeed": True}} if picture else {}
+        wanted = picture or self.on_frame is not None
+        shot = {"screenshot": {"format": "png", "optimizeForSpeed": True}} if wanted else {}
         drawn = self._draw(ms, **shot)
         deadline = time.monotonic() + self.browser.timeout_s
         while not self.browser.answered(waiting, PATIENCE_S) and time.monotonic() < deadline:
@@ -209,7 +214,10 @@ class TouchedPage:
             self._draw(ms)
         for message_id in waiting:
             self.browser.wait(message_id)
-        return base64.b64decode(drawn["screenshotData"]) if "screenshotData" in drawn else None
+        png = base64.b64decode(drawn["screenshotData"]) if "screenshotData" in drawn else None
+        if png is not None and self.on_frame is not None:
+            self.on_frame(self._now, png)
+        return png
 
     def _draw(self, ms: float, **more: object) -> Message:
         settings = {"frameTimeTicks": self._us / 1000, "interval": ms, "noDisplayUpdates": False}

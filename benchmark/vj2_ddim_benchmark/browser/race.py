@@ -12,34 +12,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vj2_ddim_benchmark.browser.oracle import Problem, draw_chain, draw_problem
+from vj2_ddim_benchmark.browser.episode import (
+    asking,
+    draw_chains,
+    made_ready,
+    pictures,
+    plan_on,
+    reaches_in_turn,
+    stop_distance,
+)
+from vj2_ddim_benchmark.browser.oracle import Problem, draw_problem
 from vj2_ddim_benchmark.browser.session import Session, retried
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.planners.description import PlannerAssets, read_tuned
-from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.race.tasks import (
-    SPARE_GESTURES,
-    STOP_SHARE,
-    ReadyPlanner,
-    make_ready,
-    picture_distance,
-    plan,
-    problem_seed,
-)
+from vj2_ddim_benchmark.race.tasks import ReadyPlanner, problem_seed
 from vj2_ddim_benchmark.report.summary import wilson_interval
-from vj2_ddim_benchmark.settings import TUNED_DIR, BrowserRaceSettings
+from vj2_ddim_benchmark.settings import BrowserRaceSettings
 from vj2_ddim_benchmark.world.layouts import seeded
-from vj2_ddim_benchmark.world.painting import Images
-from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
-from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_plugin.interface import FloatArray, PlanResult
+from vj2_ddim_plugin.interface import FloatArray
 
-PURPOSE, CHAIN, STOP = 9, 10, 11  # keep the randomness apart from that of data with the same seed
+PURPOSE = 9  # keeps the randomness apart from that of data with the same seed
 LENGTHS = (2, 3, 4)
-NUM_STOP_PAIRS = 40  # pages that one gesture tells apart
 
 
 class Attempt(NamedTuple):
@@ -74,12 +70,7 @@ def race_on_pages(
         )
     use_threads(settings.threads)
     model = WorldModel.load(world_model)
-    spec = read_bundle(bundle).action_spec
-    assets = PlannerAssets(spec, bundle, settings.threads, settings.seed)
-    ready = [
-        make_ready(each, assets, read_tuned(TUNED_DIR, each), {None: model}, LatentCost)
-        for each in planners_of(settings.planners)
-    ]
+    ready = made_ready(settings.planners, bundle, model, settings.threads, settings.seed)
     rng = seeded(settings.split, settings.seed, PURPOSE, num_problems=settings.num_problems)
     problems = [draw_problem(settings.split, rng) for _ in range(settings.num_problems)]
     tried: list[list[Attempt]] = []
@@ -111,13 +102,9 @@ def race_on_chains(
     if not settings.num_chains:
         return {}
     chosen = settings.chain_planners or settings.planners[:1]
-    stop = _stop_distance(session, model, settings.seed)
-    chains = {}
-    for length in LENGTHS:
-        rng = seeded(settings.split, settings.seed, CHAIN, length)
-        chains[length] = [
-            draw_chain(settings.split, length, rng) for _ in range(settings.num_chains)
-        ]
+    stop = stop_distance(session, model, settings.seed)
+    drawn = settings.split, settings.seed, settings.num_chains
+    chains = {length: draw_chains(length, *drawn) for length in LENGTHS}
     found: dict[str, dict[str, dict[str, float]]] = {}
     for planner in (each for each in ready if each.name in chosen):
         found[planner.name] = {}
@@ -125,8 +112,8 @@ def race_on_chains(
             reached = []
             for number, problem in enumerate(problems):
                 seed = problem_seed(settings.seed, number)
-                how = planner, problem, length, seed, stop
-                reached.append(_reaches_in_turn(session, model, *how))
+                ask = asking(model, planner, seed)
+                reached.append(reaches_in_turn(session, model, problem, ask, length, stop))
                 progress(f"{planner.name}, {length} gestures", number + 1, len(problems))
             low, high = wilson_interval(sum(reached), len(reached))
             share = float(np.mean(reached))
@@ -138,19 +125,13 @@ def _attempts(
     session: Session, model: WorldModel, ready: list[ReadyPlanner], problem: Problem, seed: int
 ) -> list[Attempt]:
     """Of every planner at one problem."""
-    goal, start = _pictures(session, problem)
+    goal, start = pictures(session, problem)
     found = []
     for planner in ready:
-        result = _plan(model, planner, start, goal, seed)
+        result = plan_on(model, planner, start, goal, seed)
         reached = _reaches(session, problem, result.actions[0])
         found.append(Attempt(reached, 1e3 * result.wall_time_s["total"]))
     return found
-
-
-def _pictures(session: Session, problem: Problem) -> tuple[Images, Images]:
-    """Of the goal, then of the start."""
-    page, state, goal = problem
-    return retried(lambda: (session.show(page, goal), session.show(page, state)))
 
 
 def _reaches(session: Session, problem: Problem, action: FloatArray) -> bool:
@@ -161,40 +142,6 @@ def _reaches(session: Session, problem: Problem, action: FloatArray) -> bool:
         return np.array_equal(session.touch(action)[1], problem.goal)
 
     return retried(touched)
-
-
-def _reaches_in_turn(
-    session: Session, model: WorldModel, planner: ReadyPlanner, problem: Problem, length: int,
-    seed: int, stop: float,
-) -> bool:  # fmt: skip
-    """Whether plans, one after another, lead to a goal; never with a lost touch among them."""
-
-    def touched() -> bool:
-        goal, seen = _pictures(session, problem)
-        state = problem.state
-        for number in range(length + SPARE_GESTURES):
-            result = _plan(model, planner, seen, goal, problem_seed(seed, number))
-            seen, state = session.touch(result.actions[0])
-            if picture_distance(model, seen[None], goal[None])[0] <= stop:
-                break
-        return np.array_equal(state, problem.goal)
-
-    return retried(touched)
-
-
-def _plan(
-    model: WorldModel, planner: ReadyPlanner, start: Images, goal: Images, seed: int
-) -> PlanResult:
-    asked: dict[str, Any] = {"with_cost": planner.with_cost, "seed": seed}
-    return plan(planner.optimizer, model, start[None], goal[None], **asked)
-
-
-def _stop_distance(session: Session, model: WorldModel, seed: int) -> float:
-    """Half the least latent distance one gesture makes on training pages: nearer looks alike."""
-    rng = seeded("train", seed, STOP)
-    pairs = [_pictures(session, draw_problem("train", rng)) for _ in range(NUM_STOP_PAIRS)]
-    goals, starts = (np.stack(each) for each in zip(*pairs, strict=True))
-    return STOP_SHARE * float(picture_distance(model, starts, goals).min())
 
 
 def _kind(problem: Problem) -> str:

@@ -7,7 +7,7 @@ from typing import TypeVar
 from numpy.typing import ArrayLike
 
 from vj2_ddim_benchmark.browser.chromium import BrowserError, Chromium
-from vj2_ddim_benchmark.browser.driver import Target, TouchedPage, frames_of
+from vj2_ddim_benchmark.browser.driver import OnFrame, Target, TouchedPage, frames_of
 from vj2_ddim_benchmark.browser.kit import Installation
 from vj2_ddim_benchmark.browser.pages import Page
 from vj2_ddim_benchmark.settings import MAX_PAGE_SIZE, MIN_PAGE_SIZE
@@ -46,6 +46,7 @@ class Session:
             raise ConfigError(f"size must be {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}; found {size}")
         self.size = size
         self.installed = (installed or Installation.find()).require()
+        self.on_frame: OnFrame | None = None  # told every frame from the next page on
         self.browser: Chromium | None = None
         self._touched: TouchedPage | None = None
         self._page: Page | None = None
@@ -115,4 +116,5 @@ class Session:
             self._touched.load(theme)
             self._theme, self._num_shown = theme, 0
         self._num_shown += 1
+        self._touched.on_frame = self.on_frame
         return self._touched

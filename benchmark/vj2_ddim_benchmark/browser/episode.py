@@ -1,0 +1,106 @@
+"""One planner at one page: it plans for the pictures, touches, and plans anew for what it sees."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vj2_ddim_benchmark.browser.oracle import Problem, draw_chain, draw_problem
+from vj2_ddim_benchmark.browser.session import Session, retried
+from vj2_ddim_benchmark.planners.description import PlannerAssets, read_tuned
+from vj2_ddim_benchmark.planners.registry import planners_of
+from vj2_ddim_benchmark.race.tasks import (
+    SPARE_GESTURES,
+    STOP_SHARE,
+    MakeCost,
+    ReadyPlanner,
+    make_ready,
+    picture_distance,
+    plan,
+    problem_seed,
+)
+from vj2_ddim_benchmark.settings import TUNED_DIR
+from vj2_ddim_benchmark.world.layouts import seeded
+from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
+from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.interface import PlanResult
+
+CHAIN, STOP = 10, 11  # keep the randomness apart from that of data with the same seed
+NUM_STOP_PAIRS = 40  # pages that one gesture tells apart
+
+Ask = Callable[[Images, Images, int], PlanResult]
+"""A plan from the pictures `[size, size, 3]` of page and goal, after so many touches."""
+
+
+def made_ready(
+    names: Sequence[str], bundle: Path, world_model: WorldModel, threads: int, seed: int
+) -> list[ReadyPlanner]:
+    """Planners of the registry for pages; a `ConfigError` where one cannot be built."""
+    assets = PlannerAssets(read_bundle(bundle).action_spec, bundle, threads, seed)
+    models = {None: world_model}
+    return [
+        make_ready(each, assets, read_tuned(TUNED_DIR, each), models, LatentCost)
+        for each in planners_of(names)
+    ]
+
+
+def draw_chains(length: int, split: str, seed: int, num: int) -> list[Problem]:
+    """Pages of a split, each `length` gestures from its goal."""
+    rng = seeded(split, seed, CHAIN, length)
+    return [draw_chain(split, length, rng) for _ in range(num)]
+
+
+def pictures(session: Session, problem: Problem) -> tuple[Images, Images]:
+    """Of the goal, then of the start, `[size, size, 3]`; a `BrowserError` after three tries."""
+    page, state, goal = problem
+    return retried(lambda: (session.show(page, goal), session.show(page, state)))
+
+
+def plan_on(
+    world_model: WorldModel, planner: ReadyPlanner, seen: Images, goal: Images, seed: int,
+    make_cost: MakeCost = LatentCost,
+) -> PlanResult:  # fmt: skip
+    """A plan from the pictures `[size, size, 3]` of page and goal."""
+    asked: dict[str, Any] = {"with_cost": planner.with_cost, "seed": seed, "make_cost": make_cost}
+    return plan(planner.optimizer, world_model, seen[None], goal[None], **asked)
+
+
+def asking(world_model: WorldModel, planner: ReadyPlanner, seed: int) -> Ask:
+    """Every plan of a planner with a seed of its own."""
+    return lambda seen, goal, number: plan_on(
+        world_model, planner, seen, goal, problem_seed(seed, number)
+    )
+
+
+def reaches_in_turn(
+    session: Session, world_model: WorldModel, problem: Problem, ask: Ask, length: int, stop: float
+) -> bool:
+    """Whether plans, one after another, lead to a goal `length` gestures away.
+
+    The host stops where the latents of page and goal are as near as `stop`, or its gestures run
+    out; only then is the true state looked at. With a lost touch all is done again.
+
+    Raises:
+        BrowserError: A touch was lost again and again.
+    """
+
+    def touched() -> bool:
+        goal, seen = pictures(session, problem)
+        state = problem.state
+        for number in range(length + SPARE_GESTURES):
+            seen, state = session.touch(ask(seen, goal, number).actions[0])
+            if picture_distance(world_model, seen[None], goal[None])[0] <= stop:
+                break
+        return np.array_equal(state, problem.goal)
+
+    return retried(touched)
+
+
+def stop_distance(session: Session, world_model: WorldModel, seed: int) -> float:
+    """Half the least latent distance one gesture makes on training pages: nearer looks alike."""
+    rng = seeded("train", seed, STOP)
+    pairs = [pictures(session, draw_problem("train", rng)) for _ in range(NUM_STOP_PAIRS)]
+    goals, starts = (np.stack(each) for each in zip(*pairs, strict=True))
+    return STOP_SHARE * float(picture_distance(world_model, starts, goals).min())
