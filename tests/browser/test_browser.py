@@ -183,6 +183,27 @@ def test_no_browser_outlives_a_killed_parent():
     assert not psutil.wait_procs(every, timeout=10)[1]
 
 
+COLLECTING = """
+import sys
+from pathlib import Path
+from vj2_ddim_benchmark.browser.collect import collect_pages
+from vj2_ddim_benchmark.settings import BrowserCollectSettings
+settings = BrowserCollectSettings(num_trajectories=200, processes=2, size=32)
+collect_pages(settings, parts=Path(sys.argv[1]))
+"""
+
+
+def test_no_process_of_a_killed_collection_goes_on(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", COLLECTING, tmp_path]) as parent:
+        every, deadline = [], time.monotonic() + 60
+        while sum("chromium" in each.name() for each in every) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+            every = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+    assert not psutil.wait_procs(every, timeout=10)[1]
+
+
 def test_closing_ends_every_process_and_a_program_that_is_no_browser_is_told():
     browser = Chromium(Installation.find().binary)
     every = psutil.Process(browser.pid).children(recursive=True)
