@@ -8,7 +8,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -187,19 +187,17 @@ def write_trajectories_h5(
     folder = Path(os.path.realpath(folder))
     _check_arrays(embeddings, actions, trajectories_per_file)
     _check_splits(splits, len(embeddings))
-    num_states = np.full(len(embeddings), embeddings.shape[1]) if lengths is None else lengths
-    num_states = _checked_lengths(num_states, embeddings)
+    num_states = _checked_lengths(lengths, embeddings)
+    files = {
+        split: list(_files_of(members, num_states, trajectories_per_file))
+        for split, members in splits.items()
+    }
     require_replaceable(folder, ("*.h5", MANIFEST_NAME), overwrite)
     with atomic_path(folder, folder=True) as temporary:
-        names: dict[str, list[str]] = {split: [] for split in splits}
-        for split, members in splits.items():
-            for rows, length in _files_of(members, num_states, trajectories_per_file):
-                names[split].append(f"{split}_{len(names[split]):05d}.h5")
-                both = embeddings[rows][:, :length], actions[rows][:, : length - 1]
-                with h5py.File(temporary / names[split][-1], "w") as file:
-                    for name, array in zip(KEYS, both, strict=True):
-                        chunks = (1, 1, *array.shape[2:])  # single steps
-                        file.create_dataset(name, data=array, chunks=chunks)
+        names = {
+            split: _write_split(temporary, split, parts, (embeddings, actions))
+            for split, parts in files.items()
+        }
         manifest = {
             "splits": names,
             "layer_normed": layer_normed,
@@ -234,9 +232,23 @@ def _files_of(
         yield from ((equal[first : first + most], length) for first in range(0, len(equal), most))
 
 
-def _checked_lengths(lengths: Sequence[int] | IntArray, embeddings: FloatArray) -> IntArray:
-    found = np.asarray(lengths)
+def _write_split(
+    folder: Path, split: str, parts: Iterable[tuple[IntArray, int]], arrays: Sequence[FloatArray]
+) -> list[str]:
+    """Write the files of a split, and return their names."""
+    names: list[str] = []
+    for rows, length in parts:
+        names.append(f"{split}_{len(names):05d}.h5")
+        with h5py.File(folder / names[-1], "w") as file:
+            for key, array, steps in zip(KEYS, arrays, (length, length - 1), strict=True):
+                chunks = (1, 1, *array.shape[2:])  # single steps
+                file.create_dataset(key, data=array[rows][:, :steps], chunks=chunks)
+    return names
+
+
+def _checked_lengths(lengths: Sequence[int] | None, embeddings: FloatArray) -> IntArray:
     num, most = embeddings.shape[:2]
+    found = np.full(num, most) if lengths is None else np.asarray(lengths)
     fits = found.shape == (num,) and found.dtype.kind in "iu"
     if not fits or not ((found >= 2) & (found <= most)).all():
         raise DataError(
