@@ -101,13 +101,20 @@ def race(
     bundle: Annotated[Path, typer.Argument(help="A denoiser trained on pages.")],
     world_model: Annotated[Path, typer.Argument(help="Trained on them too; all plan through it.")],
     settings: BrowserRaceSettings,
+    latents: Annotated[
+        Path | None, typer.Option(help="The denoiser's training data, where retrieval races.")
+    ] = None,
+    student: Annotated[
+        Path | None, typer.Option(help="A student's bundle, where one races.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Race planners on unseen pages, which they touch for real."""
     from vj2_ddim_benchmark.browser import race as pages
 
     with progress_bars() as progress:
-        found = pages.race_on_pages(bundle, world_model, settings, progress)
+        files = {"latents": latents, "student": student}
+        found = pages.race_on_pages(bundle, world_model, settings, progress, **files)
     rows = [
         (
             name,

@@ -277,6 +277,13 @@ class BrowserRaceSettings(Settings):
     seed: int = setting(0, "Of pages and planners.", low=0)
     threads: int = setting(1, "Of torch and ONNX Runtime.", low=1, high=1024)
 
+    def check(self) -> None:
+        """Refuse chains of planners that do not race."""
+        if strangers := set(self.chain_planners) - set(self.planners):
+            raise self.error(
+                f"chain_planners must be among planners; found {', '.join(sorted(strangers))}"
+            )
+
 
 @dataclass(frozen=True)
 class BrowserWatchSettings(Settings):

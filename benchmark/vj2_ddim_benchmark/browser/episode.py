@@ -35,10 +35,14 @@ Ask = Callable[[Images, Images, int], PlanResult]
 
 
 def made_ready(
-    names: Sequence[str], bundle: Path, world_model: WorldModel, threads: int, seed: int
-) -> list[ReadyPlanner]:
-    """Planners of the registry for pages; a `ConfigError` where one cannot be built."""
-    assets = PlannerAssets(read_bundle(bundle).action_spec, bundle, threads, seed)
+    names: Sequence[str], bundle: Path, world_model: WorldModel, threads: int, seed: int,
+    **files: Path | None,
+) -> list[ReadyPlanner]:  # fmt: skip
+    """Planners of the registry for pages; a `ConfigError` where one cannot be built.
+
+    `files` are those of `PlannerAssets` beside the bundle.
+    """
+    assets = PlannerAssets(read_bundle(bundle).action_spec, bundle, threads, seed, **files)
     models = {None: world_model}
     return [
         make_ready(each, assets, read_tuned(TUNED_DIR, each), models, LatentCost)

@@ -30,7 +30,6 @@ from vj2_ddim_benchmark.settings import BrowserRaceSettings
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.cli.console import Progress, silent
-from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.interface import FloatArray
 
@@ -46,8 +45,9 @@ class Attempt(NamedTuple):
 
 
 def race_on_pages(
-    bundle: Path, world_model: Path, settings: BrowserRaceSettings, progress: Progress = silent
-) -> dict[str, Any]:
+    bundle: Path, world_model: Path, settings: BrowserRaceSettings, progress: Progress = silent,
+    **files: Path | None,
+) -> dict[str, Any]:  # fmt: skip
     """Have every planner plan and touch, problem after problem.
 
     Args:
@@ -55,6 +55,7 @@ def race_on_pages(
         world_model: What all encode with and plan through.
         settings: Who, on whose pages, how many.
         progress: Told phase, done, in all.
+        files: What else planners need: `latents`, the data of retrieval, or a `student`'s bundle.
 
     Returns:
         Of each planner success with its interval, median time of a plan in ms from the pictures on,
@@ -62,15 +63,12 @@ def race_on_pages(
 
     Raises:
         BrowserError: A browser failed again and again.
-        ConfigError: Browser or kit are missing, or a planner cannot be built or does not race.
+        ConfigError: Browser or kit are missing, or a planner cannot be built.
     """
-    if strangers := set(settings.chain_planners) - set(settings.planners):
-        raise ConfigError(
-            f"chain_planners must be among planners; found {', '.join(sorted(strangers))}"
-        )
     use_threads(settings.threads)
     model = WorldModel.load(world_model)
-    ready = made_ready(settings.planners, bundle, model, settings.threads, settings.seed)
+    threads, seed = settings.threads, settings.seed
+    ready = made_ready(settings.planners, bundle, model, threads, seed, **files)
     rng = seeded(settings.split, settings.seed, PURPOSE, num_problems=settings.num_problems)
     problems = [draw_problem(settings.split, rng) for _ in range(settings.num_problems)]
     tried: list[list[Attempt]] = []
