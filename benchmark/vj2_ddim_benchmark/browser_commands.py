@@ -12,9 +12,11 @@ from typing import Annotated
 import typer
 
 from vj2_ddim_benchmark.settings import (
+    TUNED_DIR,
     BrowserCheckSettings,
     BrowserCollectSettings,
     BrowserRaceSettings,
+    BrowserTuneSettings,
     BrowserWatchSettings,
 )
 from vj2_ddim_plugin.cli.console import print_findings, print_table, progress_bars, say
@@ -25,6 +27,13 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Pages of a mobile UI kit in a headless browser.")
 
+Bundle = Annotated[Path, typer.Argument(help="A denoiser trained on pages.")]
+Model = Annotated[Path, typer.Argument(help="Trained on them too; all plan through it.")]
+Latents = Annotated[
+    Path | None, typer.Option(help="The denoiser's training data, where retrieval races.")
+]
+Student = Annotated[Path | None, typer.Option(help="A student's bundle, where one races.")]
+Tuned = Annotated[Path, typer.Option(help="The folder of the recorded sweeps.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 
 
@@ -98,15 +107,12 @@ def collect(
 @app.command()
 @options
 def race(
-    bundle: Annotated[Path, typer.Argument(help="A denoiser trained on pages.")],
-    world_model: Annotated[Path, typer.Argument(help="Trained on them too; all plan through it.")],
+    bundle: Bundle,
+    world_model: Model,
     settings: BrowserRaceSettings,
-    latents: Annotated[
-        Path | None, typer.Option(help="The denoiser's training data, where retrieval races.")
-    ] = None,
-    student: Annotated[
-        Path | None, typer.Option(help="A student's bundle, where one races.")
-    ] = None,
+    latents: Latents = None,
+    student: Student = None,
+    tuned: Tuned = TUNED_DIR,
     json_file: JsonFile = None,
 ) -> None:
     """Race planners on unseen pages, which they touch for real."""
@@ -114,7 +120,7 @@ def race(
 
     with progress_bars() as progress:
         files = {"latents": latents, "student": student}
-        found = pages.race_on_pages(bundle, world_model, settings, progress, **files)
+        found = pages.race_on_pages(bundle, world_model, settings, progress, tuned=tuned, **files)
     rows = [
         (
             name,
@@ -138,10 +144,31 @@ def race(
 
 @app.command()
 @options
+def tune(
+    bundle: Bundle,
+    world_model: Model,
+    settings: BrowserTuneSettings,
+    out: Annotated[Path, typer.Option(help="The folder to write the sweeps to.")],
+    latents: Latents = None,
+    student: Student = None,
+) -> None:
+    """Tune planners on validation pages, which they touch for real, and record the sweeps."""
+    from vj2_ddim_benchmark.browser.tune import tune_on_pages
+    from vj2_ddim_benchmark.planners.sweep import tell
+
+    with progress_bars() as progress:
+        files = {"latents": latents, "student": student}
+        found = tune_on_pages(bundle, world_model, settings, out, progress, **files)
+    tell(found)
+
+
+@app.command()
+@options
 def watch(
-    bundle: Annotated[Path, typer.Argument(help="A denoiser trained on pages.")],
-    world_model: Annotated[Path, typer.Argument(help="Trained on them too; it plans through it.")],
+    bundle: Bundle,
+    world_model: Model,
     settings: BrowserWatchSettings,
+    tuned: Tuned = TUNED_DIR,
     out: Annotated[Path | None, typer.Option(help="Write .gif, .webp or .png (animated); unless told, show it in a window.")] = None,
 ) -> None:  # fmt: skip
     """Watch a planner plan and touch on unseen pages, as a film or in a window."""
@@ -153,7 +180,7 @@ def watch(
         film.checked_format(out)
     show = film.Window().play if out is None else shots.extend
     with progress_bars() as progress:
-        reached = watch_pages(bundle, world_model, settings, show, progress)
+        reached = watch_pages(bundle, world_model, settings, show, progress, tuned=tuned)
     if out is not None:
         film.save_film(out, shots)
     say(f"{reached} of {settings.num_goals} goals reached" + (f"; see {out}" if out else ""))

@@ -24,9 +24,9 @@ from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer
 from vj2_ddim_benchmark.planners.cross_entropy import GestureCEM
 from vj2_ddim_benchmark.planners.description import SearchSpace
 from vj2_ddim_benchmark.planners.prism import PrismOptimizer
+from vj2_ddim_benchmark.planners.sweep import SPLIT, sweep
 from vj2_ddim_benchmark.race.folder import RaceFolder
 from vj2_ddim_benchmark.report.seeds import print_rivals, summarise_rivals
-from vj2_ddim_benchmark.tuning import SPLIT, sweep
 from vj2_ddim_benchmark.world.problems import TrueCost
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle

@@ -286,6 +286,19 @@ class BrowserRaceSettings(Settings):
 
 
 @dataclass(frozen=True)
+class BrowserTuneSettings(Settings):
+    """What planners are tuned on."""
+
+    planners: tuple[str, ...] = setting(
+        ("ddim-16", "ddim-1", "gradient-descent-adam-10-x16", "gesture-cem-8x16"),
+        "Names with commas between.",
+    )
+    num_problems: int = setting(60, "Validation pages, one gesture from their goal.", low=1)
+    seed: int = setting(0, "Of pages and planners.", low=0)
+    threads: int = setting(1, "Of torch and ONNX Runtime.", low=1, high=1024)
+
+
+@dataclass(frozen=True)
 class BrowserWatchSettings(Settings):
     """Who is watched, on whose pages."""
 

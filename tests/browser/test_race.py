@@ -1,18 +1,20 @@
 """Planners on pages that do as they are told: no browser is needed."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.browser import race as pages_race
+from vj2_ddim_benchmark.browser import tune as pages_tune
 from vj2_ddim_benchmark.browser.chromium import BrowserError
 from vj2_ddim_benchmark.browser.episode import asking, reaches_in_turn
 from vj2_ddim_benchmark.browser.oracle import draw_chain
 from vj2_ddim_benchmark.browser.pages import KINDS
 from vj2_ddim_benchmark.race.tasks import SPARE_GESTURES, ReadyPlanner
-from vj2_ddim_benchmark.settings import BrowserRaceSettings
+from vj2_ddim_benchmark.settings import BrowserRaceSettings, BrowserTuneSettings
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import PlanResult
@@ -136,6 +138,52 @@ def test_a_chain_with_a_lost_touch_begins_again():
     assert reached
     assert session.touches == 1 + 2
     np.testing.assert_array_equal(optimizer.seen[0], optimizer.seen[1])
+
+
+class Reading:
+    """A session in which gestures that begin in the left half lead to the goal."""
+
+    def __init__(self, size):
+        self.size, self.goals = size, {}
+
+    def show(self, page, state):
+        self.goals.setdefault(id(page), state)  # the goal is shown first
+        self.page, self.state = page, state
+        return np.full((self.size, self.size, 3), 10 * len(self.goals), np.uint8)
+
+    def touch(self, action):
+        left = action[action[:, 2] > 0.5][0, 0] < 0.5
+        return None, self.goals[id(self.page)] if left else self.state
+
+    def close(self):
+        self.goals.clear()
+
+
+def test_a_planner_is_tuned_by_what_it_reaches(monkeypatch, tmp_path):
+    monkeypatch.setattr(pages_tune, "Session", Reading)
+    monkeypatch.setattr(pages_race, "Session", Reading)
+    parts, reached = shipped_assets(), []
+    plan = pages_tune.plan
+
+    def planned(*args, **asked):
+        result = plan(*args, **asked)
+        pressed = result.actions[0, result.actions[0, :, 2] > 0.5]
+        reached.append(pressed[0, 0] < 0.5)
+        return result
+
+    monkeypatch.setattr(pages_tune, "plan", planned)
+    how = BrowserTuneSettings(planners=("ddim-1",), num_problems=4)
+    found = pages_tune.tune_on_pages(parts.bundle, parts.world_model, how, tmp_path)["ddim-1"]
+    shares = np.reshape(reached, (-1, 4)).mean(axis=1)
+    assert [trial.success for trial in found.trials] == shares.tolist()
+    assert 0.0 < max(shares)
+    written = json.loads((tmp_path / "ddim-1.json").read_text())
+    assert written["winner"] == found.winner
+    assert written["provenance"]["split"] == "validation"
+    race = BrowserRaceSettings(planners=("ddim-1",), num_problems=1)
+    with pytest.raises(ConfigError, match="ddim-1 is not tuned"):
+        pages_race.race_on_pages(parts.bundle, parts.world_model, race, tuned=tmp_path / "empty")
+    pages_race.race_on_pages(parts.bundle, parts.world_model, race, tuned=tmp_path)
 
 
 def test_only_planners_of_the_race_go_through_chains():

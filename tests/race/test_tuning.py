@@ -10,7 +10,8 @@ from builders.race import answer, benchmark, write_world_model
 
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.registry import planners_of
-from vj2_ddim_benchmark.tuning import PlanScore, sweep, tune_planners
+from vj2_ddim_benchmark.planners.sweep import sweep, tune_planners
+from vj2_ddim_benchmark.tuning import PlanScore
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.spec import ActionSpec

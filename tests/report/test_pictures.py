@@ -30,7 +30,7 @@ from vj2_ddim_benchmark.report.pictures import (
 )
 from vj2_ddim_benchmark.report.summary import summarise
 from vj2_ddim_benchmark.settings import RaceSettings
-from vj2_ddim_benchmark.tuning import sweep
+from vj2_ddim_benchmark.planners.sweep import sweep
 from vj2_ddim_benchmark.world.problems import chain_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import drag

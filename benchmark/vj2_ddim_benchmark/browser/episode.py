@@ -25,7 +25,7 @@ from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.interface import PlanResult
+from vj2_ddim_plugin.interface import FloatArray, PlanResult
 
 CHAIN, STOP = 10, 11  # keep the randomness apart from that of data with the same seed
 NUM_STOP_PAIRS = 40  # pages that one gesture tells apart
@@ -35,19 +35,23 @@ Ask = Callable[[Images, Images, int], PlanResult]
 
 
 def made_ready(
-    names: Sequence[str], bundle: Path, world_model: WorldModel, threads: int, seed: int,
-    **files: Path | None,
-) -> list[ReadyPlanner]:  # fmt: skip
-    """Planners of the registry for pages; a `ConfigError` where one cannot be built.
+    names: Sequence[str], assets: PlannerAssets, world_model: WorldModel, tuned: Path = TUNED_DIR
+) -> list[ReadyPlanner]:
+    """Planners of the registry for pages, with settings of recorded sweeps.
 
-    `files` are those of `PlannerAssets` beside the bundle.
+    Raises:
+        ConfigError: One cannot be built, or was not tuned.
     """
-    assets = PlannerAssets(read_bundle(bundle).action_spec, bundle, threads, seed, **files)
     models = {None: world_model}
     return [
-        make_ready(each, assets, read_tuned(TUNED_DIR, each), models, LatentCost)
+        make_ready(each, assets, read_tuned(tuned, each), models, LatentCost)
         for each in planners_of(names)
     ]
+
+
+def assets_of(bundle: Path, threads: int, seed: int, **files: Path | None) -> PlannerAssets:
+    """What planners on pages are built from; `files` are those beside the bundle."""
+    return PlannerAssets(read_bundle(bundle).action_spec, bundle, threads, seed, **files)
 
 
 def draw_chains(length: int, split: str, seed: int, num: int) -> list[Problem]:
@@ -69,6 +73,16 @@ def plan_on(
     """A plan from the pictures `[size, size, 3]` of page and goal."""
     asked: dict[str, Any] = {"with_cost": planner.with_cost, "seed": seed, "make_cost": make_cost}
     return plan(planner.optimizer, world_model, seen[None], goal[None], **asked)
+
+
+def reaches(session: Session, problem: Problem, action: FloatArray) -> bool:
+    """Whether an action block `[250, 3]` leads from the start to the goal; never a lost touch."""
+
+    def touched() -> bool:
+        session.show(problem.page, problem.state)
+        return np.array_equal(session.touch(action)[1], problem.goal)
+
+    return retried(touched)
 
 
 def asking(world_model: WorldModel, planner: ReadyPlanner, seed: int) -> Ask:

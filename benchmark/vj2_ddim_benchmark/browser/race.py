@@ -14,24 +14,25 @@ import numpy as np
 
 from vj2_ddim_benchmark.browser.episode import (
     asking,
+    assets_of,
     draw_chains,
     made_ready,
     pictures,
     plan_on,
+    reaches,
     reaches_in_turn,
     stop_distance,
 )
 from vj2_ddim_benchmark.browser.oracle import Problem, draw_problem
-from vj2_ddim_benchmark.browser.session import Session, retried
+from vj2_ddim_benchmark.browser.session import Session
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.race.tasks import ReadyPlanner, problem_seed
 from vj2_ddim_benchmark.report.summary import wilson_interval
-from vj2_ddim_benchmark.settings import BrowserRaceSettings
+from vj2_ddim_benchmark.settings import TUNED_DIR, BrowserRaceSettings
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_plugin.interface import FloatArray
 
 PURPOSE = 9  # keeps the randomness apart from that of data with the same seed
 LENGTHS = (2, 3, 4)
@@ -46,7 +47,7 @@ class Attempt(NamedTuple):
 
 def race_on_pages(
     bundle: Path, world_model: Path, settings: BrowserRaceSettings, progress: Progress = silent,
-    **files: Path | None,
+    *, tuned: Path = TUNED_DIR, **files: Path | None,
 ) -> dict[str, Any]:  # fmt: skip
     """Have every planner plan and touch, problem after problem.
 
@@ -55,6 +56,7 @@ def race_on_pages(
         world_model: What all encode with and plan through.
         settings: Who, on whose pages, how many.
         progress: Told phase, done, in all.
+        tuned: The folder of recorded sweeps.
         files: What else planners need: `latents`, the data of retrieval, or a `student`'s bundle.
 
     Returns:
@@ -67,8 +69,8 @@ def race_on_pages(
     """
     use_threads(settings.threads)
     model = WorldModel.load(world_model)
-    threads, seed = settings.threads, settings.seed
-    ready = made_ready(settings.planners, bundle, model, threads, seed, **files)
+    assets = assets_of(bundle, settings.threads, settings.seed, **files)
+    ready = made_ready(settings.planners, assets, model, tuned)
     rng = seeded(settings.split, settings.seed, PURPOSE, num_problems=settings.num_problems)
     problems = [draw_problem(settings.split, rng) for _ in range(settings.num_problems)]
     tried: list[list[Attempt]] = []
@@ -127,19 +129,9 @@ def _attempts(
     found = []
     for planner in ready:
         result = plan_on(model, planner, start, goal, seed)
-        reached = _reaches(session, problem, result.actions[0])
+        reached = reaches(session, problem, result.actions[0])
         found.append(Attempt(reached, 1e3 * result.wall_time_s["total"]))
     return found
-
-
-def _reaches(session: Session, problem: Problem, action: FloatArray) -> bool:
-    """Whether an action block `[250, 3]` leads from the start to the goal; never a lost touch."""
-
-    def touched() -> bool:
-        session.show(problem.page, problem.state)
-        return np.array_equal(session.touch(action)[1], problem.goal)
-
-    return retried(touched)
 
 
 def _kind(problem: Problem) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vj2_ddim_benchmark.browser.episode import (
+    assets_of,
     draw_chains,
     made_ready,
     plan_on,
@@ -19,7 +20,7 @@ from vj2_ddim_benchmark.browser.film import MISSED, REACHED, Block, Shot, Words,
 from vj2_ddim_benchmark.browser.session import Session, retried
 from vj2_ddim_benchmark.environment import use_threads
 from vj2_ddim_benchmark.race.tasks import ReadyPlanner, problem_seed
-from vj2_ddim_benchmark.settings import BrowserWatchSettings
+from vj2_ddim_benchmark.settings import TUNED_DIR, BrowserWatchSettings
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.cli.console import Progress, silent
@@ -32,7 +33,7 @@ Show = Callable[[Sequence[Shot]], None]
 
 def watch_pages(
     bundle: Path, world_model: Path, settings: BrowserWatchSettings, show: Show,
-    progress: Progress = silent,
+    progress: Progress = silent, *, tuned: Path = TUNED_DIR,
 ) -> int:  # fmt: skip
     """Have a planner go to goals, page after page, and show each when it is done.
 
@@ -42,6 +43,7 @@ def watch_pages(
         settings: Who, on whose pages, how many and how far from their goal.
         show: Given the pictures of each page in turn.
         progress: Told phase, done, in all.
+        tuned: The folder of recorded sweeps.
 
     Returns:
         How many goals were reached.
@@ -52,7 +54,8 @@ def watch_pages(
     """
     use_threads(settings.threads)
     model, given = WorldModel.load(world_model), settings
-    (planner,) = made_ready([given.planner], bundle, model, given.threads, given.seed)
+    assets = assets_of(bundle, given.threads, given.seed)
+    (planner,) = made_ready([given.planner], assets, model, tuned)
     problems = draw_chains(given.num_gestures, given.split, given.seed, given.num_goals)
     reached = 0
     with closing(Session(model.config.screen_size)) as session:
