@@ -15,6 +15,7 @@ from vj2_ddim_benchmark.benchmark import Benchmark
 from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.gradient_descent import descend
 from vj2_ddim_benchmark.planners.registry import REGISTRY, planners_of
+from vj2_ddim_benchmark.planners.sweep import sweep
 from vj2_ddim_benchmark.race.records import from_stroke, to_stroke
 from vj2_ddim_benchmark.race.tasks import planning_problem
 from vj2_ddim_benchmark.report.curves import Panel, points_of, shown_planners
@@ -30,7 +31,6 @@ from vj2_ddim_benchmark.report.pictures import (
 )
 from vj2_ddim_benchmark.report.summary import summarise
 from vj2_ddim_benchmark.settings import RaceSettings
-from vj2_ddim_benchmark.planners.sweep import sweep
 from vj2_ddim_benchmark.world.problems import chain_problems
 from vj2_ddim_benchmark.world.screen import TouchScreen
 from vj2_ddim_benchmark.world.touch import drag
