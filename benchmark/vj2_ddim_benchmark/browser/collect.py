@@ -47,6 +47,18 @@ class Trajectory(NamedTuple):
     states: IntArray
 
 
+class Job(NamedTuple):
+    """Trajectories to make in one browser, by their numbers, and the file to keep them in."""
+
+    indices: Sequence[int]
+    part: Path | None
+
+    @property
+    def made(self) -> bool:
+        """Whether they are there already."""
+        return self.part is not None and self.part.exists()
+
+
 Piece = tuple[Sequence[int], Transitions, Counter[str]]
 """Trajectories by their numbers, and what others were lost to meanwhile."""
 
@@ -79,38 +91,43 @@ def collect_pages(
     frames = np.empty((num, length, settings.size, settings.size, 3), np.uint8)
     actions = np.empty((num, settings.horizon, NUM_STEPS, 3), np.float32)
     states = np.empty((num, length, MAX_WIDGETS), np.int64)
-    themes = [_beginning(settings, index, 0)[0].theme for index in range(num)]
-    order = sorted(range(num), key=themes.__getitem__)  # another theme costs a load of the kit
-    share = min(PER_BROWSER, math.ceil(num / settings.processes))
-    files = {
-        first: None if parts is None else parts / f"{first:07d}.h5"  # what is made from there on
-        for first in range(0, num, share)
-    }
-    known = {first: file for first, file in files.items() if file is not None and file.exists()}
-    jobs = {first: order[first : first + share] for first in files}
-    parallel = Parallel(n_jobs=settings.processes, return_as="generator_unordered")
-
-    def pieces() -> Iterator[Piece]:
-        for first, file in known.items():
-            yield jobs[first], load_transitions(file), Counter()
-        yield from parallel(
-            delayed(_collect)(settings, jobs[first], file, os.getpid())
-            for first, file in files.items()
-            if first not in known
-        )
-
+    jobs = _jobs(settings, parts)
+    now = settings.horizon * sum(len(job.indices) for job in jobs if not job.made)
     done, causes = 0, Counter[str]()
-    for indices, made, failed in pieces():
+    for indices, made, failed in _pieces(settings, jobs):
         frames[indices], actions[indices], states[indices] = made.frames, made.actions, made.states
         done, causes = done + len(indices), causes + failed
         progress("collect", done, num, f"{causes.total()} lost" if causes else "")
     seconds = time.monotonic() - begun
-    now = settings.horizon * (num - sum(len(jobs[first]) for first in known))
     report = {
         "transitions": num * settings.horizon, "made_now": now, "lost": causes.total(),
         "causes": dict(causes), "seconds": seconds, "per_second": now / seconds,
     }  # fmt: skip
     return Transitions(frames, actions, states), report
+
+
+def _jobs(settings: BrowserCollectSettings, parts: Path | None) -> list[Job]:
+    """All trajectories, as many in each as one browser makes."""
+    num = settings.num_trajectories
+    themes = [_beginning(settings, index, 0)[0].theme for index in range(num)]
+    order = sorted(range(num), key=themes.__getitem__)  # another theme costs a load of the kit
+    share = min(PER_BROWSER, math.ceil(num / settings.processes))
+    return [
+        Job(order[first : first + share], None if parts is None else parts / f"{first:07d}.h5")
+        for first in range(0, num, share)
+    ]
+
+
+def _pieces(settings: BrowserCollectSettings, jobs: Sequence[Job]) -> Iterator[Piece]:
+    """What was made before, then what is made now, as it comes."""
+    missing = []
+    for job in jobs:
+        if job.part is not None and job.made:
+            yield job.indices, load_transitions(job.part), Counter()
+        else:
+            missing.append(job)
+    parallel = Parallel(n_jobs=settings.processes, return_as="generator_unordered")
+    yield from parallel(delayed(_collect)(settings, *job, os.getpid()) for job in missing)
 
 
 def _collect(
