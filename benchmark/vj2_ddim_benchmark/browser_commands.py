@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from vj2_ddim_benchmark.settings import (
-    TUNED_DIR,
+    SHIPPED_PAGES,
     BrowserCheckSettings,
     BrowserCollectSettings,
     BrowserRaceSettings,
@@ -27,13 +27,18 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="Pages of a mobile UI kit in a headless browser.")
 
-Bundle = Annotated[Path, typer.Argument(help="A denoiser trained on pages.")]
-Model = Annotated[Path, typer.Argument(help="Trained on them too; all plan through it.")]
+SHIPPED = "the shipped one"
+Bundle = Annotated[Path, typer.Argument(help="A denoiser trained on pages.", show_default=SHIPPED)]
+Model = Annotated[
+    Path, typer.Argument(help="Trained on them too; all plan through it.", show_default=SHIPPED)
+]
 Latents = Annotated[
     Path | None, typer.Option(help="The denoiser's training data, where retrieval races.")
 ]
 Student = Annotated[Path | None, typer.Option(help="A student's bundle, where one races.")]
-Tuned = Annotated[Path, typer.Option(help="The folder of the recorded sweeps.")]
+Tuned = Annotated[
+    Path, typer.Option(help="The folder of the recorded sweeps.", show_default=SHIPPED)
+]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the figures here.")]
 
 
@@ -107,12 +112,12 @@ def collect(
 @app.command()
 @options
 def race(
-    bundle: Bundle,
-    world_model: Model,
     settings: BrowserRaceSettings,
+    bundle: Bundle = SHIPPED_PAGES / "bundle",
+    world_model: Model = SHIPPED_PAGES / "world_model.pt",
     latents: Latents = None,
     student: Student = None,
-    tuned: Tuned = TUNED_DIR,
+    tuned: Tuned = SHIPPED_PAGES / "tuned",
     json_file: JsonFile = None,
 ) -> None:
     """Race planners on unseen pages, which they touch for real."""
@@ -145,10 +150,10 @@ def race(
 @app.command()
 @options
 def tune(
-    bundle: Bundle,
-    world_model: Model,
     settings: BrowserTuneSettings,
     out: Annotated[Path, typer.Option(help="The folder to write the sweeps to.")],
+    bundle: Bundle = SHIPPED_PAGES / "bundle",
+    world_model: Model = SHIPPED_PAGES / "world_model.pt",
     latents: Latents = None,
     student: Student = None,
 ) -> None:
@@ -165,10 +170,10 @@ def tune(
 @app.command()
 @options
 def watch(
-    bundle: Bundle,
-    world_model: Model,
     settings: BrowserWatchSettings,
-    tuned: Tuned = TUNED_DIR,
+    bundle: Bundle = SHIPPED_PAGES / "bundle",
+    world_model: Model = SHIPPED_PAGES / "world_model.pt",
+    tuned: Tuned = SHIPPED_PAGES / "tuned",
     out: Annotated[Path | None, typer.Option(help="Write .gif, .webp or .png (animated); unless told, show it in a window.")] = None,
 ) -> None:  # fmt: skip
     """Watch a planner plan and touch on unseen pages, as a film or in a window."""

@@ -12,6 +12,9 @@ from vj2_ddim_plugin.settings import Settings, setting
 SPLITS = ("train", "validation", "test")
 MIN_PAGE_SIZE, MAX_PAGE_SIZE = 32, 320  # pixels of a browser's pictures
 TUNED_DIR = Path(__file__).parent / "tuned"
+SHIPPED_PAGES = (
+    Path(__file__).parent / "assets" / "pages"
+)  # the trained parts for a browser's pages
 CHAIN_PLANNERS = (
     "ddim-16-robust-2", "ddim-16", "ddim-1", "regression", "gradient-descent-adam-10-x16",
     "gesture-cem-8x16",
