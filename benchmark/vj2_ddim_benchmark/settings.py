@@ -243,6 +243,11 @@ class ComparisonSettings(Settings):
     threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)
 
 
+PAGES = ("kit", "miniwob")
+PAGES_HELP = "Those of the mobile UI kit, or the tasks of MiniWoB++."
+TASKS_HELP = "Of MiniWoB++, with commas between; all that are posed unless told."
+
+
 @dataclass(frozen=True)
 class BrowserCollectSettings(Settings):
     """What is collected, and by how many."""
@@ -255,6 +260,8 @@ class BrowserCollectSettings(Settings):
     processes: int = setting(2, "Browsers, each in a process of its own.", low=1, high=64)
     scripted_share: float = setting(0.7, "Gestures that aim at a widget.", low=0, high=1)
     near_miss_share: float = setting(0.35, "Of these, how many miss.", low=0, high=1)
+    pages: str = setting("kit", PAGES_HELP, choices=PAGES)
+    tasks: tuple[str, ...] = setting((), TASKS_HELP)
 
 
 @dataclass(frozen=True)
