@@ -283,9 +283,13 @@ class BrowserRaceSettings(Settings):
     split: str = setting("test", "Whose pages.", choices=SPLITS)
     seed: int = setting(0, "Of pages and planners.", low=0)
     threads: int = setting(1, "Of torch and ONNX Runtime.", low=1, high=1024)
+    pages: str = setting("kit", PAGES_HELP, choices=PAGES)
+    tasks: tuple[str, ...] = setting((), TASKS_HELP)
 
     def check(self) -> None:
-        """Refuse chains of planners that do not race."""
+        """Refuse chains of planners that do not race, and chains of what has none."""
+        if self.num_chains and self.pages != "kit":
+            raise self.error(f"num_chains must be 0 where pages is {self.pages!r}")
         if strangers := set(self.chain_planners) - set(self.planners):
             raise self.error(
                 f"chain_planners must be among planners; found {', '.join(sorted(strangers))}"

@@ -26,7 +26,7 @@ from vj2_ddim_benchmark.browser.oracle import draw_state, mixed_action
 from vj2_ddim_benchmark.browser.pages import MAX_WIDGETS, Page, draw_page
 from vj2_ddim_benchmark.browser.session import Session
 from vj2_ddim_benchmark.browser.task_oracle import mixed_gesture
-from vj2_ddim_benchmark.browser.tasks import NUM_NUMBERS, TaskSession
+from vj2_ddim_benchmark.browser.tasks import NUM_NUMBERS, TaskSession, state_of
 from vj2_ddim_benchmark.race.folder import RaceFolder
 from vj2_ddim_benchmark.settings import BrowserCollectSettings
 from vj2_ddim_benchmark.world.collect import Transitions, load_transitions, save_transitions
@@ -213,11 +213,9 @@ def _on_task(
     """What touches do to a task; where one would end its episode, the next goes on."""
     task = draw_task(settings.split, rng, settings.tasks)
     shares = settings.scripted_share, settings.near_miss_share, rng
-    seen, actions = [session.show(task)], []
+    frames, actions = [session.show(task)[0]], []
     for _ in range(settings.horizon):
         actions.append(mixed_gesture(session.uses(), *shares))
-        seen.append(session.touch(actions[-1]))
-    states = [snapshot.numbers(task) for _, snapshot in seen]
-    return Trajectory(
-        np.stack([picture for picture, _ in seen]), np.stack(actions), np.stack(states)
-    )
+        frames.append(session.touch(actions[-1])[0])
+    states = [state_of(task, picture) for picture in frames]
+    return Trajectory(np.stack(frames), np.stack(actions), np.stack(states))

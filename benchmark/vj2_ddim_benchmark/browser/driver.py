@@ -106,7 +106,6 @@ class TouchedPage:
     """A browser's only page; after a `BrowserError` the browser is to be closed."""
 
     mouse = False  # whether a mouse does what a finger would
-    longest_press_s = LONGEST_PRESS_S
 
     def __init__(
         self, browser: Chromium, files: Files, size: int, view: View = KIT_VIEW,
@@ -167,8 +166,13 @@ class TouchedPage:
         self._moving = 1  # as far as is known
         self.rest()
 
-    def touch(self, frames: Iterable[tuple[float, list[Touch]]]) -> None:
-        """Perform an action block, as `frames_of` has it, then let the page come to rest."""
+    def touch(
+        self, frames: Iterable[tuple[float, list[Touch]]], longest_s: float | None = None
+    ) -> None:
+        """Perform an action block, as `frames_of` has it, then let the page come to rest.
+
+        A `BrowserError` says that a press took longer by the wall than it may.
+        """
         begun, start_s = self._now, 0.0
         for time_ms, touches in frames:
             self._pass(begun + time_ms)
@@ -177,7 +181,7 @@ class TouchedPage:
                 start_s = time.monotonic()
             elif touches and touches[-1][0] == "touchEnd":
                 held_s = time.monotonic() - start_s
-                if held_s > self.longest_press_s:
+                if held_s > (longest_s or LONGEST_PRESS_S):
                     raise BrowserError(f"a press took {held_s:.1f} s: the machine is too busy")
         self._pass(begun + BLOCK_MS)
         self.rest()

@@ -6,7 +6,6 @@
   const STYLE = 'body { overflow: hidden } * { caret-color: transparent !important }' +
     '#click-canvas, #reward-display { display: none }';  // these show beside the task what was clicked
   const NATIVE = 'a, button, input, textarea, option, label';
-  const HOVERED = ':is(button, input, textarea):hover';  // drawn a shade darker after a touch too
   const PRESSED = ['mousedown', 'touchstart', 'pointerdown'];
 
   const heard = new WeakMap();  // what elements listen to
@@ -35,8 +34,7 @@
     const colors = [style.color, style.backgroundColor, style.borderTopColor, style.fill, style.stroke];
     const {value, checked, selected} = element;
     return [element.tagName, ownText(element), style.visibility, style.opacity, ...colors,
-      typeof value === 'object' ? '' : value, checked, selected, element.matches(':focus-visible'),
-      element.matches(HOVERED)].join('|');
+      typeof value === 'object' ? '' : value, checked, selected, element.matches(':focus-visible')].join('|');
   };
   const places = (element) => {
     const {left, top, width, height} = element.getBoundingClientRect();

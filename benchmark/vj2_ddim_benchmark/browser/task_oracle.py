@@ -1,5 +1,6 @@
 """Gestures on whatever a task shows, and problems: tasks that such a gesture has changed."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from vj2_ddim_benchmark.browser.driver import SIDE
 from vj2_ddim_benchmark.browser.miniwob import Task, draw_task
 from vj2_ddim_benchmark.browser.oracle import MIN_DRAG_STEPS
+from vj2_ddim_benchmark.browser.session import retried
 from vj2_ddim_benchmark.browser.tasks import Snapshot, TaskSession, Use
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.policies import MISS_PIXELS, random_policy
@@ -25,10 +27,9 @@ Point = tuple[float, float]
 
 
 class TaskProblem(NamedTuple):
-    """A task, its pictures before and after a hidden gesture, and what is seen after it."""
+    """A task, its picture after a hidden gesture, and what is seen then."""
 
     task: Task
-    start: Images
     goal: Images
     wanted: Snapshot
 
@@ -36,6 +37,14 @@ class TaskProblem(NamedTuple):
     def kind(self) -> str:
         """The task's name."""
         return self.task.name
+
+    def show(self, session: TaskSession) -> Images:
+        """Begin it; returns the picture `[size, size, 3]`, or a `BrowserError`."""
+        return session.show(self.task)[0]
+
+    def show_goal(self, session: TaskSession) -> Images:
+        """Its goal's picture, which was taken when it was drawn."""
+        return self.goal
 
     def reached(self, found: Snapshot) -> bool:
         """Whether it looks as after the hidden gesture."""
@@ -119,12 +128,20 @@ def draw_task_problem(
     for _ in range(NUM_PAGES):
         task = draw_task(split, rng, names)
         for _ in range(NUM_GESTURES):
-            start, before = session.show(task)
-            goal, after = session.touch(draw_gesture(session.uses(), rng))
+            seed = int(rng.integers(2**31))
+            (start, before), (goal, after) = retried(partial(_tried, session, task, seed))
             differs = not after.near(before, task.rule.tolerance)
             if differs and _num_changed(start, goal) >= MIN_CHANGED:
-                return TaskProblem(task, start, goal, after)
+                return TaskProblem(task, goal, after)
     raise DataError(f"no gesture changed any of {NUM_PAGES} pages of {', '.join(names) or 'all'}")
+
+
+def _tried(
+    session: TaskSession, task: Task, seed: int
+) -> tuple[tuple[Images, Snapshot], tuple[Images, Snapshot]]:
+    """Picture and sight of a task before and after a gesture."""
+    before = session.show(task)
+    return before, session.touch(draw_gesture(session.uses(), np.random.default_rng(seed)))
 
 
 def _num_changed(one: Images, other: Images) -> float:

@@ -18,8 +18,7 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 SCRIPTS = ("clock.js", "miniwob.js")
 LONGEST_PRESS_S = 0.4  # by the wall; from 0.5 s on the browser takes it for a long press
 RELEASE_S, WAIT_S = 1.0, 0.01
-NUM_NUMBERS = 4  # of a state
-HALF_PIXELS = 2  # of a task's pixel: what its places are rounded to for a hash
+NUM_NUMBERS = 3  # of a state
 
 Use = tuple[str, list[float]]
 """What gesture an element may obey, and its left, top, width and height in 320ths."""
@@ -37,15 +36,15 @@ class Snapshot(NamedTuple):
             return False
         return bool(np.abs(self.places - other.places).max() <= tolerance)
 
-    def numbers(self, task: Task) -> IntArray:
-        """As a state `[4]`: the task's place among all, its seed, a hash of looks and of places."""
-        places = np.rint(HALF_PIXELS * self.places).astype(np.int64).tobytes()
-        hashes = [_number(self.looks.encode()), _number(places)]
-        return np.array([list(TASKS).index(task.name), task.seed, *hashes], np.int64)
 
+def state_of(task: Task, picture: Images) -> IntArray:
+    """A state `[3]` for data: the task's place among all, its seed, a hash of its picture.
 
-def _number(content: bytes) -> int:
-    return int.from_bytes(sha256(content).digest()[:8]) >> 1
+    So a touch changes it where it changes what is seen, and only there.
+    """
+    digest = sha256(picture.tobytes()).digest()
+    hashed = int.from_bytes(digest[:8], "big") >> 1
+    return np.array([list(TASKS).index(task.name), task.seed, hashed], np.int64)
 
 
 def _released(touched: TouchedPage) -> None:
@@ -92,7 +91,7 @@ class TaskSession(BrowserSession):
         frames = list(frames_of(action))
         with self._closed_on_errors():
             _, touched = self._showing()
-            touched.touch(frames)
+            touched.touch(frames, LONGEST_PRESS_S)
             _released(touched)
             return touched.picture(), self._seen(touched)
 
@@ -109,9 +108,7 @@ class TaskSession(BrowserSession):
         self._task = None
 
     def _open(self, browser: Chromium) -> TouchedPage:
-        touched = TouchedPage(browser, self._files, self.size, self.view, SCRIPTS)
-        touched.longest_press_s = LONGEST_PRESS_S
-        return touched
+        return TouchedPage(browser, self._files, self.size, self.view, SCRIPTS)
 
     def _showing(self) -> tuple[Task, TouchedPage]:
         if self._task is None or self._touched is None:
