@@ -25,7 +25,9 @@ from vj2_ddim_plugin.files import write_json
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Pages of a mobile UI kit in a headless browser.")
+app = typer.Typer(
+    no_args_is_help=True, help="Pages of a mobile UI kit, or of MiniWoB++, in a headless browser."
+)
 
 Bundle = Annotated[Path, typer.Argument(help="A denoiser trained on pages.")]
 Model = Annotated[Path, typer.Argument(help="Trained on them too; all plan through it.")]
@@ -41,14 +43,18 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the fi
 def doctor(
     install: Annotated[bool, typer.Option("--install", help="Install what is missing, as far as this user may.")] = False,
 ) -> None:  # fmt: skip
-    """Say what is here of browser and kit, and how to install what is missing."""
+    """Say what is here of browser, kit and MiniWoB++, and how to install what is missing."""
+    from vj2_ddim_benchmark.browser import miniwob
     from vj2_ddim_benchmark.browser.kit import Installation
 
     installed = Installation.find()
     if install:
         installed.install()
+        miniwob.install_tasks()
     missing = installed.missing()
-    print_findings({"browser": installed.binary, "kit": installed.kit})
+    optional = f"not installed (not needed); run: {' '.join(miniwob.INSTALL)}"
+    tasks = miniwob.installed_html() or optional
+    print_findings({"browser": installed.binary, "kit": installed.kit, "miniwob": tasks})
     for what, command in missing.items():
         say(f"{what}; run: {' '.join(command)}")
     if missing:

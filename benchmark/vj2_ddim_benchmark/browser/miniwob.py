@@ -1,8 +1,10 @@
 """MiniWoB++: pages of the web that others made, each of them a task with seeds without end."""
 
+import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
+from importlib import invalidate_caches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -79,6 +81,13 @@ def installed_html() -> Path | None:
     """The folder of its pages, if the package is there; the package itself needs Selenium."""
     found = find_spec(PACKAGE)
     return None if found is None or found.origin is None else Path(found.origin).parent / "html"
+
+
+def install_tasks() -> None:
+    """Try to install the package by pip, if it is not there; nothing else needs it."""
+    if installed_html() is None:
+        subprocess.run(INSTALL, check=False)
+        invalidate_caches()
 
 
 @cache
