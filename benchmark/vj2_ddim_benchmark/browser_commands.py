@@ -65,7 +65,7 @@ def doctor(
 @app.command()
 @options
 def check(settings: BrowserCheckSettings, json_file: JsonFile = None) -> None:
-    """Repeat gestures on every kind of widget, and count what is equal to a new browser's."""
+    """Repeat gestures on every kind of widget or task, and count what is equal to a new browser's."""
     from vj2_ddim_benchmark.browser import check as gate
 
     with progress_bars() as progress:

@@ -328,8 +328,11 @@ class BrowserWatchSettings(Settings):
 class BrowserCheckSettings(Settings):
     """How often the same is done, and what else is measured."""
 
-    repeats: int = setting(10, "Of a gesture on every kind of widget, in each theme.", low=1)
+    repeats: int = setting(
+        10, "Of a gesture on every kind of widget in each theme, or on every task.", low=1
+    )
     seed: int = setting(0, "Of pages and gestures.", low=0)
     size: int = setting(128, "Pixels across a picture.", low=MIN_PAGE_SIZE, high=MAX_PAGE_SIZE)
     num_trajectories: int = setting(100, "Collected to measure speed; 0: not measured.", low=0)
     horizon: int = setting(4, "Action blocks on each.", low=1)
+    pages: str = setting("kit", PAGES_HELP, choices=PAGES)

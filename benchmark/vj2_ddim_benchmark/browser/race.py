@@ -77,18 +77,7 @@ def race_on_pages(
     model = WorldModel.load(world_model)
     assets = assets_of(bundle, settings.threads, settings.seed, **files)
     ready = made_ready(settings.planners, assets, model, tuned)
-    tried: list[list[Attempt]] = []
-    make = TaskSession if settings.pages == "miniwob" else Session
-    with closing(make(model.config.screen_size)) as session:
-        problems = _problems(session, settings, progress)
-        for done, problem in enumerate(problems):
-            seed = problem_seed(settings.seed, done)
-            tried.append(_attempts(session, model, ready, problem, seed))
-            progress("race", done + 1, len(problems))
-        chains = {}
-        if isinstance(session, Session):
-            chains = race_on_chains(session, model, ready, settings, progress)
-    kinds = [problem.kind for problem in problems]
+    kinds, tried, chains = _raced(model, ready, settings, progress)
     by_planner = zip(ready, zip(*tried, strict=True), strict=True)
     return {
         "settings": settings.to_dict(),
@@ -100,6 +89,24 @@ def race_on_pages(
         "chains": chains,
         "environment": environment(),
     }
+
+
+def _raced(
+    model: WorldModel, ready: list[ReadyPlanner], settings: BrowserRaceSettings, progress: Progress
+) -> tuple[list[str], list[list[Attempt]], dict[str, Any]]:
+    """The kind of each problem, what every planner did there, and what some did on chains."""
+    tried: list[list[Attempt]] = []
+    chains: dict[str, Any] = {}
+    make = TaskSession if settings.pages == "miniwob" else Session
+    with closing(make(model.config.screen_size)) as session:
+        problems = _problems(session, settings, progress)
+        for done, problem in enumerate(problems):
+            seed = problem_seed(settings.seed, done)
+            tried.append(_attempts(session, model, ready, problem, seed))
+            progress("race", done + 1, len(problems))
+        if isinstance(session, Session):
+            chains = race_on_chains(session, model, ready, settings, progress)
+    return [problem.kind for problem in problems], tried, chains
 
 
 def race_on_chains(

@@ -24,14 +24,16 @@ NUM_GESTURES = 8  # tried on one page; then another is drawn
 NUM_PAGES = 50
 
 Point = tuple[float, float]
+Sight = tuple[Images, Snapshot]
 
 
 class TaskProblem(NamedTuple):
-    """A task, its picture after a hidden gesture, and what is seen then."""
+    """A task, its picture after a hidden gesture `[250, 3]`, and what is seen then."""
 
     task: Task
     goal: Images
     wanted: Snapshot
+    hidden: Actions
 
     @property
     def kind(self) -> str:
@@ -129,19 +131,18 @@ def draw_task_problem(
         task = draw_task(split, rng, names)
         for _ in range(NUM_GESTURES):
             seed = int(rng.integers(2**31))
-            (start, before), (goal, after) = retried(partial(_tried, session, task, seed))
+            (start, before), action, (goal, after) = retried(partial(_tried, session, task, seed))
             differs = not after.near(before, task.rule.tolerance)
             if differs and _num_changed(start, goal) >= MIN_CHANGED:
-                return TaskProblem(task, goal, after)
+                return TaskProblem(task, goal, after, action)
     raise DataError(f"no gesture changed any of {NUM_PAGES} pages of {', '.join(names) or 'all'}")
 
 
-def _tried(
-    session: TaskSession, task: Task, seed: int
-) -> tuple[tuple[Images, Snapshot], tuple[Images, Snapshot]]:
+def _tried(session: TaskSession, task: Task, seed: int) -> tuple[Sight, Actions, Sight]:
     """Picture and sight of a task before and after a gesture."""
     before = session.show(task)
-    return before, session.touch(draw_gesture(session.uses(), np.random.default_rng(seed)))
+    action = draw_gesture(session.uses(), np.random.default_rng(seed))
+    return before, action, session.touch(action)
 
 
 def _num_changed(one: Images, other: Images) -> float:
