@@ -15,7 +15,7 @@ from vj2_ddim_benchmark.browser.kit import Installation
 from vj2_ddim_benchmark.browser.miniwob import NOT_POSED, TASKS, Task, draw_task
 from vj2_ddim_benchmark.browser.race import race_on_pages
 from vj2_ddim_benchmark.browser.task_oracle import draw_gesture, draw_task_problem
-from vj2_ddim_benchmark.browser.tasks import TaskSession
+from vj2_ddim_benchmark.browser.tasks import Snapshot, TaskSession
 from vj2_ddim_benchmark.settings import BrowserCollectSettings, BrowserRaceSettings
 from vj2_ddim_benchmark.world.touch import drag, tap
 from vj2_ddim_plugin.errors import ConfigError
@@ -69,6 +69,17 @@ def test_no_seed_is_in_two_splits_and_only_what_is_posed_is_drawn():
         draw_task("dev", rngs[0])
 
 
+def test_a_number_may_differ_only_where_that_is_said():
+    one, other, text = (
+        Snapshot(f"DIV|{shown}|visible|1\nP|a|rgb(1, 2, 3)", np.zeros(4))
+        for shown in ("12", "-3", "a3")
+    )
+    assert not one.near(other, 1.0)
+    assert one.near(other, 1.0, any_number=True)
+    assert not one.near(text, 1.0, any_number=True)
+    assert not one.near(one._replace(places=np.full(4, 2.0)), 1.0, any_number=True)
+
+
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ConfigError, match="pages"):
         BrowserCollectSettings(pages="web")
@@ -84,11 +95,10 @@ def test_a_touch_is_where_it_was_meant(session):
         rows, columns = np.nonzero((after != before).any(axis=-1))
         middle = (columns.mean() + 0.5) / 64, (rows.mean() + 0.5) / 64
         assert middle == pytest.approx((x, y), abs=0.02)
-        again = seen
         session.show(Task("circle-center", 3))
         _, beside = session.touch(tap(x + 0.02, y, 0, 20)[0])  # 3 pixels
-        assert again.near(beside, 4.0)
-        assert not again.near(beside, 2.0)
+        assert seen.near(beside, 4.0)
+        assert not seen.near(beside, 2.0)
         session.show(Task("circle-center", 3))
 
 

@@ -186,6 +186,10 @@ class TouchedPage:
         self._pass(begun + BLOCK_MS)
         self.rest()
 
+    def leave(self) -> None:
+        """Take a mouse, and what hovers where a finger was, to the window's corner."""
+        self._frame(FRAME_MS, [("leave", 0.0, 0.0)])
+
     def rest(self) -> None:
         """Let time pass until nothing moves and no timer is left."""
         for _ in range(MAX_REST_FRAMES):
@@ -271,6 +275,9 @@ class TouchedPage:
         return self._call("HeadlessExperimental.beginFrame", **settings, **more)
 
     def _dispatch(self, kind: str, x: float, y: float) -> int:
+        if kind == "leave":
+            corner: dict[str, object] = {"type": "mouseMoved", "x": 0, "y": 0}
+            return self.browser.send("Input.dispatchMouseEvent", self._session, **corner)
         scale = self.view.side / SIDE
         x, y = self.view.left + scale * x, self.view.top + scale * y
         if self.mouse:

@@ -29,6 +29,7 @@ class Rule(NamedTuple):
 
     mouse: bool = False  # no touch moves it
     tolerance: float = 1.0  # in the task's pixels, of 160; what jumps is equal or 1 away
+    any_number: bool = False  # whether numbers that it shows may differ: each pixel is another
 
 
 TOUCHED = (
@@ -43,7 +44,7 @@ TASKS = {
     **dict.fromkeys(TOUCHED, Rule()),
     "click-scroll-list": Rule(tolerance=4.0),  # a line is 8 high or more
     **dict.fromkeys(TOUCHED_ANYWHERE, Rule(tolerance=8.0)),
-    "use-slider": Rule(True, 4.0),
+    "use-slider": Rule(True, 8.0, any_number=True),
     **dict.fromkeys(("drag-items", "drag-sort-numbers"), Rule(True)),
     **dict.fromkeys(("drag-box", "resize-textarea", "highlight-text"), Rule(True, 8.0)),
 }

@@ -50,7 +50,8 @@ class TaskProblem(NamedTuple):
 
     def reached(self, found: Snapshot) -> bool:
         """Whether it looks as after the hidden gesture."""
-        return found.near(self.wanted, self.task.rule.tolerance)
+        rule = self.task.rule
+        return found.near(self.wanted, rule.tolerance, rule.any_number)
 
 
 def draw_gesture(uses: list[Use], rng: np.random.Generator) -> Actions:
@@ -131,10 +132,10 @@ def draw_task_problem(
         task = draw_task(split, rng, names)
         for _ in range(NUM_GESTURES):
             seed = int(rng.integers(2**31))
-            (start, before), action, (goal, after) = retried(partial(_tried, session, task, seed))
-            differs = not after.near(before, task.rule.tolerance)
-            if differs and _num_changed(start, goal) >= MIN_CHANGED:
-                return TaskProblem(task, goal, after, action)
+            before, action, (goal, after) = retried(partial(_tried, session, task, seed))
+            problem = TaskProblem(task, goal, after, action)
+            if not problem.reached(before[1]) and _num_changed(before[0], goal) >= MIN_CHANGED:
+                return problem
     raise DataError(f"no gesture changed any of {NUM_PAGES} pages of {', '.join(names) or 'all'}")
 
 
