@@ -207,3 +207,13 @@ def test_planners_race_on_tasks():
     found = race_on_pages(parts.bundle, parts.world_model, how)
     assert set(found["planners"]["random-gestures-16"]["kinds"]) == set(tasks)
     assert found["chains"] == {}
+
+
+@in_browser
+def test_nothing_of_an_earlier_touch_hovers_on_the_next_page(session):
+    problem = draw_task_problem(session, "train", np.random.default_rng(7), ("click-menu",))
+    with closing(TaskSession(64)) as fresh:
+        first = problem.show(fresh)
+        assert problem.reached(fresh.touch(problem.hidden)[1])
+        np.testing.assert_array_equal(problem.show(fresh), first)
+        assert problem.reached(fresh.touch(problem.hidden)[1])
