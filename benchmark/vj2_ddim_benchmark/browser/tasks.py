@@ -104,6 +104,7 @@ class TaskSession(BrowserSession):
             _, touched = self._showing()
             touched.touch(frames, LONGEST_PRESS_S)
             _released(touched)
+            touched.rest()  # what looks released may ask for another icon
             return touched.picture(), self._seen(touched)
 
     def uses(self) -> list[Use]:
