@@ -25,7 +25,9 @@ from vj2_ddim_plugin.files import write_json
 
 __all__ = ["app"]
 
-app = typer.Typer(no_args_is_help=True, help="Pages of a mobile UI kit in a headless browser.")
+app = typer.Typer(
+    no_args_is_help=True, help="Pages of a mobile UI kit, or of MiniWoB++, in a headless browser."
+)
 
 SHIPPED = "the shipped one"
 Bundle = Annotated[Path, typer.Argument(help="A denoiser trained on pages.", show_default=SHIPPED)]
@@ -46,14 +48,18 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the fi
 def doctor(
     install: Annotated[bool, typer.Option("--install", help="Install what is missing, as far as this user may.")] = False,
 ) -> None:  # fmt: skip
-    """Say what is here of browser and kit, and how to install what is missing."""
+    """Say what is here of browser, kit and MiniWoB++, and how to install what is missing."""
+    from vj2_ddim_benchmark.browser import miniwob
     from vj2_ddim_benchmark.browser.kit import Installation
 
     installed = Installation.find()
     if install:
         installed.install()
+        miniwob.install_tasks()
     missing = installed.missing()
-    print_findings({"browser": installed.binary, "kit": installed.kit})
+    optional = f"not installed (not needed); run: {' '.join(miniwob.INSTALL)}"
+    tasks = miniwob.installed_html() or optional
+    print_findings({"browser": installed.binary, "kit": installed.kit, "miniwob": tasks})
     for what, command in missing.items():
         say(f"{what}; run: {' '.join(command)}")
     if missing:
@@ -64,7 +70,7 @@ def doctor(
 @app.command()
 @options
 def check(settings: BrowserCheckSettings, json_file: JsonFile = None) -> None:
-    """Repeat gestures on every kind of widget, and count what is equal to a new browser's."""
+    """Repeat gestures on every kind of widget or task, and count what is equal to a new browser's."""
     from vj2_ddim_benchmark.browser import check as gate
 
     with progress_bars() as progress:

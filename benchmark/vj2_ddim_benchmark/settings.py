@@ -246,6 +246,11 @@ class ComparisonSettings(Settings):
     threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)
 
 
+PAGES = ("kit", "miniwob")
+PAGES_HELP = "Those of the mobile UI kit, or the tasks of MiniWoB++."
+TASKS_HELP = "Of MiniWoB++, with commas between; all that are posed unless told."
+
+
 @dataclass(frozen=True)
 class BrowserCollectSettings(Settings):
     """What is collected, and by how many."""
@@ -258,6 +263,8 @@ class BrowserCollectSettings(Settings):
     processes: int = setting(2, "Browsers, each in a process of its own.", low=1, high=64)
     scripted_share: float = setting(0.7, "Gestures that aim at a widget.", low=0, high=1)
     near_miss_share: float = setting(0.35, "Of these, how many miss.", low=0, high=1)
+    pages: str = setting("kit", PAGES_HELP, choices=PAGES)
+    tasks: tuple[str, ...] = setting((), TASKS_HELP)
 
 
 @dataclass(frozen=True)
@@ -279,9 +286,13 @@ class BrowserRaceSettings(Settings):
     split: str = setting("test", "Whose pages.", choices=SPLITS)
     seed: int = setting(0, "Of pages and planners.", low=0)
     threads: int = setting(1, "Of torch and ONNX Runtime.", low=1, high=1024)
+    pages: str = setting("kit", PAGES_HELP, choices=PAGES)
+    tasks: tuple[str, ...] = setting((), TASKS_HELP)
 
     def check(self) -> None:
-        """Refuse chains of planners that do not race."""
+        """Refuse chains of planners that do not race, and chains of what has none."""
+        if self.num_chains and self.pages != "kit":
+            raise self.error(f"num_chains must be 0 where pages is {self.pages!r}")
         if strangers := set(self.chain_planners) - set(self.planners):
             raise self.error(
                 f"chain_planners must be among planners; found {', '.join(sorted(strangers))}"
@@ -320,8 +331,11 @@ class BrowserWatchSettings(Settings):
 class BrowserCheckSettings(Settings):
     """How often the same is done, and what else is measured."""
 
-    repeats: int = setting(10, "Of a gesture on every kind of widget, in each theme.", low=1)
+    repeats: int = setting(
+        10, "Of a gesture on every kind of widget in each theme, or on every task.", low=1
+    )
     seed: int = setting(0, "Of pages and gestures.", low=0)
     size: int = setting(128, "Pixels across a picture.", low=MIN_PAGE_SIZE, high=MAX_PAGE_SIZE)
     num_trajectories: int = setting(100, "Collected to measure speed; 0: not measured.", low=0)
     horizon: int = setting(4, "Action blocks on each.", low=1)
+    pages: str = setting("kit", PAGES_HELP, choices=PAGES)

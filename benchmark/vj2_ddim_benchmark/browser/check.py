@@ -1,20 +1,26 @@
 """Whether the same gesture does the same, to the pixel, in a cold browser and in a warm one."""
 
 import os
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 
+from vj2_ddim_benchmark.browser import miniwob
 from vj2_ddim_benchmark.browser.chromium import BrowserError
 from vj2_ddim_benchmark.browser.collect import collect_pages
+from vj2_ddim_benchmark.browser.episode import Posed
 from vj2_ddim_benchmark.browser.kit import KIT, VERSION
-from vj2_ddim_benchmark.browser.oracle import Problem, Way, draw_problem, perform, ways_to
+from vj2_ddim_benchmark.browser.oracle import Way, draw_problem, perform, ways_to
 from vj2_ddim_benchmark.browser.pages import KINDS, THEMES
-from vj2_ddim_benchmark.browser.session import Session, retried
+from vj2_ddim_benchmark.browser.session import BrowserSession, Session, retried
+from vj2_ddim_benchmark.browser.task_oracle import draw_task_problem
+from vj2_ddim_benchmark.browser.tasks import Snapshot, TaskSession
 from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.settings import BrowserCheckSettings, BrowserCollectSettings
 from vj2_ddim_benchmark.world.layouts import seeded
@@ -24,6 +30,7 @@ from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.gestures.segments import IntArray
 
 PURPOSE = 7  # keeps the randomness apart from that of problems and trajectories
+COLLECTED = ("num_trajectories", "horizon", "seed", "pages")  # settings of what measures speed
 COUNTS = ("repeats", "lost", "obeyed", "equal_states", "equal_pixels")
 
 
@@ -32,21 +39,21 @@ class Seen(NamedTuple):
 
     before: Images
     after: Images
-    state: IntArray
+    state: IntArray | Snapshot
 
 
 @dataclass
 class Case:
-    """A widget of a kind, a gesture that it obeys, and what a cold browser showed."""
+    """A kind of widget or a task, a gesture that it obeys, and what a cold browser showed."""
 
     kind: str
-    problem: Problem
+    problem: Posed
     action: Actions
     cold: Seen
 
 
 def check(settings: BrowserCheckSettings, progress: Progress = silent) -> dict[str, Any]:
-    """Repeat gestures on all kinds of widgets in both themes, and measure speed and memory.
+    """Repeat gestures on all kinds of widgets in both themes, or tasks; measure speed and memory.
 
     A case's first pictures and state are a new browser's; the repeats are another's, which goes
     through all cases in turn, and loads the kit anew for each theme.
@@ -55,14 +62,10 @@ def check(settings: BrowserCheckSettings, progress: Progress = silent) -> dict[s
         The counts by kind and in all (repeats, lost, obeyed, equal states and pixels), transitions
         a second with one and with two browsers, MB of one, the versions and the machine's load.
     """
-    load = os.getloadavg()
-    names = [(theme, kind) for theme in THEMES for kind in KINDS]
-    counts = {kind: dict.fromkeys(COUNTS, 0) for kind in KINDS}
-    cases = []
-    for done, (theme, kind) in enumerate(names, 1):
-        cases.append(retried(partial(_cold_case, settings, theme, kind)))
-        progress("cold", done, len(names))
-    with closing(Session(settings.size)) as session:
+    load, on_tasks = os.getloadavg(), settings.pages == "miniwob"
+    cases = list(_cold_cases(settings, progress))
+    counts = {case.kind: dict.fromkeys(COUNTS, 0) for case in cases}
+    with closing((TaskSession if on_tasks else Session)(settings.size)) as session:
         for done in range(settings.repeats):
             for case in cases:
                 _repeat(session, case, counts[case.kind])
@@ -72,15 +75,36 @@ def check(settings: BrowserCheckSettings, progress: Progress = silent) -> dict[s
     total = {name: sum(each[name] for each in counts.values()) for name in COUNTS}
     speed = {}
     for processes in (1, 2) if settings.num_trajectories else ():
-        asked = {name: getattr(settings, name) for name in ("num_trajectories", "horizon", "seed")}
+        asked = {name: getattr(settings, name) for name in COLLECTED}
         _, speed[str(processes)] = collect_pages(
             BrowserCollectSettings(processes=processes, **asked), progress
         )
+    named = f"{miniwob.PACKAGE} {miniwob.VERSION}" if on_tasks else f"{KIT} {VERSION}"
     return {
         "settings": settings.to_dict(), "kinds": counts, "total": total, "speed": speed,
-        "browser_mb": memory, "browser": version, "kit": f"{KIT} {VERSION}",
+        "browser_mb": memory, "browser": version, "kit": named,
         "load_before": load, "load_after": os.getloadavg(), "environment": environment(),
     }  # fmt: skip
+
+
+def _cold_cases(settings: BrowserCheckSettings, progress: Progress) -> Iterator[Case]:
+    """All of them, each from a browser of its own."""
+    on_kit = [partial(_cold_case, settings, *each) for each in product(THEMES, KINDS)]
+    on_tasks = [partial(_cold_task, settings, name) for name in miniwob.TASKS]
+    makers = on_tasks if settings.pages == "miniwob" else on_kit
+    for done, make in enumerate(makers, 1):
+        yield retried(make)
+        progress("cold", done, len(makers))
+
+
+def _cold_task(settings: BrowserCheckSettings, name: str) -> Case:
+    rng = seeded("train", settings.seed, PURPOSE, list(miniwob.TASKS).index(name))
+    with closing(TaskSession(settings.size)) as session:
+        problem = draw_task_problem(session, "train", rng, (name,))
+    with closing(TaskSession(settings.size)) as session:
+        before = problem.show(session)
+        action = problem.hidden
+        return Case(name, problem, action, Seen(before, *session.touch(action)))
 
 
 def _cold_case(settings: BrowserCheckSettings, theme: str, kind: str) -> Case:
@@ -98,21 +122,26 @@ def _cold_case(settings: BrowserCheckSettings, theme: str, kind: str) -> Case:
         return Case(kind, problem, action, Seen(before, *session.touch(action)))
 
 
-def _repeat(session: Session, case: Case, counts: dict[str, int]) -> None:
+def _repeat(session: Session | TaskSession, case: Case, counts: dict[str, int]) -> None:
     counts["repeats"] += 1
     try:
-        before = session.show(case.problem.page, case.problem.state)
+        before = case.problem.show(session)
         found = Seen(before, *session.touch(case.action))
     except BrowserError:
         counts["lost"] += 1
         return
-    same = [np.array_equal(one, other) for one, other in zip(found, case.cold, strict=True)]
-    counts["obeyed"] += np.array_equal(found.state, case.problem.goal)
-    counts["equal_states"] += same[2]
-    counts["equal_pixels"] += same[0] and same[1]
+    cold = case.cold
+    counts["obeyed"] += case.problem.reached(found.state)
+    counts["equal_states"] += _equal(found.state, cold.state)
+    counts["equal_pixels"] += all(map(np.array_equal, found[:2], cold[:2]))
 
 
-def _megabytes(session: Session) -> float:
+def _equal(one: Any, other: Any) -> bool:  # noqa: ANN401
+    """Whether two states are the same, whichever pages they are of."""
+    return one.near(other, 0.0) if isinstance(one, Snapshot) else np.array_equal(one, other)
+
+
+def _megabytes(session: BrowserSession) -> float:
     """Memory of the browser's processes, what they share counted once."""
     if session.browser is None:
         return 0.0

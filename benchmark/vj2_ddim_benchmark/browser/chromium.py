@@ -52,11 +52,12 @@ class Chromium:
 
     timeout_s = 3.0  # a browser that says nothing for so long is taken for hung
 
-    def __init__(self, binary: Path | str) -> None:
+    def __init__(self, binary: Path | str, scale: float = 1.0) -> None:
         """Start it.
 
         Args:
             binary: The program itself; a script around it would not hand the pipes on.
+            scale: Pixels of a picture for each CSS pixel, across.
 
         Raises:
             BrowserError: It cannot be started, or says nothing.
@@ -69,7 +70,7 @@ class Chromium:
         (theirs_in, self._writer), (self._reader, theirs_out) = os.pipe(), os.pipe()
         os.set_blocking(self._writer, False)
         try:
-            self.pid = _spawn(str(binary), theirs_in, theirs_out, profile)
+            self.pid = _spawn(str(binary), theirs_in, theirs_out, profile, scale)
         except OSError as error:
             _release(None, (self._writer, self._reader), profile)
             raise BrowserError(f"{binary}: cannot be started ({error.strerror})") from error
@@ -162,7 +163,7 @@ class Chromium:
             os.close(self._reader)
 
 
-def _spawn(binary: str, theirs_in: int, theirs_out: int, profile: Path) -> int:
+def _spawn(binary: str, theirs_in: int, theirs_out: int, profile: Path, scale: float) -> int:
     """Start the program with the pipes as its files 3 and 4, in a process group of its own."""
     high = [
         fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, ABOVE_THEIRS) for end in (theirs_in, theirs_out)
@@ -173,7 +174,8 @@ def _spawn(binary: str, theirs_in: int, theirs_out: int, profile: Path) -> int:
         (os.POSIX_SPAWN_DUP2, high[0], 3),
         (os.POSIX_SPAWN_DUP2, high[1], 4),
     ]
-    flags = [f"--{flag}" for flag in (*FLAGS, f"user-data-dir={profile}")]
+    own = f"user-data-dir={profile}", f"force-device-scale-factor={scale:g}"
+    flags = [f"--{flag}" for flag in (*FLAGS, *own)]
     try:
         return os.posix_spawn(
             binary, [binary, *flags], os.environ, file_actions=actions, setpgroup=0

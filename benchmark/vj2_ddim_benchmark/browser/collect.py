@@ -21,9 +21,12 @@ import numpy as np
 from joblib import Parallel, delayed  # type: ignore[import-untyped]
 
 from vj2_ddim_benchmark.browser.chromium import BrowserError, PageError
+from vj2_ddim_benchmark.browser.miniwob import draw_task
 from vj2_ddim_benchmark.browser.oracle import draw_state, mixed_action
 from vj2_ddim_benchmark.browser.pages import MAX_WIDGETS, Page, draw_page
 from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.browser.task_oracle import mixed_gesture
+from vj2_ddim_benchmark.browser.tasks import NUM_NUMBERS, TaskSession, state_of
 from vj2_ddim_benchmark.race.folder import RaceFolder
 from vj2_ddim_benchmark.settings import BrowserCollectSettings
 from vj2_ddim_benchmark.world.collect import Transitions, load_transitions, save_transitions
@@ -90,7 +93,8 @@ def collect_pages(
     num, length = settings.num_trajectories, settings.horizon + 1
     frames = np.empty((num, length, settings.size, settings.size, 3), np.uint8)
     actions = np.empty((num, settings.horizon, NUM_STEPS, 3), np.float32)
-    states = np.empty((num, length, MAX_WIDGETS), np.int64)
+    on_tasks = settings.pages == "miniwob"
+    states = np.empty((num, length, NUM_NUMBERS if on_tasks else MAX_WIDGETS), np.int64)
     jobs = _jobs(settings, parts)
     now = settings.horizon * sum(len(job.indices) for job in jobs if not job.made)
     done, causes = 0, Counter[str]()
@@ -109,8 +113,7 @@ def collect_pages(
 def _jobs(settings: BrowserCollectSettings, parts: Path | None) -> list[Job]:
     """All trajectories, as many in each as one browser makes."""
     num = settings.num_trajectories
-    themes = [_beginning(settings, index, 0)[0].theme for index in range(num)]
-    order = sorted(range(num), key=themes.__getitem__)  # another theme costs a load of the kit
+    order = list(range(num)) if settings.pages == "miniwob" else _by_theme(settings)
     share = min(PER_BROWSER, math.ceil(num / settings.processes))
     return [
         Job(order[first : first + share], None if parts is None else parts / f"{first:07d}.h5")
@@ -137,7 +140,8 @@ def _collect(
     _end_with(parent)
     made: list[Trajectory] = []
     failures, drawn, causes = 0, 0, Counter[str]()
-    with closing(Session(settings.size)) as session:
+    on_tasks = settings.pages == "miniwob"
+    with closing((TaskSession if on_tasks else Session)(settings.size)) as session:
         while len(made) < len(indices):
             try:
                 made.append(_trajectory(session, settings, indices[len(made)], drawn))
@@ -167,18 +171,31 @@ def _end_with(parent: int) -> None:
         Thread(target=watch, daemon=True).start()
 
 
+def _by_theme(settings: BrowserCollectSettings) -> list[int]:
+    """Numbers of trajectories in an order of themes: another costs a load of the kit."""
+    themes = [_beginning(settings, index, 0)[0].theme for index in range(settings.num_trajectories)]
+    return sorted(range(settings.num_trajectories), key=themes.__getitem__)
+
+
+def _randomness(settings: BrowserCollectSettings, index: int, drawn: int) -> np.random.Generator:
+    """Of a number that has been drawn so often before."""
+    return seeded(settings.split, settings.seed, PURPOSE, index, *[drawn] * (drawn > 0))
+
+
 def _beginning(
     settings: BrowserCollectSettings, index: int, drawn: int
 ) -> tuple[Page, IntArray, np.random.Generator]:
     """Page, state and randomness of a number that has been drawn so often before."""
-    rng = seeded(settings.split, settings.seed, PURPOSE, index, *[drawn] * (drawn > 0))
+    rng = _randomness(settings, index, drawn)
     page = draw_page(settings.split, rng)
     return page, draw_state(page, rng, OPEN_SHARE), rng
 
 
 def _trajectory(
-    session: Session, settings: BrowserCollectSettings, index: int, drawn: int
+    session: Session | TaskSession, settings: BrowserCollectSettings, index: int, drawn: int
 ) -> Trajectory:
+    if isinstance(session, TaskSession):
+        return _on_task(session, settings, _randomness(settings, index, drawn))
     page, state, rng = _beginning(settings, index, drawn)
     shares = settings.scripted_share, rng, settings.near_miss_share
     frames, actions, states = [session.show(page, state)], [], [state]
@@ -187,4 +204,18 @@ def _trajectory(
         picture, state = session.touch(actions[-1])
         frames.append(picture)
         states.append(state)
+    return Trajectory(np.stack(frames), np.stack(actions), np.stack(states))
+
+
+def _on_task(
+    session: TaskSession, settings: BrowserCollectSettings, rng: np.random.Generator
+) -> Trajectory:
+    """What touches do to a task; where one would end its episode, the next goes on."""
+    task = draw_task(settings.split, rng, settings.tasks)
+    shares = settings.scripted_share, settings.near_miss_share, rng
+    frames, actions = [session.show(task)[0]], []
+    for _ in range(settings.horizon):
+        actions.append(mixed_gesture(session.uses(), *shares))
+        frames.append(session.touch(actions[-1])[0])
+    states = [state_of(task, picture) for picture in frames]
     return Trajectory(np.stack(frames), np.stack(actions), np.stack(states))

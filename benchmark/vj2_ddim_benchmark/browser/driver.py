@@ -8,8 +8,8 @@ import base64
 import io
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,7 +22,7 @@ from vj2_ddim_benchmark.browser.chromium import (
     Message,
     PageError,
 )
-from vj2_ddim_benchmark.browser.kit import HERE, Installation
+from vj2_ddim_benchmark.browser.kit import HERE
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.touch import NUM_STEPS
 from vj2_ddim_plugin.errors import ActionError
@@ -39,12 +39,36 @@ LONGEST_PRESS_S = 1.5  # by the wall; slower ones did the same where tried, stil
 ORIGIN = "http://page.invalid"
 POLICY = "default-src 'self' data: 'unsafe-inline'; connect-src 'none'; form-action 'none'"
 
+MOUSE_EVENTS = {
+    "touchStart": "mousePressed", "touchMove": "mouseMoved", "touchEnd": "mouseReleased",
+}  # fmt: skip
+
 Touch = tuple[str, float, float]  # type, x and y in CSS pixels
 
 OnFrame = Callable[[float, bytes], None]
 """Told the page's time in ms and its picture, a PNG 320 pixels across."""
 
 Target = list[float]  # left, top, width, height in CSS pixels
+
+Files = Mapping[str, tuple[str, bytes]]
+"""All that a page may ask for: path to MIME type and content."""
+
+
+class View(NamedTuple):
+    """A browser's window, and the square of it that is seen and touched, in its CSS pixels.
+
+    Touches and boxes are given in `SIDE`ths of that square.
+    """
+
+    width: int = SIDE
+    height: int = SIDE
+    left: int = 0
+    top: int = 0
+    side: int = SIDE
+    mobile: bool = True
+
+
+KIT_VIEW = View()
 
 
 def frames_of(action: ArrayLike) -> Iterator[tuple[float, list[Touch]]]:
@@ -81,30 +105,41 @@ def frames_of(action: ArrayLike) -> Iterator[tuple[float, list[Touch]]]:
 class TouchedPage:
     """A browser's only page; after a `BrowserError` the browser is to be closed."""
 
-    def __init__(self, browser: Chromium, installed: Installation, size: int) -> None:
-        """Open it, empty, for pictures of `size` pixels across."""
-        self.browser, self.size = browser, size
+    mouse = False  # whether a mouse does what a finger would
+
+    def __init__(
+        self, browser: Chromium, files: Files, size: int, view: View = KIT_VIEW,
+        scripts: Sequence[str] = ("clock.js",),
+    ) -> None:  # fmt: skip
+        """Open it, empty, for pictures of `size` pixels across; scripts run before a page's own."""
+        self.browser, self.size, self.view = browser, size, view
         self.refused: list[str] = []  # what the page asked for and did not get
         self.on_frame: OnFrame | None = None  # told every frame
-        self._files = installed.files()
+        self._files = files
         self._now, self._us = 0.0, START_US
+        self._pointer = 0.0, 0.0
         self._loaded, self._moving, self._due_ms = False, 0, 0.0
         browser.on_event = self._on_event
+        scale = SIDE / view.side
+        self._drawn = round(view.width * scale), round(view.height * scale)  # pixels
         context = browser.call("Target.createBrowserContext")["browserContextId"]
         target = browser.call(
-            "Target.createTarget", url="about:blank", width=SIDE, height=SIDE,
+            "Target.createTarget", url="about:blank", width=view.width, height=view.height,
             enableBeginFrameControl=True, browserContextId=context,
         )["targetId"]  # fmt: skip
         attached = browser.call("Target.attachToTarget", targetId=target, flatten=True)
         self._session: str = attached["sessionId"]
-        scale = {"width": SIDE, "height": SIDE, "deviceScaleFactor": 1, "mobile": True}
         self._call("Page.enable")
         self._call("Inspector.enable")
         self._call("Fetch.enable", patterns=[{"urlPattern": "*"}])
-        self._call("Emulation.setDeviceMetricsOverride", **scale)
+        self._call(
+            "Emulation.setDeviceMetricsOverride", width=view.width, height=view.height,
+            deviceScaleFactor=scale, mobile=view.mobile,
+        )  # fmt: skip
         self._call("Emulation.setTouchEmulationEnabled", enabled=True, maxTouchPoints=1)
-        clock = (HERE / "clock.js").read_text()
-        self._call("Page.addScriptToEvaluateOnNewDocument", source=clock)
+        for name in scripts:
+            source = (HERE / name).read_text()
+            self._call("Page.addScriptToEvaluateOnNewDocument", source=source)
 
     def load(self, theme: str) -> None:
         """Load the kit in a theme, `"ios"` or `"md"`."""
@@ -122,13 +157,22 @@ class TouchedPage:
 
     def show(self, spec: dict[str, Any], state: Sequence[int]) -> None:
         """Build the widgets of a specification, in a state each, and let them come to rest."""
+        self.begin(f"clock.seed(1); page.build({json.dumps(spec)}, {json.dumps(state)})")
+
+    def begin(self, script: str) -> None:
+        """Run what makes a page at a full second of its time, and let it come to rest."""
         self._frame(SECOND_MS - self._now % SECOND_MS)  # so that times are rounded alike
-        self.evaluate(f"clock.seed(1); page.build({json.dumps(spec)}, {json.dumps(state)})")
+        self.evaluate(script)
         self._moving = 1  # as far as is known
         self.rest()
 
-    def touch(self, frames: Iterable[tuple[float, list[Touch]]]) -> None:
-        """Perform an action block, as `frames_of` has it, then let the page come to rest."""
+    def touch(
+        self, frames: Iterable[tuple[float, list[Touch]]], longest_s: float | None = None
+    ) -> None:
+        """Perform an action block, as `frames_of` has it, then let the page come to rest.
+
+        A `BrowserError` says that a press took longer by the wall than it may.
+        """
         begun, start_s = self._now, 0.0
         for time_ms, touches in frames:
             self._pass(begun + time_ms)
@@ -137,10 +181,14 @@ class TouchedPage:
                 start_s = time.monotonic()
             elif touches and touches[-1][0] == "touchEnd":
                 held_s = time.monotonic() - start_s
-                if held_s > LONGEST_PRESS_S:
+                if held_s > (longest_s or LONGEST_PRESS_S):
                     raise BrowserError(f"a press took {held_s:.1f} s: the machine is too busy")
         self._pass(begun + BLOCK_MS)
         self.rest()
+
+    def leave(self) -> None:
+        """Take a mouse, and what hovers where a finger was, to the window's corner."""
+        self._frame(FRAME_MS, [("leave", 0.0, 0.0)])
 
     def rest(self) -> None:
         """Let time pass until nothing moves and no timer is left."""
@@ -157,9 +205,12 @@ class TouchedPage:
         if drawn is None:
             raise BrowserError("the browser drew no picture")
         image = Image.open(io.BytesIO(drawn)).convert("RGB")
-        if image.size != (SIDE, SIDE):
-            raise BrowserError(f"the browser drew {image.size} pixels, expected {(SIDE, SIDE)}")
-        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BOX))
+        if image.size != self._drawn:
+            raise BrowserError(f"the browser drew {image.size} pixels, expected {self._drawn}")
+        scale = SIDE / self.view.side
+        left, top = round(self.view.left * scale), round(self.view.top * scale)
+        seen = (left, top, left + SIDE, top + SIDE)
+        return np.asarray(image.resize((self.size, self.size), Image.Resampling.BOX, seen))
 
     def state(self) -> list[int]:
         """The state of each widget, read from the DOM."""
@@ -224,6 +275,18 @@ class TouchedPage:
         return self._call("HeadlessExperimental.beginFrame", **settings, **more)
 
     def _dispatch(self, kind: str, x: float, y: float) -> int:
+        if kind == "leave":
+            corner: dict[str, object] = {"type": "mouseMoved", "x": 0, "y": 0}
+            return self.browser.send("Input.dispatchMouseEvent", self._session, **corner)
+        scale = self.view.side / SIDE
+        x, y = self.view.left + scale * x, self.view.top + scale * y
+        if self.mouse:
+            self._pointer = self._pointer if kind == "touchEnd" else (x, y)
+            x, y = self._pointer
+            return self.browser.send(
+                "Input.dispatchMouseEvent", self._session, type=MOUSE_EVENTS[kind], x=x, y=y,
+                button="left", buttons=int(kind != "touchEnd"), clickCount=1,
+            )  # fmt: skip
         finger = {"x": x, "y": y, "radiusX": 4, "radiusY": 4, "force": 1, "id": 0}
         return self.browser.send(
             "Input.dispatchTouchEvent", self._session, type=kind,

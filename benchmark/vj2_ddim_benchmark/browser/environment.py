@@ -1,5 +1,6 @@
 """`BrowserTouch-v0`: a page of a mobile UI kit in a browser, to be brought into a goal state."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -7,9 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.browser.chromium import BrowserError
+from vj2_ddim_benchmark.browser.episode import pictures
 from vj2_ddim_benchmark.browser.oracle import Problem, draw_problem
-from vj2_ddim_benchmark.browser.pages import ABSENT, MAX_WIDGETS, Page
-from vj2_ddim_benchmark.browser.session import Session, retried
+from vj2_ddim_benchmark.browser.pages import Page
+from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.browser.task_oracle import TaskProblem, draw_task_problem
+from vj2_ddim_benchmark.browser.tasks import Snapshot, TaskSession, state_of
+from vj2_ddim_benchmark.settings import PAGES
 from vj2_ddim_benchmark.world.layouts import require_split, seeded
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.touch import NUM_STEPS
@@ -29,22 +34,29 @@ class BrowserTouchEnv(gymnasium.Env[Images, NDArray[np.float32]]):
     are known; the next `reset` starts another browser.
 
     The split (`"train"`, `"validation"` or `"test"`) says whose pages to draw, the size how many
-    pixels wide and high; a `ConfigError` says what is wrong with them or not installed.
+    pixels wide and high; a `ConfigError` says what is wrong with them or not installed. With
+    `pages="miniwob"` they are tasks of MiniWoB++, all or those named in `tasks`: states are then
+    int `[3]` (task, seed, hash of the picture), and `state_distance` is 0 where the goal is reached
+    within the task's tolerance, else 1.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 2}  # noqa: RUF012
 
     def __init__(
-        self, split: str = "train", size: int = 64, render_mode: str | None = None
-    ) -> None:
+        self, split: str = "train", size: int = 64, render_mode: str | None = None,
+        pages: str = "kit", tasks: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode must be 'rgb_array' or None; found {render_mode!r}")
+        if pages not in PAGES:
+            raise ConfigError(f"pages must be one of {', '.join(PAGES)}; found {pages!r}")
         require_split(split)
+        self.tasks = tuple(tasks)
         self.split, self.size, self.render_mode = split, size, render_mode
-        self.session = Session(size)
-        self.problem: Problem | None = None
+        self.session = TaskSession(size) if pages == "miniwob" else Session(size)
+        self.problem: Problem | TaskProblem | None = None
         self._picture = self._goal = np.zeros((size, size, 3), np.uint8)
-        self._state = np.full(MAX_WIDGETS, ABSENT)
+        self._seen: Any = None  # a state, or all that is seen of a task
         self.observation_space = gymnasium.spaces.Box(0, 255, (size, size, 3), np.uint8)
         self.action_space = gymnasium.spaces.Box(0.0, 1.0, (NUM_STEPS, 3), np.float32)
 
@@ -58,15 +70,19 @@ class BrowserTouchEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         several browsers one after another did not show the page.
         """
         super().reset(seed=seed)
-        if options:
-            problem = _problem_of(options)
+        if options and isinstance(self.session, Session):
+            problem: Problem | TaskProblem = _problem_of(options)
+        elif options:
+            raise ConfigError(f"tasks of MiniWoB++ take no options; found {sorted(options)}")
         else:
-            seed = int(self.np_random.integers(2**31))
-            problem = draw_problem(self.split, seeded(self.split, seed, PURPOSE))
-        states = problem.goal, problem.state
-        pictures = retried(lambda: [self.session.show(problem.page, each) for each in states])
-        self._goal, self._picture = pictures
-        self.problem, self._state = problem, problem.state
+            rng = seeded(self.split, int(self.np_random.integers(2**31)), PURPOSE)
+            if isinstance(self.session, TaskSession):
+                problem = draw_task_problem(self.session, self.split, rng, self.tasks)
+            else:
+                problem = draw_problem(self.split, rng)
+        self._goal, self._picture = pictures(self.session, problem)
+        self.problem = problem
+        self._seen = problem.state if isinstance(problem, Problem) else None
         return self._picture.copy(), self._info(problem)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Images, float, bool, bool, dict[str, Any]]:
@@ -74,7 +90,7 @@ class BrowserTouchEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         if self.problem is None:
             raise ConfigError("the episode is over or has not begun; call reset first")
         try:
-            self._picture, self._state = self.session.touch(action)
+            self._picture, self._seen = self.session.touch(action)
         except BrowserError:
             problem, self.problem = self.problem, None
             return self._picture.copy(), 0.0, False, True, self._info(problem, lost=True)
@@ -90,12 +106,18 @@ class BrowserTouchEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         """End the browser."""
         self.session.close()
 
-    def _info(self, problem: Problem, lost: bool = False) -> dict[str, Any]:
+    def _info(self, problem: Problem | TaskProblem, lost: bool = False) -> dict[str, Any]:
+        if isinstance(problem, TaskProblem):
+            state, goal = (state_of(problem.task, each) for each in (self._picture, self._goal))
+            distance = float(not (isinstance(self._seen, Snapshot) and problem.reached(self._seen)))
+        else:
+            state, goal = self._seen, problem.goal
+            distance = problem.page.distance(state, goal)
         return {
-            "state": self._state.copy(),
-            "goal_state": problem.goal.copy(),
+            "state": state.copy(),
+            "goal_state": goal.copy(),
             "goal": self._goal.copy(),
-            "state_distance": problem.page.distance(self._state, problem.goal),
+            "state_distance": distance,
             "lost": lost,
         }
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from vj2_ddim_benchmark.browser.oracle import Problem, draw_chain, draw_problem
-from vj2_ddim_benchmark.browser.session import Session, retried
+from vj2_ddim_benchmark.browser.session import BrowserSession, Session, retried
+from vj2_ddim_benchmark.browser.tasks import TaskSession
 from vj2_ddim_benchmark.planners.description import PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.race.tasks import (
@@ -60,10 +61,26 @@ def draw_chains(length: int, split: str, seed: int, num: int) -> list[Problem]:
     return [draw_chain(split, length, rng) for _ in range(num)]
 
 
-def pictures(session: Session, problem: Problem) -> tuple[Images, Images]:
+class Posed(Protocol):
+    """A problem on a page of whatever kind, for a session that shows such pages."""
+
+    @property
+    def kind(self) -> str:
+        """What success is told apart by."""
+
+    def show(self, session: Any) -> Images:  # noqa: ANN401
+        """Begin it; returns the picture `[size, size, 3]`, or a `BrowserError`."""
+
+    def show_goal(self, session: Any) -> Images:  # noqa: ANN401
+        """Its goal's picture, the same way."""
+
+    def reached(self, state: Any) -> bool:  # noqa: ANN401
+        """Whether that is what a touch should lead to."""
+
+
+def pictures(session: BrowserSession, problem: Posed) -> tuple[Images, Images]:
     """Of the goal, then of the start, `[size, size, 3]`; a `BrowserError` after three tries."""
-    page, state, goal = problem
-    return retried(lambda: (session.show(page, goal), session.show(page, state)))
+    return retried(lambda: (problem.show_goal(session), problem.show(session)))
 
 
 def plan_on(
@@ -75,12 +92,12 @@ def plan_on(
     return plan(planner.optimizer, world_model, seen[None], goal[None], **asked)
 
 
-def reaches(session: Session, problem: Problem, action: FloatArray) -> bool:
+def reaches(session: Session | TaskSession, problem: Posed, action: FloatArray) -> bool:
     """Whether an action block `[250, 3]` leads from the start to the goal; never a lost touch."""
 
     def touched() -> bool:
-        session.show(problem.page, problem.state)
-        return np.array_equal(session.touch(action)[1], problem.goal)
+        problem.show(session)
+        return problem.reached(session.touch(action)[1])
 
     return retried(touched)
 
@@ -111,7 +128,7 @@ def reaches_in_turn(
             seen, state = session.touch(ask(seen, goal, number).actions[0])
             if picture_distance(world_model, seen[None], goal[None])[0] <= stop:
                 break
-        return np.array_equal(state, problem.goal)
+        return problem.reached(state)
 
     return retried(touched)
 

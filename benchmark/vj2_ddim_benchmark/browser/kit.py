@@ -17,7 +17,10 @@ DEBIAN_PACKAGES = ("chromium-headless-shell", "fonts-dejavu-core")
 DEFAULT_BINARY = Path("/usr/lib/chromium/chromium-headless-shell")  # /usr/bin has a script
 PAGE_FILES = ("page.html", "page.js")
 HERE = Path(__file__).parent
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+TYPES = {
+    ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".png": "image/png",
+    ".gif": "image/gif",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

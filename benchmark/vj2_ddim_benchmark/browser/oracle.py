@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 
 from vj2_ddim_benchmark.browser.driver import SIDE, Target
 from vj2_ddim_benchmark.browser.pages import KINDS, NUM_LEVELS, SHEET, Page, draw_page
+from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.policies import (
     MISS_PIXELS,
     NEAR_MISS_SHARE,
@@ -43,6 +45,24 @@ class Problem(NamedTuple):
     page: Page
     state: IntArray
     goal: IntArray
+
+    @property
+    def kind(self) -> str:
+        """The kind of the first widget whose state is to change."""
+        apart = np.flatnonzero(self.state != self.goal)
+        return self.page.widgets[int(apart[0])].kind
+
+    def show(self, session: Session) -> Images:
+        """Begin it; returns the picture `[size, size, 3]`, or a `BrowserError`."""
+        return session.show(self.page, self.state)
+
+    def show_goal(self, session: Session) -> Images:
+        """Its goal's picture, the same way."""
+        return session.show(self.page, self.goal)
+
+    def reached(self, state: IntArray) -> bool:
+        """Whether a state `[5]` is the goal's."""
+        return np.array_equal(state, self.goal)
 
 
 Moves = dict[tuple[int, int], list[tuple[int, Way]]]  # (value, number it becomes): widgets and ways

@@ -7,12 +7,14 @@ chain it sees the page again after each touch, until page and goal look alike or
 
 from collections.abc import Sequence
 from contextlib import closing
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from vj2_ddim_benchmark.browser.episode import (
+    Posed,
     asking,
     assets_of,
     draw_chains,
@@ -23,8 +25,11 @@ from vj2_ddim_benchmark.browser.episode import (
     reaches_in_turn,
     stop_distance,
 )
-from vj2_ddim_benchmark.browser.oracle import Problem, draw_problem
+from vj2_ddim_benchmark.browser.miniwob import TASKS
+from vj2_ddim_benchmark.browser.oracle import draw_problem
 from vj2_ddim_benchmark.browser.session import Session
+from vj2_ddim_benchmark.browser.task_oracle import draw_task_problem
+from vj2_ddim_benchmark.browser.tasks import TaskSession
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.race.tasks import ReadyPlanner, problem_seed
 from vj2_ddim_benchmark.report.summary import wilson_interval
@@ -61,7 +66,8 @@ def race_on_pages(
 
     Returns:
         Of each planner success with its interval, median time of a plan in ms from the pictures on,
-        success by kind of widget, and on chains by their length; and what it was measured with.
+        success by kind of widget or by task, and on chains by their length; and what it was
+        measured with.
 
     Raises:
         BrowserError: A browser failed again and again.
@@ -71,16 +77,7 @@ def race_on_pages(
     model = WorldModel.load(world_model)
     assets = assets_of(bundle, settings.threads, settings.seed, **files)
     ready = made_ready(settings.planners, assets, model, tuned)
-    rng = seeded(settings.split, settings.seed, PURPOSE, num_problems=settings.num_problems)
-    problems = [draw_problem(settings.split, rng) for _ in range(settings.num_problems)]
-    tried: list[list[Attempt]] = []
-    with closing(Session(model.config.screen_size)) as session:
-        for done, problem in enumerate(problems):
-            seed = problem_seed(settings.seed, done)
-            tried.append(_attempts(session, model, ready, problem, seed))
-            progress("race", done + 1, len(problems))
-        chains = race_on_chains(session, model, ready, settings, progress)
-    kinds = [_kind(problem) for problem in problems]
+    kinds, tried, chains = _raced(model, ready, settings, progress)
     by_planner = zip(ready, zip(*tried, strict=True), strict=True)
     return {
         "settings": settings.to_dict(),
@@ -92,6 +89,24 @@ def race_on_pages(
         "chains": chains,
         "environment": environment(),
     }
+
+
+def _raced(
+    model: WorldModel, ready: list[ReadyPlanner], settings: BrowserRaceSettings, progress: Progress
+) -> tuple[list[str], list[list[Attempt]], dict[str, Any]]:
+    """The kind of each problem, what every planner did there, and what some did on chains."""
+    tried: list[list[Attempt]] = []
+    chains: dict[str, Any] = {}
+    make = TaskSession if settings.pages == "miniwob" else Session
+    with closing(make(model.config.screen_size)) as session:
+        problems = _problems(session, settings, progress)
+        for done, problem in enumerate(problems):
+            seed = problem_seed(settings.seed, done)
+            tried.append(_attempts(session, model, ready, problem, seed))
+            progress("race", done + 1, len(problems))
+        if isinstance(session, Session):
+            chains = race_on_chains(session, model, ready, settings, progress)
+    return [problem.kind for problem in problems], tried, chains
 
 
 def race_on_chains(
@@ -121,9 +136,25 @@ def race_on_chains(
     return found
 
 
+def _problems(
+    session: Session | TaskSession, settings: BrowserRaceSettings, progress: Progress
+) -> list[Posed]:
+    """As many as are asked for; of MiniWoB++ of one task after another."""
+    num = settings.num_problems
+    rng = seeded(settings.split, settings.seed, PURPOSE, num_problems=num)
+    if not isinstance(session, TaskSession):
+        return [draw_problem(settings.split, rng) for _ in range(num)]
+    problems: list[Posed] = []
+    for name in islice(cycle(settings.tasks or TASKS), num):
+        problems.append(draw_task_problem(session, settings.split, rng, (name,)))
+        progress("problems", len(problems), num)
+    return problems
+
+
 def _attempts(
-    session: Session, model: WorldModel, ready: list[ReadyPlanner], problem: Problem, seed: int
-) -> list[Attempt]:
+    session: Session | TaskSession, model: WorldModel, ready: list[ReadyPlanner], problem: Posed,
+    seed: int,
+) -> list[Attempt]:  # fmt: skip
     """Of every planner at one problem."""
     goal, start = pictures(session, problem)
     found = []
@@ -132,12 +163,6 @@ def _attempts(
         reached = reaches(session, problem, result.actions[0])
         found.append(Attempt(reached, 1e3 * result.wall_time_s["total"]))
     return found
-
-
-def _kind(problem: Problem) -> str:
-    """The kind of the first widget whose state is to change."""
-    apart = np.flatnonzero(problem.state != problem.goal)
-    return problem.page.widgets[int(apart[0])].kind
 
 
 def _summary(planner: ReadyPlanner, tried: Sequence[Attempt], kinds: list[str]) -> dict[str, Any]:

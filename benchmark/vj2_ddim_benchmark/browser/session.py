@@ -7,7 +7,7 @@ from typing import TypeVar
 from numpy.typing import ArrayLike
 
 from vj2_ddim_benchmark.browser.chromium import BrowserError, Chromium
-from vj2_ddim_benchmark.browser.driver import OnFrame, Target, TouchedPage, frames_of
+from vj2_ddim_benchmark.browser.driver import SIDE, OnFrame, Target, TouchedPage, View, frames_of
 from vj2_ddim_benchmark.browser.kit import Installation
 from vj2_ddim_benchmark.browser.pages import Page
 from vj2_ddim_benchmark.settings import MAX_PAGE_SIZE, MIN_PAGE_SIZE
@@ -29,8 +29,10 @@ def retried(do: Callable[[], T]) -> T:
     return do()
 
 
-class Session:
-    """Shows pages and has them touched; after any error the next page is in a new browser."""
+class BrowserSession:
+    """A browser with one page; after any error the next page is in a new browser."""
+
+    view = View()
 
     def __init__(self, size: int = 64, installed: Installation | None = None) -> None:
         """Nothing is started yet.
@@ -40,7 +42,7 @@ class Session:
             installed: Where browser and kit are; where the environment says unless told.
 
         Raises:
-            ConfigError: Browser or kit are missing, or the size is out of range.
+            ConfigError: Browser or pages are missing, or the size is out of range.
         """
         if not MIN_PAGE_SIZE <= size <= MAX_PAGE_SIZE:
             raise ConfigError(f"size must be {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}; found {size}")
@@ -49,6 +51,39 @@ class Session:
         self.on_frame: OnFrame | None = None  # told every frame from the next page on
         self.browser: Chromium | None = None
         self._touched: TouchedPage | None = None
+
+    def close(self) -> None:
+        """End the browser, if one runs; the session can be used again."""
+        if self.browser is not None:
+            self.browser.close()
+        self.browser = self._touched = None
+
+    @contextmanager
+    def _closed_on_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:  # Ctrl-C too leaves a page in the middle of a touch
+            self.close()
+            raise
+
+    def _opened(self) -> TouchedPage:
+        """The browser's page, whatever it shows; a new one's where none runs."""
+        if self._touched is None:
+            self.browser = Chromium(self.installed.binary, SIDE / self.view.side)
+            self._touched = self._open(self.browser)
+        self._touched.on_frame = self.on_frame
+        return self._touched
+
+    def _open(self, browser: Chromium) -> TouchedPage:
+        raise NotImplementedError
+
+
+class Session(BrowserSession):
+    """Shows pages of the kit and has them touched."""
+
+    def __init__(self, size: int = 64, installed: Installation | None = None) -> None:
+        """Nothing is started yet; `BrowserSession` says what is refused."""
+        super().__init__(size, installed)
         self._page: Page | None = None
         self._theme, self._num_shown = "", 0
 
@@ -88,17 +123,8 @@ class Session:
 
     def close(self) -> None:
         """End the browser, if one runs; the session can be used again."""
-        if self.browser is not None:
-            self.browser.close()
-        self.browser = self._touched = self._page = None
-
-    @contextmanager
-    def _closed_on_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:  # Ctrl-C too leaves a page in the middle of a touch
-            self.close()
-            raise
+        super().close()
+        self._page, self._theme = None, ""
 
     def _showing(self) -> tuple[Page, TouchedPage]:
         if self._page is None or self._touched is None:
@@ -107,14 +133,12 @@ class Session:
 
     def _loaded(self, theme: str) -> TouchedPage:
         """The page with the kit in a theme, loaded anew for another and now and then."""
-        if self.browser is None:
-            self.browser = Chromium(self.installed.binary)
-            self._touched = TouchedPage(self.browser, self.installed, self.size)
-            self._theme = ""
-        assert self._touched is not None
+        touched = self._opened()
         if theme != self._theme or self._num_shown >= MAX_SHOWN:
-            self._touched.load(theme)
+            touched.load(theme)
             self._theme, self._num_shown = theme, 0
         self._num_shown += 1
-        self._touched.on_frame = self.on_frame
-        return self._touched
+        return touched
+
+    def _open(self, browser: Chromium) -> TouchedPage:
+        return TouchedPage(browser, self.installed.files(), self.size)

@@ -1,0 +1,134 @@
+"""Tasks of MiniWoB++ in a browser: shown, touched, and posed as problems by hidden gestures."""
+
+import re
+import time
+from hashlib import sha256
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vj2_ddim_benchmark.browser.chromium import BrowserError, Chromium
+from vj2_ddim_benchmark.browser.driver import ORIGIN, TouchedPage, frames_of
+from vj2_ddim_benchmark.browser.kit import Installation
+from vj2_ddim_benchmark.browser.miniwob import TASKS, VIEW, Task, task_files
+from vj2_ddim_benchmark.browser.session import BrowserSession
+from vj2_ddim_benchmark.world.painting import Images
+from vj2_ddim_plugin.gestures.segments import IntArray
+
+FIRST = f"{ORIGIN}/miniwob/click-test.html"  # a browser hovers otherwise on its first page
+SCRIPTS = ("clock.js", "miniwob.js")
+LONGEST_PRESS_S = 0.4  # by the wall; from 0.5 s on the browser takes it for a long press
+RELEASE_S, WAIT_S = 1.0, 0.01
+NUM_NUMBERS = 3  # of a state
+
+NUMBER = re.compile(r"^(\w+\|)-?\d+(?=\|)", re.MULTILINE)  # the text of an element
+
+Use = tuple[str, list[float]]
+"""What gesture an element may obey, and its left, top, width and height in 320ths."""
+
+
+class Snapshot(NamedTuple):
+    """All that is seen of a task: what each element looks like, and where they are."""
+
+    looks: str
+    places: NDArray[np.float64]
+
+    def near(self, other: "Snapshot", tolerance: float, any_number: bool = False) -> bool:
+        """Whether all looks the same and nothing is further apart than so many pixels.
+
+        Texts that are numbers may differ where that is said.
+        """
+        looks = [each.looks for each in (self, other)]
+        if any_number:
+            looks = [NUMBER.sub(r"\1", each) for each in looks]
+        if looks[0] != looks[1]:
+            return False
+        return bool(np.abs(self.places - other.places).max() <= tolerance)
+
+
+def state_of(task: Task, picture: Images) -> IntArray:
+    """A state `[3]` for data: the task's place among all, its seed, a hash of its picture.
+
+    So a touch changes it where it changes what is seen, and only there.
+    """
+    digest = sha256(picture.tobytes()).digest()
+    hashed = int.from_bytes(digest[:8], "big") >> 1
+    return np.array([list(TASKS).index(task.name), task.seed, hashed], np.int64)
+
+
+def _released(touched: TouchedPage) -> None:
+    """Wait until nothing looks pressed: that the browser ends by the wall, 0.15 s after a tap."""
+    deadline = time.monotonic() + RELEASE_S
+    while touched.evaluate("document.querySelector(':active') !== null"):
+        if time.monotonic() > deadline:
+            raise BrowserError(f"something looks pressed {RELEASE_S} s after a touch")
+        time.sleep(WAIT_S)
+
+
+class TaskSession(BrowserSession):
+    """Shows tasks and has them touched, by a finger or a mouse as each wants it."""
+
+    view = VIEW
+
+    def __init__(self, size: int = 64, installed: Installation | None = None) -> None:
+        """Nothing is started yet; a `ConfigError` where MiniWoB++ is missing."""
+        super().__init__(size, installed)
+        self._files = task_files()
+        self._task: Task | None = None
+
+    def show(self, task: Task) -> tuple[Images, Snapshot]:
+        """Begin a task's episode; returns its picture `[size, size, 3]` and what is seen.
+
+        Raises:
+            BrowserError: The browser failed, or the page threw.
+        """
+        with self._closed_on_errors():
+            touched = self._opened()
+            touched.mouse = task.rule.mouse
+            touched.leave()  # else the next page is hovered over where this one was touched last
+            touched.navigate(f"{ORIGIN}/miniwob/{task.name}.html")
+            touched.begin(f"miniwob.start({task.seed})")
+            self._task = task
+            return touched.picture(), self._seen(touched)
+
+    def touch(self, action: ArrayLike) -> tuple[Images, Snapshot]:
+        """Perform an action block `[250, 3]`; returns the picture and what is seen after it.
+
+        Raises:
+            BrowserError: The browser failed, or no task is shown: the touch is lost.
+            ActionError: The block has another shape; nothing is done.
+        """
+        frames = list(frames_of(action))
+        with self._closed_on_errors():
+            _, touched = self._showing()
+            touched.touch(frames, LONGEST_PRESS_S)
+            _released(touched)
+            touched.rest()  # what looks released may ask for another icon
+            return touched.picture(), self._seen(touched)
+
+    def uses(self) -> list[Use]:
+        """What can be touched now, and how."""
+        with self._closed_on_errors():
+            task, touched = self._showing()
+            found = touched.evaluate(f"miniwob.targets({int(task.rule.mouse)})")
+        return [(str(use), box) for use, *box in found]
+
+    def close(self) -> None:
+        """End the browser, if one runs; the session can be used again."""
+        super().close()
+        self._task = None
+
+    def _open(self, browser: Chromium) -> TouchedPage:
+        touched = TouchedPage(browser, self._files, self.size, self.view, SCRIPTS)
+        touched.navigate(FIRST)
+        return touched
+
+    def _showing(self) -> tuple[Task, TouchedPage]:
+        if self._task is None or self._touched is None:
+            raise BrowserError("no task is shown; show one first")
+        return self._task, self._touched
+
+    def _seen(self, touched: TouchedPage) -> Snapshot:
+        looks, places = touched.evaluate("miniwob.state()")
+        return Snapshot(looks, np.array(places, float))
