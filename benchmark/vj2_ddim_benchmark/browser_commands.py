@@ -48,20 +48,32 @@ JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the fi
 def doctor(
     install: Annotated[bool, typer.Option("--install", help="Install what is missing, as far as this user may.")] = False,
 ) -> None:  # fmt: skip
-    """Say what is here of browser, kit and MiniWoB++, and how to install what is missing."""
+    """Say what is here of browser, kit, MiniWoB++ and text detector, and how to install the rest.
+
+    Without the last two only their pages, and the shipped world model, cannot be had.
+    """
     from vj2_ddim_benchmark.browser import miniwob
-    from vj2_ddim_benchmark.browser.kit import Installation
+    from vj2_ddim_benchmark.browser.kit import Installation, install_package
+    from vj2_ddim_benchmark.world_model import text_detector
 
     installed = Installation.find()
+    optional = {
+        "miniwob": (miniwob.installed_html, miniwob.INSTALL),
+        "text detector": (text_detector.installed_graph, text_detector.INSTALL),
+    }
     if install:
         installed.install()
-        miniwob.install_tasks()
+        for find, command in optional.values():
+            if find() is None:
+                install_package(command)
     missing = installed.missing()
-    optional = f"not installed (not needed); run: {' '.join(miniwob.INSTALL)}"
-    tasks = miniwob.installed_html() or optional
-    print_findings({"browser": installed.binary, "kit": installed.kit, "miniwob": tasks})
-    for what, command in missing.items():
-        say(f"{what}; run: {' '.join(command)}")
+    told = {
+        name: find() or f"not installed (may be left out); run: {command}"
+        for name, (find, command) in optional.items()
+    }
+    print_findings({"browser": installed.binary, "kit": installed.kit, **told})
+    for what, words in missing.items():
+        say(f"{what}; run: {' '.join(words)}")
     if missing:
         raise typer.Exit(1)
     say("all is here")

@@ -80,7 +80,7 @@ def test_frames_and_token_dims_that_do_not_fit_are_refused(frames):
 def detector(tmp_path, monkeypatch):
     """A detector whose cells are the mean red and blue of 8 x 8 pixels, as if it were installed."""
     path = write_detector(tmp_path / "detector.onnx")
-    monkeypatch.setattr(text_detector, "_installed_graph", lambda: path)
+    monkeypatch.setattr(text_detector, "installed_graph", lambda: path)
     installed_detector.cache_clear()
     yield
     installed_detector.cache_clear()

@@ -3,8 +3,10 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import invalidate_caches
 from pathlib import Path
 
 from vj2_ddim_plugin.errors import ConfigError, DataError
@@ -21,6 +23,12 @@ TYPES = {
     ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".png": "image/png",
     ".gif": "image/gif",
 }  # fmt: skip
+
+
+def install_package(command: str) -> None:
+    """Try to install a package by its `pip install ...`, into this Python."""
+    subprocess.run([sys.executable, "-m", *command.split()], check=False)
+    invalidate_caches()
 
 
 @dataclass(frozen=True)

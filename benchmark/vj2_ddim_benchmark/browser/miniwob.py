@@ -1,10 +1,7 @@
 """MiniWoB++: pages of the web that others made, each of them a task with seeds without end."""
 
-import subprocess
-import sys
 from collections.abc import Mapping
 from functools import cache
-from importlib import invalidate_caches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +15,7 @@ from vj2_ddim_benchmark.world.layouts import require_split
 from vj2_ddim_plugin.errors import ConfigError
 
 PACKAGE, VERSION = "miniwob", "1.1.0"  # MIT
-INSTALL = [sys.executable, "-m", "pip", "install", "--no-deps", f"{PACKAGE}=={VERSION}"]
+INSTALL = f"pip install --no-deps {PACKAGE}=={VERSION}"
 FOLDERS = ("core", "common", "miniwob")
 VIEW = View(width=160, height=210, top=50, side=160, mobile=False)  # all but the instruction
 NUM_SEEDS = 2**31
@@ -84,13 +81,6 @@ def installed_html() -> Path | None:
     return None if found is None or found.origin is None else Path(found.origin).parent / "html"
 
 
-def install_tasks() -> None:
-    """Try to install the package by pip, if it is not there; nothing else needs it."""
-    if installed_html() is None:
-        subprocess.run(INSTALL, check=False)
-        invalidate_caches()
-
-
 @cache
 def task_files() -> Files:
     """All that its pages may ask for; a `ConfigError` that says how to install them."""
@@ -98,7 +88,7 @@ def task_files() -> Files:
     if folder is None:
         raise ConfigError(
             f"pages of MiniWoB++ need the package {PACKAGE} {VERSION}, which is not installed: "
-            f"run `{' '.join(INSTALL)}`"
+            f"run `{INSTALL}`"
         )
     files: Mapping[str, tuple[str, bytes]] = {
         f"/{path.relative_to(folder)}": (TYPES[path.suffix], path.read_bytes())

@@ -39,7 +39,11 @@ class TextDetector:
             ConfigError: It is not installed, or not the detector's; it says how to install it.
         """
         what = f"the text detector's graph, installed by: {INSTALL}"
-        self.graph = require_regular_file(graph or _installed_graph(), ConfigError, what)
+        if (found := graph or installed_graph()) is None:
+            raise ConfigError(
+                f"the text detector's graph is not installed. Install it by: {INSTALL}"
+            )
+        self.graph = require_regular_file(found, ConfigError, what)
         with TemporaryDirectory() as folder:
             cut = Path(folder) / "cut.onnx"
             try:
@@ -72,9 +76,7 @@ def installed_detector() -> TextDetector:
     return TextDetector(threads=torch.get_num_threads())
 
 
-def _installed_graph() -> Path:
-    """Where the package has it; the package itself is not imported, it needs OpenCV."""
+def installed_graph() -> Path | None:
+    """Where the package has it, if it is there; itself it is not imported, it needs OpenCV."""
     found = find_spec(PACKAGE)
-    if found is None or found.origin is None:
-        raise ConfigError(f"the text detector's graph is not installed. Install it by: {INSTALL}")
-    return Path(found.origin).parent / GRAPH
+    return None if found is None or found.origin is None else Path(found.origin).parent / GRAPH
