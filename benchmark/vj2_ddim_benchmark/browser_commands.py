@@ -154,6 +154,8 @@ def race(
         for name, of in found["planners"].items()
     ]
     print_table(rows, ("planner", "reached", "95 %", "p50 ms"), numbers=True)
+    if found["moved_by_mouse"]:
+        say(f"moved by a mouse, no touch moves them: {', '.join(found['moved_by_mouse'])}")
     chains = [
         (name, length, f"{of['success']:.1%}", f"{of['low']:.0%} to {of['high']:.0%}")
         for name, lengths in found["chains"].items()

@@ -200,13 +200,14 @@ def test_data_of_tasks_change_where_the_picture_does_and_do_so_again():
 
 @in_browser
 def test_planners_race_on_tasks():
-    parts, tasks = shipped_assets(), ("click-checkboxes", "click-tab")
+    parts, tasks = shipped_assets(), ("click-checkboxes", "drag-items")
     how = BrowserRaceSettings(
         planners=("random-gestures-16",), num_problems=2, pages="miniwob", tasks=tasks
     )
     found = race_on_pages(parts.bundle, parts.world_model, how)
     assert set(found["planners"]["random-gestures-16"]["kinds"]) == set(tasks)
     assert found["chains"] == {}
+    assert found["moved_by_mouse"] == ["drag-items"]
 
 
 @in_browser

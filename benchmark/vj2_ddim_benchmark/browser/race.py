@@ -66,8 +66,8 @@ def race_on_pages(
 
     Returns:
         Of each planner success with its interval, median time of a plan in ms from the pictures on,
-        success by kind of widget or by task, and on chains by their length; and what it was
-        measured with.
+        success by kind of widget or by task, and on chains by their length; which tasks a mouse
+        moved; and what it was measured with.
 
     Raises:
         BrowserError: A browser failed again and again.
@@ -87,6 +87,7 @@ def race_on_pages(
             planner.name: _summary(planner, found, kinds) for planner, found in by_planner
         },
         "chains": chains,
+        "moved_by_mouse": sorted({kind for kind in kinds if kind in TASKS and TASKS[kind].mouse}),
         "environment": environment(),
     }
 
