@@ -1,9 +1,11 @@
 """The encoders: whitened features of patches, of pixels and of a text detector made here."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from builders.detector import write_detector
+from builders.detector import CHANNELS, write_detector
 from builders.world_model import TINY
 
 from vj2_ddim_benchmark.world_model import text_detector
@@ -14,6 +16,7 @@ from vj2_ddim_benchmark.world_model.encoders import (
     encoder_of,
     fitted_encoder,
 )
+from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.text_detector import MEAN, STD, installed_detector
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
@@ -81,6 +84,7 @@ def detector(tmp_path, monkeypatch):
     """A detector whose cells are the mean red and blue of 8 x 8 pixels, as if it were installed."""
     path = write_detector(tmp_path / "detector.onnx")
     monkeypatch.setattr(text_detector, "installed_graph", lambda: path)
+    monkeypatch.setattr(TextDetectorEncoder, "num_channels", CHANNELS)
     installed_detector.cache_clear()
     yield
     installed_detector.cache_clear()
@@ -114,6 +118,17 @@ def test_a_detector_needs_patches_of_whole_cells_and_frames_of_whole_patches(det
         WorldModelConfig(encoder="text-detector", screen_size=64, patch_size=4)
     with pytest.raises(DataError, match="do not divide into patches of 16"):
         TextDetectorEncoder.fit(np.zeros((2, 40, 40, 3), np.uint8), patch_size=16, token_dim=2)
+
+
+def test_a_world_model_is_read_without_the_detector_but_sees_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(text_detector, "installed_graph", lambda: None)
+    installed_detector.cache_clear()
+    config = replace(TINY, encoder="text-detector", screen_size=32, patch_size=8)
+    arrays = {"mean": torch.zeros(96), "projection": torch.ones(96, 8)}
+    WorldModel(config, encoder_of(config, arrays)).save(tmp_path / "w.pt")
+    model = WorldModel.load(tmp_path / "w.pt")
+    with pytest.raises(ConfigError, match=r"is not installed\. Install it by: pip install"):
+        model.encode(np.zeros((1, 32, 32, 3), np.uint8))
 
 
 def test_a_configuration_from_before_encoders_had_names_sees_patches():

@@ -146,9 +146,9 @@ def report(
     json_file: JsonFile = None,
 ) -> None:
     """Measure a world model anew, and print what it measured."""
-    from vj2_ddim_benchmark.world import collect as data
     from vj2_ddim_benchmark.world_model.model import WorldModel
     from vj2_ddim_benchmark.world_model.report import report_recorded, report_world_model
+    from vj2_ddim_benchmark.world_model.train import recorded_transitions
 
     model = WorldModel.load(checkpoint)
     with progress_bars() as bars:
@@ -156,7 +156,8 @@ def report(
             how: dict[str, Any] = {"split": split, "num_problems": num_problems, "progress": bars}
             measured = report_world_model(model, **how)
         else:
-            measured = report_recorded(model, data.load_transitions(transitions), num_problems)
+            found = recorded_transitions(transitions, model.config)
+            measured = report_recorded(model, found, num_problems)
     _show(measured)
     if json_file is not None:
         write_json(json_file, measured)
@@ -176,8 +177,8 @@ def embed(
     """Encode collected screens into trajectories of latents, to train a denoiser on."""
     import numpy as np
 
-    from vj2_ddim_benchmark.world import collect as data
     from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions, only_changes
+    from vj2_ddim_benchmark.world_model.train import recorded_transitions
     from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
     model = WorldModel.load(checkpoint)
@@ -191,7 +192,7 @@ def embed(
         first = num
         for path in paths:
             if path is not None:
-                found = data.load_transitions(path)
+                found = recorded_transitions(path, model.config)
                 embeddings, actions = embed_transitions(model, found)
                 states = np.full(len(actions), embeddings.shape[1])
                 if changes_only:

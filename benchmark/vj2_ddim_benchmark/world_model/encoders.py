@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.world_model.config import DETECTOR_STRIDE, WorldModelConfig
-from vj2_ddim_benchmark.world_model.text_detector import installed_detector
+from vj2_ddim_benchmark.world_model.text_detector import NUM_CHANNELS, installed_detector
 from vj2_ddim_plugin.errors import ConfigError, DataError
 
 
@@ -106,11 +106,12 @@ class TextDetectorEncoder(Encoder):
     """
 
     frames_at_once = 16
+    num_channels = NUM_CHANNELS
 
     @classmethod
     def num_features(cls, patch_size: int) -> int:
         """The channels of every cell."""
-        return installed_detector().num_channels * (patch_size // DETECTOR_STRIDE) ** 2
+        return cls.num_channels * (patch_size // DETECTOR_STRIDE) ** 2
 
     @classmethod
     def features(cls, frames: Tensor, patch_size: int) -> Tensor:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from onnx.checker import ValidationError
 from onnx.utils import extract_model
 
-from vj2_ddim_benchmark.world_model.config import DETECTOR_STRIDE
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import require_regular_file
 from vj2_ddim_plugin.onnx.session import onnxruntime
@@ -24,7 +23,7 @@ from vj2_ddim_plugin.onnx.session import onnxruntime
 PACKAGE, GRAPH = "rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx"
 INSTALL = "pip install --no-deps rapidocr-onnxruntime==1.4.4"
 FEATURES = "p2o.Add.251"  # the neck's sum at a stride of 8: [n, 96, H/8, W/8]
-SMALLEST = 4 * DETECTOR_STRIDE  # pixels across the smallest picture it can see
+NUM_CHANNELS = 96
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -60,7 +59,6 @@ class TextDetector:
                 cut.read_bytes(), options, providers=["CPUExecutionProvider"]
             )
         self._input = inputs[0]
-        self.num_channels: int = self.see(np.zeros((1, SMALLEST, SMALLEST, 3), np.uint8)).shape[-1]
 
     def see(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Frames uint8 `[n, H, W, 3]` to cells float32 `[n, H/8, W/8, 96]`."""

@@ -94,11 +94,11 @@ def _transitions(
         yield collect_transitions(num, split="train", seed=seed, progress=progress, **how)
     for done, file in enumerate(recorded):
         progress("read", done, len(recorded))
-        yield _recorded(file, config)
+        yield recorded_transitions(file, config)
 
 
-def _recorded(file: Path, config: WorldModelConfig) -> Transitions:
-    """Transitions of a file, in pictures and action blocks of the world model's sizes."""
+def recorded_transitions(file: Path, config: WorldModelConfig) -> Transitions:
+    """Transitions of a file; a `DataError` if pictures or blocks are not of the model's sizes."""
     found = load_transitions(file)
     height, width = found.frames.shape[2:4]
     length = found.actions.shape[2]
