@@ -26,14 +26,15 @@ def hold_in_another_process():
 
 
 def test_memory_is_that_of_all_processes_at_its_peak_and_no_more_afterwards():
-    for _ in range(2):  # once, at its end, another test's process leaves what it shared to us
+    for _ in range(3):  # another test's process, when it ends, leaves to us what it shared
         before = reading._memory_mb()
         more, (_, looked) = reading._measured(hold_in_another_process)
-        if looked - before < 170:
+        after = reading._memory_mb()
+        if max(looked - before - 155, after - before) < 15:
             break
     assert looked - before == pytest.approx(155, abs=15)  # and what Python itself takes
     assert more >= looked - before - 15
-    assert reading._memory_mb() - before < 15
+    assert after - before < 15
 
 
 def test_every_reader_is_measured_and_a_run_over_all_files(tmp_path, monkeypatch):
