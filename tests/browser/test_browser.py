@@ -312,6 +312,23 @@ def test_where_a_page_throws_another_is_touched_for_that_number(monkeypatch):
     assert sorted(same) == [False, True]
 
 
+def test_where_a_browser_fails_at_one_gesture_again_and_again_another_is_made(monkeypatch):
+    settings = BrowserCollectSettings(num_trajectories=1, horizon=1, processes=1, size=32)
+    expected, _ = collect.collect_pages(settings)
+    first, touch = [], Session.touch
+
+    def failing(self, action):
+        first.append(action)
+        if np.array_equal(action, first[0]):
+            raise BrowserError("it hangs")
+        return touch(self, action)
+
+    monkeypatch.setattr(Session, "touch", failing)
+    found, report = collect.collect_pages(settings)
+    assert report["causes"] == {"it hangs": collect.NUM_TRIES}
+    assert not np.array_equal(found.actions, expected.actions)
+
+
 def test_what_is_lost_again_and_again_is_an_error(monkeypatch):
     def never(self, action):
         raise BrowserError("gone")

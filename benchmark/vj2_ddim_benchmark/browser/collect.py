@@ -1,8 +1,9 @@
 """Trajectories of touched pages, collected by several browsers at once.
 
 What a trajectory holds depends on its number and the seed alone, so a lost one is made again. Where
-the page itself throws it would throw again: then another is drawn for that number. What is made is
-kept in parts beside the file to write, so a run that was stopped goes on.
+the page itself throws it would throw again: then, or where browsers fail at it five times, another
+is drawn for that number. What is made is kept in parts beside the file to write, so a run that was
+stopped goes on.
 """
 
 import math
@@ -38,7 +39,8 @@ from vj2_ddim_plugin.gestures.segments import IntArray
 
 PURPOSE = 6  # keeps the randomness apart from that of problems with the same seed
 PER_BROWSER = 25  # trajectories; then another is started
-NUM_TRIES = 10  # of a trajectory: a machine may be too busy for minutes
+NUM_TRIES = 5  # of a trajectory: a machine may be too busy for minutes; then another is drawn
+MOST_FAILURES = 15  # one after another; then nothing works
 OPEN_SHARE = 0.3  # of pages that may begin with something open
 
 
@@ -148,9 +150,9 @@ def _collect(
                 failures = drawn = 0
             except BrowserError as error:
                 failures += 1
-                drawn += isinstance(error, PageError)
+                drawn += isinstance(error, PageError) or failures % NUM_TRIES == 0
                 causes[str(error)] += 1
-                if failures == NUM_TRIES:
+                if failures == MOST_FAILURES:
                     raise
     found = Transitions(*(np.stack(each) for each in zip(*made, strict=True)))
     if part is not None:
