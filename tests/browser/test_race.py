@@ -46,7 +46,7 @@ class Obliging:
 
 
 def test_planners_race_on_pages_and_a_lost_touch_is_made_again(monkeypatch):
-    monkeypatch.setattr(pages_race, "Session", Obliging)
+    monkeypatch.setattr(pages_race, "session_of", lambda pages, size: Obliging(size))
     parts, names = shipped_assets(), ("ddim-1", "random-gestures-16")
     how = BrowserRaceSettings(planners=names, num_problems=4, split="validation")
     found = pages_race.race_on_pages(parts.bundle, parts.world_model, how)
@@ -161,7 +161,7 @@ class Reading:
 
 def test_a_planner_is_tuned_by_what_it_reaches(monkeypatch, tmp_path):
     monkeypatch.setattr(pages_tune, "Session", Reading)
-    monkeypatch.setattr(pages_race, "Session", Reading)
+    monkeypatch.setattr(pages_race, "session_of", lambda pages, size: Reading(size))
     parts, reached = shipped_assets(), []
     plan = pages_tune.plan
 

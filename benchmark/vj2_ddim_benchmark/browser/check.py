@@ -20,7 +20,7 @@ from vj2_ddim_benchmark.browser.oracle import Way, draw_problem, perform, ways_t
 from vj2_ddim_benchmark.browser.pages import KINDS, THEMES
 from vj2_ddim_benchmark.browser.session import BrowserSession, Session, retried
 from vj2_ddim_benchmark.browser.task_oracle import draw_task_problem
-from vj2_ddim_benchmark.browser.tasks import Snapshot, TaskSession
+from vj2_ddim_benchmark.browser.tasks import Snapshot, TaskSession, session_of
 from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.settings import BrowserCheckSettings, BrowserCollectSettings
 from vj2_ddim_benchmark.world.layouts import seeded
@@ -62,10 +62,10 @@ def check(settings: BrowserCheckSettings, progress: Progress = silent) -> dict[s
         The counts by kind and in all (repeats, lost, obeyed, equal states and pixels), transitions
         a second with one and with two browsers, MB of one, the versions and the machine's load.
     """
-    load, on_tasks = os.getloadavg(), settings.pages == "miniwob"
+    load = os.getloadavg()
     cases = list(_cold_cases(settings, progress))
     counts = {case.kind: dict.fromkeys(COUNTS, 0) for case in cases}
-    with closing((TaskSession if on_tasks else Session)(settings.size)) as session:
+    with closing(session_of(settings.pages, settings.size)) as session:
         for done in range(settings.repeats):
             for case in cases:
                 _repeat(session, case, counts[case.kind])
@@ -79,7 +79,9 @@ def check(settings: BrowserCheckSettings, progress: Progress = silent) -> dict[s
         _, speed[str(processes)] = collect_pages(
             BrowserCollectSettings(processes=processes, **asked), progress
         )
-    named = f"{miniwob.PACKAGE} {miniwob.VERSION}" if on_tasks else f"{KIT} {VERSION}"
+    named = f"{KIT} {VERSION}"
+    if settings.pages == "miniwob":
+        named = f"{miniwob.PACKAGE} {miniwob.VERSION}"
     return {
         "settings": settings.to_dict(), "kinds": counts, "total": total, "speed": speed,
         "browser_mb": memory, "browser": version, "kit": named,
@@ -141,7 +143,7 @@ def _equal(one: Any, other: Any) -> bool:  # noqa: ANN401
     return one.near(other, 0.0) if isinstance(one, Snapshot) else np.array_equal(one, other)
 
 
-def _megabytes(session: BrowserSession) -> float:
+def _megabytes(session: BrowserSession[Any, Any]) -> float:
     """Memory of the browser's processes, what they share counted once."""
     if session.browser is None:
         return 0.0

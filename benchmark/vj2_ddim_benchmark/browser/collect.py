@@ -27,7 +27,7 @@ from vj2_ddim_benchmark.browser.oracle import draw_state, mixed_action
 from vj2_ddim_benchmark.browser.pages import MAX_WIDGETS, Page, draw_page
 from vj2_ddim_benchmark.browser.session import Session
 from vj2_ddim_benchmark.browser.task_oracle import mixed_gesture
-from vj2_ddim_benchmark.browser.tasks import NUM_NUMBERS, TaskSession, state_of
+from vj2_ddim_benchmark.browser.tasks import NUM_NUMBERS, TaskSession, session_of, state_of
 from vj2_ddim_benchmark.race.folder import RaceFolder
 from vj2_ddim_benchmark.settings import BrowserCollectSettings
 from vj2_ddim_benchmark.world.collect import Transitions, load_transitions, save_transitions
@@ -142,8 +142,7 @@ def _collect(
     _end_with(parent)
     made: list[Trajectory] = []
     failures, drawn, causes = 0, 0, Counter[str]()
-    on_tasks = settings.pages == "miniwob"
-    with closing((TaskSession if on_tasks else Session)(settings.size)) as session:
+    with closing(session_of(settings.pages, settings.size)) as session:
         while len(made) < len(indices):
             try:
                 made.append(_trajectory(session, settings, indices[len(made)], drawn))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from vj2_ddim_benchmark.browser.chromium import (
@@ -26,6 +26,7 @@ from vj2_ddim_benchmark.browser.kit import HERE
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world.touch import NUM_STEPS
 from vj2_ddim_plugin.errors import ActionError
+from vj2_ddim_plugin.gestures.segments import IntArray
 
 SIDE = 320  # CSS pixels across the page, whatever the size of its picture
 STEP_MS, BLOCK_MS, SECOND_MS = 2.0, 500.0, 1000.0
@@ -44,6 +45,9 @@ MOUSE_EVENTS = {
 }  # fmt: skip
 
 Touch = tuple[str, float, float]  # type, x and y in CSS pixels
+
+Touches = Iterable[tuple[float, list[Touch]]]
+"""Touches frame by frame, each frame with its time in ms."""
 
 OnFrame = Callable[[float, bytes], None]
 """Told the page's time in ms and its picture, a PNG 320 pixels across."""
@@ -86,10 +90,8 @@ def frames_of(action: ArrayLike) -> Iterator[tuple[float, list[Touch]]]:
             f"an action must be numbers of shape {(NUM_STEPS, 3)}; found {block.dtype} of shape "
             f"{block.shape}"
         )
-    pressed = (block[:, 2] > 0.5) & ~np.isnan(block[:, :2].astype(float)).any(axis=1)
     points = np.clip(block[:, :2].astype(float) * SIDE, 0.0, SIDE - 0.5).round(2).tolist()
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], pressed, [False]]).astype(int)))
-    for first, stop in edges.reshape(-1, 2).tolist():
+    for first, stop in presses(block).tolist():
         yield STEP_MS * first, [("touchStart", *points[first])]
         last = points[first]
         for frame in range(1, 1 + int(STEP_MS * (stop - first) / FRAME_MS)):
@@ -100,6 +102,13 @@ def frames_of(action: ArrayLike) -> Iterator[tuple[float, list[Touch]]]:
                 last = point
         moved: list[Touch] = [("touchMove", *points[stop - 1])] if points[stop - 1] != last else []
         yield STEP_MS * stop, [*moved, ("touchEnd", 0.0, 0.0)]
+
+
+def presses(block: NDArray[Any]) -> IntArray:
+    """First step and the one after the last, `[m, 2]`, of every press of `[n, 3]` actions."""
+    pressed = (block[:, 2] > 0.5) & ~np.isnan(block[:, :2].astype(float)).any(axis=1)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], pressed, [False]]).astype(int)))
+    return edges.reshape(-1, 2)
 
 
 class TouchedPage:
@@ -166,9 +175,7 @@ class TouchedPage:
         self._moving = 1  # as far as is known
         self.rest()
 
-    def touch(
-        self, frames: Iterable[tuple[float, list[Touch]]], longest_s: float | None = None
-    ) -> None:
+    def touch(self, frames: Touches, longest_s: float | None = None) -> None:
         """Perform an action block, as `frames_of` has it, then let the page come to rest.
 
         A `BrowserError` says that a press took longer by the wall than it may.

@@ -13,7 +13,7 @@ from vj2_ddim_benchmark.browser.oracle import Problem, draw_problem
 from vj2_ddim_benchmark.browser.pages import Page
 from vj2_ddim_benchmark.browser.session import Session
 from vj2_ddim_benchmark.browser.task_oracle import TaskProblem, draw_task_problem
-from vj2_ddim_benchmark.browser.tasks import Snapshot, TaskSession, state_of
+from vj2_ddim_benchmark.browser.tasks import Snapshot, TaskSession, session_of, state_of
 from vj2_ddim_benchmark.settings import PAGES
 from vj2_ddim_benchmark.world.layouts import require_split, seeded
 from vj2_ddim_benchmark.world.painting import Images
@@ -53,7 +53,7 @@ class BrowserTouchEnv(gymnasium.Env[Images, NDArray[np.float32]]):
         require_split(split)
         self.tasks = tuple(tasks)
         self.split, self.size, self.render_mode = split, size, render_mode
-        self.session = TaskSession(size) if pages == "miniwob" else Session(size)
+        self.session = session_of(pages, size)
         self.problem: Problem | TaskProblem | None = None
         self._picture = self._goal = np.zeros((size, size, 3), np.uint8)
         self._seen: Any = None  # a state, or all that is seen of a task

@@ -8,7 +8,6 @@ import numpy as np
 
 from vj2_ddim_benchmark.browser.oracle import Problem, draw_chain, draw_problem
 from vj2_ddim_benchmark.browser.session import BrowserSession, Session, retried
-from vj2_ddim_benchmark.browser.tasks import TaskSession
 from vj2_ddim_benchmark.planners.description import PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.race.tasks import (
@@ -78,7 +77,7 @@ class Posed(Protocol):
         """Whether that is what a touch should lead to."""
 
 
-def pictures(session: BrowserSession, problem: Posed) -> tuple[Images, Images]:
+def pictures(session: BrowserSession[Any, Any], problem: Posed) -> tuple[Images, Images]:
     """Of the goal, then of the start, `[size, size, 3]`; a `BrowserError` after three tries."""
     return retried(lambda: (problem.show_goal(session), problem.show(session)))
 
@@ -92,7 +91,7 @@ def plan_on(
     return plan(planner.optimizer, world_model, seen[None], goal[None], **asked)
 
 
-def reaches(session: Session | TaskSession, problem: Posed, action: FloatArray) -> bool:
+def reaches(session: BrowserSession[Any, Any], problem: Posed, action: FloatArray) -> bool:
     """Whether an action block `[250, 3]` leads from the start to the goal; never a lost touch."""
 
     def touched() -> bool:

@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vj2_ddim_benchmark.browser.driver import BLOCK_MS, STEP_MS
+from vj2_ddim_benchmark.browser.driver import BLOCK_MS, STEP_MS, presses
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, Actions
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
@@ -80,25 +80,23 @@ def draw_trails(
     large = page.resize((FINE * page.width, FINE * page.height), Image.Resampling.NEAREST)
     pen, unit = ImageDraw.Draw(large, "RGBA"), FINE * page.width / 320
     for candidate in candidates:
-        for path in _presses(candidate, NUM_STEPS):
+        for path in _paths(candidate, NUM_STEPS):
             _trail(pen, path * large.width, OTHERS, 0.5 * WIDTH * unit)
     steps = int(until_ms / STEP_MS)
-    for path in _presses(action, steps):
+    for path in _paths(action, steps):
         _trail(pen, path * large.width, CASING, 2.0 * WIDTH * unit)
         _trail(pen, path * large.width, PLAN, WIDTH * unit)
-    if steps and len(down := _presses(action[steps - 1 : steps], 1)):
+    if steps and len(down := _paths(action[steps - 1 : steps], 1)):
         (x, y), reach = down[0][0] * large.width, REACH * unit
         box = (x - reach, y - reach, x + reach, y + reach)
         pen.ellipse(box, fill=FINGER, outline=CASING, width=round(unit))
     return large.resize(page.size, Image.Resampling.BOX)
 
 
-def _presses(action: FloatArray, steps: int) -> list[FloatArray]:
+def _paths(action: FloatArray, steps: int) -> list[FloatArray]:
     """The paths `[m, 2]` of every press within the first steps, in shares of the page."""
     points = np.clip(np.asarray(action[:steps, :2], float), 0.0, 1.0)
-    down = (action[:steps, 2] > 0.5) & ~np.isnan(points).any(axis=1)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], down, [False]]).astype(int)))
-    return [points[first:stop] for first, stop in edges.reshape(-1, 2)]
+    return [points[first:stop] for first, stop in presses(action[:steps])]
 
 
 def _trail(

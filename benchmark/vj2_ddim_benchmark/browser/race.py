@@ -29,7 +29,7 @@ from vj2_ddim_benchmark.browser.miniwob import TASKS
 from vj2_ddim_benchmark.browser.oracle import draw_problem
 from vj2_ddim_benchmark.browser.session import Session
 from vj2_ddim_benchmark.browser.task_oracle import draw_task_problem
-from vj2_ddim_benchmark.browser.tasks import TaskSession
+from vj2_ddim_benchmark.browser.tasks import TaskSession, session_of
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.race.tasks import ReadyPlanner, problem_seed
 from vj2_ddim_benchmark.report.summary import wilson_interval
@@ -98,8 +98,7 @@ def _raced(
     """The kind of each problem, what every planner did there, and what some did on chains."""
     tried: list[list[Attempt]] = []
     chains: dict[str, Any] = {}
-    make = TaskSession if settings.pages == "miniwob" else Session
-    with closing(make(model.config.screen_size)) as session:
+    with closing(session_of(settings.pages, model.config.screen_size)) as session:
         problems = _problems(session, settings, progress)
         for done, problem in enumerate(problems):
             seed = problem_seed(settings.seed, done)
@@ -131,9 +130,7 @@ def race_on_chains(
                 ask = asking(model, planner, seed)
                 reached.append(reaches_in_turn(session, model, problem, ask, length, stop))
                 progress(f"{planner.name}, {length} gestures", number + 1, len(problems))
-            low, high = wilson_interval(sum(reached), len(reached))
-            share = float(np.mean(reached))
-            found[planner.name][str(length)] = {"success": share, "low": low, "high": high}
+            found[planner.name][str(length)] = _share(reached)
     return found
 
 
@@ -166,15 +163,19 @@ def _attempts(
     return found
 
 
+def _share(reached: Sequence[bool]) -> dict[str, float]:
+    """Of goals reached, with its interval."""
+    low, high = wilson_interval(sum(reached), len(reached))
+    return {"success": float(np.mean(reached)), "low": low, "high": high}
+
+
 def _summary(planner: ReadyPlanner, tried: Sequence[Attempt], kinds: list[str]) -> dict[str, Any]:
     reached, times = zip(*tried, strict=True)
-    low, high = wilson_interval(sum(reached), len(reached))
     by_kind = {
         kind: [hit for hit, own in zip(reached, kinds, strict=True) if own == kind]
         for kind in sorted(set(kinds))
     }
     return {
-        "success": float(np.mean(reached)), "low": low, "high": high,
-        "p50_ms": float(np.median(times)), "with_cost": planner.with_cost,
+        **_share(reached), "p50_ms": float(np.median(times)), "with_cost": planner.with_cost,
         "kinds": {kind: float(np.mean(hits)) for kind, hits in by_kind.items()},
     }  # fmt: skip

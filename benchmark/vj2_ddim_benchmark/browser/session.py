@@ -2,12 +2,20 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from numpy.typing import ArrayLike
 
 from vj2_ddim_benchmark.browser.chromium import BrowserError, Chromium
-from vj2_ddim_benchmark.browser.driver import SIDE, OnFrame, Target, TouchedPage, View, frames_of
+from vj2_ddim_benchmark.browser.driver import (
+    SIDE,
+    OnFrame,
+    Target,
+    TouchedPage,
+    Touches,
+    View,
+    frames_of,
+)
 from vj2_ddim_benchmark.browser.kit import Installation
 from vj2_ddim_benchmark.browser.pages import Page
 from vj2_ddim_benchmark.settings import MAX_PAGE_SIZE, MIN_PAGE_SIZE
@@ -19,6 +27,8 @@ MAX_SHOWN = 100  # pages after which the kit is loaded anew
 NUM_TRIES = 3  # of what a browser fails at, where the machine is too busy
 
 T = TypeVar("T")
+Shown = TypeVar("Shown")
+State = TypeVar("State")
 
 
 def retried(do: Callable[[], T]) -> T:
@@ -29,8 +39,11 @@ def retried(do: Callable[[], T]) -> T:
     return do()
 
 
-class BrowserSession:
-    """A browser with one page; after any error the next page is in a new browser."""
+class BrowserSession(Generic[Shown, State]):
+    """A browser with one page; after any error the next page is in a new browser.
+
+    What is shown is a page of some kind, and what is read from it a state of that kind.
+    """
 
     view = View()
 
@@ -51,12 +64,26 @@ class BrowserSession:
         self.on_frame: OnFrame | None = None  # told every frame from the next page on
         self.browser: Chromium | None = None
         self._touched: TouchedPage | None = None
+        self._shown: Shown | None = None
+
+    def touch(self, action: ArrayLike) -> tuple[Images, State]:
+        """Perform an action block `[250, 3]`; returns picture and state after it.
+
+        Raises:
+            BrowserError: The browser failed, or no page is shown: the touch is lost.
+            ActionError: The block has another shape; nothing is done.
+        """
+        frames = list(frames_of(action))
+        with self._closed_on_errors():
+            shown, touched = self._showing()
+            self._perform(touched, frames)
+            return touched.picture(), self._read(shown, touched)
 
     def close(self) -> None:
         """End the browser, if one runs; the session can be used again."""
         if self.browser is not None:
             self.browser.close()
-        self.browser = self._touched = None
+        self.browser = self._touched = self._shown = None
 
     @contextmanager
     def _closed_on_errors(self) -> Iterator[None]:
@@ -74,17 +101,27 @@ class BrowserSession:
         self._touched.on_frame = self.on_frame
         return self._touched
 
+    def _showing(self) -> tuple[Shown, TouchedPage]:
+        if self._shown is None or self._touched is None:
+            raise BrowserError("no page is shown; reset, or show one, first")
+        return self._shown, self._touched
+
     def _open(self, browser: Chromium) -> TouchedPage:
         raise NotImplementedError
 
+    def _perform(self, touched: TouchedPage, frames: Touches) -> None:
+        touched.touch(frames)
 
-class Session(BrowserSession):
+    def _read(self, shown: Shown, touched: TouchedPage) -> State:
+        raise NotImplementedError
+
+
+class Session(BrowserSession[Page, IntArray]):
     """Shows pages of the kit and has them touched."""
 
     def __init__(self, size: int = 64, installed: Installation | None = None) -> None:
         """Nothing is started yet; `BrowserSession` says what is refused."""
         super().__init__(size, installed)
-        self._page: Page | None = None
         self._theme, self._num_shown = "", 0
 
     def show(self, page: Page, state: ArrayLike) -> Images:
@@ -100,21 +137,8 @@ class Session(BrowserSession):
             touched.show(page.to_dict(), wanted)
             if (found := touched.state()) != wanted:
                 raise BrowserError(f"the page is in state {found}, not {wanted} as it was told")
-            self._page = page
+            self._shown = page
             return touched.picture()
-
-    def touch(self, action: ArrayLike) -> tuple[Images, IntArray]:
-        """Perform an action block `[250, 3]`; returns the picture and the state `[5]` after it.
-
-        Raises:
-            BrowserError: The browser failed, or no page is shown: the touch is lost.
-            ActionError: The block has another shape; nothing is done.
-        """
-        frames = list(frames_of(action))
-        with self._closed_on_errors():
-            page, touched = self._showing()
-            touched.touch(frames)
-            return touched.picture(), page.padded(touched.state())
 
     def boxes(self) -> list[list[Target]]:
         """The boxes to touch of each widget: left, top, width and height in CSS pixels."""
@@ -124,12 +148,7 @@ class Session(BrowserSession):
     def close(self) -> None:
         """End the browser, if one runs; the session can be used again."""
         super().close()
-        self._page, self._theme = None, ""
-
-    def _showing(self) -> tuple[Page, TouchedPage]:
-        if self._page is None or self._touched is None:
-            raise BrowserError("no page is shown; reset, or show one, first")
-        return self._page, self._touched
+        self._theme = ""
 
     def _loaded(self, theme: str) -> TouchedPage:
         """The page with the kit in a theme, loaded anew for another and now and then."""
@@ -142,3 +161,7 @@ class Session(BrowserSession):
 
     def _open(self, browser: Chromium) -> TouchedPage:
         return TouchedPage(browser, self.installed.files(), self.size)
+
+    def _read(self, shown: Page, touched: TouchedPage) -> IntArray:
+        """Its state `[5]`."""
+        return shown.padded(touched.state())

@@ -6,13 +6,13 @@ from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.browser.chromium import BrowserError, Chromium
-from vj2_ddim_benchmark.browser.driver import ORIGIN, TouchedPage, frames_of
+from vj2_ddim_benchmark.browser.driver import ORIGIN, TouchedPage, Touches
 from vj2_ddim_benchmark.browser.kit import Installation
 from vj2_ddim_benchmark.browser.miniwob import TASKS, VIEW, Task, task_files
-from vj2_ddim_benchmark.browser.session import BrowserSession
+from vj2_ddim_benchmark.browser.session import BrowserSession, Session
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_plugin.gestures.segments import IntArray
 
@@ -66,7 +66,7 @@ def _released(touched: TouchedPage) -> None:
         time.sleep(WAIT_S)
 
 
-class TaskSession(BrowserSession):
+class TaskSession(BrowserSession[Task, Snapshot]):
     """Shows tasks and has them touched, by a finger or a mouse as each wants it."""
 
     view = VIEW
@@ -75,7 +75,6 @@ class TaskSession(BrowserSession):
         """Nothing is started yet; a `ConfigError` where MiniWoB++ is missing."""
         super().__init__(size, installed)
         self._files = task_files()
-        self._task: Task | None = None
 
     def show(self, task: Task) -> tuple[Images, Snapshot]:
         """Begin a task's episode; returns its picture `[size, size, 3]` and what is seen.
@@ -89,23 +88,8 @@ class TaskSession(BrowserSession):
             touched.leave()  # else the next page is hovered over where this one was touched last
             touched.navigate(f"{ORIGIN}/miniwob/{task.name}.html")
             touched.begin(f"miniwob.start({task.seed})")
-            self._task = task
-            return touched.picture(), self._seen(touched)
-
-    def touch(self, action: ArrayLike) -> tuple[Images, Snapshot]:
-        """Perform an action block `[250, 3]`; returns the picture and what is seen after it.
-
-        Raises:
-            BrowserError: The browser failed, or no task is shown: the touch is lost.
-            ActionError: The block has another shape; nothing is done.
-        """
-        frames = list(frames_of(action))
-        with self._closed_on_errors():
-            _, touched = self._showing()
-            touched.touch(frames, LONGEST_PRESS_S)
-            _released(touched)
-            touched.rest()  # what looks released may ask for another icon
-            return touched.picture(), self._seen(touched)
+            self._shown = task
+            return touched.picture(), self._read(task, touched)
 
     def uses(self) -> list[Use]:
         """What can be touched now, and how."""
@@ -114,21 +98,22 @@ class TaskSession(BrowserSession):
             found = touched.evaluate(f"miniwob.targets({int(task.rule.mouse)})")
         return [(str(use), box) for use, *box in found]
 
-    def close(self) -> None:
-        """End the browser, if one runs; the session can be used again."""
-        super().close()
-        self._task = None
-
     def _open(self, browser: Chromium) -> TouchedPage:
         touched = TouchedPage(browser, self._files, self.size, self.view, SCRIPTS)
         touched.navigate(FIRST)
         return touched
 
-    def _showing(self) -> tuple[Task, TouchedPage]:
-        if self._task is None or self._touched is None:
-            raise BrowserError("no task is shown; show one first")
-        return self._task, self._touched
+    def _perform(self, touched: TouchedPage, frames: Touches) -> None:
+        touched.touch(frames, LONGEST_PRESS_S)
+        _released(touched)
+        touched.rest()  # what looks released may ask for another icon
 
-    def _seen(self, touched: TouchedPage) -> Snapshot:
+    def _read(self, shown: Task, touched: TouchedPage) -> Snapshot:
+        """What is seen."""
         looks, places = touched.evaluate("miniwob.state()")
         return Snapshot(looks, np.array(places, float))
+
+
+def session_of(pages: str, size: int) -> Session | TaskSession:
+    """For pages of the kit or of MiniWoB++; a `ConfigError` where what they need is missing."""
+    return TaskSession(size) if pages == "miniwob" else Session(size)
