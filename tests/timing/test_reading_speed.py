@@ -26,11 +26,11 @@ def hold_in_another_process():
 
 
 def test_memory_is_that_of_all_processes_at_its_peak_and_no_more_afterwards():
-    for _ in range(3):  # another test's process, when it ends, leaves to us what it shared
+    for _ in range(20):  # another test's process leaves its share of libraries to us, or takes one
         before = reading._memory_mb()
         more, (_, looked) = reading._measured(hold_in_another_process)
         after = reading._memory_mb()
-        if max(looked - before - 155, after - before) < 15:
+        if max(abs(looked - before - 155), after - before) < 15:
             break
     assert looked - before == pytest.approx(155, abs=15)  # and what Python itself takes
     assert more >= looked - before - 15

@@ -173,15 +173,18 @@ def embed(
     changes_only: Annotated[
         bool, typer.Option("--changes-only", help="Leave out touches that change no state.")
     ] = False,
+    num_moved: Annotated[
+        int, typer.Option(min=0, help="Copies of what is trained on, moved over the screen.")
+    ] = 0,
 ) -> None:
     """Encode collected screens into trajectories of latents, to train a denoiser on."""
     import numpy as np
 
-    from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions, only_changes
+    from vj2_ddim_benchmark.world_model import model as models
     from vj2_ddim_benchmark.world_model.train import recorded_transitions
     from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
-    model = WorldModel.load(checkpoint)
+    model = models.WorldModel.load(checkpoint)
     files: dict[str, Sequence[Path | None]] = {
         "train": transitions,
         "validation": [validation],
@@ -193,13 +196,15 @@ def embed(
         for path in paths:
             if path is not None:
                 found = recorded_transitions(path, model.config)
-                embeddings, actions = embed_transitions(model, found)
-                states = np.full(len(actions), embeddings.shape[1])
-                if changes_only:
-                    embeddings, actions, states = only_changes(embeddings, found)
-                parts.append((embeddings, actions))
-                lengths.append(states)
-                num += len(actions)
+                moved = models.embed_moved(model, found, num_moved * (split == "train"))
+                for embeddings, actions in (models.embed_transitions(model, found), *moved):
+                    states = np.full(len(actions), embeddings.shape[1])
+                    part = embeddings, actions, states
+                    if changes_only:
+                        part = models.only_changes(embeddings, replace(found, actions=actions))
+                    parts.append(part[:2])
+                    lengths.append(part[2])
+                    num += len(part[1])
         if num > first:
             splits[split] = range(first, num)
     embeddings, actions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))

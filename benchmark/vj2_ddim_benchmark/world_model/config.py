@@ -34,6 +34,9 @@ class WorldModelConfig(Settings):
     weight_decay: float = setting(0.01, "AdamW's.", low=0)
     max_grad_norm: float = setting(1.0, "Gradients are clipped to this norm.", above=0)
     change_weight: float = setting(1.0, "Weight of the tokens that change in the loss.", low=0)
+    num_moved: int = setting(
+        0, "Copies of each trajectory, moved over the screen, that training also sees.", low=0
+    )
     unchanged_share: float = setting(
         0.6, "Share of the transitions that change nothing that training looks at.", low=0
     )
@@ -44,7 +47,7 @@ class WorldModelConfig(Settings):
     num_report_problems: int = setting(240, "Validation problems in the report.", low=1)
     seed: int = setting(0, "Of the data, the weights and the order of the batches.", low=0)
 
-    newer: ClassVar[Any] = ("encoder",)
+    newer: ClassVar[Any] = ("encoder", "num_moved")
 
     def check(self) -> None:
         """Refuse parts that do not divide the whole."""

@@ -20,6 +20,7 @@ class Encoder(nn.Module):
     mean: Tensor  # [F], of the features
     projection: Tensor  # [F, D], which whitens
     frames_at_once: ClassVar[Any] = 512  # bounds the memory
+    cell: ClassVar[int] = 1  # pixels across what has features of its own
 
     def __init__(
         self, mean: Tensor, projection: Tensor, *, patch_size: int, layer_norm: bool
@@ -41,9 +42,15 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     @classmethod
+    def cells(cls, frames: Tensor) -> Tensor:
+        """Frames uint8 `[n, H, W, 3]` to what is told of each cell, `[n, H / cell, W / cell, C]`."""
+        raise NotImplementedError
+
+    @classmethod
     def features(cls, frames: Tensor, patch_size: int) -> Tensor:
         """Frames uint8 `[n, H, W, 3]` to features float32 `[n, N, F]`, patches row by row."""
-        raise NotImplementedError
+        _require_divides(frames, patch_size)
+        return patches_of(cls.cells(frames), patch_size // cls.cell)
 
     @classmethod
     def fit(
@@ -70,8 +77,7 @@ class Encoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """Frames uint8 `[n, H, W, 3]` to float32 latents `[n, N, D]`."""
-        tokens = (self.features(frames, self.patch_size) - self.mean) @ self.projection
-        return functional.layer_norm(tokens, tokens.shape[-1:]) if self.layer_norm else tokens
+        return self._tokens(self.features(frames, self.patch_size))
 
     @torch.inference_mode()
     def encode(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -83,6 +89,26 @@ class Encoder(nn.Module):
         latents: NDArray[np.float32] = torch.cat(tokens).numpy()
         return latents.reshape(*lead, *latents.shape[1:])
 
+    @torch.inference_mode()
+    def encode_moved(
+        self, frames: NDArray[np.uint8], offsets: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Frames `[n, H, W, 3]` moved by offsets `[m, 2]`, to the right and down, in cells.
+
+        What was at the edge fills what is uncovered. Returns latents `[m, n, N, D]`; a picture is
+        seen once, however often it is moved.
+        """
+        seen = torch.from_numpy(_checked(frames)).to(self.mean.device)
+        _require_divides(seen, self.patch_size)
+        cells, side = self.cells(seen), self.patch_size // self.cell
+        moved = [patches_of(moved_by(cells, *offset), side) for offset in offsets.tolist()]
+        latents: NDArray[np.float32] = self._tokens(torch.stack(moved)).cpu().numpy()
+        return latents
+
+    def _tokens(self, features: Tensor) -> Tensor:
+        tokens = (features - self.mean) @ self.projection
+        return functional.layer_norm(tokens, tokens.shape[-1:]) if self.layer_norm else tokens
+
 
 class PatchEncoder(Encoder):
     """Its features are the pixels themselves, in [0, 1]."""
@@ -93,10 +119,9 @@ class PatchEncoder(Encoder):
         return patch_size**2 * 3
 
     @classmethod
-    def features(cls, frames: Tensor, patch_size: int) -> Tensor:
-        """The pixels of each patch, row by row, `[n, N, patch_size * patch_size * 3]`."""
-        _require_divides(frames, patch_size)
-        return patches_of(frames, patch_size).to(torch.float32) / 255
+    def cells(cls, frames: Tensor) -> Tensor:
+        """The colours of each pixel."""
+        return frames.to(torch.float32) / 255
 
 
 class TextDetectorEncoder(Encoder):
@@ -105,7 +130,7 @@ class TextDetectorEncoder(Encoder):
     A little of what changes anywhere is in every token: the detector averages over the picture.
     """
 
-    frames_at_once = 16
+    frames_at_once, cell = 16, DETECTOR_STRIDE
     num_channels = NUM_CHANNELS
 
     @classmethod
@@ -114,11 +139,10 @@ class TextDetectorEncoder(Encoder):
         return cls.num_channels * (patch_size // DETECTOR_STRIDE) ** 2
 
     @classmethod
-    def features(cls, frames: Tensor, patch_size: int) -> Tensor:
-        """The detector's cells of each patch, row by row, `[n, N, cells * channels]`."""
-        _require_divides(frames, patch_size)
-        cells = torch.from_numpy(installed_detector().see(frames.cpu().numpy()))
-        return patches_of(cells, patch_size // DETECTOR_STRIDE).to(frames.device)
+    def cells(cls, frames: Tensor) -> Tensor:
+        """The detector's channels."""
+        found = installed_detector().see(frames.cpu().numpy())
+        return torch.from_numpy(found).to(frames.device)
 
 
 ENCODERS: Mapping[str, type[Encoder]] = {
@@ -170,6 +194,14 @@ def _require_divides(frames: Tensor, patch_size: int) -> None:
             f"frames of {height} x {width} pixels do not divide into patches of {patch_size}; "
             f"use another patch_size or screen size"
         )
+
+
+def moved_by(grid: Tensor, right: int, down: int) -> Tensor:
+    """`[..., H, W, C]` moved by so many places; its edge is repeated where it uncovers some."""
+    height, width = grid.shape[-3:-1]
+    rows = (torch.arange(height) - down).clamp(0, height - 1)
+    columns = (torch.arange(width) - right).clamp(0, width - 1)
+    return grid[..., rows[:, None], columns, :]
 
 
 def patches_of(grid: Tensor, side: int) -> Tensor:

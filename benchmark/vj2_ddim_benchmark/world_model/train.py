@@ -21,7 +21,7 @@ from vj2_ddim_benchmark.world.collect import (
 from vj2_ddim_benchmark.world.touch import Actions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoders import fitted_encoder
-from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_benchmark.world_model.model import WorldModel, embed_moved, embed_transitions
 from vj2_ddim_benchmark.world_model.networks import Predictor
 from vj2_ddim_benchmark.world_model.report import report_world_model
 from vj2_ddim_plugin.cli.console import Progress, silent
@@ -59,7 +59,8 @@ def train_world_model(
     model, parts = known, []
     for found in _transitions(config, recorded, progress):
         model = (model or _untrained(config, found.frames)).to(device)
-        parts.append((model.encode(found.frames), found.actions))
+        parts.append(embed_transitions(model, found))
+        parts += embed_moved(model, found, config.num_moved, config.seed)
     del found  # the pictures are large
     assert model is not None
     tensors = _joined(parts)
@@ -119,8 +120,9 @@ def _joined(parts: list[tuple[NDArray[np.float32], Actions]]) -> tuple[Tensor, T
             f"transitions must have equally many touches in a trajectory in every file; found "
             f"{lengths}. Collect them with one horizon"
         )
-    latents = torch.cat([torch.from_numpy(each) for each, _ in parts])
-    return latents, torch.cat([torch.from_numpy(each) for _, each in parts])
+    latents, actions = zip(*parts, strict=True)
+    parts.clear()  # what is large is not kept twice for long
+    return torch.from_numpy(np.concatenate(latents)), torch.from_numpy(np.concatenate(actions))
 
 
 def train_predictor(
