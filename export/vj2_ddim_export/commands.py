@@ -17,7 +17,7 @@ __all__ = ["export"]
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, ours or the original script's .pth.")],
     out: Annotated[Path, typer.Option(help="The bundle's folder.")],
-    nhead: Annotated[int, typer.Option(min=0, max=10**4, help="Head count of an original checkpoint, which does not hold it.")] = 0,
+    nhead: Annotated[int | None, typer.Option(min=1, max=10**4, help="Head count of an original checkpoint, which does not hold it.")] = None,
     ranker: Annotated[Path | None, typer.Option(help="A ranker.pt trained for this checkpoint; it goes into the bundle.")] = None,
     tolerance: Annotated[float, typer.Option(help="Largest relative error of the whole sampling loop.")] = TOLERANCE,
     triton: Annotated[Path | None, typer.Option(help="Also write the whole DDIM loop as one graph into this Triton model repository.")] = None,
@@ -40,7 +40,7 @@ def export(
 
         tracked_run(checkpoint)  # before the work
     make = partial(export_bundle, ranker=ranker, tolerance=tolerance, seed=seed)
-    parity = make(checkpoint, out, nhead=nhead or None, overwrite=overwrite)
+    parity = make(checkpoint, out, nhead=nhead, overwrite=overwrite)
     ranked = "" if parity.ranker_error is None else f", of the ranker {parity.ranker_error:.2e}"
     say(
         f"parity over {parity.num_inference_steps} DDIM steps at batches "

@@ -138,7 +138,7 @@ def break_some(folder):
 def test_broken_files_are_named_and_left_out_only_if_asked(tmp_path, caplog):
     folder = break_some(write_npz(tmp_path / "d", [1] * 20))
     with pytest.raises(DataError, match=r"03.npz is not.*left out with skip_broken=True, and `vj2"):
-        open_examples(folder, SPEC, "latents")
+        open_examples(folder, SPEC, "latents", reading=ReadingSettings())
     examples = open_examples(folder, SPEC, "latents", reading=SKIP)
     assert len(examples) == 17 * 3
     assert set(examples.skipped) == {"03.npz", "07.npz", "11.npz"}
@@ -153,12 +153,27 @@ def test_broken_files_are_named_and_left_out_only_if_asked(tmp_path, caplog):
         open_trajectories(folder, SPEC, None, SKIP)
 
 
+def test_the_way_out_is_named_to_those_alone_whom_it_helps(tmp_path):
+    folder, told = write_npz(tmp_path / "d", [1] * 20), {"reading": ReadingSettings()}
+    broken = break_some(write_npz(tmp_path / "broken", [1] * 20))
+    (folder / "manifest.json").write_text('{"splits": {"train": ["00.npz"]}}')
+    for where, how in (
+        (tmp_path / "none", told),  # no file is broken
+        (folder, {**told, "split": "test"}),
+        (broken, {}),  # nobody was asked
+        (tmp_path / "none", {"reading": SKIP}),  # it was taken already
+    ):
+        with pytest.raises(DataError) as caught:
+            open_examples(where, SPEC, "latents", **how)
+        assert "skip_broken" not in str(caught.value)
+
+
 def test_broken_gesture_files(tmp_path, caplog):
     for i in range(30):
         np.save(tmp_path / f"{i:02d}_actions.npy", make_gestures(2, seed=i).reshape(-1, 3))
     np.save(tmp_path / "05_actions.npy", np.full((20, 3), np.nan, np.float32))
     with pytest.raises(DataError, match=r"05_actions.npy.*skip_broken=True"):
-        open_examples(tmp_path, SPEC, "none")
+        open_examples(tmp_path, SPEC, "none", reading=ReadingSettings())
     examples = open_examples(tmp_path, SPEC, "none", reading=SKIP)
     assert (len(examples), list(examples.skipped)) == (58, ["05_actions.npy"])
     assert "1 of 30 files are broken and left out" in caplog.text

@@ -72,6 +72,12 @@ def test_plain_torch_opens_it_without_pickled_code(path):
     assert content["input_shapes"] == {"state": [4, 5], "goal": [4, 5]}
 
 
+def test_another_head_count_than_the_one_it_holds_is_refused(path):
+    assert load_checkpoint(path, nhead=2).model.config.nhead == 2
+    with pytest.raises(CheckpointError, match=r"its head count, 2; found nhead 4. Leave it out"):
+        load_checkpoint(path, nhead=4)
+
+
 @pytest.mark.parametrize("field", [name for name in FIELDS if name != "format"])
 def test_a_missing_field_is_named(path, field):
     content = torch.load(path, weights_only=True)
@@ -166,7 +172,9 @@ class TestOriginalScript:
 
     def test_without_nhead(self, tmp_path):
         path = self.save(tmp_path, original_content())
-        with pytest.raises(CheckpointError, match=r"epoch_2.pth.*give it .nhead=4 is"):
+        with pytest.raises(
+            CheckpointError, match=r"epoch_2.pth.*evaluate.*take it as --nhead .4 is"
+        ):
             load_checkpoint(path)
 
     @pytest.mark.parametrize("nhead", [3, 16])

@@ -77,6 +77,23 @@ def test_a_run_goes_on_by_its_file_and_what_is_told_again_must_agree(folder, cap
     assert yaml.safe_load((folder / "again" / "config.yaml").read_text())["num_epochs"] == 3
 
 
+def test_a_run_knows_its_judge_until_another_is_told(folder, capsys):
+    run = folder / "judged"
+    data = ("--config", folder / "small.yaml", "--save-dir", run)
+    assert vj2_ddim("train", *data) == 0
+    resume = ("train", "--save-dir", run, "--resume")
+    assert vj2_ddim(*resume, "--num-epochs", 3) == 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["success"] for line in lines] == [0.9, 0.5, 0.9]  # made anew
+    other = ("--judge", "builders.training:make_judge=0.3")
+    assert vj2_ddim(*resume, "--num-epochs", 4, *other) == 0
+    identity = json.loads((run / "run.json").read_text())
+    assert identity["judge"] == other[1]
+    (run / "run.json").write_text(json.dumps({**identity, "judge": "gone.judges:make"}))
+    assert vj2_ddim(*resume, "--num-epochs", 5) == 1
+    assert "--judge 'gone.judges:make' cannot be loaded" in capsys.readouterr().err
+
+
 def test_minimal_told_in_a_file_is_the_original_scripts(tmp_path):
     settings = make_settings(tmp_path, num_epochs=1)
     write_data(settings.data_dir)

@@ -75,7 +75,7 @@ def test_it_says_all_that_matters_and_needs_no_other_file(run):
 def test_it_grows_while_the_run_does(run):
     first, second, third = run[0]
     assert first is False
-    assert "still training" in second.text
+    assert re.search(r"training ?, 2.*; the next page is due at about 2.*: --resume", second.text)
     assert "step 3 of 9" in second.text
     assert "left, about" in second.text
     assert 'http-equiv="refresh"' in second.html

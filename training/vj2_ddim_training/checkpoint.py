@@ -66,13 +66,13 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
 
     Args:
         path: The file.
-        nhead: The head count; needed for the original script's files, which do not hold it.
+        nhead: The head count, of the original script's files alone, which do not hold it.
 
     Returns:
         The model in evaluation mode, with its history.
 
     Raises:
-        CheckpointError: The file is missing, broken, foreign, or lacks a field.
+        CheckpointError: The file is missing, broken, foreign, lacks a field, or has other heads.
     """
     path = Path(path)
     content = open_saved(path, "checkpoint", "'vj2-ddim train' writes checkpoint.pt")
@@ -99,6 +99,11 @@ def load_checkpoint(path: Path | str, nhead: int | None = None) -> Checkpoint:
         raise CheckpointError(
             f"{path}: its fields do not fit one another: {one_line(error)}"
         ) from error
+    if nhead not in (None, model.config.nhead):
+        raise CheckpointError(
+            f"{path} holds its head count, {model.config.nhead}; found nhead {nhead}. Leave it "
+            f"out: only checkpoints of the original script need it"
+        )
     return Checkpoint(model.eval(), content["weights"], *history)
 
 
@@ -126,8 +131,9 @@ def _from_original(content: dict[str, Any], path: Path, nhead: int | None) -> Ch
     """A checkpoint of the original script: sizes are read off the shapes of its weights."""
     if nhead is None:
         raise CheckpointError(
-            f"{path} is a checkpoint of the original script, which does not record its head count: "
-            f"give it (nhead=4 is the script's default)"
+            f"{path} is a checkpoint of the original script, which does not hold its head count: "
+            f"`vj2-ddim evaluate` and `vj2-ddim export` take it as --nhead (4 is the script's "
+            f"default), `load_checkpoint` as nhead; nothing else reads such a file"
         )
     weights = content["model_state_dict"]
     try:

@@ -222,7 +222,7 @@ def evaluate(
     steps: Annotated[list[int], typer.Option(help="Denoiser steps N; may be repeated.")] = [10],
     train_data: Annotated[Path | None, typer.Option(help="To measure memorisation.")] = None,
     split: Annotated[str, typer.Option(help="Of a folder with a manifest.")] = "validation",
-    nhead: Annotated[int, typer.Option(help="Head count of an original checkpoint.")] = 0,
+    nhead: Annotated[int | None, typer.Option(help="Of original checkpoints.", min=1)] = None,
     num_threads: Annotated[int, typer.Option(help="Torch's threads; 0 leaves its choice.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all measures here.")
@@ -249,7 +249,7 @@ def evaluate(
     analysis, found = Analysis(settings, steps[0]), {}
     paths = [checkpoint, *(compare or ())]
     measured = partial(_measured, data, split, reading, train_data, steps, settings)
-    for path, loaded in {path: load_checkpoint(path, nhead or None) for path in paths}.items():
+    for path, loaded in {path: load_checkpoint(path, nhead) for path in paths}.items():
         held_out, found[path] = measured(loaded, f"{path}, " if compare else "")
         if plots is not None:
             analysis.add(path, loaded.model, held_out, found[path])
@@ -284,7 +284,8 @@ def _measured(
     require_same_norm(loaded.provenance.get("layer_normed"), held_out, data)
     seen = None
     if train_data is not None:
-        seen = read_flat_actions(train_data, model.action_spec).actions
+        own = replace(reading, manifest=None)
+        seen = read_flat_actions(train_data, model.action_spec, reading=own).actions
 
     def report(line: str) -> None:
         say(f"measuring {name}{line}", style="dim")

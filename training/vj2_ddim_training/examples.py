@@ -13,8 +13,8 @@ from vj2_ddim_plugin.errors import ActionError, DataError
 from vj2_ddim_plugin.gestures import encode
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.data.gesture_files import READ_ALL, read_flat_actions
-from vj2_ddim_training.data.settings import ReadingSettings
+from vj2_ddim_training.data.gesture_files import read_flat_actions
+from vj2_ddim_training.data.settings import READ_ALL, ReadingSettings
 from vj2_ddim_training.data.sound import naming_the_way_out
 from vj2_ddim_training.data.trajectories import Trajectories, open_trajectories
 from vj2_ddim_training.gestures import sketch_of
@@ -114,8 +114,13 @@ class GestureExamples:
 class TransitionExamples:
     """Transitions `(z_t, z_goal) -> action`: every one is its own goal (hindsight)."""
 
-    def __init__(self, trajectories: Trajectories, action_spec: ActionSpec) -> None:
-        self._trajectories, self.action_spec = trajectories, action_spec
+    def __init__(
+        self,
+        trajectories: Trajectories,
+        action_spec: ActionSpec,
+        reading: ReadingSettings = READ_ALL,
+    ) -> None:
+        self._trajectories, self.action_spec, self._reading = trajectories, action_spec, reading
         self.layer_normed, self.skipped = trajectories.layer_normed, trajectories.skipped
         shape = trajectories.embedding_shape
         self.input_shapes: dict[str, tuple[int, ...]] = {"state": shape, "goal": shape}
@@ -144,7 +149,7 @@ class TransitionExamples:
     def latents(self) -> Iterator[FloatArray]:
         """All that are in the files, or so many that they hold `MOST_NUMBERS`."""
         most = max(1, MOST_NUMBERS // math.prod(self._trajectories.embedding_shape))
-        with naming_the_way_out():
+        with naming_the_way_out(self._reading):
             yield from (part for _, part in self._trajectories.parts("embeddings", most))
 
     def some_actions(self, most: int) -> FloatArray:
@@ -162,7 +167,7 @@ class TransitionExamples:
         return [f"{row} ({self._trajectories.file_of(row).name})" for row in indices]
 
     def _read(self, indices: IndexArray) -> Batch:
-        with naming_the_way_out():
+        with naming_the_way_out(self._reading):
             state, goal, actions = self._trajectories.gather(indices)
         try:
             original = encode(actions, self.action_spec)
@@ -183,12 +188,12 @@ def action_parts(
 
     For `open_examples`' arguments of these names.
     """
-    with naming_the_way_out():
-        if condition == "latents":
-            for path, blocks in open_trajectories(folder, spec, split, reading).parts("actions"):
-                yield path.name, blocks
-            return
-        flat = read_flat_actions(folder, spec, split, reading).actions
+    if condition == "latents":
+        trajectories = open_trajectories(folder, spec, split, reading)
+        with naming_the_way_out(reading):
+            yield from ((path.name, blocks) for path, blocks in trajectories.parts("actions"))
+        return
+    flat = read_flat_actions(folder, spec, split, reading).actions
     for first in range(0, len(flat), PART_SEQUENCES):
         yield Path(folder).name, flat[first : first + PART_SEQUENCES]
 
@@ -215,11 +220,9 @@ def open_examples(
         DataError: The folder cannot be read; the message names the file.
     """
     if condition == "latents":
-        with naming_the_way_out():
-            found = open_trajectories(folder, spec, split, reading, longest_goal=longest_goal)
-        return TransitionExamples(found, spec)
-    with naming_the_way_out():
-        flat = read_flat_actions(folder, spec, split, reading)
+        found = open_trajectories(folder, spec, split, reading, longest_goal=longest_goal)
+        return TransitionExamples(found, spec, reading)
+    flat = read_flat_actions(folder, spec, split, reading)
     for fault in flat.faults:
         logger.warning("%s: %s", folder, fault)
     try:

@@ -34,7 +34,7 @@ class Report(logging.Handler):
         self.facts: Mapping[str, Any] = {}  # what there is to say besides the settings
         self.settings: Mapping[str, Any] = {}
         self._warnings: list[str] = []
-        self._began = time.time()
+        self._began = self._written = time.time()
         self.steps: Callable[[], tuple[int, int]] = lambda: (0, 0)  # done, and in all
         self.first_step = 0
 
@@ -57,10 +57,12 @@ class Report(logging.Handler):
     def write(self, state: str = "training") -> None:
         """Write the page as it now is; `state` says how the run is or how it ended."""
         epochs, steps = read_lines(self._folder.metrics), read_lines(self._folder.steps)
+        before, self._written = self._written, time.time()
         page = _template().render(
             name=self.settings["run_name"],
             state=state,
-            now=time.strftime("%Y-%m-%d %H:%M:%S %Z"),
+            now=_clock(self._written),
+            due=_clock(2 * self._written - before),  # as long from now as this one took
             progress=self._progress(state),
             facts={**self.facts, **_best_and_last(self._folder, epochs)},
             warnings=self._warnings,
@@ -77,8 +79,7 @@ class Report(logging.Handler):
         seconds, done = time.time() - self._began, step - self.first_step
         found = {"step": f"{step:,} of {total:,}", "since the start": _duration(seconds)}
         if state == "training" and done > 0:
-            left = seconds / done * (total - step)
-            found["left, about"] = _duration(left)
+            found["left, about"] = _duration(seconds / done * (total - step))
         return found
 
     def _latest_pictures(self) -> list[Path]:
@@ -181,6 +182,10 @@ def _chart(title: str, courses: Mapping[str, Course], log: bool = False) -> dict
             for i, tick in enumerate(ticks)
         ],
     }
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(seconds))
 
 
 def _duration(seconds: float) -> str:

@@ -120,7 +120,8 @@ def _train(
     if held_out.data_fingerprint == train_set.data_fingerprint:
         logger.warning("the validation data are the training data; measures will flatter the model")
     skipped = {"train": train_set.skipped, "validation": held_out.skipped}
-    folder.known = {"data": _data_of(settings), "tracker": None, "skipped_files": skipped}
+    folder.known = {"data": _data_of(settings), "judge": settings.judge, "tracker": None}
+    folder.known["skipped_files"] = skipped
     used = _used(settings, model)
     folder.told = config_text(used)
     page.facts, page.settings = {"actions": line, **_facts(model, train_set, held_out)}, used
@@ -152,7 +153,8 @@ def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None)
     folder, told = RunFolder(save_dir), dict(told or {})
     folder.require_run()
     saved = load_resumable(folder)
-    data = dict(folder.read_identity().get("data", {}))
+    identity = folder.read_identity()
+    data = dict(identity.get("data", {}))
     data |= {name: Path(str(data[name])) for name in PLACES if data.get(name)}
 
     def all_of(kind: type[S], before: Mapping[str, Any]) -> S:
@@ -166,7 +168,7 @@ def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None)
         model=all_of(ModelConfig, saved.model.config.to_dict()),
         training=all_of(TrainingConfig, training_config(saved)),
         schedule=all_of(NoiseSchedule, saved.model.schedule.to_dict()),
-        judge=told.get("judge"),
+        judge=told.get("judge", identity.get("judge")),
     )
 
 

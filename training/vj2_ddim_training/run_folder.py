@@ -3,7 +3,7 @@
 ```
 RUN/
 ├── config.yaml       every setting: `vj2-ddim train --config` repeats the run
-├── run.json          its data, and its name at Weights & Biases
+├── run.json          its data, its judge, and its name at Weights & Biases
 ├── checkpoint.pt     the model, and all that resuming needs
 ├── best.pt           the epoch with the highest success, or with the lowest validation loss
 ├── epoch_0010.pt     where each so many epochs are kept

@@ -14,10 +14,10 @@ import numpy as np
 from vj2_ddim_plugin.arrays import StoredArray, bfloat16_as_float32, readable
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path, write_json
-from vj2_ddim_training.data.gesture_files import READ_ALL, require_finite, require_replaceable
+from vj2_ddim_training.data.gesture_files import require_finite, require_replaceable
 from vj2_ddim_training.data.hdf5 import Hdf5Array, hdf5_type
 from vj2_ddim_training.data.manifest import MANIFEST_NAME, Manifest, choose_files, read_manifest
-from vj2_ddim_training.data.settings import ReadingSettings
+from vj2_ddim_training.data.settings import READ_ALL, ReadingSettings
 from vj2_ddim_training.data.sound import keep_sound, naming_the_way_out, report_skipped
 from vj2_ddim_training.data.steps import Steps
 from vj2_ddim_training.data.trajectory_files import (
@@ -68,7 +68,7 @@ def convert_trajectories(
     require_replaceable(out_dir, ("*_traj_*_???.npy", "*.npz", "*.h5", MANIFEST_NAME), overwrite)
     sound, manifest = _sound_files(source, reading)
     written: dict[str, list[str]] = {}  # by the name in the source
-    with atomic_path(out_dir, folder=True) as temporary, naming_the_way_out():
+    with atomic_path(out_dir, folder=True) as temporary, naming_the_way_out(reading):
         for done, file in enumerate(sound, start=1):
             names = WRITERS[to](file, temporary, file.paths[0].stem.removesuffix("_emb"))
             written |= {path.name: names for path in file.paths}
@@ -96,8 +96,7 @@ def _sound_files(
 
     manifest = read_manifest(source, reading.manifest)
     files = choose_files(manifest, source, find_trajectory_files(source)[1], None)
-    with naming_the_way_out():
-        sound, skipped = keep_sound(files, check, reading.skip_broken)
+    sound, skipped = keep_sound(files, check, reading)
     report_skipped(source, skipped, len(files))
     return sound, manifest
 

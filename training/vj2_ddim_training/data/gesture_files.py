@@ -20,15 +20,14 @@ from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.manifest import Manifest, choose_files, read_manifest
-from vj2_ddim_training.data.settings import ManifestSettings, ReadingSettings
+from vj2_ddim_training.data.settings import READ_ALL, ManifestSettings, ReadingSettings
 from vj2_ddim_training.data.sound import keep_sound, report_skipped
 
 __all__ = ["FlatActions", "find_action_files", "fingerprint_files", "list_folder"]
 __all__ += ["read_action_file", "read_flat_actions", "require_finite", "require_in_range"]
-__all__ += ["READ_ALL", "choose_action_files", "require_replaceable", "settled", "tail_fault"]
+__all__ += ["choose_action_files", "require_replaceable", "settled", "tail_fault"]
 
 ACTION_FILES = "*_actions.npy"
-READ_ALL = ReadingSettings()
 FINGERPRINT_DIGITS = 16
 PIECES, PIECE_BYTES = 64, 2**20  # of a larger file that a fingerprint looks at
 
@@ -81,7 +80,7 @@ def read_flat_actions(
             tail_rows[file.name] = tail
         return file, actions
 
-    sound, skipped = keep_sound([(file,) for file in files], check, reading.skip_broken)
+    sound, skipped = keep_sound([(file,) for file in files], check, reading)
     report_skipped(Path(path), skipped, len(files))
     faults = [tail_fault(name, rows, spec) for name, rows in tail_rows.items()]
     actions = np.concatenate([actions for _, actions in sound])

@@ -10,7 +10,7 @@ from typing import Any
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.settings import Settings, setting
 
-__all__ = ["GESTURE_KINDS", "PATH_KNOTS", "PATTERNS", "SHARE", "GestureSettings"]
+__all__ = ["GESTURE_KINDS", "PATH_KNOTS", "PATTERNS", "READ_ALL", "SHARE", "GestureSettings"]
 __all__ += ["ManifestSettings", "ReadingSettings", "SplitSettings"]
 
 LEVELS = ("click", "swipe", "path")  # of complexity, from 1
@@ -39,6 +39,9 @@ class ReadingSettings(ManifestSettings):
     skip_broken: bool = setting(
         False, "Look at every number first and leave broken files out, instead of stopping at one."
     )
+
+
+READ_ALL = ReadingSettings()  # where nobody is asked
 
 
 @dataclass(frozen=True)

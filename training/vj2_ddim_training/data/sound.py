@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vj2_ddim_plugin.errors import DataError, escaped
+from vj2_ddim_training.data.settings import READ_ALL, ReadingSettings
 
 __all__ = ["keep_sound", "naming_the_way_out", "report_skipped"]
 
@@ -18,19 +19,22 @@ T = TypeVar("T")
 
 
 def keep_sound(
-    files: Sequence[tuple[Path, ...]], check: Callable[[tuple[Path, ...]], T], skip: bool
+    files: Sequence[tuple[Path, ...]],
+    check: Callable[[tuple[Path, ...]], T],
+    reading: ReadingSettings,
 ) -> tuple[list[T], dict[str, str]]:
     """What `check` makes of each file, and the names of those that it refuses, with the reason.
 
     Raises:
-        DataError: Without `skip`, as the check does.
+        DataError: Unless broken files are skipped, as the check does.
     """
     sound, skipped = [], {}
     for paths in files:
         try:
-            sound.append(check(paths))
+            with naming_the_way_out(reading):
+                sound.append(check(paths))
         except DataError as error:
-            if not skip:
+            if not reading.skip_broken:
                 raise
             skipped[paths[0].name] = str(error)
     return sound, skipped
@@ -52,9 +56,11 @@ def report_skipped(folder: Path, skipped: dict[str, str], num_files: int) -> Non
 
 
 @contextmanager
-def naming_the_way_out() -> Iterator[None]:
-    """Add to an error of data what can be done about broken files."""
+def naming_the_way_out(reading: ReadingSettings) -> Iterator[None]:
+    """Add to the error of a broken file how to do without it, to whom can say so and did not."""
     try:
         yield
     except DataError as error:
+        if reading.skip_broken or reading is READ_ALL:
+            raise
         raise DataError(f"{str(error).rstrip('.')}. {WAY_OUT}") from error

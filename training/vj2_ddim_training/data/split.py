@@ -10,7 +10,7 @@ from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_training.data.manifest import MANIFEST_NAME, SPLITS, read_manifest
 from vj2_ddim_training.data.settings import SplitSettings
-from vj2_ddim_training.data.sound import keep_sound, naming_the_way_out, report_skipped
+from vj2_ddim_training.data.sound import keep_sound, report_skipped
 from vj2_ddim_training.data.trajectory_files import describe_file, find_data_files
 
 __all__ = ["split_data"]
@@ -79,8 +79,7 @@ def _recordings(folder: Path, settings: SplitSettings) -> list[Recording]:
     """What is divided, in the order of names."""
     kind, files = find_data_files(folder)
     if kind != "actions":
-        with naming_the_way_out():
-            _, skipped = keep_sound(files, describe_file, settings.skip_broken)
+        _, skipped = keep_sound(files, describe_file, settings)
         report_skipped(folder, skipped, len(files))
         files = [paths for paths in files if paths[0].name not in skipped]
     together: dict[str, Files] = {}

@@ -24,7 +24,6 @@ from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.gesture_files import (
-    READ_ALL,
     fingerprint_files,
     require_finite,
     require_in_range,
@@ -32,7 +31,7 @@ from vj2_ddim_training.data.gesture_files import (
 )
 from vj2_ddim_training.data.hdf5 import Hdf5Array
 from vj2_ddim_training.data.manifest import choose_files, read_manifest
-from vj2_ddim_training.data.settings import ReadingSettings
+from vj2_ddim_training.data.settings import READ_ALL, ReadingSettings
 from vj2_ddim_training.data.sound import keep_sound, report_skipped
 from vj2_ddim_training.data.steps import Steps
 from vj2_ddim_training.data.trajectory_files import (
@@ -347,7 +346,7 @@ def open_trajectories(
             _look_at_all(described, spec, allow_out_of_range)
         return described
 
-    sound, skipped = keep_sound(files, check, skip)
+    sound, skipped = keep_sound(files, check, reading)
     if skip and sound:  # a file of another shape is the broken one where most have this one
         shape, _ = Counter(file.embedding_shape for file in sound).most_common(1)[0]
         others = [file for file in sound if file.embedding_shape != shape]
