@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -32,7 +33,7 @@ ADAPTER = Adapter(
 WorldModel: TypeAlias = "Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
 
 POSE_DIM = 7
-NUM_SAMPLED = 4  # what the host samples a step: x, y, z, gripper
+SAMPLED = [0, 1, 2, -1]  # what the host samples of them: x, y, z, gripper
 GRIPPER_LIMIT = 0.75  # largest gripper command the host samples
 GRIPPER_DEADBAND = 0.25  # smaller ones become 0
 
@@ -93,42 +94,26 @@ class VJEPA2CEM(HostPlanner):
         vars(module)["cem"] = self
 
     def __call__(  # noqa: D417
-        self,
-        context_frame: Tensor,
-        context_pose: Tensor,
-        goal_frame: Tensor,
-        world_model: WorldModel,
-        rollout: int = 1,
-        cem_steps: int = 100,
-        momentum_mean: float = 0.25,
-        momentum_std: float = 0.95,
-        momentum_mean_gripper: float = 0.15,
-        momentum_std_gripper: float = 0.15,
-        samples: int = 100,
-        topk: int = 10,
-        verbose: bool = False,
-        maxnorm: float = 0.05,
-        axis: Mapping[int, float] = {},
-        objective: Callable[[Tensor, Tensor], Tensor] = l1,
+        self, context_frame: Tensor, context_pose: Tensor, goal_frame: Tensor,
+        world_model: WorldModel, rollout: int = 1, cem_steps: int = 100,
+        momentum_mean: float = 0.25, momentum_std: float = 0.95,
+        momentum_mean_gripper: float = 0.15, momentum_std_gripper: float = 0.15,
+        samples: int = 100, topk: int = 10, verbose: bool = False, maxnorm: float = 0.05,
+        axis: Mapping[int, float] = {}, objective: Callable[[Tensor, Tensor], Tensor] = l1,
         close_gripper: int | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Plan; what says how cross-entropy works (steps, momenta, topk, verbose) is not used.
 
         Args:
-            context_frame: Latents `[1, HW, D]`, as the host encodes them, or `[1, 1, HW, D]`, of
-                what is seen.
+            context_frame: Latents `[1, HW, D]` or `[1, 1, HW, D]` of what is seen.
             context_pose: `[1, 7]` or `[1, 1, 7]`, where the arm is.
             goal_frame: Latents, likewise, of what should be seen.
             world_model: `(frames [n, t, HW, D], actions [n, t, 7], poses [n, t, 7])` to the next
                 frame `[n, 1, HW, D]` and pose `[n, 1, 7]`.
             rollout: Steps to plan.
-            samples: Candidates in one pass through the world model; how many there are in all is
-                the optimizer's setting.
-            maxnorm: Largest size of x, y and z.
-            axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper; negative
-                ones count from the end.
+            samples: Candidates in one pass through the world model, not in all.
+            maxnorm, axis, close_gripper: See `Limits`.
             objective: `(last [n, HW * D], goal [n, HW * D]) -> [n]`.
-            close_gripper: From this step on the gripper closes (1.0), or None.
 
         Returns:
             `[1, rollout, 7]`, float32, on the context's device.
@@ -139,62 +124,75 @@ class VJEPA2CEM(HostPlanner):
             ContextError: A tensor, or what the world model returns, is of the wrong shape or NaN.
         """
         self._begin()
-        spec = self.action_spec
+        limits, spec = Limits(maxnorm, axis, close_gripper), self.action_spec
         check_fit(spec, horizon=rollout, action_dim=spec.num_channels, host=self.host)
-        context_frame, goal_frame, context_pose = (
-            given[:, None] if given.ndim == ndim else given
-            for given, ndim in ((context_frame, 3), (goal_frame, 3), (context_pose, 2))
-        )
-        check_shape("context_frame", context_frame.shape[:2], (1, 1), "[1, 1] at its beginning")
-        check_shape("goal_frame", goal_frame.shape, context_frame.shape, "[1, 1, HW, D]")
-        check_shape("context_pose", context_pose.shape, (1, 1, POSE_DIM), "[1, 1, 7]")
-        unknown = [index for index in axis if index not in range(-NUM_SAMPLED, NUM_SAMPLED)]
+        frame, pose, goal = one_problem(context_frame, context_pose, goal_frame)
+
+        def cost(rows: Tensor, candidates: Tensor) -> Tensor:
+            last = last_frame(world_model, frame, pose, limits(candidates)).flatten(1)
+            return objective(last, goal.flatten(1).repeat(len(rows), 1))
+
+        how: Any = {"length": rollout, "init_action": self._rest, "rows_per_chunk": samples}
+        seen = {"state": frame[:, -1], "goal": goal[:, -1]}
+        planned = self._optimize(seen, cost, like=frame.new_empty(0).float(), limit=limits, **how)
+        moves, four = limits(planned), spec.num_channels == len(SAMPLED)
+        rest = self._in_bounds(moves[:, 1:, SAMPLED if four else slice(None)])
+        self._rest = rest if self.warm_start and rollout > 1 else None
+        return moves
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the host's `cem` makes of the actions that it samples.
+
+    Args:
+        maxnorm: Largest size of x, y and z.
+        axis: Values that are given, by index: 0 to 2 are x, y, z, 3 is the gripper; negative ones
+            count from the end.
+        close_gripper: From this step on the gripper closes (1.0), or None.
+    """
+
+    maxnorm: float
+    axis: Mapping[int, float]
+    close_gripper: int | None
+
+    def __post_init__(self) -> None:
+        """Refuse an axis that the host does not sample."""
+        count = len(SAMPLED)
+        unknown = [index for index in self.axis if index not in range(-count, count)]
         if unknown:
             raise ConfigError(
                 f"axis has the indices {unknown}; V-JEPA 2 has 0, 1, 2 for x, y, z and 3 for the "
                 f"gripper"
             )
 
-        def cost(rows: Tensor, candidates: Tensor) -> Tensor:
-            actions = limited(candidates, maxnorm, axis, close_gripper)
-            last = last_frame(world_model, context_frame, context_pose, actions)
-            return objective(last.flatten(1), goal_frame.flatten(1).repeat(len(rows), 1))
+    def __call__(self, actions: Tensor) -> Tensor:
+        """`[n, l, 4 or 7]` as the host would have sampled it, `[n, l, 7]`."""
+        import torch
 
-        planned = self._optimize(
-            {"state": context_frame[:, -1], "goal": goal_frame[:, -1]},
-            cost,
-            like=context_frame.new_empty(0).float(),
-            length=rollout,
-            init_action=self._rest,
-            rows_per_chunk=samples,
-            limit=lambda actions: limited(actions, maxnorm, axis, close_gripper),
-        )
-        moves = limited(planned, maxnorm, axis, close_gripper)
-        own = slice(None) if spec.num_channels == POSE_DIM else [0, 1, 2, -1]
-        rest = self._in_bounds(moves[:, 1:, own])
-        self._rest = rest if self.warm_start and rollout > 1 else None
-        return moves
+        position, rotation = actions[..., :3], actions[..., 3:-1]
+        if rotation.shape[-1] == 0:
+            rotation = torch.zeros_like(position)
+        position = position.clamp(-self.maxnorm, self.maxnorm)
+        gripper = actions[..., -1:].clamp(-GRIPPER_LIMIT, GRIPPER_LIMIT)
+        full = torch.cat([position, rotation, gripper], dim=-1)
+        for index, value in self.axis.items():
+            full[..., SAMPLED[index]] = value
+        if self.close_gripper is not None:
+            full[:, self.close_gripper :, -1] = 1.0
+        small = full[..., -1].abs() < GRIPPER_DEADBAND  # last of all, as the host rounds
+        full[..., -1] = torch.where(small, 0.0, full[..., -1])
+        return full
 
 
-def limited(
-    actions: Tensor, maxnorm: float, axis: Mapping[int, float], close_gripper: int | None
-) -> Tensor:
-    """`[n, l, 4 or 7]` as the host would have sampled it, `[n, l, 7]`; see its arguments."""
-    import torch
-
-    position, rotation = actions[..., :3], actions[..., 3:-1]
-    if rotation.shape[-1] == 0:
-        rotation = torch.zeros_like(position)
-    gripper = actions[..., -1:].clamp(-GRIPPER_LIMIT, GRIPPER_LIMIT)
-    full = torch.cat([position.clamp(-maxnorm, maxnorm), rotation, gripper], dim=-1)
-    for index, value in axis.items():
-        sampled = index % NUM_SAMPLED
-        full[..., sampled if sampled < 3 else -1] = value
-    if close_gripper is not None:
-        full[:, close_gripper:, -1] = 1.0
-    small = full[..., -1].abs() < GRIPPER_DEADBAND  # last of all, as the host rounds
-    full[..., -1] = torch.where(small, 0.0, full[..., -1])
-    return full
+def one_problem(frame: Tensor, pose: Tensor, goal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The host's context and goal with their axis of time, `[1, 1, ...]`, checked."""
+    frame, goal = (given[:, None] if given.ndim == 3 else given for given in (frame, goal))
+    pose = pose[:, None] if pose.ndim == 2 else pose
+    check_shape("context_frame", frame.shape[:2], (1, 1), "[1, 1] at its beginning")
+    check_shape("goal_frame", goal.shape, frame.shape, "[1, 1, HW, D]")
+    check_shape("context_pose", pose.shape, (1, 1, POSE_DIM), "[1, 1, 7]")
+    return frame, pose, goal
 
 
 def last_frame(
