@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def train_run(
     devices = choose_devices(config)  # before anything is read or replaced
     folder, ends_at = RunFolder(settings.save_dir), began + config.max_seconds
     try:
+        if devices.index == 0:
+            Tracker.require_login(config)
         with stop_signals(), Report(folder).listening() as page:
             trainer = _train(settings, folder, page, devices, progress, judge, tell, ends_at)
         if trainer.ended and trainer.validation:
@@ -101,24 +104,17 @@ def _train(
     ends_at: float,
 ) -> Trainer:
     """The run of one process; of several, all but the first do nothing but train."""
-    config, first = settings.training, devices.index == 0
-    if first:
-        Tracker.require_login(config)
-    spec, line = devices.from_first(lambda: _look_at_actions(settings))
-    if first:
-        tell(line)
-    condition = settings.model.condition
-    data_dir, val_data_dir = settings.folders
-    train_set = open_examples(data_dir, spec, condition, "train", config.longest_goal, settings)
+    config, condition = settings.training, settings.model.condition
+    spec, line = devices.from_first(lambda: _look_at_actions(settings, tell))
+    data_dir, goal = settings.folders[0], config.longest_goal
+    train_set = open_examples(data_dir, spec, condition, "train", goal, settings)
     model = _new_model(settings, spec, train_set, devices)
-    if not first:
-        trainer = Trainer(model, config, train_set, None, folder, devices=devices, ends_at=ends_at)
+    make = partial(Trainer, model, config, train_set, folder=folder, devices=devices)
+    if devices.index:
+        trainer = make(validation=None, ends_at=ends_at)
         trainer.start(settings.resume)
         return trainer
-    held_out = open_examples(val_data_dir, spec, condition, "validation", reading=settings)
-    require_same_norm(train_set.layer_normed, held_out, val_data_dir)
-    if held_out.data_fingerprint == train_set.data_fingerprint:
-        logger.warning("the validation data are the training data; measures will flatter the model")
+    held_out = _held_out(settings, train_set)
     skipped = {"train": train_set.skipped, "validation": held_out.skipped}
     folder.known = {"data": _data_of(settings), "judge": settings.judge, "tracker": None}
     folder.known["skipped_files"] = skipped
@@ -130,18 +126,27 @@ def _train(
         tracker = Tracker(folder, {**used, **size}, config, settings.resume)
         tracker.report = page
         try:
-            validation = Validation(
-                held_out, train_set.some_actions(NUM_COMPARED), tracker, config, judge
-            )
-            trainer = Trainer(
-                model, config, train_set, validation, folder, progress, devices, ends_at
-            )
+            some = train_set.some_actions(NUM_COMPARED)
+            validation = Validation(held_out, some, tracker, config, judge)
+            trainer = make(validation=validation, progress=progress, ends_at=ends_at)
             trainer.start(settings.resume)
         except BaseException as error:
             tracker.close(error)
             raise
         tracker.close(ended=trainer.ended)
         return trainer
+
+
+def _held_out(settings: RunSettings, train_set: Examples) -> Examples:
+    """The validation data, which must be like those of training, and other ones."""
+    folder, condition = settings.folders[1], settings.model.condition
+    held_out = open_examples(
+        folder, train_set.action_spec, condition, "validation", reading=settings
+    )
+    require_same_norm(train_set.layer_normed, held_out, folder)
+    if held_out.data_fingerprint == train_set.data_fingerprint:
+        logger.warning("the validation data are the training data; measures will flatter the model")
+    return held_out
 
 
 def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None) -> RunSettings:
@@ -203,8 +208,8 @@ def _facts(model: DiffusionModel, train_set: Examples, held_out: Examples) -> di
     }
 
 
-def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:
-    """What all actions are, those of training and of validation; and how that was decided."""
+def _look_at_actions(settings: RunSettings, tell: Callable[[str], None]) -> tuple[ActionSpec, str]:
+    """What all actions are, those of training and of validation; tells how it was decided."""
     minimal = settings.model.architecture == "minimal"
     template = ActionSpec(
         action_block=settings.block,
@@ -228,7 +233,8 @@ def _look_at_actions(settings: RunSettings) -> tuple[ActionSpec, str]:
     if minimal and representation == "auto":
         representation = "raw"
     spec = survey.spec(representation)
-    return spec, survey.summary(spec)
+    tell(line := survey.summary(spec))
+    return spec, line
 
 
 def with_patch_size(config: ModelConfig, spec: ActionSpec) -> ModelConfig:
