@@ -9,6 +9,7 @@ import torch
 from builders.training import distance, make_examples, make_model, make_spec
 from scipy.stats import spearmanr
 
+from vj2_ddim_plugin.cli.console import silent
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, CostError
 from vj2_ddim_plugin.gestures import decode, encode, is_valid
 from vj2_ddim_plugin.interface import PlanningProblem
@@ -41,7 +42,7 @@ LEARNS = dataclasses.replace(
 SPEC = make_spec()
 
 
-def train_tiny(model, cost=distance, config=TINY, progress=None, **settings):
+def train_tiny(model, cost=distance, config=TINY, progress=silent, **settings):
     return train_ranker(model, make_examples(8), cost, config, progress, **settings)
 
 
@@ -107,22 +108,24 @@ def test_the_same_seed_gives_the_same_ranker_and_leaves_the_model_and_torch_alon
 
 
 def interrupt_at(phase, step):
-    def progress(told, done, total):
+    def progress(told, done, total, line="", /):
         if (told, done) == (phase, step):
             raise KeyboardInterrupt
 
     return progress
 
 
-@pytest.mark.parametrize("keep", ["last", "best"])
-def test_interrupted_and_resumed_it_is_the_same_and_no_cost_is_asked_twice(model, keep, tmp_path):
+@pytest.mark.parametrize("keep_best", [False, True])
+def test_interrupted_and_resumed_it_is_the_same_and_no_cost_is_asked_twice(
+    model, keep_best, tmp_path
+):
     config, asked = dataclasses.replace(TINY, num_epochs=3), []
 
     def cost(context, candidates):
         asked.append(len(candidates))
         return distance(context, candidates)
 
-    train = functools.partial(train_tiny, model, cost, config, keep=keep)
+    train = functools.partial(train_tiny, model, cost, config, keep_best=keep_best)
     expected = train()
     for step in (1, 2, 3, 5, 6):
         file = tmp_path / f"{step}.resume"
@@ -154,7 +157,7 @@ def test_success_chooses_the_epoch(model):
         seen.append({name: weight.clone() for name, weight in ranker.state_dict().items()})
         return {"success": [0.1, 0.9, 0.5, 0.9][len(seen) - 1]}
 
-    found = train_tiny(model, config=config, keep="best", success=success)
+    found = train_tiny(model, config=config, keep_best=True, success=success)
     assert found.metrics["success"] == 0.9
     assert_same_weights(found.ranker, seen[1])
     assert_same_weights(train_tiny(model, config=config).ranker, seen[2])  # unchanged by measuring
@@ -164,13 +167,11 @@ def test_without_a_measure_the_share_of_cheapest_picked_chooses(model, monkeypat
     told = iter([0.2, 0.7, 0.7, 0.1, 0.7])
     training = "vj2_ddim_training.ranker.training"
     monkeypatch.setattr(f"{training}.measure_ranker", lambda *asked: {"best_in_1": next(told)})
-    found = train_tiny(model, config=dataclasses.replace(TINY, num_epochs=4), keep="best")
+    found = train_tiny(model, config=dataclasses.replace(TINY, num_epochs=4), keep_best=True)
     assert found.metrics == {"best_in_1": 0.7}  # of the later of the two
     assert next(told, None) is None
-    with pytest.raises(ConfigError, match=r"keep='best' needs.*held_out_share of 0.0"):
-        train_tiny(model, config=dataclasses.replace(TINY, held_out_share=0.0), keep="best")
-    with pytest.raises(ConfigError, match="keep 'first' is unknown"):
-        train_tiny(model, keep="first")
+    with pytest.raises(ConfigError, match=r"kept by a measure of success.*held_out_share of 0.0"):
+        train_tiny(model, config=dataclasses.replace(TINY, held_out_share=0.0), keep_best=True)
 
 
 # Candidates.

@@ -134,6 +134,7 @@ def train_ranker(
 
     Without a judge, the share of held-out problems whose cheapest candidate is picked chooses.
     """
+    from vj2_ddim_training import resumable
     from vj2_ddim_training.ranker import training as ranker_training
     from vj2_ddim_training.ranker.network import save_ranker
 
@@ -143,12 +144,11 @@ def train_ranker(
     resume_file = file.with_name(f"{file.name}.resume")
     success = None if judge is None else find_by_name(JUDGES, judge, "judge")
     of = find_by_name(COSTS, cost, "cost")
-    best = partial(ranker_training.train_ranker, keep="best", success=success)
+    how: Any = {"keep_best": True, "success": success, "resume_file": resume_file}
     with progress_bars() as progress:
-        trained = best(loaded.model, examples, of, config, progress, resume_file=resume_file)
+        trained = ranker_training.train_ranker(loaded.model, examples, of, config, progress, **how)
     save_ranker(trained, file)
-    for left in (resume_file, ranker_training.candidates_file(resume_file)):
-        left.unlink(missing_ok=True)
+    resumable.forget(resume_file)
     print_findings({name: f"{value:.3f}" for name, value in trained.metrics.items()})
     say(f"the ranker is in {file}")
 

@@ -40,7 +40,7 @@ from vj2_ddim_training.ranker.network import (
     save_ranker,
     weights_fingerprint,
 )
-from vj2_ddim_training.resumable import made_once, run_resumably
+from vj2_ddim_training.resumable import forget, made_once, run_resumably
 from vj2_ddim_training.saved import versions
 from vj2_ddim_training.validation import BestEpoch, SuccessMeasure, tried_out
 
@@ -246,8 +246,7 @@ def distill(
     if ranker is not None and config.kept_share < 1.0:
         sampler, made_of = RankedSampler(model, ranker), (*made_of, weights_fingerprint(ranker))
     make = partial(lessons_of, sampler, examples, config, progress)
-    file = None if resume_file is None else resume_file.with_name(f"{resume_file.name}.lessons")
-    lessons = made_once(make, Lessons, file, repr((sorted(config.to_dict().items()), made_of)))
+    lessons = made_once(make, Lessons, config, made_of, resume_file)
     student = _beginning_as(model, config)
     how: dict[str, Any] = {"success": success, "resume_file": resume_file, "made_of": made_of}
     averaged = learn(student, lessons, config, progress, **how)
@@ -291,8 +290,7 @@ def distill_to(
     if ranker is not None:
         own = replace(ranker, model_fingerprint=model_fingerprint(student.model))
         save_ranker(own, folder / "ranker.pt")
-    for left in folder.glob(f"{resume_file.name}*"):
-        left.unlink()
+    forget(resume_file)
     return student
 
 

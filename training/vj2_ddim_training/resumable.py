@@ -4,18 +4,20 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
+from glob import escape
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 
 from vj2_ddim_plugin.errors import CheckpointError, TrainingError
+from vj2_ddim_plugin.settings import Settings
 from vj2_ddim_training.devices import ProcessLost
 from vj2_ddim_training.loop import OnEpoch, TimeIsUp, TrainingLoop
 from vj2_ddim_training.processes import hold_interrupts, locked, stop_signals
 from vj2_ddim_training.saved import open_saved, save_atomically
 
-__all__ = ["Keeper", "differences", "made_once", "run_resumably"]
+__all__ = ["Keeper", "differences", "forget", "made_once", "run_resumably"]
 
 N = TypeVar("N", bound=NamedTuple)
 
@@ -107,13 +109,21 @@ class Keeper:
             self.save()
 
 
-def made_once(make: Callable[[], N], kind: type[N], file: Path | None, key: str) -> N:
-    """Arrays, a named tuple, that take long to make: kept in a file for a training that goes on.
+def made_once(
+    make: Callable[[], N],
+    kind: type[N],
+    config: Settings,
+    made_of: tuple[str, ...],
+    resume_file: Path | None,
+) -> N:
+    """Arrays, a named tuple, that take long to make: kept beside the state of their training.
 
-    Those of a file with the same `key` are taken up; None keeps nothing.
+    Those of the same settings and origin are taken up; None keeps nothing.
     """
-    if file is None:
+    if resume_file is None:
         return make()
+    file = resume_file.with_name(f"{resume_file.name}.{kind.__name__.lower()}")
+    key = repr((sorted(config.to_dict().items()), made_of))
     if file.exists():
         saved = open_saved(file, "file of a training's examples", "delete it to begin anew")
         if isinstance(saved, dict) and saved.get("key") == key:
@@ -123,6 +133,12 @@ def made_once(make: Callable[[], N], kind: type[N], file: Path | None, key: str)
         arrays = {name: torch.as_tensor(array) for name, array in made._asdict().items()}
         save_atomically({"key": key, **arrays}, file)
     return made
+
+
+def forget(resume_file: Path) -> None:
+    """Delete the state of a training whose result is written, and what lies beside it."""
+    for left in resume_file.parent.glob(f"{escape(resume_file.name)}*"):
+        left.unlink()
 
 
 def _take_up(loop: TrainingLoop, file: Path, settings: Mapping[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Training a ranker: the planner's cost is asked once a candidate, then the network fits it."""
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn import functional
 
+from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.ddim import clip_to, ddim_sample
 from vj2_ddim_plugin.errors import ConfigError, CostError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds, encode, project
@@ -19,24 +19,18 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.examples import Batch, Examples, IndexArray
+from vj2_ddim_training.examples import Batch, Examples
 from vj2_ddim_training.learning_rate import warmup_cosine
-from vj2_ddim_training.loop import (
-    StatelessTask,
-    TrainingLoop,
-    name_rows,
-)
+from vj2_ddim_training.loop import ShuffledTask, TrainingLoop, name_rows
 from vj2_ddim_training.ranker.network import RankerNetwork, TrainedRanker, model_fingerprint
 from vj2_ddim_training.resumable import made_once, run_resumably
 from vj2_ddim_training.validation import BestEpoch, SuccessMeasure, tried_out
 
-__all__ = ["JudgedCandidates", "RankerCost", "candidates_file", "comparable", "fit_ranker"]
+__all__ = ["JudgedCandidates", "RankerCost", "comparable", "fit_ranker"]
 __all__ += ["judge_candidates", "measure_ranker", "pairwise_loss", "train_ranker"]
 
 RankerCost = Callable[[Mapping[str, FloatArray], FloatArray], FloatArray]
 """The planner's cost: context arrays `[B, ...]` and candidates `[B, K, L, A]` to `[B, K]`."""
-
-Progress = Callable[[str, int, int], None]  # phase, done, in all
 
 PROBLEMS_AT_ONCE = 64
 SMALLEST_CHANGE, LARGEST_CHANGE = 0.02, 0.5  # std of a perturbation, in the sampler's units
@@ -52,13 +46,18 @@ class JudgedCandidates(NamedTuple):
     diffused: FloatArray
     cost: FloatArray
 
+    def split(self, num: int) -> tuple["JudgedCandidates", "JudgedCandidates"]:
+        """The first so many problems, and the others."""
+        first, others = zip(*((of[:num], of[num:]) for of in self), strict=True)
+        return JudgedCandidates(*first), JudgedCandidates(*others)
+
 
 def judge_candidates(
     model: DiffusionModel,
     examples: Examples,
     cost: RankerCost,
     config: RankerConfig,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> JudgedCandidates:
     """Make candidates for problems drawn from the examples, and ask for their cost."""
     if model.condition_encoder is None or len(examples) < 2:
@@ -73,8 +72,7 @@ def judge_candidates(
     for begin in range(0, total, PROBLEMS_AT_ONCE):
         chosen = rows[begin : begin + PROBLEMS_AT_ONCE]
         parts.append(_judged(sampler, examples, chosen, cost, config, rng))
-        if progress is not None:
-            progress("judge candidates", min(begin + PROBLEMS_AT_ONCE, total), total)
+        progress("judge candidates", min(begin + PROBLEMS_AT_ONCE, total), total)
     return JudgedCandidates(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
@@ -168,7 +166,7 @@ def pairwise_loss(predicted: Tensor, cost: Tensor, full_difference: float) -> Te
     return (weight * functional.softplus(-margin)).sum() / weight.sum().clamp_min(1e-6)
 
 
-class RankerTask(StatelessTask):
+class RankerTask(ShuffledTask):
     """The pairwise loss of batches of problems; its state is the best epoch so far."""
 
     def __init__(
@@ -178,41 +176,32 @@ class RankerTask(StatelessTask):
         config: RankerConfig,
         best: BestEpoch | None,
     ) -> None:
-        self.model, self.config, self.best = model, config, best
+        how = config.batch_size, config.num_epochs, config.seed
+        super().__init__(len(judged.cost), 1.0, *how)
+        self.model, self.best, self._full = model, best, config.full_difference
         to_device = partial(torch.as_tensor, device=next(model.parameters()).device)
         values = (judged.condition, judged.diffused, comparable(judged.cost))
         self._condition, self._diffused, self._cost = map(to_device, values)
-        self.steps_per_epoch = math.ceil(len(judged.cost) / config.batch_size)
-        self.total_steps = config.num_epochs * self.steps_per_epoch
 
     def loss(self, step: int) -> Tensor:
         """The loss of one step."""
-        rows = torch.as_tensor(self._rows(step))
+        rows = torch.as_tensor(self.rows(step))
         predicted = self.model.rank(self._diffused[rows], self._condition[rows])
-        return pairwise_loss(predicted, self._cost[rows], self.config.full_difference)
-
-    def num_examples(self, step: int) -> int:
-        """The problems of a step."""
-        return len(self._rows(step))
+        return pairwise_loss(predicted, self._cost[rows], self._full)
 
     def batch_name(self, step: int) -> str:
         """The problems of a step."""
-        return name_rows(self._rows(step), "problems")
-
-    def _rows(self, step: int) -> IndexArray:
-        epoch, index = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng((self.config.seed, epoch)).permutation(len(self._cost))
-        return order[index * self.config.batch_size :][: self.config.batch_size]
+        return name_rows(self.rows(step), "problems")
 
 
 def train_ranker(
     model: DiffusionModel,
     examples: Examples,
     cost: RankerCost,
-    config: RankerConfig | None = None,
-    progress: Progress | None = None,
+    config: RankerConfig,
+    progress: Progress = silent,
     *,
-    keep: str = "last",
+    keep_best: bool = False,
     success: SuccessMeasure | None = None,
     resume_file: Path | None = None,
 ) -> TrainedRanker:
@@ -222,11 +211,10 @@ def train_ranker(
         model: Its condition tokens are what the ranker reads.
         examples: Training examples of the model's kind.
         cost: The planner's cost, `(context, candidates [B, K, L, A]) -> [B, K]`.
-        config: How; by default the sizes that suit a touch screen.
-        progress: Told `(phase, done, in all)`.
-        keep: `last` keeps the last epoch, `best` the most successful one: the one that `success`
-            says, or, without it, that most often picks the cheapest candidate of a held-out
-            problem.
+        config: How.
+        progress: Told phase, done, in all.
+        keep_best: Keep the most successful epoch, not the last: the one that `success` says, or,
+            without it, that most often picks the cheapest candidate of a held-out problem.
         success: Called with the model and the ranker after every epoch; a mapping with `success`.
         resume_file: Keeps the training's state; if it is there, training goes on from it, to the
             same result bit for bit. Deleted by whoever calls, once the ranker is saved.
@@ -237,48 +225,31 @@ def train_ranker(
         CostError: The cost has the wrong shape, or does not tell candidates apart.
         CheckpointError: `resume_file` is of another training.
     """
-    config = config or RankerConfig()
-    model.eval()
-    made_of = model_fingerprint(model), examples.data_fingerprint
+    made_of = model_fingerprint(model.eval()), examples.data_fingerprint
     judge = partial(judge_candidates, model, examples, cost, config, progress)
-    file = None if resume_file is None else candidates_file(resume_file)
-    key = repr((sorted(config.to_dict().items()), made_of))
-    judged = made_once(judge, JudgedCandidates, file, key)
-    held_out = int(config.held_out_share * len(judged.cost))
-    measured = JudgedCandidates(*(array[:held_out] for array in judged))
-    learned = JudgedCandidates(*(array[held_out:] for array in judged))
-    _check_keep(keep, held_out > 0 or success is not None, config, len(judged.cost))
+    judged = made_once(judge, JudgedCandidates, config, made_of, resume_file)
+    held_out, learned = judged.split(int(config.held_out_share * len(judged.cost)))
+    if keep_best and success is None and not len(held_out.cost):
+        raise ConfigError(
+            f"the best epoch is kept by a measure of success, or by held-out problems; found a "
+            f"held_out_share of {config.held_out_share} of {len(judged.cost)} problems"
+        )
 
     def measure(ranker: RankerNetwork) -> dict[str, float]:
-        metrics = measure_ranker(ranker, measured) if held_out else {}
+        metrics = measure_ranker(ranker, held_out) if len(held_out.cost) else {}
         return metrics if success is None else {**metrics, **tried_out(success, model, ranker)}
 
-    best = BestEpoch(measure) if keep == "best" else None
+    best = BestEpoch(measure) if keep_best else None
     fit = partial(fit_ranker, best=best, resume_file=resume_file, made_of=made_of)
     ranker = fit(model, learned, config, progress)
     return TrainedRanker(ranker, *made_of, measure(ranker))
-
-
-def _check_keep(keep: str, measured: bool, config: RankerConfig, num_problems: int) -> None:
-    if keep not in ("best", "last"):
-        raise ConfigError(f"keep {keep!r} is unknown; use one of best, last")
-    if keep == "best" and not measured:
-        raise ConfigError(
-            f"keep='best' needs a measure of success, or held-out problems; found a "
-            f"held_out_share of {config.held_out_share} of {num_problems} problems"
-        )
-
-
-def candidates_file(resume_file: Path) -> Path:
-    """Where the costs of a training that may go on are kept."""
-    return resume_file.with_name(f"{resume_file.name}.candidates")
 
 
 def fit_ranker(
     model: DiffusionModel,
     judged: JudgedCandidates,
     config: RankerConfig,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     *,
     best: BestEpoch | None = None,
     resume_file: Path | None = None,
@@ -292,12 +263,8 @@ def fit_ranker(
     task = RankerTask(ranker, judged, config, best)
     adam = torch.optim.AdamW(ranker.parameters(), config.lr, weight_decay=config.weight_decay)
     rate = torch.optim.lr_scheduler.LambdaLR(adam, warmup_cosine(task.total_steps, WARMUP_SHARE))
-
-    def report(done: int, total: int, line: str) -> None:
-        if progress is not None:
-            progress("train the ranker", done, total)
-
-    loop = TrainingLoop(task, adam, rate, clip_norm=CLIP_NORM, progress=report)
+    told = partial(progress, "train the ranker")
+    loop = TrainingLoop(task, adam, rate, clip_norm=CLIP_NORM, progress=told)
     settings = {**config.to_dict(), "made_of": list(made_of), "keeps_best": best is not None}
     run_resumably(loop, resume_file, settings, best)
     if best is not None:
