@@ -15,19 +15,17 @@ from vj2_ddim_plugin.cli.console import print_findings, print_table, progress_ba
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import atomic_path
-from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
+from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import declared
 from vj2_ddim_training.by_name import COSTS, JUDGES, find_by_name
 from vj2_ddim_training.config import (
     BY_NAME,
-    ORIGINAL_TRAINING,
     DataSettings,
     DistillConfig,
     EvaluationSettings,
     JudgeSettings,
     ModelConfig,
     RankerConfig,
-    RunSettings,
     TrainingConfig,
 )
 from vj2_ddim_training.config_file import read_config
@@ -84,7 +82,7 @@ def train(
 
     --architecture minimal is the original script's in all that is not said otherwise.
     """
-    from vj2_ddim_training.run import settings_of_run, train_run
+    from vj2_ddim_training.run import settings_of_run, settings_of_start, train_run
 
     groups = (data, model, training, schedule, judging)
     told = {
@@ -94,18 +92,7 @@ def train(
         if (source := context.get_parameter_source(name))
         and source.name in ("COMMANDLINE", "DEFAULT_MAP")
     }
-    if data.resume:
-        settings = settings_of_run(data.save_dir, told)
-    else:
-        if model.architecture == "minimal":
-            of_schedule = {name: told[name] for name in declared(NoiseSchedule) if name in told}
-            schedule = replace(ORIGINAL_SCHEDULE, **of_schedule)
-            usual = {name: of for name, of in ORIGINAL_TRAINING.items() if name not in told}
-            training = replace(training, **usual)
-        whole = {name: getattr(data, name) for name in declared(DataSettings)}
-        settings = RunSettings(
-            **whole, judge=judging.judge, model=model, training=training, schedule=schedule
-        )
+    settings = settings_of_run(data.save_dir, told) if data.resume else settings_of_start(told)
     with progress_bars() as progress:
         checkpoint = train_run(settings, partial(progress, "training"), report=say)
     _print_results({key: of for key, of in checkpoint.metrics.items() if isinstance(of, dict)})

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,19 @@ from typing import Any
 import torch
 
 import vj2_ddim_plugin
-from vj2_ddim_plugin.schedule import NoiseSchedule
-from vj2_ddim_plugin.settings import S, declared
+from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
+from vj2_ddim_plugin.settings import S, Settings, declared
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.by_name import JUDGES, find_by_name
 from vj2_ddim_training.checkpoint import Checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
-from vj2_ddim_training.config import DataSettings, ModelConfig, RunSettings, TrainingConfig
+from vj2_ddim_training.config import (
+    ORIGINAL_TRAINING,
+    DataSettings,
+    ModelConfig,
+    RunSettings,
+    TrainingConfig,
+)
 from vj2_ddim_training.config_file import config_text
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser
 from vj2_ddim_training.devices import Devices, choose_devices
@@ -42,7 +48,7 @@ from vj2_ddim_training.survey import ActionSurvey
 from vj2_ddim_training.trainer import Trainer, load_resumable, training_config
 from vj2_ddim_training.validation import SuccessMeasure, Validation
 
-__all__ = ["settings_of_run", "train_run", "with_patch_size"]
+__all__ = ["settings_of_run", "settings_of_start", "train_run", "with_patch_size"]
 
 logger = logging.getLogger(__name__)
 
@@ -149,32 +155,45 @@ def _held_out(settings: RunSettings, train_set: Examples) -> Examples:
     return held_out
 
 
+def settings_of_start(told: Mapping[str, Any]) -> RunSettings:
+    """A new run's settings: those told, and for the others the defaults of its architecture.
+
+    Raises:
+        VJ2DDIMError: A setting is out of range, contradicts another, or is missing.
+    """
+    minimal = told.get("architecture") == "minimal"
+    training, schedule = (ORIGINAL_TRAINING, ORIGINAL_SCHEDULE.to_dict()) if minimal else ({}, {})
+    return _settings_of(told, {}, {}, training, schedule)
+
+
 def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None) -> RunSettings:
     """What the run in a folder was told, to go on with it; `told` are settings told anew.
 
     Raises:
         VJ2DDIMError: There is no run, or it does not say what it was told.
     """
-    folder, told = RunFolder(save_dir), dict(told or {})
+    folder = RunFolder(save_dir)
     folder.require_run()
-    saved = load_resumable(folder)
-    identity = folder.read_identity()
+    saved, identity = load_resumable(folder), folder.read_identity()
     data = dict(identity.get("data", {}))
     data |= {name: Path(str(data[name])) for name in PLACES if data.get(name)}
+    here = {**(told or {}), "save_dir": folder.folder, "resume": True}
+    model, schedule = saved.model.config.to_dict(), saved.model.schedule.to_dict()
+    data["judge"] = identity.get("judge")
+    return _settings_of(here, data, model, training_config(saved), schedule)
 
-    def all_of(kind: type[S], before: Mapping[str, Any]) -> S:
-        new = {name: value for name, value in told.items() if name in declared(kind)}
-        return kind.from_dict({**before, **new})
 
-    here = {"save_dir": folder.folder, "resume": True}
-    whole = all_of(DataSettings, {**DataSettings().to_dict(), **data, **here})
-    return RunSettings(
-        **{name: getattr(whole, name) for name in declared(DataSettings)},
-        model=all_of(ModelConfig, saved.model.config.to_dict()),
-        training=all_of(TrainingConfig, training_config(saved)),
-        schedule=all_of(NoiseSchedule, saved.model.schedule.to_dict()),
-        judge=told.get("judge", identity.get("judge")),
-    )
+def _settings_of(told: Mapping[str, Any], *known: Mapping[str, Any]) -> RunSettings:
+    """A run's settings: those told; else those known of it, its model, training and schedule."""
+
+    def made(kind: type[S], known: Mapping[str, Any], **parts: Settings) -> S:
+        own = {each.name: each.default for each in fields(kind)}
+        new = {name: told[name] for name in own if name in told}
+        return kind.from_dict({**own, **known, **new, **parts})
+
+    model, training = made(ModelConfig, known[1]), made(TrainingConfig, known[2])
+    schedule = made(NoiseSchedule, known[3])
+    return made(RunSettings, known[0], model=model, training=training, schedule=schedule)
 
 
 def _data_of(settings: RunSettings) -> dict[str, Any]:
