@@ -136,7 +136,7 @@ def test_a_full_disk_names_the_file_and_keeps_what_was_there(tmp_path, monkeypat
 
     broken = {
         "run.json": ("pathlib.Path.write_text", full),
-        "metrics.jsonl": ("vj2_ddim_training.run_folder.strict_json", full),
+        "metrics.jsonl": ("vj2_ddim_training.run_folder.finite", full),
         "pictures": ("matplotlib.figure.Figure.savefig", full),
         "checkpoint.pt": ("torch.save", full),
     }

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from vj2_ddim_plugin.cli.pictures import as_label, save_figure
 from vj2_ddim_plugin.ddim import add_noise, to_x0_and_epsilon
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.gestures import decode, project
 from vj2_ddim_training.config import EvaluationSettings
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
@@ -23,7 +23,7 @@ from vj2_ddim_training.examples import Batch, Examples, spread_rows
 from vj2_ddim_training.gestures import gesture_type
 from vj2_ddim_training.measures import sequence_measures
 from vj2_ddim_training.report import Course, course
-from vj2_ddim_training.run_folder import read_lines, strict_json
+from vj2_ddim_training.run_folder import finite, read_lines
 
 __all__ = ["Analysis", "by_gesture_type", "by_timestep"]
 
@@ -121,8 +121,7 @@ class Analysis:
             draw(figure)
             save_figure(figure, folder / name)
         numbers = {"timestep": self.timesteps, "gesture_type": self.types, "size": self.sizes}
-        with atomic_path(folder / "analysis.json") as temporary:
-            temporary.write_text(strict_json(numbers, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "analysis.json", finite(numbers))
         return [*drawn, "analysis.json"]
 
 

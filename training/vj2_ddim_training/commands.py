@@ -14,7 +14,7 @@ import typer
 from vj2_ddim_plugin.cli.console import print_findings, print_table, progress_bars, say
 from vj2_ddim_plugin.cli.options import options
 from vj2_ddim_plugin.errors import ConfigError
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_plugin.settings import declared
 from vj2_ddim_training.by_name import COSTS, JUDGES, find_by_name
@@ -46,7 +46,7 @@ COLUMNS = {  # heading: measure
 }
 LongestGoal = Annotated[int | None, typer.Option(help="As the model's if not told.", min=1)]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Threads = Annotated[int | None, typer.Option(help="Torch's threads.", min=1, max=1024)]
+Threads = Annotated[int, typer.Option(help="Torch's; 0 leaves its choice.", min=0, max=1024)]
 Judge = Annotated[str | None, typer.Option(help=f"Measures success, chooses the epoch: {BY_NAME}.")]
 SPREAD = ("mean_snr_db", "mse")  # shown with their standard deviation over the sequences
 
@@ -114,7 +114,7 @@ def train_ranker(
     out: Annotated[Path | None, typer.Option(help="ranker.pt beside it unless told.")] = None,
     longest_goal: LongestGoal = None,
     device: Device = "auto",
-    num_threads: Threads = None,
+    num_threads: Threads = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a ranker.")] = False,
 ) -> None:
     """Train a ranker for a checkpoint; stopped halfway, the same command goes on.
@@ -147,7 +147,7 @@ def _require_new(file: Path, overwrite: bool) -> None:
 
 def _of_kind(
     checkpoint: Path, data: Path, reading: ReadingSettings, longest_goal: int | None,
-    device: str, num_threads: int | None,
+    device: str, num_threads: int,
 ) -> tuple[Any, Any]:  # fmt: skip
     """A checkpoint, its model on the device, and training examples of its kind."""
     import torch
@@ -181,7 +181,7 @@ def distill(
     ] = None,
     longest_goal: LongestGoal = None,
     device: Device = "auto",
-    num_threads: Threads = None,
+    num_threads: Threads = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a student.")] = False,
 ) -> None:
     """Make a student that samples in a step or two; stopped halfway, the same command goes on."""
@@ -210,13 +210,13 @@ def evaluate(
     train_data: Annotated[Path | None, typer.Option(help="To measure memorisation.")] = None,
     split: Annotated[str, typer.Option(help="Of a folder with a manifest.")] = "validation",
     nhead: Annotated[int | None, typer.Option(help="Of original checkpoints.", min=1)] = None,
-    num_threads: Annotated[int, typer.Option(help="Torch's threads; 0 leaves its choice.")] = 0,
+    num_threads: Threads = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all measures here.")
     ] = None,
     compare: Annotated[
-        list[Path] | None, typer.Option(help="Measure this checkpoint too; may be repeated.")
-    ] = None,
+        list[Path], typer.Option(help="Measure this checkpoint too; may be repeated.")
+    ] = [],
     plots: Annotated[
         Path | None,
         typer.Option(help="A folder for pictures: by timestep, gesture type, epoch, model size."),
@@ -227,16 +227,15 @@ def evaluate(
 
     from vj2_ddim_training.analysis import Analysis
     from vj2_ddim_training.checkpoint import load_checkpoint
-    from vj2_ddim_training.run_folder import strict_json
+    from vj2_ddim_training.run_folder import finite
 
-    if not 0 <= num_threads <= 1024:
-        raise ConfigError(f"num_threads must be 0 to 1024; found {num_threads}")
     if num_threads:
         torch.set_num_threads(num_threads)
     analysis, found = Analysis(settings, steps[0]), {}
-    paths = [checkpoint, *(compare or ())]
     measured = partial(_measured, data, split, reading, train_data, steps, settings)
-    for path, loaded in {path: load_checkpoint(path, nhead) for path in paths}.items():
+    for path, loaded in {
+        path: load_checkpoint(path, nhead) for path in (checkpoint, *compare)
+    }.items():
         held_out, found[path] = measured(loaded, f"{path}, " if compare else "")
         if plots is not None:
             analysis.add(path, loaded.model, held_out, found[path])
@@ -244,9 +243,7 @@ def evaluate(
         _print_results(results, title=str(path) if compare else "")
     if json_file is not None:
         others = {"compared": {str(path): found[path] for path in compare}} if compare else {}
-        with atomic_path(json_file) as temporary:
-            text = strict_json({**found[checkpoint], **others}, indent=2)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(json_file, finite({**found[checkpoint], **others}))
     if plots is not None:
         say(f"{', '.join(analysis.plot(plots))} are in {plots}")
 

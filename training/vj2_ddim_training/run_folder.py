@@ -33,7 +33,7 @@ from vj2_ddim_plugin.files import atomic_path, naming, read_json, require_regula
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.processes import locked
 
-__all__ = ["RunFolder", "Tracker", "most_telling", "read_lines", "strict_json"]
+__all__ = ["RunFolder", "Tracker", "finite", "most_telling", "read_lines"]
 
 logger = logging.getLogger(__name__)
 
@@ -216,13 +216,13 @@ class Tracker:
         if self._folder.begun:
             self._append(self._folder.steps, record)
         else:  # what lies there may be of a run that is to be replaced
-            self._early.append(f"{strict_json(record)}\n".encode())
+            self._early.append(f"{json.dumps(finite(record))}\n".encode())
         if self._wandb is not None:
             self._wandb.log(_flatten({"train": numbers}), step=step)
 
     def _append(self, path: Path, record: Mapping[str, Any]) -> None:
         with naming(path), open(path, "ab") as stream:
-            stream.write(f"{strict_json(record)}\n".encode())
+            stream.write(f"{json.dumps(finite(record))}\n".encode())
         if self._early and self._folder.begun:
             lines, self._early = self._early, []
             with naming(self._folder.steps), open(self._folder.steps, "ab") as stream:
@@ -331,14 +331,10 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def strict_json(value: object, indent: int | None = None) -> str:
-    """`value` as JSON. Python's own writer would write `NaN`, which is no JSON."""
-    return json.dumps(_finite(value), indent=indent, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401
+def finite(value: Any) -> Any:  # noqa: ANN401
+    """`value` with None for what is not finite: Python would write `NaN`, which is no JSON."""
     if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
+        return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,6 @@
 - `h5`: datasets `embeddings` `[n, T, N, D]` and `actions` `[n, T-1, 250, 3]`
 """
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ import numpy as np
 
 from vj2_ddim_plugin.arrays import StoredArray, npy_array, npz_arrays
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_plugin.files import atomic_path
+from vj2_ddim_plugin.files import atomic_path, write_json
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
@@ -205,7 +204,7 @@ def write_trajectories_h5(
             "embedding_shape": embeddings.shape[2:],
             "action_shape": actions.shape[2:],
         }
-        (temporary / MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n")
+        write_json(temporary / MANIFEST_NAME, manifest)
 
 
 def _check_arrays(embeddings: FloatArray, actions: FloatArray, trajectories_per_file: int) -> None:
