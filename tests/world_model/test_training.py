@@ -16,7 +16,6 @@ from vj2_ddim_benchmark.world.collect import (
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
 from vj2_ddim_benchmark.world_model.embed import (
     embed_files,
-    embed_moved,
     embed_transitions,
     only_changes,
 )
@@ -214,7 +213,7 @@ def test_the_report_covers_every_kind_and_embedding_keeps_trajectories_and_actio
         assert 0 <= values["reference_below_random"] <= 1
         assert 0 <= values["best_of_64_succeeds"] <= 1
     transitions = collect_transitions(3, horizon=2, split="validation", seed=4)
-    embeddings, actions = embed_transitions(trained[0], transitions)
+    ((embeddings, actions),) = embed_transitions(trained[0], transitions)
     assert embeddings.shape == (3, 3, 64, 8)
     np.testing.assert_array_equal(actions, transitions.actions)
     alone = trained[0].encode(transitions.frames[1, 2])
@@ -227,7 +226,10 @@ def test_moved_trajectories_keep_their_touches_where_the_picture_is(trained):
     transitions.actions[0, 0, :, 2] = 0.0  # a block without a touch
     transitions.actions[1, 0, 40] = [1.0, 0.5, 1.0]  # one at the edge: there is no room beyond
     offsets = []
-    for latents, actions in embed_moved(model, transitions, 2, seed=1):
+    unmoved, *moved = embed_transitions(model, transitions, 2, seed=1)
+    np.testing.assert_allclose(unmoved[0], model.encode(transitions.frames), atol=1e-5)
+    np.testing.assert_array_equal(unmoved[1], transitions.actions)
+    for latents, actions in moved:
         pressed = transitions.actions[..., 2] > 0
         np.testing.assert_array_equal(actions[..., 2], transitions.actions[..., 2])
         assert actions.min() >= 0.0
@@ -239,8 +241,8 @@ def test_moved_trajectories_keep_their_touches_where_the_picture_is(trained):
             assert np.abs(offset).max() <= size // 8
             offsets.append(offset)
             columns, rows = (np.clip(np.arange(size) - each, 0, size - 1) for each in offset)
-            moved = transitions.frames[row][:, rows][:, :, columns]
-            np.testing.assert_allclose(latents[row], model.encode(moved), atol=1e-4)
+            pictures = transitions.frames[row][:, rows][:, :, columns]
+            np.testing.assert_allclose(latents[row], model.encode(pictures), atol=1e-4)
     assert len(np.unique(offsets, axis=0)) > 12
     assert offsets[1][0] <= 0
 

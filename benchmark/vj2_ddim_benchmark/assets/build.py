@@ -96,7 +96,7 @@ def collect_latents(
     }
     num = dict(zip(("train", "validation"), counts, strict=True))[split]
     asked |= {"progress": progress, "phase": "collect for the denoiser"}
-    return embed_transitions(world_model, collect_transitions(num, split=split, **asked))
+    return embed_transitions(world_model, collect_transitions(num, split=split, **asked))[0]
 
 
 def statistics_of(latents: FloatArray, actions: FloatArray) -> dict[str, dict[str, float]]:

@@ -77,8 +77,7 @@ def _embedded(
     world_model: WorldModel, found: Transitions, changes_only: bool, num_moved: int
 ) -> Iterator[tuple[NDArray[np.float32], Actions, NDArray[np.int64]]]:
     """Latents, actions and how many states count, as they are and of each moved copy."""
-    copies = [embed_transitions(world_model, found), *embed_moved(world_model, found, num_moved)]
-    for latents, actions in copies:
+    for latents, actions in embed_transitions(world_model, found, num_moved):
         if changes_only:
             yield only_changes(latents, replace(found, actions=actions))
         else:
@@ -100,42 +99,43 @@ def recorded_transitions(file: Path, config: WorldModelConfig) -> Transitions:
 
 
 def embed_transitions(
-    world_model: WorldModel, transitions: Transitions
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A denoiser's data: latents float32 `[n, T, N, D]` and actions float32 `[n, T-1, 250, 3]`."""
-    return world_model.encode(transitions.frames), transitions.actions
+    world_model: WorldModel, transitions: Transitions, num_moved: int = 0, seed: int = 0
+) -> list[tuple[NDArray[np.float32], Actions]]:
+    """A denoiser's data: latents float32 `[n, T, N, D]` and actions float32 `[n, T-1, 250, 3]`.
 
-
-def embed_moved(
-    world_model: WorldModel, transitions: Transitions, num_moved: int, seed: int = 0
-) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """The same data `num_moved` times, each trajectory moved with all its touches.
-
-    By whole cells of the encoder, an eighth of the picture at most, and never so far that a touch
-    leaves it: the random shift of Kostrikov et al. 2020 (arXiv 2004.13649), of features. So a
+    As they are, then `num_moved` times with each trajectory and its touches moved over the screen:
+    by whole cells of the encoder, an eighth of the picture at most, and never so far that a touch
+    leaves it. It is the random shift of Kostrikov et al. 2020 (arXiv 2004.13649), of features: a
     network is shown widgets where no page has them.
     """
+    frames, actions = transitions.frames, transitions.actions
     if not num_moved:
-        return []
-    rng = np.random.default_rng(seed)
+        return [(world_model.encode(frames), actions)]
     unit = world_model.encoder.cell / world_model.config.screen_size
-    num, most = len(transitions.actions), round(MOST_MOVED / unit)
-    offsets = np.empty((num, num_moved, 2), np.int64)
+    offsets = _offsets(actions, num_moved, unit, np.random.default_rng(seed))
     shape = world_model.config.num_tokens, world_model.config.token_dim
-    latents = np.empty((num_moved, *transitions.frames.shape[:2], *shape), np.float32)
-    for index, (frames, touches) in enumerate(
-        zip(transitions.frames, transitions.actions, strict=True)
-    ):
+    latents = np.empty((1 + num_moved, *frames.shape[:2], *shape), np.float32)
+    for index in range(len(frames)):
+        latents[:, index] = world_model.encoder.encode_moved(frames[index], offsets[index])
+    copies = [actions]
+    for copy in range(1, 1 + num_moved):
+        moved = actions.copy()
+        moved[..., :2] += (offsets[:, copy, None, None] * unit).astype(np.float32)
+        copies.append(np.clip(moved, 0.0, 1.0))
+    return list(zip(latents, copies, strict=True))
+
+
+def _offsets(
+    actions: Actions, num_moved: int, unit: float, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """How far each trajectory is moved in x and y, in cells, `[n, 1 + num_moved, 2]`; first not."""
+    most = round(MOST_MOVED / unit)
+    offsets = np.zeros((len(actions), 1 + num_moved, 2), np.int64)
+    for index, touches in enumerate(actions):
         low, high = _room(touches, unit)
-        low, high = np.maximum(low, -most), np.minimum(high, most)
-        offsets[index] = rng.integers(low, high + 1, (num_moved, 2))
-        latents[:, index] = world_model.encoder.encode_moved(frames, offsets[index])
-    moved = []
-    for copy in range(num_moved):
-        actions = transitions.actions.copy()
-        actions[..., :2] += (offsets[:, copy, None, None] * unit).astype(np.float32)
-        moved.append((latents[copy], np.clip(actions, 0.0, 1.0)))
-    return moved
+        within = np.maximum(low, -most), np.minimum(high, most) + 1
+        offsets[index, 1:] = rng.integers(*within, (num_moved, 2))
+    return offsets
 
 
 def _room(touches: Actions, unit: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

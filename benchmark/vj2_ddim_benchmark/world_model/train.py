@@ -16,11 +16,7 @@ from vj2_ddim_benchmark.model_files import round_weights
 from vj2_ddim_benchmark.world.collect import Transitions, collect_transitions
 from vj2_ddim_benchmark.world.touch import Actions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
-from vj2_ddim_benchmark.world_model.embed import (
-    embed_moved,
-    embed_transitions,
-    recorded_transitions,
-)
+from vj2_ddim_benchmark.world_model.embed import embed_transitions, recorded_transitions
 from vj2_ddim_benchmark.world_model.encoders import fitted_encoder
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.networks import Predictor
@@ -60,8 +56,7 @@ def train_world_model(
     model, parts = known, []
     for found in _transitions(config, recorded, progress):
         model = (model or _untrained(config, found.frames)).to(device)
-        parts.append(embed_transitions(model, found))
-        parts += embed_moved(model, found, config.num_moved, config.seed)
+        parts += embed_transitions(model, found, config.num_moved, config.seed)
     del found  # the pictures are large
     assert model is not None
     tensors = _joined(parts)
