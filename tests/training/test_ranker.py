@@ -170,7 +170,7 @@ def test_without_a_measure_the_share_of_cheapest_picked_chooses(model, monkeypat
     found = train_tiny(model, config=dataclasses.replace(TINY, num_epochs=4), keep_best=True)
     assert found.metrics == {"best_in_1": 0.7}  # of the later of the two
     assert next(told, None) is None
-    with pytest.raises(ConfigError, match=r"kept by a measure of success.*held_out_share of 0.0"):
+    with pytest.raises(ConfigError, match=r"needs a judge.*held_out_share above 0.0"):
         train_tiny(model, config=dataclasses.replace(TINY, held_out_share=0.0), keep_best=True)
 
 

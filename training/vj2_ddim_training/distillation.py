@@ -250,7 +250,7 @@ def distill(
     student = _beginning_as(model, config)
     how: dict[str, Any] = {"success": success, "resume_file": resume_file, "made_of": made_of}
     averaged = learn(student, lessons, config, progress, **how)
-    metrics = {} if success is None else dict(tried_out(success, averaged))
+    metrics = tried_out(success, averaged)
     goal = teacher.training.get("config", {}).get("longest_goal", 1)
     told = {"config": {**config.to_dict(), "condition_dropout": 0.0, "longest_goal": goal}}
     made_by = {**teacher.provenance, **versions(), "made_by": "vj2-ddim distill"}

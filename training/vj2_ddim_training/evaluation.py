@@ -53,31 +53,37 @@ def evaluate(
         `generation_measures`.
     """
     settings = settings or EvaluationSettings()
-    spec, seed, clip = model.action_spec, settings.seed, settings.clip
-    total = len(held_out)
+    spec, total = model.action_spec, len(held_out)
     batch = _encoded(model, held_out, spread_rows(total, settings.num_sequences or total))
     told_by = None if model.condition.guidance else _repeated(batch, settings.num_generated)
     seen = batch.actions if training is None else training
     results: Results = {}
     for num_steps in steps:
-        measured: dict[str, Measures] = {}
         report(f"N = {num_steps}")
-        if model.condition_encoder is not None:
-            noise = _noise(batch.original.shape, seed)
-            told = _sample(model, batch, noise, num_steps, clip)
-            measured["conditional"] = _compare(model, batch, told)
-        for share in NOISE_SHARES:
-            recreated = recreate_from(model, batch, share, num_steps, seed, clip)
-            measured[f"denoise@{share}"] = _compare(model, batch, recreated)
-        measured |= _inversion(model, batch, num_steps)
-        noise = _noise((settings.num_generated, *spec.diffused_shape), seed + 1)
-        decoded = decode(_sample(model, told_by, noise, num_steps, clip), spec)
+        measured = _recreations(model, batch, num_steps, settings)
+        noise = _noise((settings.num_generated, *spec.diffused_shape), settings.seed + 1)
+        decoded = decode(_sample(model, told_by, noise, num_steps, settings.clip), spec)
         measured["generate"] = generation_measures(
             decoded, project(decoded, spec), batch.actions, seen, spec
         )
         for protocol, measures in measured.items():
             results.setdefault(protocol, {})[str(num_steps)] = measures
     return results
+
+
+def _recreations(
+    model: DiffusionModel, batch: Batch, num_steps: int, settings: EvaluationSettings
+) -> dict[str, Measures]:
+    """The protocols that are given what they are to make."""
+    measured, seed, clip = dict[str, Measures](), settings.seed, settings.clip
+    if model.condition_encoder is not None:
+        noise = _noise(batch.original.shape, seed)
+        told = _sample(model, batch, noise, num_steps, clip)
+        measured["conditional"] = _compare(model, batch, told)
+    for share in NOISE_SHARES:
+        recreated = recreate_from(model, batch, share, num_steps, seed, clip)
+        measured[f"denoise@{share}"] = _compare(model, batch, recreated)
+    return measured | _inversion(model, batch, num_steps)
 
 
 def _encoded(model: DiffusionModel, held_out: Examples, rows: IndexArray) -> Batch:

@@ -4,6 +4,7 @@ Numpy in, numbers out. Everything is in the data's own units, except where a dis
 with a threshold: there positions are scaled from the spec's bounds to [0, 1].
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ __all__ += ["recreation_measures", "sequence_measures", "variations"]
 
 EPSILON = 1e-8  # added to denominators, as in the original script
 NUM_NEIGHBOURS = 5
+SHARES = ("temporal_iou", "gesture_type_accuracy")  # means over the sequences
 NEAR = 0.1  # spatial_accuracy: how far a recreated point may be from the original one
 LARGEST_ABS_MEAN = 0.1
 STD_RANGE = (0.8, 1.2)
@@ -93,23 +95,18 @@ def recreation_measures(original: FloatArray, recreated: FloatArray, spec: Actio
     each = sequence_measures(original, recreated, spec)
     original, recreated = original.astype(np.float64), recreated.astype(np.float64)
     error = recreated - original
-    decibels = _known(each["mean_snr_db"])
-    measures = {
+    known = {name: values[~np.isnan(values)] for name, values in each.items()}
+    decibels = known["mean_snr_db"]
+    agreed = {} if spec.press_channel is None else _press_agreement(original, recreated, spec)
+    return {
         "mse": float(np.mean(error**2)),
         "mae": float(np.mean(np.abs(error))),
         "coord_mse": float(np.mean(error[..., spec.coordinate_indices] ** 2)),
-        "mean_snr_db": float(np.mean(decibels)) if len(decibels) else float("nan"),
+        "mean_snr_db": float(np.mean(decibels)) if len(decibels) else math.nan,
         **variations(original, recreated, spec),
-    }
-    if spec.press_channel is not None:
-        measures |= _press_agreement(original, recreated, spec)
-        measures["temporal_iou"] = float(np.mean(each["temporal_iou"]))
-    if "gesture_type_accuracy" in each:
-        measures["gesture_type_accuracy"] = float(np.mean(each["gesture_type_accuracy"]))
-    spreads = {f"{name}_std": _known(values) for name, values in each.items()}
-    return measures | {
-        name: float(values.std()) if len(values) else float("nan")
-        for name, values in spreads.items()
+        **agreed,
+        **{name: float(np.mean(each[name])) for name in SHARES if name in each},
+        **{f"{name}_std": float(of.std()) if len(of) else math.nan for name, of in known.items()},
     }
 
 
@@ -187,10 +184,6 @@ def _mean_where(values: NDArray[Any], counted: NDArray[np.bool_]) -> FloatArray:
     return np.asarray(np.where(number > 0, total / np.maximum(number, 1), np.nan))
 
 
-def _known(values: FloatArray) -> FloatArray:
-    return values[~np.isnan(values)]
-
-
 def gaussianity(x_T: FloatArray, spec: ActionSpec) -> dict[str, Any]:
     """Mean and standard deviation of inverted noise, channel by channel, over the whole set.
 
@@ -259,19 +252,14 @@ def generation_measures(
         if not len(actions):
             raise ActionError("every set of actions needs at least one sequence; one is empty")
     before = variations(reference, before_projection, spec)
-    measures = {
+    sets = generated, reference, training
+    return {
         **variations(reference, generated, spec),
         **{f"{name}_before_projection": of for name, of in before.items() if "ratio" in name},
         "validity_before_projection": float(np.mean(is_valid(before_projection, spec))),
         "validity_after_projection": float(np.mean(is_valid(generated, spec))),
+        **({} if spec.press_channel is None else _press_measures(*sets, spec)),
     }
-    if spec.press_channel is None:
-        return measures
-    if len(spec.coordinate_indices) == 2:
-        measures["gesture_type_distance"] = _type_distance(generated, reference, spec)
-        measures["gesture_type_distance_to_training"] = _type_distance(generated, training, spec)
-        measures["gesture_type_distance_of_training"] = _type_distance(training, reference, spec)
-    return measures | _press_measures(generated, reference, training, spec)
 
 
 def _press_measures(
@@ -283,7 +271,11 @@ def _press_measures(
     )
     sketches = [sketch_of(actions, spec) for actions in (seen, held_out, found)]
     coverage, density = coverage_and_density(sketches[1], sketches[2])
+    pairs = {"": (generated, reference), "_to_training": (generated, training)}
+    pairs |= {"_of_training": (training, reference)}
+    typed = pairs.items() if len(spec.coordinate_indices) == 2 else ()
     return {
+        **{f"gesture_type_distance{name}": _type_distance(*of, spec) for name, of in typed},
         "no_press_share": 1.0 - len(found) / len(generated),
         **_wasserstein_distances(found, held_out, spec),
         "coverage": coverage,

@@ -60,8 +60,7 @@ class Validation:
         settings = EvaluationSettings(num_sequences=num, num_generated=num, seed=seed)
         steps = [NUM_INFERENCE_STEPS]
         numbers |= evaluate(model, self.held_out, steps, settings, training=self.training)
-        if self.judge is not None:
-            numbers |= tried_out(self.judge, model)
+        numbers |= tried_out(self.judge, model)
         if last or epoch % self.config.picture_every == 0:
             self._pictures(model, epoch, step)
         return numbers
@@ -102,15 +101,17 @@ class Validation:
             ])  # fmt: skip
 
 
-def tried_out(judge: SuccessMeasure, *models: Any) -> Mapping[str, float]:  # noqa: ANN401
+def tried_out(judge: SuccessMeasure | None, *models: Any) -> dict[str, float]:  # noqa: ANN401
     """What a judge says of a model, or of a model and a ranker: `success` chooses the epoch."""
+    if judge is None:
+        return {}
     found = judge(*models)
     success = found.get(SUCCESS) if isinstance(found, Mapping) else None
     if success is None or not math.isfinite(success):
         raise ConfigError(
             f"a judge must return a mapping with {SUCCESS!r}, a finite number; found {found!r:.200}"
         )
-    return found
+    return dict(found)
 
 
 class BestEpoch:

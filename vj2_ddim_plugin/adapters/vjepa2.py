@@ -75,6 +75,7 @@ class VJEPA2CEM(HostPlanner):
                 f"V-JEPA 2 takes one action of 7 numbers (or 4: x, y, z, gripper) a step; the "
                 f"optimizer makes {spec.action_block} of {spec.num_channels}. Train on its actions"
             )
+        self._own = slice(None) if spec.num_channels == POSE_DIM else SAMPLED
         self.warm_start = warm_start
         self._rest: Tensor | None = None
 
@@ -135,9 +136,8 @@ class VJEPA2CEM(HostPlanner):
         how: Any = {"length": rollout, "init_action": self._rest, "rows_per_chunk": samples}
         seen = {"state": frame[:, -1], "goal": goal[:, -1]}
         planned = self._optimize(seen, cost, like=frame.new_empty(0).float(), limit=limits, **how)
-        moves, four = limits(planned), spec.num_channels == len(SAMPLED)
-        rest = self._in_bounds(moves[:, 1:, SAMPLED if four else slice(None)])
-        self._rest = rest if self.warm_start and rollout > 1 else None
+        moves = limits(planned)
+        self._rest = self._in_bounds(moves[:, 1:, self._own]) if self.warm_start else None
         return moves
 
 

@@ -3,7 +3,7 @@
 import math
 import os
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from vj2_ddim_plugin.arrays import StoredArray, bfloat16_as_float32, readable
+from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import atomic_path, write_json
 from vj2_ddim_training.data.gesture_files import require_finite, require_replaceable
@@ -38,7 +39,7 @@ def convert_trajectories(
     *,
     reading: ReadingSettings = READ_ALL,
     overwrite: bool = False,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> int:
     """Write the trajectories of a folder in a format of which single steps can be read.
 
@@ -72,14 +73,9 @@ def convert_trajectories(
         for done, file in enumerate(sound, start=1):
             names = WRITERS[to](file, temporary, file.paths[0].stem.removesuffix("_emb"))
             written |= {path.name: names for path in file.paths}
-            if progress is not None:
-                progress("converting", done, len(sound))
+            progress("converting", done, len(sound))
         if manifest is not None:
-            splits = {
-                split: list(dict.fromkeys(name for each in of for name in written.get(each, ())))
-                for split, of in manifest.splits.items()
-            }
-            write_json(temporary / MANIFEST_NAME, {**manifest.content, "splits": splits})
+            write_json(temporary / MANIFEST_NAME, manifest.with_files(written))
     return sum(file.num_trajectories for file in sound)
 
 

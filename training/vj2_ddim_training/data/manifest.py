@@ -3,6 +3,7 @@
 import logging
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,6 +39,14 @@ class Manifest:
         """Whether the embeddings were; None where it does not say."""
         found: bool | None = self.content.get("layer_normed")
         return found
+
+    def with_files(self, files: Mapping[str, list[str]]) -> dict[str, Any]:
+        """The content where each file is written as others, or as none."""
+        splits = {
+            split: list(dict.fromkeys(name for each in listed for name in files.get(each, ())))
+            for split, listed in self.splits.items()
+        }
+        return {**self.content, "splits": splits}
 
 
 def read_manifest(folder: Path, file: Path | None = None) -> Manifest | None:

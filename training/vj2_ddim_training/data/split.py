@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,10 @@ class Recording(NamedTuple):
 
     files: Files
     size: int  # bytes
+
+
+def _bytes_of(recordings: list[Recording]) -> int:
+    return sum(each.size for each in recordings)
 
 
 def split_data(
@@ -64,13 +68,10 @@ def split_data(
         name: sorted(paths[0].name for each in of for paths in each.files)
         for name, of in chosen.items()
     }
-    manifest: dict[str, Any] = {"splits": splits, "layer_normed": layer_normed}
-    manifest |= {"made_by": "vj2-ddim data split", "seed": settings.seed}
-    write_json(path, {**manifest, "together": settings.together})
-    total = sum(each.size for each in recordings)
-    sizes = {name: sum(each.size for each in of) for name, of in chosen.items()}
+    manifest = {"splits": splits, "layer_normed": layer_normed, "made_by": "vj2-ddim data split"}
+    write_json(path, {**manifest, "seed": settings.seed, "together": settings.together})
     return path, {
-        name: (len(of), len(splits[name]), sizes[name], sizes[name] / total)
+        name: (len(of), len(splits[name]), size := _bytes_of(of), size / _bytes_of(recordings))
         for name, of in chosen.items()
     }
 
@@ -128,7 +129,7 @@ def _divide(
 
 def _by_share(order: list[Recording], wanted: dict[str, float]) -> dict[str, list[Recording]]:
     """The largest first, each to the split that lacks most; none that is asked for stays empty."""
-    total = sum(each.size for each in order)
+    total = _bytes_of(order)
     lacking = {name: share * total for name, share in wanted.items()}
     lacking["left out"] = (1.0 - sum(wanted.values())) * total
     found: dict[str, list[Recording]] = {name: [] for name in lacking}

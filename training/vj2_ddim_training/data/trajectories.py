@@ -348,10 +348,8 @@ def open_trajectories(
 
     sound, skipped = keep_sound(files, check, reading)
     if skip and sound:  # a file of another shape is the broken one where most have this one
-        shape, _ = Counter(file.embedding_shape for file in sound).most_common(1)[0]
-        others = [file for file in sound if file.embedding_shape != shape]
-        skipped |= {file.paths[0].name: _other_shape(file, shape) for file in others}
-        sound = [file for file in sound if file.embedding_shape == shape]
+        skipped |= _of_other_shapes(sound)
+        sound = [file for file in sound if file.paths[0].name not in skipped]
     report_skipped(folder, skipped, len(files))
     normed = None if manifest is None else manifest.layer_normed
     data = Trajectories(sound, spec, normed, allow_out_of_range, longest_goal)
@@ -364,6 +362,13 @@ def _other_shape(file: TrajectoryFile, shape: tuple[int, int], where: str = "oth
         f"{file.paths[0]}: embeddings are {file.embedding_shape} (N, D), but {shape} in {where}; "
         f"keep them in different folders"
     )
+
+
+def _of_other_shapes(files: Sequence[TrajectoryFile]) -> dict[str, str]:
+    """The files that are not of the shape that most have, and why they are broken."""
+    shape, _ = Counter(file.embedding_shape for file in files).most_common(1)[0]
+    others = [file for file in files if file.embedding_shape != shape]
+    return {file.paths[0].name: _other_shape(file, shape) for file in others}
 
 
 _FAULTS: dict[tuple[Any, ...], str] = {}  # of files that were looked at, which takes long

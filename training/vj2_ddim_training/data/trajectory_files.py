@@ -7,9 +7,10 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -187,18 +188,12 @@ def write_trajectories_h5(
     _check_arrays(embeddings, actions, trajectories_per_file)
     _check_splits(splits, len(embeddings))
     num_states = _checked_lengths(lengths, embeddings)
-    files = {
-        split: list(_files_of(members, num_states, trajectories_per_file))
-        for split, members in splits.items()
-    }
     require_replaceable(folder, ("*.h5", MANIFEST_NAME), overwrite)
     with atomic_path(folder, folder=True) as temporary:
-        names = {
-            split: _write_split(temporary, split, parts, (embeddings, actions))
-            for split, parts in files.items()
-        }
+        arrays, most = (embeddings, actions), trajectories_per_file
+        write = partial(_write_split, temporary, arrays, num_states, most)
         manifest = {
-            "splits": names,
+            "splits": {split: write(split, members) for split, members in splits.items()},
             "layer_normed": layer_normed,
             "num_steps": embeddings.shape[1],
             "embedding_shape": embeddings.shape[2:],
@@ -232,11 +227,12 @@ def _files_of(
 
 
 def _write_split(
-    folder: Path, split: str, parts: Iterable[tuple[IntArray, int]], arrays: Sequence[FloatArray]
-) -> list[str]:
+    folder: Path, arrays: Sequence[FloatArray], lengths: IntArray, most: int,
+    split: str, members: Sequence[int],
+) -> list[str]:  # fmt: skip
     """Write the files of a split, and return their names."""
     names: list[str] = []
-    for rows, length in parts:
+    for rows, length in _files_of(members, lengths, most):
         names.append(f"{split}_{len(names):05d}.h5")
         with h5py.File(folder / names[-1], "w") as file:
             for key, array, steps in zip(KEYS, arrays, (length, length - 1), strict=True):

@@ -220,8 +220,7 @@ def train_ranker(
             same result bit for bit. Deleted by whoever calls, once the ranker is saved.
 
     Raises:
-        ConfigError: The model is unconditional, there is too little to learn from, or nothing to
-            choose by.
+        ConfigError: The model is unconditional, or there is too little to learn from or choose by.
         CostError: The cost has the wrong shape, or does not tell candidates apart.
         CheckpointError: `resume_file` is of another training.
     """
@@ -231,17 +230,14 @@ def train_ranker(
     held_out, learned = judged.split(int(config.held_out_share * len(judged.cost)))
     if keep_best and success is None and not len(held_out.cost):
         raise ConfigError(
-            f"the best epoch is kept by a measure of success, or by held-out problems; found a "
-            f"held_out_share of {config.held_out_share} of {len(judged.cost)} problems"
+            f"the best epoch needs a judge, or a held_out_share above {config.held_out_share}"
         )
 
     def measure(ranker: RankerNetwork) -> dict[str, float]:
-        metrics = measure_ranker(ranker, held_out) if len(held_out.cost) else {}
-        return metrics if success is None else {**metrics, **tried_out(success, model, ranker)}
+        return {**measure_ranker(ranker, held_out), **tried_out(success, model, ranker)}
 
     best = BestEpoch(measure) if keep_best else None
-    fit = partial(fit_ranker, best=best, resume_file=resume_file, made_of=made_of)
-    ranker = fit(model, learned, config, progress)
+    ranker = fit_ranker(model, learned, config, progress, best, resume_file, made_of)
     return TrainedRanker(ranker, *made_of, measure(ranker))
 
 
@@ -249,11 +245,10 @@ def fit_ranker(
     model: DiffusionModel,
     judged: JudgedCandidates,
     config: RankerConfig,
-    progress: Progress = silent,
-    *,
-    best: BestEpoch | None = None,
-    resume_file: Path | None = None,
-    made_of: tuple[str, ...] = (),
+    progress: Progress,
+    best: BestEpoch | None,
+    resume_file: Path | None,
+    made_of: tuple[str, ...],
 ) -> RankerNetwork:
     """Fit a new ranker to candidates whose cost is known; it is left in evaluation mode."""
     with torch.random.fork_rng(devices=[]):
@@ -274,7 +269,9 @@ def fit_ranker(
 
 @torch.inference_mode()
 def measure_ranker(ranker: RankerNetwork, judged: JudgedCandidates) -> dict[str, float]:
-    """How well it ranks candidates it was not trained on."""
+    """How well it ranks candidates it was not trained on; nothing where there are none."""
+    if not len(judged.cost):
+        return {}
     device = next(ranker.parameters()).device
     condition, diffused = (torch.as_tensor(array, device=device) for array in judged[:2])
     predicted = ranker.rank(diffused, condition).cpu().numpy()
