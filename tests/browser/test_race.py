@@ -5,8 +5,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from builders.race import benchmark
 
 from vj2_ddim_benchmark.assets import shipped_assets
+from vj2_ddim_benchmark.assets.settings import AmortiseSettings
 from vj2_ddim_benchmark.browser import race as pages_race
 from vj2_ddim_benchmark.browser import tune as pages_tune
 from vj2_ddim_benchmark.browser.chromium import BrowserError
@@ -14,10 +17,13 @@ from vj2_ddim_benchmark.browser.episode import asking, reaches_in_turn
 from vj2_ddim_benchmark.browser.oracle import draw_chain
 from vj2_ddim_benchmark.browser.pages import KINDS
 from vj2_ddim_benchmark.race.tasks import SPARE_GESTURES, ReadyPlanner
-from vj2_ddim_benchmark.settings import BrowserRaceSettings, BrowserTuneSettings
+from vj2_ddim_benchmark.settings import BrowserFiles, BrowserRaceSettings, BrowserTuneSettings
+from vj2_ddim_benchmark.world.touch import tap
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.interface import PlanResult
+from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
 
 class Obliging:
@@ -184,6 +190,56 @@ def test_a_planner_is_tuned_by_what_it_reaches(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="ddim-1 is not tuned"):
         pages_race.race_on_pages(parts.bundle, parts.world_model, race, tuned=tmp_path / "empty")
     pages_race.race_on_pages(parts.bundle, parts.world_model, race, tuned=tmp_path)
+
+
+def test_an_amortised_planner_is_trained_on_latents_tuned_and_raced(monkeypatch, tmp_path):
+    monkeypatch.setattr(pages_tune, "Session", Reading)
+    monkeypatch.setattr(pages_race, "session_of", lambda pages, size: Reading(size))
+    parts, rng = shipped_assets(), np.random.default_rng(0)
+    config = WorldModel.load(parts.world_model).config
+    latents = rng.normal(size=(24, 2, config.num_tokens, config.token_dim)).astype(np.float32)
+    actions = tap(*rng.uniform(size=(2, 24)), 10, 30)[:, None]
+    write_trajectories_h5(
+        tmp_path / "data", latents, actions, {"train": range(24)}, layer_normed=False
+    )
+    words = ["--data-dir", tmp_path / "data", "--bundle", parts.bundle, "--steps", 10]
+    words += ["--batch-size", 8, "--d-model", 8, "--longest-goal", 1, "--seed", 2]
+    file = tmp_path / "mixture.pt"
+    assert benchmark("amortise", "mixture", *words, "--out", file) == 0
+    assert [path.name for path in tmp_path.iterdir() if "training" in path.name] == []
+    saved = torch.load(file, weights_only=True)
+    assert (saved["config"]["kind"], saved["config"]["d_model"]) == ("mixture", 8)
+    training = saved["training"]
+    assert (training["seed"], training["batch_size"], training["num_threads"]) == (2, 8, 1)
+    assert len(saved["provenance"]["loss_by_epoch"]) == 5  # of two steps each
+    files = BrowserFiles(amortised={"mixture": str(file)})
+    how = BrowserTuneSettings(planners=("mixture-16",), num_problems=1)
+    asked = parts.bundle, parts.world_model
+    found = pages_tune.tune_on_pages(*asked, how, tmp_path / "tuned", files=files)["mixture-16"]
+    assert len(found.trials) == 8
+    race = BrowserRaceSettings(planners=("mixture-16",), num_problems=1)
+    with pytest.raises(ConfigError, match="mixture=None; give mixture=FILE as amortised"):
+        pages_race.race_on_pages(*asked, race, tuned=tmp_path / "tuned")
+    raced = pages_race.race_on_pages(*asked, race, tuned=tmp_path / "tuned", files=files)
+    assert raced["planners"]["mixture-16"]["with_cost"]
+    assert raced["mixture_sha256"] == sha256_of(file)
+
+
+def test_amortised_models_that_there_are_not_are_told_before_anything_else(tmp_path, capsys):
+    assert benchmark("browser", "race", "--amortised", "vae=x.pt") == 1
+    assert "amortised has 'vae'; use some of regression, gaussian" in capsys.readouterr().err
+    assert benchmark("browser", "tune", "--out", tmp_path, "--amortised", "flow=nowhere.pt") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "vj2-ddim benchmark amortise flow --out nowhere.pt" in said
+    words = "--data-dir", tmp_path, "--out", tmp_path / "it.pt"
+    assert benchmark("amortise", "ddim", *words) == 1
+    assert "kind must be one of regression, gaussian" in capsys.readouterr().err
+
+
+def test_an_amortised_planner_is_trained_in_whole_epochs():
+    for steps, num, epochs, share in ((12720, 169_600, 5, 0.96), (10, 8, 10, 1.0)):
+        training = AmortiseSettings(steps=steps, batch_size=64 if num > 8 else 8).training(num)
+        assert (training.num_epochs, training.epoch_share) == (epochs, pytest.approx(share))
 
 
 def test_only_planners_of_the_race_go_through_chains():

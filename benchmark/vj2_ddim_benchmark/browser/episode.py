@@ -9,7 +9,7 @@ import numpy as np
 from vj2_ddim_benchmark.browser.oracle import Problem, draw_chain, draw_problem
 from vj2_ddim_benchmark.browser.session import BrowserSession, Session, retried
 from vj2_ddim_benchmark.planners.description import PlannerAssets, read_tuned
-from vj2_ddim_benchmark.planners.registry import planners_of
+from vj2_ddim_benchmark.planners.registry import WITH_RIVALS, planners_of
 from vj2_ddim_benchmark.race.tasks import (
     SPARE_GESTURES,
     STOP_SHARE,
@@ -20,11 +20,12 @@ from vj2_ddim_benchmark.race.tasks import (
     plan,
     problem_seed,
 )
-from vj2_ddim_benchmark.settings import TUNED_DIR
+from vj2_ddim_benchmark.settings import NO_FILES, TUNED_DIR, BrowserFiles
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
+from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.interface import FloatArray, PlanResult
 
 CHAIN, STOP = 10, 11  # keep the randomness apart from that of data with the same seed
@@ -45,13 +46,22 @@ def made_ready(
     models = {None: world_model}
     return [
         make_ready(each, assets, read_tuned(tuned, each), models, LatentCost)
-        for each in planners_of(names)
+        for each in planners_of(names, rows=WITH_RIVALS)
     ]
 
 
-def assets_of(bundle: Path, threads: int, seed: int, **files: Path | None) -> PlannerAssets:
-    """What planners on pages are built from; `files` are those beside the bundle."""
-    return PlannerAssets(read_bundle(bundle).action_spec, bundle, threads, seed, **files)
+def assets_of(
+    bundle: Path, threads: int, seed: int, files: BrowserFiles = NO_FILES
+) -> PlannerAssets:
+    """What planners on pages are built from."""
+    parts = files.latents, files.student, files.models
+    return PlannerAssets(read_bundle(bundle).action_spec, bundle, threads, seed, *parts)
+
+
+def hashes_of(bundle: Path, world_model: Path, files: BrowserFiles) -> dict[str, str]:
+    """What the planners were, for the record."""
+    parts = {"bundle": bundle / "bundle.json", "world_model": world_model, **files.models}
+    return {f"{name}_sha256": sha256_of(path) for name, path in parts.items()}
 
 
 def draw_chains(length: int, split: str, seed: int, num: int) -> list[Problem]:
