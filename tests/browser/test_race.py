@@ -13,7 +13,14 @@ from vj2_ddim_benchmark.assets.settings import AmortiseSettings
 from vj2_ddim_benchmark.browser import race as pages_race
 from vj2_ddim_benchmark.browser import tune as pages_tune
 from vj2_ddim_benchmark.browser.chromium import BrowserError
-from vj2_ddim_benchmark.browser.episode import asking, reaches_in_turn
+from vj2_ddim_benchmark.browser.episode import (
+    asking,
+    assets_of,
+    made_ready,
+    plan_between,
+    plan_on,
+    reaches_in_turn,
+)
 from vj2_ddim_benchmark.browser.oracle import draw_chain
 from vj2_ddim_benchmark.browser.pages import KINDS
 from vj2_ddim_benchmark.race.tasks import SPARE_GESTURES, ReadyPlanner
@@ -114,36 +121,58 @@ class Planning:
         )
 
 
-def walked(length, **how):
+def walked(monkeypatch, length, **how):
     """Whether a chain of that length ends in its goal, and how."""
     problem = draw_chain("validation", length, np.random.default_rng(3))
     session, optimizer = Walking(problem, **how), Planning()
-    model = WorldModel.load(shipped_assets().world_model)
+    model, encode = WorldModel.load(shipped_assets().world_model), WorldModel.encode
+    session.encoded = 0
+
+    def counted(self, frames):
+        session.encoded += len(frames)
+        return encode(self, frames)
+
+    monkeypatch.setattr(WorldModel, "encode", counted)
     ask = asking(model, ReadyPlanner("walker", optimizer, with_cost=False), 5)
     reached = reaches_in_turn(session, model, problem, ask, length, 1e-6)
     return reached, session, optimizer
 
 
-def test_a_chain_is_planned_anew_after_every_touch_and_ends_where_page_and_goal_look_alike():
-    reached, session, optimizer = walked(3, num_idle=1)
+def test_a_chain_is_planned_anew_after_every_touch_and_ends_where_page_and_goal_look_alike(
+    monkeypatch,
+):
+    reached, session, optimizer = walked(monkeypatch, 3, num_idle=1)
     assert reached
     assert session.touches == 4  # one of them in vain
+    assert session.encoded == 2 + 4  # goal and page, then the page after each touch
     assert len(set(optimizer.seeds)) == 4
     same = [np.array_equal(one, other) for one, other in itertools.pairwise(optimizer.seen)]
     assert same == [True, False, False]
 
 
-def test_a_chain_ends_where_its_touches_run_out():
-    reached, session, _ = walked(2, num_idle=9)
+def test_a_chain_ends_where_its_touches_run_out(monkeypatch):
+    reached, session, _ = walked(monkeypatch, 2, num_idle=9)
     assert not reached
     assert session.touches == 2 + SPARE_GESTURES
 
 
-def test_a_chain_with_a_lost_touch_begins_again():
-    reached, session, optimizer = walked(2, num_failing=1)
+def test_a_chain_with_a_lost_touch_begins_again(monkeypatch):
+    reached, session, optimizer = walked(monkeypatch, 2, num_failing=1)
     assert reached
     assert session.touches == 1 + 2
     np.testing.assert_array_equal(optimizer.seen[0], optimizer.seen[1])
+
+
+@pytest.mark.parametrize("name", ["ddim-1", "random-gestures-16"])
+def test_a_plan_from_latents_is_the_one_from_pictures(name):
+    parts = shipped_assets()
+    model = WorldModel.load(parts.world_model)
+    (planner,) = made_ready([name], assets_of(parts.bundle, 1, 0), model)
+    seen, goal = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    expected = plan_on(model, planner, seen, goal, 4)
+    found = plan_between(model, planner, model.encode(seen[None]), model.encode(goal[None]), 4)
+    np.testing.assert_array_equal(found.actions, expected.actions)
+    np.testing.assert_array_equal(found.cost, expected.cost)
 
 
 class Reading:

@@ -15,6 +15,7 @@ from vj2_ddim_benchmark.race.tasks import (
     STOP_SHARE,
     MakeCost,
     ReadyPlanner,
+    distance_of,
     make_ready,
     picture_distance,
     plan,
@@ -26,13 +27,13 @@ from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_plugin.interface import FloatArray, PlanResult
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 
 CHAIN, STOP = 10, 11  # keep the randomness apart from that of data with the same seed
 NUM_STOP_PAIRS = 40  # pages that one gesture tells apart
 
-Ask = Callable[[Images, Images, int], PlanResult]
-"""A plan from the pictures `[size, size, 3]` of page and goal, after so many touches."""
+Ask = Callable[[FloatArray, FloatArray, int], PlanResult]
+"""A plan from the latents `[1, N, D]` of page and goal, after so many touches."""
 
 
 def made_ready(
@@ -93,12 +94,21 @@ def pictures(session: BrowserSession[Any, Any], problem: Posed) -> tuple[Images,
 
 
 def plan_on(
-    world_model: WorldModel, planner: ReadyPlanner, seen: Images, goal: Images, seed: int,
-    make_cost: MakeCost = LatentCost,
-) -> PlanResult:  # fmt: skip
-    """A plan from the pictures `[size, size, 3]` of page and goal."""
-    asked: dict[str, Any] = {"with_cost": planner.with_cost, "seed": seed, "make_cost": make_cost}
+    world_model: WorldModel, planner: ReadyPlanner, seen: Images, goal: Images, seed: int
+) -> PlanResult:
+    """A plan from the pictures `[size, size, 3]` of page and goal, timed from them on."""
+    asked: dict[str, Any] = {"with_cost": planner.with_cost, "seed": seed}
     return plan(planner.optimizer, world_model, seen[None], goal[None], **asked)
+
+
+def plan_between(
+    world_model: WorldModel, planner: ReadyPlanner, state: FloatArray, goal: FloatArray,
+    seed: int, make_cost: MakeCost = LatentCost,
+) -> PlanResult:  # fmt: skip
+    """The same plan from their latents `[1, N, D]`."""
+    cost = make_cost(world_model, state, goal) if planner.with_cost else None
+    problem = PlanningProblem({"state": state, "goal": goal}, cost, seed=seed)
+    return planner.optimizer.optimize(problem)
 
 
 def reaches(session: BrowserSession[Any, Any], problem: Posed, action: FloatArray) -> bool:
@@ -113,8 +123,8 @@ def reaches(session: BrowserSession[Any, Any], problem: Posed, action: FloatArra
 
 def asking(world_model: WorldModel, planner: ReadyPlanner, seed: int) -> Ask:
     """Every plan of a planner with a seed of its own."""
-    return lambda seen, goal, number: plan_on(
-        world_model, planner, seen, goal, problem_seed(seed, number)
+    return lambda state, goal, number: plan_between(
+        world_model, planner, state, goal, problem_seed(seed, number)
     )
 
 
@@ -131,11 +141,12 @@ def reaches_in_turn(
     """
 
     def touched() -> bool:
-        goal, seen = pictures(session, problem)
+        goal, seen = world_model.encode(np.stack(pictures(session, problem)))[:, None]
         state = problem.state
         for number in range(length + SPARE_GESTURES):
-            seen, state = session.touch(ask(seen, goal, number).actions[0])
-            if picture_distance(world_model, seen[None], goal[None])[0] <= stop:
+            picture, state = session.touch(ask(seen, goal, number).actions[0])
+            seen = world_model.encode(picture[None])
+            if distance_of(world_model, seen, goal)[0] <= stop:
                 break
         return problem.reached(state)
 
