@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from builders.race import benchmark
 
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.assets.settings import AmortiseSettings
+from vj2_ddim_benchmark.browser import judge as pages_judge
 from vj2_ddim_benchmark.browser import race as pages_race
 from vj2_ddim_benchmark.browser import tune as pages_tune
 from vj2_ddim_benchmark.browser.chromium import BrowserError
@@ -21,16 +23,21 @@ from vj2_ddim_benchmark.browser.episode import (
     plan_on,
     reaches_in_turn,
 )
-from vj2_ddim_benchmark.browser.oracle import draw_chain
+from vj2_ddim_benchmark.browser.oracle import draw_chain, draw_problem
 from vj2_ddim_benchmark.browser.pages import KINDS
 from vj2_ddim_benchmark.race.tasks import SPARE_GESTURES, ReadyPlanner
 from vj2_ddim_benchmark.settings import BrowserFiles, BrowserRaceSettings, BrowserTuneSettings
+from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.touch import tap
 from vj2_ddim_benchmark.world_model.model import WorldModel
+from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.interface import PlanResult
+from vj2_ddim_plugin.schedule import NoiseSchedule
+from vj2_ddim_training.config import ModelConfig
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
+from vj2_ddim_training.diffusion_model import DiffusionModel
 
 
 class Obliging:
@@ -274,3 +281,34 @@ def test_an_amortised_planner_is_trained_in_whole_epochs():
 def test_only_planners_of_the_race_go_through_chains():
     with pytest.raises(ConfigError, match="chain_planners must be among planners; found ddim-16"):
         BrowserRaceSettings(planners=("ddim-1",), chain_planners=("ddim-16",))
+
+
+class Remembering(Reading):
+    """One that knows the goals that an earlier one has shown."""
+
+    known: ClassVar = {}
+
+    def __init__(self, size):
+        self.size, self.goals = size, self.known
+
+    def close(self):
+        pass
+
+
+def test_a_judge_says_how_many_pages_one_sample_solves_and_of_which_kind(monkeypatch):
+    monkeypatch.setattr(pages_judge, "Session", Remembering)
+    world_model = WorldModel.load(shipped_assets().world_model)
+    tokens = (world_model.config.num_tokens, world_model.config.token_dim)
+    shapes = {"state": tokens, "goal": tokens}
+    spec = read_bundle(shipped_assets().bundle).action_spec
+    config = ModelConfig(condition="latents", d_model=16, num_layers=1, nhead=2)
+    model = DiffusionModel(config, spec, NoiseSchedule(), shapes).eval()
+    judge = pages_judge.pages_success(str(shipped_assets().world_model), num_problems=12)
+    reached = judge(model)
+    assert reached == judge(model)  # the same pages and noises, whenever it is asked
+    rng = seeded("validation", pages_judge.SEED, pages_judge.PURPOSE)
+    kinds = [draw_problem("validation", rng).kind for _ in range(12)]
+    shares = {kind: reached[f"success_{kind}"] for kind in set(kinds)}
+    assert reached["success"] == pytest.approx(np.mean([shares[kind] for kind in kinds]))
+    assert 0.0 < reached["success"] < 1.0  # both halves of the page are touched
+    assert set(reached) == {"success", *(f"success_{kind}" for kind in kinds)}

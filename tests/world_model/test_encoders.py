@@ -60,6 +60,17 @@ def test_numpy_and_torch_paths_agree_and_keep_leading_axes(frames):
     np.testing.assert_allclose(latents, encoder(torch.from_numpy(pairs)).numpy(), atol=1e-6)
 
 
+def test_moved_latents_are_those_of_moved_pictures(frames):
+    encoder = PatchEncoder.fit(frames, patch_size=2, token_dim=6)
+    offsets = np.array([[0, 0], [1, -2], [-8, 3]])
+    for (right, down), latents in zip(
+        offsets, encoder.encode_moved(frames[:5], offsets), strict=True
+    ):
+        columns, rows = (np.clip(np.arange(8) - by, 0, 7) for by in (right, down))
+        moved = frames[:5][:, rows][:, :, columns]
+        np.testing.assert_allclose(latents, encoder.encode(moved), atol=1e-5)
+
+
 def test_layer_norm_makes_each_token_standard_and_constant_frames_give_finite_ones(frames):
     tokens = PatchEncoder.fit(frames, patch_size=2, token_dim=12, layer_norm=True).encode(frames)
     np.testing.assert_allclose(tokens.mean(axis=-1), 0, atol=1e-5)

@@ -10,10 +10,16 @@ from builders.world_model import TINY, TOY, touched_cells, toy_predictor
 from vj2_ddim_benchmark.world.collect import (
     Transitions,
     collect_transitions,
+    load_transitions,
     save_transitions,
 )
 from vj2_ddim_benchmark.world.problems import one_gesture_problems
-from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions, only_changes
+from vj2_ddim_benchmark.world_model.embed import (
+    embed_files,
+    embed_transitions,
+    only_changes,
+)
+from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.train import (
     adversarial_actions,
     prediction_loss,
@@ -23,6 +29,8 @@ from vj2_ddim_benchmark.world_model.train import (
 from vj2_ddim_plugin.cli.console import silent
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.data.trajectories import open_trajectories
 
 
 @pytest.fixture(scope="module")
@@ -205,11 +213,70 @@ def test_the_report_covers_every_kind_and_embedding_keeps_trajectories_and_actio
         assert 0 <= values["reference_below_random"] <= 1
         assert 0 <= values["best_of_64_succeeds"] <= 1
     transitions = collect_transitions(3, horizon=2, split="validation", seed=4)
-    embeddings, actions = embed_transitions(trained[0], transitions)
+    ((embeddings, actions),) = embed_transitions(trained[0], transitions)
     assert embeddings.shape == (3, 3, 64, 8)
     np.testing.assert_array_equal(actions, transitions.actions)
     alone = trained[0].encode(transitions.frames[1, 2])
     np.testing.assert_allclose(embeddings[1, 2], alone, atol=1e-5)
+
+
+def test_moved_trajectories_keep_their_touches_where_the_picture_is(trained):
+    model, size = trained[0], TINY.screen_size
+    transitions = collect_transitions(12, horizon=2, split="train", seed=4)
+    transitions.actions[0, 0, :, 2] = 0.0  # a block without a touch
+    transitions.actions[1, 0, 40] = [1.0, 0.5, 1.0]  # one at the edge: there is no room beyond
+    offsets = []
+    unmoved, *moved = embed_transitions(model, transitions, 2, seed=1)
+    np.testing.assert_allclose(unmoved[0], model.encode(transitions.frames), atol=1e-5)
+    np.testing.assert_array_equal(unmoved[1], transitions.actions)
+    for latents, actions in moved:
+        pressed = transitions.actions[..., 2] > 0
+        np.testing.assert_array_equal(actions[..., 2], transitions.actions[..., 2])
+        assert actions.min() >= 0.0
+        assert actions.max() <= 1.0
+        for row in range(12):
+            by = (actions - transitions.actions)[row, pressed[row], :2]
+            offset = np.rint(size * by[0]).astype(int)
+            np.testing.assert_allclose(by, np.tile(offset / size, (len(by), 1)), atol=1e-6)
+            assert np.abs(offset).max() <= size // 8
+            offsets.append(offset)
+            columns, rows = (np.clip(np.arange(size) - each, 0, size - 1) for each in offset)
+            pictures = transitions.frames[row][:, rows][:, :, columns]
+            np.testing.assert_allclose(latents[row], model.encode(pictures), atol=1e-4)
+    assert len(np.unique(offsets, axis=0)) > 12
+    assert offsets[1][0] <= 0
+
+
+def test_files_are_embedded_in_one_folder_with_moved_copies_to_train_on(trained, tmp_path):
+    paths = []
+    for number, (num, horizon) in enumerate([(5, 2), (4, 2), (3, 2), (2, 3)]):
+        paths.append(tmp_path / f"{number}.h5")
+        how = {"horizon": horizon, "split": "train", "seed": number}
+        save_transitions(paths[-1], collect_transitions(num, **how))
+    files = {"train": paths[:2], "validation": paths[2:3]}
+    assert embed_files(trained[0], files, tmp_path / "latents", num_moved=2) == 3 * (5 + 4) + 3
+    found = open_trajectories(tmp_path / "latents", ActionSpec(), "train")
+    assert len(found) == 3 * (5 + 4) * 2
+    assert len(open_trajectories(tmp_path / "latents", ActionSpec(), "validation")) == 3 * 2
+    first = load_transitions(paths[0])
+    state, goal, actions = found.gather(np.arange(2))
+    latents = trained[0].encode(first.frames[0])
+    np.testing.assert_allclose(state, latents[:2], atol=4e-3)  # half precision
+    np.testing.assert_allclose(goal, latents[1:], atol=4e-3)
+    np.testing.assert_array_equal(actions, first.actions[0])
+    with pytest.raises(DataError, match=r"3\.h5: has trajectories of 3 touches.* of 2"):
+        embed_files(trained[0], {"train": [paths[0], paths[3]]}, tmp_path / "mixed")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *(path.name for path in paths), "latents",
+    ]  # fmt: skip
+
+
+def test_training_sees_moved_copies_of_recorded_transitions(tmp_path):
+    how = {"horizon": TINY.horizon, "split": "train", "seed": TINY.seed}
+    save_transitions(tmp_path / "recorded.h5", collect_transitions(TINY.num_trajectories, **how))
+    config = replace(TINY, num_moved=2)
+    model = train_world_model(config, tmp_path / "m.pt", recorded=[tmp_path / "recorded.h5"])
+    assert model.provenance["num_transitions"] == 3 * TINY.num_trajectories * TINY.horizon
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.race.folder import RaceFolder
 from vj2_ddim_benchmark.settings import AMORTISED
 from vj2_ddim_benchmark.world.collect import collect_transitions
-from vj2_ddim_benchmark.world_model.model import WorldModel, embed_transitions
+from vj2_ddim_benchmark.world_model.embed import embed_transitions
+from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.train import train_world_model
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.bundle import read_bundle
@@ -111,7 +112,7 @@ def collect_latents(
     }
     num = dict(zip(("train", "validation"), counts, strict=True))[split]
     asked |= {"progress": progress, "phase": "collect for the denoiser"}
-    return embed_transitions(world_model, collect_transitions(num, split=split, **asked))
+    return embed_transitions(world_model, collect_transitions(num, split=split, **asked))[0]
 
 
 def statistics_of(latents: FloatArray, actions: FloatArray) -> dict[str, dict[str, float]]:

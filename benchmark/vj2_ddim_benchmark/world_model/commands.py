@@ -6,7 +6,6 @@ The screens and the world model are imported when work begins.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from statistics import median
@@ -146,9 +145,9 @@ def report(
     json_file: JsonFile = None,
 ) -> None:
     """Measure a world model anew, and print what it measured."""
+    from vj2_ddim_benchmark.world_model.embed import recorded_transitions
     from vj2_ddim_benchmark.world_model.model import WorldModel
     from vj2_ddim_benchmark.world_model.report import report_recorded, report_world_model
-    from vj2_ddim_benchmark.world_model.train import recorded_transitions
 
     model = WorldModel.load(checkpoint)
     with progress_bars() as bars:
@@ -178,41 +177,14 @@ def embed(
     ] = 0,
 ) -> None:
     """Encode collected screens into trajectories of latents, to train a denoiser on."""
-    import numpy as np
+    from vj2_ddim_benchmark.world_model.embed import embed_files
+    from vj2_ddim_benchmark.world_model.model import WorldModel
 
-    from vj2_ddim_benchmark.world_model import model as models
-    from vj2_ddim_benchmark.world_model.train import recorded_transitions
-    from vj2_ddim_training.data.trajectories import write_trajectories_h5
-
-    model = models.WorldModel.load(checkpoint)
-    files: dict[str, Sequence[Path | None]] = {
-        "train": transitions,
-        "validation": [validation],
-        "test": [test],
-    }
-    parts, lengths, splits, num = [], [], {}, 0
-    for split, paths in files.items():
-        first = num
-        for path in paths:
-            if path is not None:
-                found = recorded_transitions(path, model.config)
-                moved = models.embed_moved(model, found, num_moved * (split == "train"))
-                for embeddings, actions in (models.embed_transitions(model, found), *moved):
-                    states = np.full(len(actions), embeddings.shape[1])
-                    part = embeddings, actions, states
-                    if changes_only:
-                        part = models.only_changes(embeddings, replace(found, actions=actions))
-                    parts.append(part[:2])
-                    lengths.append(part[2])
-                    num += len(part[1])
-        if num > first:
-            splits[split] = range(first, num)
-    embeddings, actions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    how: dict[str, Any] = {
-        "lengths": np.concatenate(lengths),
-        "layer_normed": model.config.layer_norm,
-    }
-    write_trajectories_h5(out, embeddings, actions, splits, **how)
+    others = {"validation": validation, "test": test}
+    files = {"train": transitions, **{name: [path] for name, path in others.items() if path}}
+    how: dict[str, Any] = {"changes_only": changes_only, "num_moved": num_moved}
+    with progress_bars() as progress:
+        num = embed_files(WorldModel.load(checkpoint), files, out, progress=progress, **how)
     say(f"{num} trajectories in {out}")
 
 

@@ -43,7 +43,7 @@ class Encoder(nn.Module):
 
     @classmethod
     def cells(cls, frames: Tensor) -> Tensor:
-        """Frames uint8 `[n, H, W, 3]` to what is told of each cell, `[n, H / cell, W / cell, C]`."""
+        """Frames uint8 `[n, H, W, 3]` to what is told of each cell, `[n, H/cell, W/cell, C]`."""
         raise NotImplementedError
 
     @classmethod

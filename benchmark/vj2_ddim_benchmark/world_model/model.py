@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vj2_ddim_benchmark.model_files import half_weights, read_model
-from vj2_ddim_benchmark.world.collect import Transitions
 from vj2_ddim_benchmark.world.screen import TouchScreen
-from vj2_ddim_benchmark.world.touch import Actions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.encoders import Encoder, encoder_of
 from vj2_ddim_benchmark.world_model.networks import NUM_CHANNELS, Predictor
@@ -23,7 +21,6 @@ from vj2_ddim_training.saved import save_atomically
 FORMAT = "vj2-ddim touch screen world model 2"
 FIELDS = dict.fromkeys(("config", "encoder", "predictor", "report", "provenance"), dict)
 ROWS_PER_CHUNK = 256  # candidates in one forward pass, which bounds the memory
-MOST_MOVED = 0.125  # of the picture, in either direction
 HINT = "train one with `vj2-ddim benchmark world train`"
 
 
@@ -92,76 +89,6 @@ class WorldModel(nn.Module):
             ) from error
         model.report, model.provenance = contents["report"], contents["provenance"]
         return model.eval()
-
-
-def embed_transitions(
-    world_model: WorldModel, transitions: Transitions
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A denoiser's data: latents float32 `[n, T, N, D]` and actions float32 `[n, T-1, 250, 3]`."""
-    return world_model.encode(transitions.frames), transitions.actions
-
-
-def embed_moved(
-    world_model: WorldModel, transitions: Transitions, num_moved: int, seed: int = 0
-) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """The same data `num_moved` times, each trajectory moved with all its touches.
-
-    By whole cells of the encoder, an eighth of the picture at most, and never so far that a touch
-    leaves it: the random shift of Kostrikov et al. 2020 (arXiv 2004.13649), of features. So a
-    network is shown widgets where no page has them.
-    """
-    rng = np.random.default_rng(seed)
-    unit = world_model.encoder.cell / world_model.config.screen_size
-    num, most = len(transitions.actions), round(MOST_MOVED / unit)
-    offsets = np.empty((num, num_moved, 2), np.int64)
-    shape = world_model.config.num_tokens, world_model.config.token_dim
-    latents = np.empty((num_moved, *transitions.frames.shape[:2], *shape), np.float32)
-    for index, (frames, touches) in enumerate(
-        zip(transitions.frames, transitions.actions, strict=True)
-    ):
-        low, high = _room(touches, unit)
-        low, high = np.maximum(low, -most), np.minimum(high, most)
-        offsets[index] = rng.integers(low, high + 1, (num_moved, 2))
-        latents[:, index] = world_model.encoder.encode_moved(frames, offsets[index])
-    moved = []
-    for copy in range(num_moved):
-        actions = transitions.actions.copy()
-        actions[..., :2] += (offsets[:, copy, None, None] * unit).astype(np.float32)
-        moved.append((latents[copy], np.clip(actions, 0.0, 1.0)))
-    return moved
-
-
-def _room(touches: Actions, unit: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How far, in cells, touches `[T-1, 250, 3]` can be moved in x and y and stay in the picture.
-
-    Nothing is moved where one is at the edge already.
-    """
-    places = touches[touches[..., 2] > 0.0, :2]
-    if not len(places):
-        places = np.full((1, 2), 0.5, np.float32)
-    low = np.minimum(np.ceil(-places.min(axis=0) / unit), 0)
-    high = np.maximum(np.floor((1.0 - places.max(axis=0)) / unit), 0)
-    return low.astype(np.int64), high.astype(np.int64)
-
-
-def only_changes(
-    latents: NDArray[np.float32], transitions: Transitions
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
-    """Trajectories of latents `[n, T, N, D]` without the touches that change no state.
-
-    Hindsight takes every touch for a step towards what is reached later; one that does nothing
-    would teach idleness. Trajectories in which nothing changes are left out.
-
-    Returns:
-        Latents and actions of the m others, what is kept first, and how many of its states, `[m]`.
-    """
-    changed = (transitions.states[:, 1:] != transitions.states[:, :-1]).any(axis=-1)
-    some = changed.any(axis=1)
-    order = np.argsort(~changed[some], axis=1, kind="stable")
-    states = np.concatenate([np.zeros_like(order[:, :1]), order + 1], axis=1)
-    kept = np.take_along_axis(latents[some], states[..., None, None], axis=1)
-    actions = np.take_along_axis(transitions.actions[some], order[..., None, None], axis=1)
-    return kept, actions, changed[some].sum(axis=1) + 1
 
 
 def latent_distance(prediction: Tensor, goal: Tensor, kind: str) -> Tensor:

@@ -13,15 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vj2_ddim_benchmark.model_files import round_weights
-from vj2_ddim_benchmark.world.collect import (
-    Transitions,
-    collect_transitions,
-    load_transitions,
-)
+from vj2_ddim_benchmark.world.collect import Transitions, collect_transitions
 from vj2_ddim_benchmark.world.touch import Actions
 from vj2_ddim_benchmark.world_model.config import WorldModelConfig
+from vj2_ddim_benchmark.world_model.embed import embed_transitions, recorded_transitions
 from vj2_ddim_benchmark.world_model.encoders import fitted_encoder
-from vj2_ddim_benchmark.world_model.model import WorldModel, embed_moved, embed_transitions
+from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_benchmark.world_model.networks import Predictor
 from vj2_ddim_benchmark.world_model.report import report_world_model
 from vj2_ddim_plugin.cli.console import Progress, silent
@@ -59,8 +56,7 @@ def train_world_model(
     model, parts = known, []
     for found in _transitions(config, recorded, progress):
         model = (model or _untrained(config, found.frames)).to(device)
-        parts.append(embed_transitions(model, found))
-        parts += embed_moved(model, found, config.num_moved, config.seed)
+        parts += embed_transitions(model, found, config.num_moved, config.seed)
     del found  # the pictures are large
     assert model is not None
     tensors = _joined(parts)
@@ -98,20 +94,6 @@ def _transitions(
         yield recorded_transitions(file, config)
 
 
-def recorded_transitions(file: Path, config: WorldModelConfig) -> Transitions:
-    """Transitions of a file; a `DataError` if pictures or blocks are not of the model's sizes."""
-    found = load_transitions(file)
-    height, width = found.frames.shape[2:4]
-    length = found.actions.shape[2]
-    if (height, width, length) != (config.screen_size, config.screen_size, config.action_block):
-        raise DataError(
-            f"{file}: has pictures of {height} x {width} and {length} actions a block; expected "
-            f"{config.screen_size} x {config.screen_size} and {config.action_block}. Collect again "
-            f"in that size, or give this one as screen_size"
-        )
-    return found
-
-
 def _joined(parts: list[tuple[NDArray[np.float32], Actions]]) -> tuple[Tensor, Tensor]:
     """Latents `[n, T, N, D]` and actions `[n, T-1, L, 3]` of all files."""
     lengths = [actions.shape[1] for _, actions in parts]
@@ -120,9 +102,15 @@ def _joined(parts: list[tuple[NDArray[np.float32], Actions]]) -> tuple[Tensor, T
             f"transitions must have equally many touches in a trajectory in every file; found "
             f"{lengths}. Collect them with one horizon"
         )
-    latents, actions = zip(*parts, strict=True)
-    parts.clear()  # what is large is not kept twice for long
-    return torch.from_numpy(np.concatenate(latents)), torch.from_numpy(np.concatenate(actions))
+    total, last = sum(len(actions) for _, actions in parts), len(parts) - 1
+    latents, actions = (np.empty((total, *each.shape[1:]), np.float32) for each in parts[last])
+    end = total
+    while parts:  # what is large is not kept twice
+        part = parts.pop()
+        begin = end - len(part[1])
+        latents[begin:end], actions[begin:end] = part
+        end = begin
+    return torch.from_numpy(latents), torch.from_numpy(actions)
 
 
 def train_predictor(
