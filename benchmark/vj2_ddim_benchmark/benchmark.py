@@ -86,7 +86,8 @@ class Benchmark:
         if given.world_model is None:
             raise ConfigError("a race needs a world model; found world_model=None")
         spec = ActionSpec() if given.bundle is None else read_bundle(given.bundle).action_spec
-        parts = given.latents, given.regression, given.gaussian, given.student
+        amortised = {"regression": given.regression, "gaussian": given.gaussian}
+        parts = given.latents, given.student, amortised
         assets = PlannerAssets(spec, given.bundle, given.threads, given.seed, *parts)
         tuned = {planner.name: read_tuned(given.tuned, planner) for planner in planners}
         raced = tuple(planners), tuned, given.world_model, assets

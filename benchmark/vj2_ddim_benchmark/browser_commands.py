@@ -15,6 +15,7 @@ from vj2_ddim_benchmark.settings import (
     SHIPPED_PAGES,
     BrowserCheckSettings,
     BrowserCollectSettings,
+    BrowserFiles,
     BrowserRaceSettings,
     BrowserTuneSettings,
     BrowserWatchSettings,
@@ -34,10 +35,6 @@ Bundle = Annotated[Path, typer.Argument(help="A denoiser trained on pages.", sho
 Model = Annotated[
     Path, typer.Argument(help="Trained on them too; all plan through it.", show_default=SHIPPED)
 ]
-Latents = Annotated[
-    Path | None, typer.Option(help="The denoiser's training data, where retrieval races.")
-]
-Student = Annotated[Path | None, typer.Option(help="A student's bundle, where one races.")]
 Tuned = Annotated[
     Path, typer.Option(help="The folder of the recorded sweeps.", show_default=SHIPPED)
 ]
@@ -131,10 +128,9 @@ def collect(
 @options
 def race(
     settings: BrowserRaceSettings,
+    files: BrowserFiles,
     bundle: Bundle = SHIPPED_PAGES / "bundle",
     world_model: Model = SHIPPED_PAGES / "world_model.pt",
-    latents: Latents = None,
-    student: Student = None,
     tuned: Tuned = SHIPPED_PAGES / "tuned",
     json_file: JsonFile = None,
 ) -> None:
@@ -142,8 +138,9 @@ def race(
     from vj2_ddim_benchmark.browser import race as pages
 
     with progress_bars() as progress:
-        files = {"latents": latents, "student": student}
-        found = pages.race_on_pages(bundle, world_model, settings, progress, tuned=tuned, **files)
+        found = pages.race_on_pages(
+            bundle, world_model, settings, progress, tuned=tuned, files=files
+        )
     rows = [
         (
             name,
@@ -171,19 +168,17 @@ def race(
 @options
 def tune(
     settings: BrowserTuneSettings,
+    files: BrowserFiles,
     out: Annotated[Path, typer.Option(help="The folder to write the sweeps to.")],
     bundle: Bundle = SHIPPED_PAGES / "bundle",
     world_model: Model = SHIPPED_PAGES / "world_model.pt",
-    latents: Latents = None,
-    student: Student = None,
 ) -> None:
     """Tune planners on validation pages, which they touch for real, and record the sweeps."""
     from vj2_ddim_benchmark.browser.tune import tune_on_pages
     from vj2_ddim_benchmark.planners.sweep import tell
 
     with progress_bars() as progress:
-        files = {"latents": latents, "student": student}
-        found = tune_on_pages(bundle, world_model, settings, out, progress, **files)
+        found = tune_on_pages(bundle, world_model, settings, out, progress, files)
     tell(found)
 
 

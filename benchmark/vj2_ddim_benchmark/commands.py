@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
-from vj2_ddim_benchmark.assets.settings import RivalSettings
+from vj2_ddim_benchmark.assets.settings import AmortiseSettings, RivalSettings
 from vj2_ddim_benchmark.settings import (
+    AMORTISED,
+    SHIPPED_PAGES,
     TUNED_DIR,
     ComparisonSettings,
     CostSettings,
@@ -47,6 +49,7 @@ COMMANDS = {
         ("two-room", "commands:two_room", "Compare in stable-worldmodel's own world."),
         ("browser", "browser_commands:app", "Touch pages of a UI kit in a real browser."),
         ("rivals", "commands:rivals", "Train amortised planners and ours alike, by seeds."),
+        ("amortise", "commands:amortise", "Train one amortised planner, to race on pages."),
     )
 }
 
@@ -194,6 +197,23 @@ def rivals(
     from vj2_ddim_benchmark import rivals
 
     rivals.rivals(out, settings, json_file)
+
+
+@options
+def amortise(
+    kind: Annotated[str, typer.Argument(help=f"What it predicts: one of {', '.join(AMORTISED)}.")],
+    settings: AmortiseSettings,
+    data_dir: Annotated[Path, typer.Option(help="The denoiser's training data, latents.")],
+    out: Annotated[Path, typer.Option(help="Its file; a training cut short goes on by OUT.training.")],
+    bundle: Annotated[Path, typer.Option(help="The denoiser whose actions it plans.", show_default="the shipped one of pages")] = SHIPPED_PAGES / "bundle",
+) -> None:  # fmt: skip
+    """Train one amortised planner on latents, as a denoiser of its size is trained."""
+    from vj2_ddim_benchmark.assets.build import amortise
+
+    with progress_bars() as progress:
+        model = amortise(kind, data_dir, bundle, settings, out, progress)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    say(f"{parameters:,} parameters; {out} races by --amortised {kind}={out}")
 
 
 @options

@@ -20,7 +20,7 @@ from vj2_ddim_benchmark.assets.build import write_latents
 from vj2_ddim_benchmark.assets.settings import AssetSettings, RivalSettings
 from vj2_ddim_benchmark.assets.success import Screens
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer
+from vj2_ddim_benchmark.planners.amortised import GUIDANCE, TRIED, WIDTHS, AmortisedOptimizer
 from vj2_ddim_benchmark.planners.cross_entropy import GestureCEM
 from vj2_ddim_benchmark.planners.description import SearchSpace
 from vj2_ddim_benchmark.planners.prism import PrismOptimizer
@@ -75,22 +75,13 @@ class Rival:
         return AmortisedOptimizer(model.action_spec, model, sampling)
 
 
-NEAR = {"std_scale": (0.05, 0.1, 0.2, 0.4, 0.8)}
 FUSED = {"std": (0.5, 0.8), "num_elites": (2, 4)}
-GUIDANCE, WIDTHS = (1.0, 1.25, 1.5, 2.0), (0.25, 0.5, 1.0)
 OF_DDIM = {"guidance_scale": GUIDANCE, "temperature": WIDTHS}
-OF_FLOW = {"guidance_scale": GUIDANCE, "std_scale": WIDTHS}
-OF_MIXTURE = {"std_scale": (0.25, 0.5, 1.0, 1.5), "greedy": (True, False)}
 RIVALS = {
     rival.name: rival
     for rival in (
         Rival(OURS, OF_DDIM, OF_DDIM),
-        Rival("regression", {}, NEAR),
-        Rival("mixture", OF_MIXTURE, OF_MIXTURE),
-        Rival("flow", OF_FLOW, OF_FLOW),
-        Rival("mip", {}, {"std_scale": (0.5, 1.0, 2.0, 4.0, 8.0)}),
-        Rival("inverse-dynamics", {}, NEAR),
-        Rival("gaussian", {}, {"std_scale": (0.25, 0.5, 1.0, 1.5)}),
+        *(Rival(kind, *spaces) for kind, spaces in TRIED.items()),
         Rival("prism", None, FUSED, rounds=2),
         Rival("prism-128", None, FUSED, 128, rounds=8),
     )

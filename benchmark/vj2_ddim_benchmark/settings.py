@@ -3,6 +3,7 @@
 Those of the trained parts are beside what they are of.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ TUNED_DIR = Path(__file__).parent / "tuned"
 SHIPPED_PAGES = (
     Path(__file__).parent / "assets" / "pages"
 )  # the trained parts for a browser's pages
+AMORTISED = ("regression", "gaussian", "inverse-dynamics", "mixture", "mip", "flow")
 CHAIN_PLANNERS = (
     "ddim-16-robust-2", "ddim-16", "ddim-1", "regression", "gradient-descent-adam-10-x16",
     "gesture-cem-8x16",
@@ -265,6 +267,36 @@ class BrowserCollectSettings(Settings):
     near_miss_share: float = setting(0.35, "Of these, how many miss.", low=0, high=1)
     pages: str = setting("kit", PAGES_HELP, choices=PAGES)
     tasks: tuple[str, ...] = setting((), TASKS_HELP)
+
+
+@dataclass(frozen=True)
+class BrowserFiles(Settings):
+    """What some planners on pages need besides a denoiser and a world model."""
+
+    latents: Path | None = setting(None, "The denoiser's training data, where retrieval races.")
+    student: Path | None = setting(None, "A student's bundle, where one races.")
+    amortised: Mapping[str, str] | None = setting(
+        None, "KIND=FILE by `vj2-ddim benchmark amortise`, where such a planner races; repeatable."
+    )
+
+    def check(self) -> None:
+        """Refuse a kind that there is not, and a file likewise."""
+        for kind, path in self.models.items():
+            if kind not in AMORTISED:
+                raise self.error(f"amortised has {kind!r}; use some of {', '.join(AMORTISED)}")
+            if not path.is_file():
+                raise self.error(
+                    f"amortised {kind}={path}: no such file; make it with "
+                    f"`vj2-ddim benchmark amortise {kind} --out {path}`"
+                )
+
+    @property
+    def models(self) -> dict[str, Path]:
+        """Files of amortised models, by kind."""
+        return {kind: Path(path) for kind, path in (self.amortised or {}).items()}
+
+
+NO_FILES = BrowserFiles()
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,7 @@ import numpy as np
 
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.planners.description import (
-    PlannerAssets,
-)
+from vj2_ddim_benchmark.planners.description import PlannerAssets
 from vj2_ddim_benchmark.planners.registry import planners_of
 from vj2_ddim_benchmark.planners.sweep import SPLIT, tell, tune_planners
 from vj2_ddim_benchmark.race.tasks import MakeCost, plan
@@ -66,7 +64,8 @@ def tune(settings: TuneSettings, out: Path) -> None:
         **environment(),
     }
     spec = read_bundle(shipped.bundle).action_spec
-    parts = shipped.regression, shipped.gaussian, shipped.student
+    amortised = {"regression": shipped.regression, "gaussian": shipped.gaussian}
+    parts = shipped.student, amortised
     assets = PlannerAssets(spec, shipped.bundle, settings.threads, settings.seed, None, *parts)
     score = PlanScore(model, problems, settings.seed)
     with progress_bars() as progress:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import closing
@@ -20,7 +21,7 @@ from gymnasium.utils.env_checker import check_env
 
 from vj2_ddim_benchmark.browser import check as gate
 from vj2_ddim_benchmark.browser import collect, driver
-from vj2_ddim_benchmark.browser.chromium import BrowserError, Chromium
+from vj2_ddim_benchmark.browser.chromium import PROFILE, BrowserError, Chromium
 from vj2_ddim_benchmark.browser.demo import draw_goals
 from vj2_ddim_benchmark.browser.kit import Installation
 from vj2_ddim_benchmark.browser.oracle import draw_problem, perform, ways_to
@@ -174,13 +175,24 @@ time.sleep(60)
 """
 
 
-def test_no_browser_outlives_a_killed_parent():
+def test_no_browser_outlives_a_killed_parent_nor_its_profile_the_next_browser(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
         browser = psutil.Process(int(parent.stdout.readline()))
         every = [browser, *browser.children(recursive=True)]
         assert len(every) > 2
+        (left,) = tmp_path.glob(f"{PROFILE}*")
+        with closing(Chromium(Installation.find().binary)) as beside:
+            assert left.exists()  # its owner lives
+            beside.call("Browser.getVersion")
         parent.kill()
     assert not psutil.wait_procs(every, timeout=10)[1]
+    with closing(Chromium(Installation.find().binary)):
+        assert left not in tmp_path.glob(f"{PROFILE}*")
+    assert not list(tmp_path.glob(f"{PROFILE}*"))
 
 
 COLLECTING = """

@@ -9,18 +9,19 @@ from typer.testing import CliRunner
 
 from vj2_ddim_benchmark import browser_commands as commands
 from vj2_ddim_benchmark.assets import shipped_assets
-from vj2_ddim_benchmark.browser import miniwob
+from vj2_ddim_benchmark.browser import miniwob, tasks
 from vj2_ddim_benchmark.browser.collect import collect_pages
 from vj2_ddim_benchmark.browser.kit import Installation
 from vj2_ddim_benchmark.browser.miniwob import NOT_POSED, TASKS, Task, draw_task
 from vj2_ddim_benchmark.browser.race import race_on_pages
+from vj2_ddim_benchmark.browser.session import Session
 from vj2_ddim_benchmark.browser.task_oracle import draw_gesture, draw_task_problem
 from vj2_ddim_benchmark.browser.tasks import Snapshot, TaskSession
 from vj2_ddim_benchmark.settings import BrowserCollectSettings, BrowserRaceSettings
 from vj2_ddim_benchmark.world.touch import drag, tap
 from vj2_ddim_plugin.errors import ConfigError
 
-MISSING = [*Installation.find().missing()]
+MISSING = [*Installation.find().missing(kit=False)]
 if miniwob.installed_html() is None:
     MISSING.append("miniwob")
 in_browser = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
@@ -50,6 +51,23 @@ def test_without_the_package_all_else_works_and_it_is_said_what_to_run(monkeypat
         miniwob.task_files.__wrapped__()
     said = CliRunner().invoke(commands.app, ["doctor"]).output
     assert "--no-deps miniwob==1.1.0" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("browser", [True, False])
+def test_tasks_need_a_browser_but_not_the_kit(monkeypatch, tmp_path, browser):
+    program = tmp_path / "chromium"
+    program.write_text("")
+    program.chmod(0o755 if browser else 0o644)
+    monkeypatch.setattr(tasks, "task_files", dict)
+    installed = Installation(program, tmp_path / "kit")
+    if browser:
+        TaskSession(64, installed).close()
+    else:
+        with pytest.raises(ConfigError, match="apt-get install") as told:
+            TaskSession(64, installed)
+        assert "npm" not in str(told.value)
+    with pytest.raises(ConfigError, match="npm install"):
+        Session(64, installed)
 
 
 def test_no_seed_is_in_two_splits_and_only_what_is_posed_is_drawn():
@@ -200,12 +218,12 @@ def test_data_of_tasks_change_where_the_picture_does_and_do_so_again():
 
 @in_browser
 def test_planners_race_on_tasks():
-    parts, tasks = shipped_assets(), ("click-checkboxes", "drag-items")
+    parts, two = shipped_assets(), ("click-checkboxes", "drag-items")
     how = BrowserRaceSettings(
-        planners=("random-gestures-16",), num_problems=2, pages="miniwob", tasks=tasks
+        planners=("random-gestures-16",), num_problems=2, pages="miniwob", tasks=two
     )
     found = race_on_pages(parts.bundle, parts.world_model, how)
-    assert set(found["planners"]["random-gestures-16"]["kinds"]) == set(tasks)
+    assert set(found["planners"]["random-gestures-16"]["kinds"]) == set(two)
     assert found["chains"] == {}
     assert found["moved_by_mouse"] == ["drag-items"]
 

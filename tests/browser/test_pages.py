@@ -2,7 +2,12 @@
 
 import colorsys
 import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +15,7 @@ from builders.browser import page_of
 from typer.testing import CliRunner
 
 from vj2_ddim_benchmark import browser_commands as commands
+from vj2_ddim_benchmark.browser import chromium
 from vj2_ddim_benchmark.browser.driver import FRAME_MS, frames_of
 from vj2_ddim_benchmark.browser.environment import BrowserTouchEnv
 from vj2_ddim_benchmark.browser.kit import KIT_FILES, VERSION, Installation
@@ -171,6 +177,52 @@ def test_a_block_becomes_frames_with_the_finger_down():
     for wrong in (np.zeros((3, 250)), np.full((250, 3), "a")):
         with pytest.raises(ActionError, match="250"):
             list(frames_of(wrong))
+
+
+LOCKING = """
+import os, sys
+from vj2_ddim_benchmark.browser.chromium import _own_profile
+profile, lock = _own_profile()
+print(profile, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_only_profiles_whose_owner_is_gone_are_removed(monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    asked = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", LOCKING], **asked) as owner:
+        theirs = Path(owner.stdout.readline().decode().strip())
+        own, locks = zip(*(chromium._own_profile() for _ in range(2)), strict=True)
+        assert all(each.is_dir() for each in (theirs, *own))
+        (theirs / "Default").mkdir()
+        owner.kill()
+    half_made, strange = tmp_path / f"{chromium.PROFILE}x", tmp_path / "vj2-ddim-browser-y"
+    for folder in (half_made, strange):
+        folder.mkdir()
+    for lock in locks[:1]:
+        os.close(lock)  # as when its owner ends
+    made, last = chromium._own_profile()
+    assert {half_made, strange, own[1], made} == set(tmp_path.iterdir())
+    for lock in (locks[1], last):
+        os.close(lock)
+
+
+def test_a_profile_that_is_removed_before_it_is_locked_is_made_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    make, made = tempfile.mkdtemp, []
+
+    def removed(**how):
+        made.append(make(**how))
+        if len(made) == 1:
+            os.rmdir(made[0])
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", removed)
+    profile, lock = chromium._own_profile()
+    os.close(lock)
+    assert [str(profile)] == made[1:]
 
 
 @pytest.fixture

@@ -6,24 +6,37 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
+from builders.race import benchmark
 
 from vj2_ddim_benchmark.assets import shipped_assets
+from vj2_ddim_benchmark.assets.settings import AmortiseSettings
 from vj2_ddim_benchmark.browser import judge as pages_judge
 from vj2_ddim_benchmark.browser import race as pages_race
 from vj2_ddim_benchmark.browser import tune as pages_tune
 from vj2_ddim_benchmark.browser.chromium import BrowserError
-from vj2_ddim_benchmark.browser.episode import asking, reaches_in_turn
+from vj2_ddim_benchmark.browser.episode import (
+    asking,
+    assets_of,
+    made_ready,
+    plan_between,
+    plan_on,
+    reaches_in_turn,
+)
 from vj2_ddim_benchmark.browser.oracle import draw_chain, draw_problem
 from vj2_ddim_benchmark.browser.pages import KINDS
 from vj2_ddim_benchmark.race.tasks import SPARE_GESTURES, ReadyPlanner
-from vj2_ddim_benchmark.settings import BrowserRaceSettings, BrowserTuneSettings
+from vj2_ddim_benchmark.settings import BrowserFiles, BrowserRaceSettings, BrowserTuneSettings
 from vj2_ddim_benchmark.world.layouts import seeded
+from vj2_ddim_benchmark.world.touch import tap
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.interface import PlanResult
 from vj2_ddim_plugin.schedule import NoiseSchedule
 from vj2_ddim_training.config import ModelConfig
+from vj2_ddim_training.data.trajectories import write_trajectories_h5
 from vj2_ddim_training.diffusion_model import DiffusionModel
 
 
@@ -115,36 +128,58 @@ class Planning:
         )
 
 
-def walked(length, **how):
+def walked(monkeypatch, length, **how):
     """Whether a chain of that length ends in its goal, and how."""
     problem = draw_chain("validation", length, np.random.default_rng(3))
     session, optimizer = Walking(problem, **how), Planning()
-    model = WorldModel.load(shipped_assets().world_model)
+    model, encode = WorldModel.load(shipped_assets().world_model), WorldModel.encode
+    session.encoded = 0
+
+    def counted(self, frames):
+        session.encoded += len(frames)
+        return encode(self, frames)
+
+    monkeypatch.setattr(WorldModel, "encode", counted)
     ask = asking(model, ReadyPlanner("walker", optimizer, with_cost=False), 5)
     reached = reaches_in_turn(session, model, problem, ask, length, 1e-6)
     return reached, session, optimizer
 
 
-def test_a_chain_is_planned_anew_after_every_touch_and_ends_where_page_and_goal_look_alike():
-    reached, session, optimizer = walked(3, num_idle=1)
+def test_a_chain_is_planned_anew_after_every_touch_and_ends_where_page_and_goal_look_alike(
+    monkeypatch,
+):
+    reached, session, optimizer = walked(monkeypatch, 3, num_idle=1)
     assert reached
     assert session.touches == 4  # one of them in vain
+    assert session.encoded == 2 + 4  # goal and page, then the page after each touch
     assert len(set(optimizer.seeds)) == 4
     same = [np.array_equal(one, other) for one, other in itertools.pairwise(optimizer.seen)]
     assert same == [True, False, False]
 
 
-def test_a_chain_ends_where_its_touches_run_out():
-    reached, session, _ = walked(2, num_idle=9)
+def test_a_chain_ends_where_its_touches_run_out(monkeypatch):
+    reached, session, _ = walked(monkeypatch, 2, num_idle=9)
     assert not reached
     assert session.touches == 2 + SPARE_GESTURES
 
 
-def test_a_chain_with_a_lost_touch_begins_again():
-    reached, session, optimizer = walked(2, num_failing=1)
+def test_a_chain_with_a_lost_touch_begins_again(monkeypatch):
+    reached, session, optimizer = walked(monkeypatch, 2, num_failing=1)
     assert reached
     assert session.touches == 1 + 2
     np.testing.assert_array_equal(optimizer.seen[0], optimizer.seen[1])
+
+
+@pytest.mark.parametrize("name", ["ddim-1", "random-gestures-16"])
+def test_a_plan_from_latents_is_the_one_from_pictures(name):
+    parts = shipped_assets()
+    model = WorldModel.load(parts.world_model)
+    (planner,) = made_ready([name], assets_of(parts.bundle, 1, 0), model)
+    seen, goal = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
+    expected = plan_on(model, planner, seen, goal, 4)
+    found = plan_between(model, planner, model.encode(seen[None]), model.encode(goal[None]), 4)
+    np.testing.assert_array_equal(found.actions, expected.actions)
+    np.testing.assert_array_equal(found.cost, expected.cost)
 
 
 class Reading:
@@ -191,6 +226,56 @@ def test_a_planner_is_tuned_by_what_it_reaches(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match="ddim-1 is not tuned"):
         pages_race.race_on_pages(parts.bundle, parts.world_model, race, tuned=tmp_path / "empty")
     pages_race.race_on_pages(parts.bundle, parts.world_model, race, tuned=tmp_path)
+
+
+def test_an_amortised_planner_is_trained_on_latents_tuned_and_raced(monkeypatch, tmp_path):
+    monkeypatch.setattr(pages_tune, "Session", Reading)
+    monkeypatch.setattr(pages_race, "session_of", lambda pages, size: Reading(size))
+    parts, rng = shipped_assets(), np.random.default_rng(0)
+    config = WorldModel.load(parts.world_model).config
+    latents = rng.normal(size=(24, 2, config.num_tokens, config.token_dim)).astype(np.float32)
+    actions = tap(*rng.uniform(size=(2, 24)), 10, 30)[:, None]
+    write_trajectories_h5(
+        tmp_path / "data", latents, actions, {"train": range(24)}, layer_normed=False
+    )
+    words = ["--data-dir", tmp_path / "data", "--bundle", parts.bundle, "--steps", 10]
+    words += ["--batch-size", 8, "--d-model", 8, "--longest-goal", 1, "--seed", 2]
+    file = tmp_path / "mixture.pt"
+    assert benchmark("amortise", "mixture", *words, "--out", file) == 0
+    assert [path.name for path in tmp_path.iterdir() if "training" in path.name] == []
+    saved = torch.load(file, weights_only=True)
+    assert (saved["config"]["kind"], saved["config"]["d_model"]) == ("mixture", 8)
+    training = saved["training"]
+    assert (training["seed"], training["batch_size"], training["num_threads"]) == (2, 8, 1)
+    assert len(saved["provenance"]["loss_by_epoch"]) == 5  # of two steps each
+    files = BrowserFiles(amortised={"mixture": str(file)})
+    how = BrowserTuneSettings(planners=("mixture-16",), num_problems=1)
+    asked = parts.bundle, parts.world_model
+    found = pages_tune.tune_on_pages(*asked, how, tmp_path / "tuned", files=files)["mixture-16"]
+    assert len(found.trials) == 8
+    race = BrowserRaceSettings(planners=("mixture-16",), num_problems=1)
+    with pytest.raises(ConfigError, match="mixture=None; give mixture=FILE as amortised"):
+        pages_race.race_on_pages(*asked, race, tuned=tmp_path / "tuned")
+    raced = pages_race.race_on_pages(*asked, race, tuned=tmp_path / "tuned", files=files)
+    assert raced["planners"]["mixture-16"]["with_cost"]
+    assert raced["mixture_sha256"] == sha256_of(file)
+
+
+def test_amortised_models_that_there_are_not_are_told_before_anything_else(tmp_path, capsys):
+    assert benchmark("browser", "race", "--amortised", "vae=x.pt") == 1
+    assert "amortised has 'vae'; use some of regression, gaussian" in capsys.readouterr().err
+    assert benchmark("browser", "tune", "--out", tmp_path, "--amortised", "flow=nowhere.pt") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert "vj2-ddim benchmark amortise flow --out nowhere.pt" in said
+    words = "--data-dir", tmp_path, "--out", tmp_path / "it.pt"
+    assert benchmark("amortise", "ddim", *words) == 1
+    assert "kind must be one of regression, gaussian" in capsys.readouterr().err
+
+
+def test_an_amortised_planner_is_trained_in_whole_epochs():
+    for steps, num, epochs, share in ((12720, 169_600, 5, 0.96), (10, 8, 10, 1.0)):
+        training = AmortiseSettings(steps=steps, batch_size=64 if num > 8 else 8).training(num)
+        assert (training.num_epochs, training.epoch_share) == (epochs, pytest.approx(share))
 
 
 def test_only_planners_of_the_race_go_through_chains():

@@ -12,7 +12,7 @@ from vj2_ddim_benchmark.amortised.base import Sampling
 from vj2_ddim_benchmark.planners import amortised as module
 from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer
 from vj2_ddim_benchmark.planners.description import PlannerAssets
-from vj2_ddim_benchmark.planners.registry import planners_of
+from vj2_ddim_benchmark.planners.registry import WITH_RIVALS, planners_of
 from vj2_ddim_plugin import gestures
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError, ContextError
 from vj2_ddim_plugin.interface import PlanConstraints, PlanningProblem
@@ -144,17 +144,23 @@ def test_without_spread_every_candidate_is_the_mean_whatever_the_seed():
         ("regression", "regression", {}, {}),
         ("gaussian-prior-16", "gaussian", {"std_scale": 0.5},
          {"num_candidates": 16, "std_scale": 0.5, "seed": 3}),
+        ("regression-16", "regression", {"std_scale": 0.1},
+         {"num_candidates": 16, "std_scale": 0.1, "seed": 3}),
+        ("mixture-1", "mixture", {"std_scale": 0.5, "greedy": False},
+         {"std_scale": 0.5, "greedy": False, "seed": 3}),
+        ("flow-16", "flow", {"guidance_scale": 1.5, "std_scale": 0.5},
+         {"num_candidates": 16, "guidance_scale": 1.5, "std_scale": 0.5, "seed": 3}),
     ],
 )  # fmt: skip
 def test_they_are_built_from_their_files(tmp_path, name, kind, tuned, settings):
-    (planner,) = planners_of([name])
+    (planner,) = planners_of([name], rows=WITH_RIVALS)
     path = save(make_model(kind, seed=4), tmp_path / "model.pt")
-    built = planner.build(PlannerAssets(SPEC, seed=3, **{kind: path}), tuned)
+    built = planner.build(PlannerAssets(SPEC, seed=3, amortised={kind: path}), tuned)
     by_hand = AmortisedOptimizer(SPEC, make_model(kind, seed=4), Sampling(**settings))
     with pytest.raises(ConfigError, match=r"plans 20 actions.*needs 250"):
-        planner.build(PlannerAssets(ActionSpec(), seed=3, **{kind: path}), tuned)
+        planner.build(PlannerAssets(ActionSpec(), seed=3, amortised={kind: path}), tuned)
     found, expected = (solve(each)[0] for each in (built, by_hand))
     np.testing.assert_allclose(found.actions, expected.actions, atol=2e-3)  # half precision
     other = save(make_model({"regression": "gaussian"}.get(kind, "regression")), path)
     with pytest.raises(CheckpointError, match=f"expected {kind!r}"):
-        planner.build(PlannerAssets(SPEC, **{kind: other}), tuned)
+        planner.build(PlannerAssets(SPEC, amortised={kind: other}), tuned)

@@ -16,11 +16,13 @@ from vj2_ddim_benchmark.planners.population import MPPI, PredictiveSampling, Ran
 from vj2_ddim_benchmark.planners.registry import (
     GESTURE_CEM,
     REGISTRY,
+    RIVALS,
+    WITH_RIVALS,
     ddim,
     gradient_descent,
     planners_of,
 )
-from vj2_ddim_benchmark.settings import TUNED_DIR
+from vj2_ddim_benchmark.settings import AMORTISED, TUNED_DIR
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
@@ -57,9 +59,12 @@ def test_a_row_can_be_sent_to_another_process_and_has_a_recorded_sweep_within_it
 def test_every_setting_of_a_search_space_builds_or_says_what_asset_to_give(planner):
     if planner.needs:
         (need,) = planner.needs
-        others = {name: Path(name) for each in REGISTRY for name in each.needs if name != need}
+        files = {name: Path(name) for name in ("bundle", "latents", "student") if name != need}
+        models = {name: Path(name) for name in AMORTISED if name != need}
         with pytest.raises(ConfigError, match=f"{need}=None; give {need}"):
-            planner.build(PlannerAssets(SPEC, **others), read_tuned(TUNED_DIR, planner))
+            planner.build(
+                PlannerAssets(SPEC, **files, amortised=models), read_tuned(TUNED_DIR, planner)
+            )
         return
     for name, values in planner.search_space.items():
         first = {key: options[0] for key, options in planner.search_space.items()}
@@ -81,6 +86,30 @@ def test_rows_are_chosen_by_name_in_the_order_of_the_registry():
     assert all(planner.in_quick for planner in quick)
     with pytest.raises(ConfigError, match="'cem' is unknown"):
         planners_of(["cem"])
+
+
+def test_what_is_not_shipped_races_only_where_it_is_asked_for_by_name():
+    names = [planner.name for planner in WITH_RIVALS]
+    assert len(set(names)) == len(names)
+    assert [planner.name for planner in RIVALS if not planner.with_cost] == [
+        "mixture-1", "flow-1", "mip-1", "inverse-dynamics-1",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="'flow-16' is unknown"):
+        planners_of(["flow-16"])
+    (flow,) = planners_of(["flow-16"], rows=WITH_RIVALS)
+    assert pickle.loads(pickle.dumps(flow)).name == "flow-16"
+    first = {name: values[0] for name, values in flow.search_space.items()}
+    message = "give flow=FILE as amortised, of `vj2-ddim benchmark amortise flow`"
+    with pytest.raises(ConfigError, match=message):
+        flow.build(PlannerAssets(SPEC), first)
+    with pytest.raises(
+        ConfigError, match="for pages `vj2-ddim benchmark browser tune --planners f"
+    ):
+        read_tuned(TUNED_DIR, flow)
+    for planner in RIVALS:
+        for name, values in planner.search_space.items():
+            for value in values:
+                Sampling(**planner.fixed, **{name: value})
 
 
 def test_a_variant_keeps_the_sweep_of_its_row_and_everything_it_does_not_change():

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vj2_ddim_benchmark.settings import AMORTISED
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.settings import Settings, setting
@@ -18,7 +19,7 @@ from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
 from vj2_ddim_training.denoisers.dit import DiTDenoiser
 
-KINDS = ("regression", "gaussian", "inverse-dynamics", "mixture", "mip", "flow", "ddim")
+KINDS = (*AMORTISED, "ddim")
 SAME = ("d_model", "num_layers", "nhead", "patch_size", "condition_layers", "condition_tokens")
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 import vj2_ddim_plugin
+from vj2_ddim_benchmark.amortised.base import AmortisedModel
 from vj2_ddim_benchmark.amortised.training import train_amortised
 from vj2_ddim_benchmark.assets import COMMAND, Assets
-from vj2_ddim_benchmark.assets.settings import AssetSettings, VariantSettings
+from vj2_ddim_benchmark.assets.settings import AmortiseSettings, AssetSettings, VariantSettings
 from vj2_ddim_benchmark.assets.success import latent_cost_of, success_of
 from vj2_ddim_benchmark.environment import environment
 from vj2_ddim_benchmark.race.folder import RaceFolder
+from vj2_ddim_benchmark.settings import AMORTISED
 from vj2_ddim_benchmark.world.collect import collect_transitions
 from vj2_ddim_benchmark.world_model.embed import embed_transitions
 from vj2_ddim_benchmark.world_model.model import WorldModel
@@ -20,6 +22,7 @@ from vj2_ddim_benchmark.world_model.train import train_world_model
 from vj2_ddim_export.export import export_bundle
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.cli.console import Progress, silent
+from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of, write_json
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import NoiseSchedule
@@ -30,7 +33,7 @@ from vj2_ddim_training.distillation import distill_to
 from vj2_ddim_training.examples import Examples, open_examples
 from vj2_ddim_training.ranker.network import load_ranker, save_ranker
 from vj2_ddim_training.ranker.training import train_ranker
-from vj2_ddim_training.run import train_run
+from vj2_ddim_training.run import train_run, with_patch_size
 from vj2_ddim_training.validation import SUCCESS
 
 STUDENT = "student"  # its folder in the denoiser's run
@@ -82,6 +85,19 @@ def build_variant(
     RaceFolder(folder).claim(asked, environment())
     trained = settings.applied_to(AssetSettings())
     return build_assets(folder, trained, progress, settings.threads, world_model).bundle
+
+
+def amortise(
+    kind: str, data_dir: Path, bundle: Path, settings: AmortiseSettings, out: Path,
+    progress: Progress = silent,
+) -> AmortisedModel:  # fmt: skip
+    """Train an amortised model of the actions of a denoiser's bundle on latents, and write it."""
+    if kind not in AMORTISED:
+        raise ConfigError(f"kind must be one of {', '.join(AMORTISED)}; found {kind!r}")
+    spec = read_bundle(bundle).action_spec
+    examples = open_examples(data_dir, spec, "latents", longest_goal=settings.longest_goal)
+    model, training = with_patch_size(settings.model, spec), settings.training(len(examples))
+    return train_amortised(kind, examples, model, training, out, progress)
 
 
 def collect_latents(

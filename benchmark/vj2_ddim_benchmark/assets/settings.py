@@ -75,15 +75,9 @@ class VariantSettings(Settings):
         num_trajectories = math.ceil(self.data_share * full.num_trajectories)
         horizon, longest = full.world_model.horizon, full.training.longest_goal
         pairs = longest * horizon + sum(max(0, horizon - later) for later in range(1, longest))
-        batches = num_trajectories * pairs / full.training.batch_size
-        num_epochs = max(NUM_VALIDATIONS, math.ceil(self.steps / batches))
-        training = replace(
-            full.training,
-            num_epochs=num_epochs,
-            epoch_share=min(1.0, self.steps / (num_epochs * batches)),
-            num_cycles=1,
-            evaluate_every=math.ceil(num_epochs / NUM_VALIDATIONS),
-        )
+        training = _in_steps(full.training, self.steps, num_trajectories * pairs)
+        every = math.ceil(training.num_epochs / NUM_VALIDATIONS)
+        training = replace(training, evaluate_every=every)
         alone = replace(full, training=training, ranker=None, student=None, amortised=None)
         return replace(alone, num_trajectories=num_trajectories, representation=self.representation)
 
@@ -102,3 +96,35 @@ class RivalSettings(VariantSettings):
     methods: tuple[str, ...] = setting((), "Names with commas between; all unless told.")
     num_problems: int = setting(300, "Unseen screens.", low=30)
     num_validation: int = setting(100, "Validation screens, for every choice.", low=30)
+
+
+@dataclass(frozen=True)
+class AmortiseSettings(Settings):
+    """How an amortised planner is trained; unless told, as long as the denoiser of pages."""
+
+    steps: int = setting(12720, "Gradient steps, rounded up to whole epochs.", low=1)
+    batch_size: int = setting(64, "Examples in a step.", low=1)
+    d_model: int = setting(96, "Width of its networks.", low=8)
+    lr: float = setting(2e-3, "Peak learning rate.", above=0.0, high=1e6)
+    longest_goal: int = setting(4, "How many later states serve as goals for each.", low=1)
+    seed: int = setting(0, "Of the weights and the order.", low=0)
+    threads: int = setting(1, "Torch's threads.", low=1, high=1024)
+
+    @property
+    def model(self) -> ModelConfig:
+        """The denoiser that it is as large as."""
+        return replace(MODEL, d_model=self.d_model)
+
+    def training(self, num_examples: int) -> TrainingConfig:
+        """On so many examples."""
+        same = {name: getattr(self, name) for name in ("batch_size", "lr", "longest_goal", "seed")}
+        how = replace(TRAINING, **same, num_threads=self.threads)
+        return _in_steps(how, self.steps, num_examples)
+
+
+def _in_steps(how: TrainingConfig, steps: int, num_examples: int) -> TrainingConfig:
+    """So many steps in all, in at least `NUM_VALIDATIONS` epochs."""
+    batches = num_examples / how.batch_size
+    num_epochs = max(NUM_VALIDATIONS, math.ceil(steps / batches))
+    share = min(1.0, steps / (num_epochs * batches))
+    return replace(how, num_epochs=num_epochs, epoch_share=share, num_cycles=1)

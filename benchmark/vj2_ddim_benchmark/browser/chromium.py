@@ -1,6 +1,7 @@
 """A headless Chromium of one's own, spoken to through two pipes in its DevTools protocol.
 
-It listens on no port, and ends with the process that started it: it exits when its pipes close.
+It listens on no port, and ends with the process that started it: it exits when its pipes close. Its
+profile is locked by that process, so that whoever starts a browser next removes what was left.
 """
 
 import fcntl
@@ -21,6 +22,7 @@ from vj2_ddim_plugin.errors import VJ2DDIMError
 from vj2_ddim_plugin.process import tell_of_forks
 
 START_TIMEOUT_S = 30.0  # a first start reads 200 MB from the disk
+PROFILE, LOCK = "vj2-ddim-profile-", "owner"  # a folder's prefix, and what in it is locked
 ABOVE_THEIRS = 10  # descriptors from here on are none of those that the browser gets
 FLAGS = (
     *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "mute-audio"),
@@ -66,19 +68,19 @@ class Chromium:
         self._answers: dict[int, Message] = {}
         self._ignored: set[int] = set()
         self._last_id, self._buffer = 0, b""
-        profile = Path(tempfile.mkdtemp(prefix="vj2-ddim-browser-"))
+        profile, lock = _own_profile()
         (theirs_in, self._writer), (self._reader, theirs_out) = os.pipe(), os.pipe()
         os.set_blocking(self._writer, False)
         try:
             self.pid = _spawn(str(binary), theirs_in, theirs_out, profile, scale)
         except OSError as error:
-            _release(None, (self._writer, self._reader), profile)
+            _release(None, (self._writer, self._reader, lock), profile)
             raise BrowserError(f"{binary}: cannot be started ({error.strerror})") from error
         finally:
             os.close(theirs_in)
             os.close(theirs_out)
-        ends = self._writer, self._reader
-        self._end = weakref.finalize(self, _release, self.pid, ends, profile)
+        self._ends = self._writer, self._reader, lock
+        self._end = weakref.finalize(self, _release, self.pid, self._ends, profile)
         tell_of_forks(self)
         try:
             self.wait(self.send("Browser.getVersion"), START_TIMEOUT_S)
@@ -157,10 +159,35 @@ class Chromium:
         self._end()
 
     def after_fork(self) -> None:
-        """A forked process lets go of the pipes, so that they close with their owner."""
+        """A forked process lets go of pipes and lock, so that they end with their owner."""
         if self._end.detach() is not None:
-            os.close(self._writer)
-            os.close(self._reader)
+            for end in self._ends:
+                os.close(end)
+
+
+def _own_profile() -> tuple[Path, int]:
+    """A new folder, and its lock, which ends with this process; what others left is removed."""
+    for lock_file in Path(tempfile.gettempdir()).glob(f"{PROFILE}*/{LOCK}"):
+        with suppress(OSError):  # its owner lives, or is another user
+            lock = _locked(lock_file)
+            shutil.rmtree(lock_file.parent, ignore_errors=True)
+            os.close(lock)
+    while True:
+        profile = Path(tempfile.mkdtemp(prefix=PROFILE))
+        with suppress(FileNotFoundError, BlockingIOError):  # removed before it was locked
+            return profile, _locked(profile / LOCK, os.O_CREAT)
+
+
+def _locked(file: Path, flags: int = 0) -> int:
+    """Lock a file; an `OSError` where it is gone or another has locked it."""
+    lock = os.open(file, os.O_RDWR | flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.stat(file)
+    except OSError:
+        os.close(lock)
+        raise
+    return lock
 
 
 def _spawn(binary: str, theirs_in: int, theirs_out: int, profile: Path, scale: float) -> int:
@@ -185,8 +212,8 @@ def _spawn(binary: str, theirs_in: int, theirs_out: int, profile: Path, scale: f
             os.close(end)
 
 
-def _release(pid: int | None, ends: tuple[int, int], profile: Path) -> None:
-    """Kill the process group, close our ends of the pipes, remove the profile."""
+def _release(pid: int | None, ends: tuple[int, ...], profile: Path) -> None:
+    """Kill the process group, close our ends of the pipes and the lock, remove the profile."""
     if pid is not None:
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)

@@ -9,29 +9,31 @@ import numpy as np
 from vj2_ddim_benchmark.browser.oracle import Problem, draw_chain, draw_problem
 from vj2_ddim_benchmark.browser.session import BrowserSession, Session, retried
 from vj2_ddim_benchmark.planners.description import PlannerAssets, read_tuned
-from vj2_ddim_benchmark.planners.registry import planners_of
+from vj2_ddim_benchmark.planners.registry import WITH_RIVALS, planners_of
 from vj2_ddim_benchmark.race.tasks import (
     SPARE_GESTURES,
     STOP_SHARE,
     MakeCost,
     ReadyPlanner,
+    distance_of,
     make_ready,
     picture_distance,
     plan,
     problem_seed,
 )
-from vj2_ddim_benchmark.settings import TUNED_DIR
+from vj2_ddim_benchmark.settings import NO_FILES, TUNED_DIR, BrowserFiles
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.bundle import read_bundle
-from vj2_ddim_plugin.interface import FloatArray, PlanResult
+from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.interface import FloatArray, PlanningProblem, PlanResult
 
 CHAIN, STOP = 10, 11  # keep the randomness apart from that of data with the same seed
 NUM_STOP_PAIRS = 40  # pages that one gesture tells apart
 
-Ask = Callable[[Images, Images, int], PlanResult]
-"""A plan from the pictures `[size, size, 3]` of page and goal, after so many touches."""
+Ask = Callable[[FloatArray, FloatArray, int], PlanResult]
+"""A plan from the latents `[1, N, D]` of page and goal, after so many touches."""
 
 
 def made_ready(
@@ -45,13 +47,22 @@ def made_ready(
     models = {None: world_model}
     return [
         make_ready(each, assets, read_tuned(tuned, each), models, LatentCost)
-        for each in planners_of(names)
+        for each in planners_of(names, rows=WITH_RIVALS)
     ]
 
 
-def assets_of(bundle: Path, threads: int, seed: int, **files: Path | None) -> PlannerAssets:
-    """What planners on pages are built from; `files` are those beside the bundle."""
-    return PlannerAssets(read_bundle(bundle).action_spec, bundle, threads, seed, **files)
+def assets_of(
+    bundle: Path, threads: int, seed: int, files: BrowserFiles = NO_FILES
+) -> PlannerAssets:
+    """What planners on pages are built from."""
+    parts = files.latents, files.student, files.models
+    return PlannerAssets(read_bundle(bundle).action_spec, bundle, threads, seed, *parts)
+
+
+def hashes_of(bundle: Path, world_model: Path, files: BrowserFiles) -> dict[str, str]:
+    """What the planners were, for the record."""
+    parts = {"bundle": bundle / "bundle.json", "world_model": world_model, **files.models}
+    return {f"{name}_sha256": sha256_of(path) for name, path in parts.items()}
 
 
 def draw_chains(length: int, split: str, seed: int, num: int) -> list[Problem]:
@@ -83,12 +94,21 @@ def pictures(session: BrowserSession[Any, Any], problem: Posed) -> tuple[Images,
 
 
 def plan_on(
-    world_model: WorldModel, planner: ReadyPlanner, seen: Images, goal: Images, seed: int,
-    make_cost: MakeCost = LatentCost,
-) -> PlanResult:  # fmt: skip
-    """A plan from the pictures `[size, size, 3]` of page and goal."""
-    asked: dict[str, Any] = {"with_cost": planner.with_cost, "seed": seed, "make_cost": make_cost}
+    world_model: WorldModel, planner: ReadyPlanner, seen: Images, goal: Images, seed: int
+) -> PlanResult:
+    """A plan from the pictures `[size, size, 3]` of page and goal, timed from them on."""
+    asked: dict[str, Any] = {"with_cost": planner.with_cost, "seed": seed}
     return plan(planner.optimizer, world_model, seen[None], goal[None], **asked)
+
+
+def plan_between(
+    world_model: WorldModel, planner: ReadyPlanner, state: FloatArray, goal: FloatArray,
+    seed: int, make_cost: MakeCost = LatentCost,
+) -> PlanResult:  # fmt: skip
+    """The same plan from their latents `[1, N, D]`."""
+    cost = make_cost(world_model, state, goal) if planner.with_cost else None
+    problem = PlanningProblem({"state": state, "goal": goal}, cost, seed=seed)
+    return planner.optimizer.optimize(problem)
 
 
 def reaches(session: BrowserSession[Any, Any], problem: Posed, action: FloatArray) -> bool:
@@ -103,8 +123,8 @@ def reaches(session: BrowserSession[Any, Any], problem: Posed, action: FloatArra
 
 def asking(world_model: WorldModel, planner: ReadyPlanner, seed: int) -> Ask:
     """Every plan of a planner with a seed of its own."""
-    return lambda seen, goal, number: plan_on(
-        world_model, planner, seen, goal, problem_seed(seed, number)
+    return lambda state, goal, number: plan_between(
+        world_model, planner, state, goal, problem_seed(seed, number)
     )
 
 
@@ -121,11 +141,12 @@ def reaches_in_turn(
     """
 
     def touched() -> bool:
-        goal, seen = pictures(session, problem)
+        goal, seen = world_model.encode(np.stack(pictures(session, problem)))[:, None]
         state = problem.state
         for number in range(length + SPARE_GESTURES):
-            seen, state = session.touch(ask(seen, goal, number).actions[0])
-            if picture_distance(world_model, seen[None], goal[None])[0] <= stop:
+            picture, state = session.touch(ask(seen, goal, number).actions[0])
+            seen = world_model.encode(picture[None])
+            if distance_of(world_model, seen, goal)[0] <= stop:
                 break
         return problem.reached(state)
 

@@ -56,14 +56,14 @@ class Installation:
         quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
         return ["npm", "install", "--prefix", str(self.kit), *quiet, f"{KIT}@{VERSION}"]
 
-    def missing(self) -> dict[str, list[str]]:
-        """What is missing, in words, and the command that installs it."""
+    def missing(self, kit: bool = True) -> dict[str, list[str]]:
+        """What is missing, in words, and the command that installs it; the kit only if asked."""
         found: dict[str, list[str]] = {}
         if not os.access(self.binary, os.X_OK) or self.binary.is_dir():
             found[f"no program {self.binary} (or name one in {BINARY_VARIABLE})"] = (
                 self.install_browser
             )
-        if (words := self._wrong_with_kit()) is not None:
+        if kit and (words := self._wrong_with_kit()) is not None:
             found[f"{words} (or name its folder in {KIT_VARIABLE})"] = self.install_kit
         return found
 
@@ -78,9 +78,9 @@ class Installation:
         absent = [name for name in KIT_FILES if not (folder / name).is_file()]
         return f"{folder} lacks {absent[0]}" if absent else None
 
-    def require(self) -> "Installation":
-        """Itself; a `ConfigError` that says how to install what is missing."""
-        if missing := self.missing():
+    def require(self, kit: bool = True) -> "Installation":
+        """Itself; a `ConfigError` that says how to install what is missing of browser and kit."""
+        if missing := self.missing(kit):
             words = "; ".join(
                 f"{what}: run `{' '.join(command)}`" for what, command in missing.items()
             )

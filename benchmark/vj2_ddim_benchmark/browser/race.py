@@ -18,6 +18,7 @@ from vj2_ddim_benchmark.browser.episode import (
     asking,
     assets_of,
     draw_chains,
+    hashes_of,
     made_ready,
     pictures,
     plan_on,
@@ -33,11 +34,10 @@ from vj2_ddim_benchmark.browser.tasks import TaskSession, session_of
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.race.tasks import ReadyPlanner, problem_seed
 from vj2_ddim_benchmark.report.summary import wilson_interval
-from vj2_ddim_benchmark.settings import TUNED_DIR, BrowserRaceSettings
+from vj2_ddim_benchmark.settings import NO_FILES, TUNED_DIR, BrowserFiles, BrowserRaceSettings
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.cli.console import Progress, silent
-from vj2_ddim_plugin.files import sha256_of
 
 PURPOSE = 9  # keeps the randomness apart from that of data with the same seed
 LENGTHS = (2, 3, 4)
@@ -52,7 +52,7 @@ class Attempt(NamedTuple):
 
 def race_on_pages(
     bundle: Path, world_model: Path, settings: BrowserRaceSettings, progress: Progress = silent,
-    *, tuned: Path = TUNED_DIR, **files: Path | None,
+    *, tuned: Path = TUNED_DIR, files: BrowserFiles = NO_FILES,
 ) -> dict[str, Any]:  # fmt: skip
     """Have every planner plan and touch, problem after problem.
 
@@ -62,7 +62,7 @@ def race_on_pages(
         settings: Who, on whose pages, how many.
         progress: Told phase, done, in all.
         tuned: The folder of recorded sweeps.
-        files: What else planners need: `latents`, the data of retrieval, or a `student`'s bundle.
+        files: What else planners need.
 
     Returns:
         Of each planner success with its interval, median time of a plan in ms from the pictures on,
@@ -75,14 +75,13 @@ def race_on_pages(
     """
     use_threads(settings.threads)
     model = WorldModel.load(world_model)
-    assets = assets_of(bundle, settings.threads, settings.seed, **files)
+    assets = assets_of(bundle, settings.threads, settings.seed, files)
     ready = made_ready(settings.planners, assets, model, tuned)
     kinds, tried, chains = _raced(model, ready, settings, progress)
     by_planner = zip(ready, zip(*tried, strict=True), strict=True)
     return {
         "settings": settings.to_dict(),
-        "bundle_sha256": sha256_of(bundle / "bundle.json"),
-        "world_model_sha256": sha256_of(world_model),
+        **hashes_of(bundle, world_model, files),
         "planners": {
             planner.name: _summary(planner, found, kinds) for planner, found in by_planner
         },

@@ -46,6 +46,7 @@ class BrowserSession(Generic[Shown, State]):
     """
 
     view = View()
+    needs_kit = False
 
     def __init__(self, size: int = 64, installed: Installation | None = None) -> None:
         """Nothing is started yet.
@@ -60,7 +61,7 @@ class BrowserSession(Generic[Shown, State]):
         if not MIN_PAGE_SIZE <= size <= MAX_PAGE_SIZE:
             raise ConfigError(f"size must be {MIN_PAGE_SIZE} to {MAX_PAGE_SIZE}; found {size}")
         self.size = size
-        self.installed = (installed or Installation.find()).require()
+        self.installed = (installed or Installation.find()).require(self.needs_kit)
         self.on_frame: OnFrame | None = None  # told every frame from the next page on
         self.browser: Chromium | None = None
         self._touched: TouchedPage | None = None
@@ -118,6 +119,8 @@ class BrowserSession(Generic[Shown, State]):
 
 class Session(BrowserSession[Page, IntArray]):
     """Shows pages of the kit and has them touched."""
+
+    needs_kit = True
 
     def __init__(self, size: int = 64, installed: Installation | None = None) -> None:
         """Nothing is started yet; `BrowserSession` says what is refused."""

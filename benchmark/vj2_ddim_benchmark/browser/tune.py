@@ -7,18 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from vj2_ddim_benchmark.browser.episode import assets_of, pictures, reaches
+from vj2_ddim_benchmark.browser.episode import assets_of, hashes_of, pictures, reaches
 from vj2_ddim_benchmark.browser.oracle import Problem, draw_problem
 from vj2_ddim_benchmark.browser.session import Session
 from vj2_ddim_benchmark.environment import environment, use_threads
-from vj2_ddim_benchmark.planners.registry import planners_of
+from vj2_ddim_benchmark.planners.registry import WITH_RIVALS, planners_of
 from vj2_ddim_benchmark.planners.sweep import SPLIT, Sweep, tune_planners
 from vj2_ddim_benchmark.race.tasks import plan
-from vj2_ddim_benchmark.settings import BrowserTuneSettings
+from vj2_ddim_benchmark.settings import NO_FILES, BrowserFiles, BrowserTuneSettings
 from vj2_ddim_benchmark.world.layouts import seeded
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.cli.console import Progress, silent
-from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.interface import ActionOptimizer
 
 PURPOSE = 12  # keeps the randomness apart from that of data with the same seed
@@ -47,7 +46,7 @@ class PageScore:
 
 def tune_on_pages(
     bundle: Path, world_model: Path, settings: BrowserTuneSettings, out: Path,
-    progress: Progress = silent, **files: Path | None,
+    progress: Progress = silent, files: BrowserFiles = NO_FILES,
 ) -> dict[str, Sweep]:  # fmt: skip
     """Try all settings of planners that have some to tune, and write a sweep of each.
 
@@ -57,7 +56,7 @@ def tune_on_pages(
         settings: Who, on how many pages.
         out: The folder of the sweeps.
         progress: Told phase, done, in all.
-        files: What else planners need, as in `race_on_pages`.
+        files: What else planners need.
 
     Returns:
         What was tried and what won, by planner.
@@ -72,11 +71,10 @@ def tune_on_pages(
     problems = [draw_problem(SPLIT, rng) for _ in range(settings.num_problems)]
     provenance = {
         "split": SPLIT, "settings": settings.to_dict(), "date": time.strftime("%Y-%m-%d"),
-        "bundle_sha256": sha256_of(bundle / "bundle.json"),
-        "world_model_sha256": sha256_of(world_model), **environment(),
+        **hashes_of(bundle, world_model, files), **environment(),
     }  # fmt: skip
-    assets = assets_of(bundle, settings.threads, settings.seed, **files)
-    planners = planners_of(settings.planners)
+    assets = assets_of(bundle, settings.threads, settings.seed, files)
+    planners = planners_of(settings.planners, rows=WITH_RIVALS)
     with closing(Session(model.config.screen_size)) as session:
         score = PageScore(session, model, problems, settings.seed)
         return tune_planners(out, planners, assets, score, provenance, progress)

@@ -12,7 +12,7 @@ from vj2_ddim_benchmark.browser.episode import (
     assets_of,
     draw_chains,
     made_ready,
-    plan_on,
+    plan_between,
     reaches_in_turn,
     stop_distance,
 )
@@ -21,7 +21,6 @@ from vj2_ddim_benchmark.browser.session import Session, retried
 from vj2_ddim_benchmark.environment import use_threads
 from vj2_ddim_benchmark.race.tasks import ReadyPlanner, problem_seed
 from vj2_ddim_benchmark.settings import TUNED_DIR, BrowserWatchSettings
-from vj2_ddim_benchmark.world.painting import Images
 from vj2_ddim_benchmark.world_model.model import LatentCost, WorldModel
 from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.interface import FloatArray, PlanResult
@@ -86,8 +85,8 @@ class Watched:
         if self.blocks:
             self.blocks[-1].frames.append(self.last)
 
-    def ask(self, seen: Images, goal: Images, number: int) -> PlanResult:
-        """A plan from the pictures `[size, size, 3]` of page and goal, after so many touches."""
+    def ask(self, state: FloatArray, goal: FloatArray, number: int) -> PlanResult:
+        """A plan from the latents `[1, N, D]` of page and goal, after so many touches."""
         costs: list[SeenCost] = []
 
         def make_cost(*given: Any) -> SeenCost:  # noqa: ANN401
@@ -95,7 +94,7 @@ class Watched:
             return costs[-1]
 
         seed = problem_seed(self._seed, number)
-        result = plan_on(self._world_model, self._planner, seen, goal, seed, make_cost)
+        result = plan_between(self._world_model, self._planner, state, goal, seed, make_cost)
         asked = [candidates[0] for cost in costs for candidates in cost.asked]
         candidates = np.concatenate(asked) if asked else np.zeros_like(result.actions[:0])
         del self.blocks[number:]  # those of a try in which a touch was lost

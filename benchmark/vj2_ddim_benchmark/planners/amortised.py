@@ -8,6 +8,7 @@ import time
 import numpy as np
 
 from vj2_ddim_benchmark.amortised.base import AmortisedModel, Sampling
+from vj2_ddim_benchmark.planners.description import SearchSpace
 from vj2_ddim_benchmark.planners.ranking import RankedPlan, Ranking
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds
@@ -18,6 +19,19 @@ from vj2_ddim_plugin.spec import ActionSpec
 
 PROVIDER = "torch-cpu"
 NAMES = {"gaussian": "the Gaussian prior"}  # in errors, where it is not the kind's own
+
+GUIDANCE, WIDTHS = (1.0, 1.25, 1.5, 2.0), (0.25, 0.5, 1.0)
+NEAR = {"std_scale": (0.05, 0.1, 0.2, 0.4, 0.8)}
+OF_FLOW = {"guidance_scale": GUIDANCE, "std_scale": WIDTHS}
+OF_MIXTURE = {"std_scale": (0.25, 0.5, 1.0, 1.5), "greedy": (True, False)}
+TRIED: dict[str, tuple[SearchSpace, SearchSpace]] = {  # of one sample, and of ranked ones
+    "regression": ({}, NEAR),
+    "mixture": (OF_MIXTURE, OF_MIXTURE),
+    "flow": (OF_FLOW, OF_FLOW),
+    "mip": ({}, {"std_scale": (0.5, 1.0, 2.0, 4.0, 8.0)}),
+    "inverse-dynamics": ({}, NEAR),
+    "gaussian": ({}, {"std_scale": (0.25, 0.5, 1.0, 1.5)}),
+}
 
 
 class AmortisedOptimizer:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vj2_ddim_benchmark.settings import AMORTISED
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.files import read_json
@@ -24,15 +25,16 @@ class PlannerAssets:
     num_threads: int = 1  # of one operator
     seed: int = 0  # of planners whose problems bring none
     latents: Path | None = None  # the denoiser's training data
-    regression: Path | None = None  # the amortised model of this kind
-    gaussian: Path | None = None  # the amortised model of this kind
     student: Path | None = None  # the exported student of a denoiser
+    amortised: Mapping[str, Path | None] = field(default_factory=dict)  # models, by kind
 
     def path(self, name: str) -> Path:
         """A file that a planner cannot do without; raises `ConfigError` where it is not given."""
-        found: Path | None = getattr(self, name)
+        amortised = name in AMORTISED
+        found: Path | None = self.amortised.get(name) if amortised else getattr(self, name)
         if found is None:
-            raise ConfigError(f"this planner cannot be built with {name}=None; give {name}")
+            how = f"=FILE as amortised, of `vj2-ddim benchmark amortise {name}`" * amortised
+            raise ConfigError(f"this planner cannot be built with {name}=None; give {name}{how}")
         return found
 
 
@@ -87,7 +89,10 @@ def read_tuned(folder: Path | str, planner: Planner) -> dict[str, Any]:
     path = Path(folder) / f"{name}.json"
     if not path.exists():
         command = f"vj2-ddim benchmark tune --planners {name}"
-        raise ConfigError(f"{path}: no such file, so {name} is not tuned; run `{command}`")
+        raise ConfigError(
+            f"{path}: no such file, so {name} is not tuned; run `{command}`, for pages "
+            f"`{command.replace('tune', 'browser tune')}`"
+        )
     winner = read_json(path, DataError).get("winner")
     if not isinstance(winner, dict) or set(winner) != set(planner.search_space):
         wanted = f"the winner must set {sorted(planner.search_space)}; found {winner}"

@@ -9,7 +9,7 @@ from vj2_ddim_benchmark.amortised.training import load_amortised
 from vj2_ddim_benchmark.planners import cross_entropy as ce
 from vj2_ddim_benchmark.planners import gradient_descent as descent
 from vj2_ddim_benchmark.planners import population as sampling
-from vj2_ddim_benchmark.planners.amortised import AmortisedOptimizer
+from vj2_ddim_benchmark.planners.amortised import TRIED, AmortisedOptimizer
 from vj2_ddim_benchmark.planners.ddim_started import StartedOptimizer, WarmStarted
 from vj2_ddim_benchmark.planners.description import Planner, PlannerAssets, read_tuned
 from vj2_ddim_benchmark.planners.retrieval import FEATURES, Memory, RetrievalOptimizer
@@ -156,6 +156,20 @@ def retrieval(num_neighbours: int) -> Planner:
     )
 
 
+def amortised(kind: str, num_candidates: int) -> Planner:
+    """What an amortised model draws; a single one is not ranked and sees no world model."""
+    one, ranked = TRIED[kind]
+    return Planner(
+        f"{kind}-{num_candidates}",
+        partial(make_amortised, kind),
+        ranked if num_candidates > 1 else one,
+        with_cost=num_candidates > 1,
+        in_quick=False,
+        fixed={"num_candidates": num_candidates},
+        needs=(kind,),
+    )
+
+
 make_random = partial(make_search, sampling.RandomGesturesOptimizer, sampling.RandomGestures)
 RANKED = ddim(16)
 ADAM = gradient_descent("adam", 10, in_quick=True)
@@ -203,27 +217,37 @@ REGISTRY: tuple[Planner, ...] = (
     Planner("random-gestures-16", make_random, fixed={"num_candidates": 16}),
 )
 # fmt: on
+RIVALS = (  # nothing of them is shipped: they race where they are given
+    amortised("regression", 16),
+    *(
+        amortised(kind, num)
+        for kind in ("mixture", "flow", "mip", "inverse-dynamics")
+        for num in (1, 16)
+    ),
+)
+WITH_RIVALS = (*REGISTRY, *RIVALS)
 
 
 def planners_of(
-    names: Sequence[str] | None = None, *, quick: bool = False, latents: bool = False
-) -> tuple[Planner, ...]:
+    names: Sequence[str] | None = None, *, quick: bool = False, latents: bool = False,
+    rows: Sequence[Planner] = REGISTRY,
+) -> tuple[Planner, ...]:  # fmt: skip
     """Rows of the registry, in its order: those named, or all that there are the assets for.
 
     `NAME@true-dynamics` is the row with the screen itself as its model, in place of a learned one.
     """
     if not names:
-        usable = (planner for planner in REGISTRY if latents or "latents" not in planner.needs)
+        usable = (planner for planner in rows if latents or "latents" not in planner.needs)
         return tuple(planner for planner in usable if planner.in_quick or not quick)
-    known = {planner.name: planner for planner in REGISTRY}
-    for planner in REGISTRY:
+    known = {planner.name: planner for planner in rows}
+    for planner in rows:
         if planner.with_cost:
             name = f"{planner.name}{TRUE}"
             known[name] = planner.variant(name, true_dynamics=True)
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(
             f"planner {unknown[0]!r} is unknown; use one of "
-            f"{', '.join(planner.name for planner in REGISTRY)}, with {TRUE} after it where a cost "
+            f"{', '.join(planner.name for planner in rows)}, with {TRUE} after it where a cost "
             f"ranks its candidates"
         )
     return tuple(planner for name, planner in known.items() if name in names)

@@ -282,6 +282,11 @@ def most_generous(budgets: Budgets) -> float | None:
 def picture_distance(world_model: Any, frames: Images, goals: Images) -> FloatArray:  # noqa: ANN401
     """Latent distance of pictures uint8 `[n, H, W, 3]` from others, as `[n]`."""
     state, goal = np.split(world_model.encode(np.concatenate([frames, goals])), 2)
+    return distance_of(world_model, state, goal)
+
+
+def distance_of(world_model: Any, state: FloatArray, goal: FloatArray) -> FloatArray:  # noqa: ANN401
+    """Latents `[n, N, D]` from others, as `[n]`."""
     kind = world_model.config.cost_kind
     distance = latent_distance(torch.as_tensor(state), torch.as_tensor(goal), kind)
     return np.asarray(distance.numpy())
