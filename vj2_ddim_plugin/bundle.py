@@ -124,10 +124,6 @@ class Bundle:
         """The sha256 of each graph by file name."""
         return {name: str(graph.sha256) for name, graph in self.graph_specs.items()}
 
-    def path_of(self, name: str) -> Path | None:
-        """Where a graph lies, for example `RANKER`; None for a bundle without it."""
-        return self.folder / name if name in self.graph_specs else None
-
 
 def write_manifest(
     folder: Path,

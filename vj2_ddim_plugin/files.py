@@ -207,20 +207,16 @@ def require_regular_file(
     return path
 
 
-def read_json(
-    path: Path | str, error: type[VJ2DDIMError], *, max_bytes: int = MAX_JSON_BYTES
-) -> dict[str, Any]:
+def read_json(path: Path | str, error: type[VJ2DDIMError]) -> dict[str, Any]:
     """The object in a JSON file; as `read_json_value`, and what is no object is refused too."""
-    return _as_object(read_json_value(path, error, max_bytes=max_bytes), path, error)
+    return _as_object(read_json_value(path, error), path, error)
 
 
-def read_json_value(
-    path: Path | str, error: type[VJ2DDIMError], *, max_bytes: int = MAX_JSON_BYTES
-) -> Any:  # noqa: ANN401
+def read_json_value(path: Path | str, error: type[VJ2DDIMError]) -> Any:  # noqa: ANN401
     """What a JSON file holds, read strictly: it cannot mean two things or take for ever.
 
     Refused are keys that stand twice, NaN and numbers too large for a float, integers of more than
-    20 digits, 64 levels, `max_bytes`, and what is not UTF-8.
+    20 digits, 64 levels, `MAX_JSON_BYTES`, and what is not UTF-8.
 
     Raises:
         VJ2DDIMError: Of the kind `error`, naming the file and what was found in it.
@@ -228,9 +224,9 @@ def read_json_value(
     path = require_regular_file(path, error, "a JSON file")
     try:
         with open(path, "rb") as stream:
-            content = stream.read(max_bytes + 1)
-        if len(content) > max_bytes:
-            raise ValueError(f"it is larger than {max_bytes} bytes")
+            content = stream.read(MAX_JSON_BYTES + 1)
+        if len(content) > MAX_JSON_BYTES:
+            raise ValueError(f"it is larger than {MAX_JSON_BYTES} bytes")
         return _strict_value(content)
     except (OSError, ValueError) as why:
         raise error(
@@ -310,7 +306,9 @@ def sha256_of(path: Path | str) -> str:
     return digest.hexdigest()
 
 
-def write_json(path: Path | str, value: Any) -> None:  # noqa: ANN401
-    """Write plain values as indented JSON, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+def write_json(path: Path | str | None, value: Any) -> None:  # noqa: ANN401
+    """Write plain values and paths as indented JSON, whole or not at all; None writes nothing."""
+    if path is not None:
+        with atomic_path(path) as temporary:
+            text = json.dumps(value, indent=2, default=os.fspath)
+            temporary.write_text(text + "\n", encoding="utf-8")

@@ -73,8 +73,7 @@ def run(
     from vj2_ddim_benchmark.report.page import print_rows
 
     measured = race(settings, studies, out, retrain=retrain, small_sampler=small_sampler)
-    if json_file is not None:
-        write_json(json_file, measured[0])
+    write_json(json_file, measured[0])
     for rows in measured:
         print_rows(rows)
     say(f"report, pictures and raw results in {out}")

@@ -83,8 +83,7 @@ def encoder_study(
     own, other = (of[SUCCESS] for of in measured.values())
     summary = {"settings": asked, "encoders": measured, "ratio": other / own if own else None}
     _show(measured)
-    if json_file is not None:
-        write_json(json_file, {**summary, "environment": environment()})
+    write_json(json_file, {**summary, "environment": environment()})
     return summary
 
 

@@ -142,17 +142,12 @@ def recreation(settings: RecreationSettings, json_file: Path | None) -> None:
         each = [recreation_measures(one[None], other[None], spec) for one, other in pairs]
         found = {key: [of[key] for of in each] for key in MEASURES}
         both = {key: (float(np.nanmean(of)), float(np.nanstd(of))) for key, of in found.items()}
-        measured[f"{protocol} {name}"] = {
-            key: {"mean": mean, "std": std} for key, (mean, std) in both.items()
-        }
+        spread = {key: {"mean": mean, "std": std} for key, (mean, std) in both.items()}
+        measured[f"{protocol} {name}"] = spread
         rows.append((protocol, name, *(f"{mean:.3g} ± {std:.2g}" for mean, std in both.values())))
     print_table(rows, ("protocol", "by", *MEASURES), numbers=True)
-    if json_file is not None:
-        told = {
-            name: str(of) if isinstance(of, Path) else of for name, of in vars(settings).items()
-        }
-        taken = {"wall_s": time.perf_counter() - begun, "environment": environment()}
-        write_json(json_file, {"measures": measured, "settings": told, **taken})
+    taken = {"wall_s": time.perf_counter() - begun, "environment": environment()}
+    write_json(json_file, {"measures": measured, "settings": vars(settings), **taken})
 
 
 def _recreations(

@@ -106,8 +106,7 @@ def training_cost(settings: CostSettings, json_file: Path | None, progress: Prog
     if found is not None:
         measures = ", ".join(f"{name} {found[name]:.4g}" for name in TARGETS)
         say(f"dit by its sketch, {found['wall_s']:.0f} s with all measuring: {measures}")
-    if json_file is not None:
-        write_json(json_file, measured)
+    write_json(json_file, measured)
 
 
 def _cost_cells(of: dict[str, Any]) -> tuple[str, str, str]:
@@ -148,9 +147,7 @@ def measure_training_cost(settings: CostSettings, progress: Progress) -> dict[st
         "contenders": measured,
         "to_targets": to_targets,
         "settings": {
-            **{
-                name: str(of) if isinstance(of, Path) else of for name, of in vars(settings).items()
-            },
+            **vars(settings),
             **{name: {**of[0].to_dict(), **of[1]} for name, of in OURS.items()},
             "to_targets": {**SIZE_TO_TARGETS.to_dict(), **TO_TARGETS.to_dict()},
         },

@@ -35,7 +35,7 @@ __all__ = ["export_triton"]
 CONFIG, VERSION, GRAPH = "config.pbtxt", "1", "model.onnx"
 NOISE, OUTPUT = "noise", "pred_original_sample"
 SHAPES = ((1, 1), (2, 3), (3, 4))  # problems and candidates of the parity check
-QUEUE_DELAY_US = 1000
+QUEUE_DELAY_US, MAX_BATCH_SIZE = 1000, 16
 
 
 def export_triton(
@@ -44,7 +44,6 @@ def export_triton(
     search: SearchSettings,
     *,
     tolerance: float,
-    max_batch_size: int = 16,
     overwrite: bool = False,
 ) -> float:
     """Write `repository/NAME`, where NAME is the bundle's folder; what else is there stays.
@@ -54,7 +53,6 @@ def export_triton(
         repository: The model repository, which Triton is started with.
         search: Whose steps, guidance and spacing the graph has; eta must be 0.
         tolerance: The largest relative error against the loop of the plugin.
-        max_batch_size: Problems in a batch of Triton's.
         overwrite: Replace a model of this name.
 
     Returns:
@@ -75,7 +73,7 @@ def export_triton(
         graph = unrolled(model, search)
         onnx.save(graph, folder / VERSION / GRAPH)
         error = _measured(model, search, folder / VERSION / GRAPH, tolerance)
-        config = _config(out.name, model, max_batch_size)
+        config = _config(out.name, model)
         (folder / CONFIG).write_text(config, encoding="utf-8")
     return error
 
@@ -224,7 +222,7 @@ def _measured(model: BundleModel, search: SearchSettings, path: Path, tolerance:
     return worst
 
 
-def _config(name: str, model: BundleModel, max_batch_size: int) -> str:
+def _config(name: str, model: BundleModel) -> str:
     """`config.pbtxt`: what Triton is told of the graph."""
     shape = model.action_spec.diffused_shape
 
@@ -236,7 +234,7 @@ def _config(name: str, model: BundleModel, max_batch_size: int) -> str:
     described = ",\n".join(array(of, dims) for of, dims in inputs.items())
     return f"""name: "{name}"
 platform: "onnxruntime_onnx"
-max_batch_size: {max_batch_size}
+max_batch_size: {MAX_BATCH_SIZE}
 input [
 {described}
 ]

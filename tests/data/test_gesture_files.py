@@ -134,12 +134,6 @@ def test_other_formats_under_the_same_name_are_refused(tmp_path):
         read_flat_actions(tmp_path, SHORT)
 
 
-def test_out_of_range_can_be_allowed(tmp_path):
-    save(tmp_path, "a_actions.npy", with_value(1.5))
-    data = read_flat_actions(tmp_path, SHORT, allow_out_of_range=True)
-    assert data.actions.max() == 1.5
-
-
 def test_released_zeros_are_in_range_whatever_the_bounds(tmp_path):
     pixels = any_press(4, bounds=((10, 10), (90, 90)))
     actions = np.zeros((1, 4, 3), np.float32)

@@ -8,7 +8,8 @@ from vj2_ddim_plugin.cli.pictures import save_figure
 from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.data.generate import generate_gestures
-from vj2_ddim_training.data.inspect import describe_data, find_faults, plot_description
+from vj2_ddim_training.data.inspect import describe_data, plot_description
+from vj2_ddim_training.data.tallies import ActionTally
 
 SPEC = any_press(min_press_steps=1, representation="raw")
 
@@ -44,6 +45,12 @@ def changed(row, column, value):
 
 
 CROOKED = changed(4, 0, press(2, 8, (0.2, 0.2), (0.8, 0.8))[4, 0] + 0.1)
+
+
+def find_faults(actions, spec):
+    tally = ActionTally(spec)
+    tally.add(actions)
+    return tally.faults_of_file()
 
 
 @pytest.mark.parametrize(

@@ -318,7 +318,7 @@ def bundle_fields():
         "graphs": dict(bundle.graphs),
         "parity": dict(bundle.parity),
         "provenance": dict(bundle.provenance),
-        "ranker": None if (path := bundle.path_of(RANKER)) is None else path.name,
+        "ranker": RANKER if RANKER in bundle.graphs else None,
     }
 
 

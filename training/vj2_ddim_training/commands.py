@@ -241,9 +241,8 @@ def evaluate(
             analysis.add(path, loaded.model, held_out, found[path])
     for path, results in found.items():
         _print_results(results, title=str(path) if compare else "")
-    if json_file is not None:
-        others = {"compared": {str(path): found[path] for path in compare}} if compare else {}
-        write_json(json_file, finite({**found[checkpoint], **others}))
+    others = {"compared": {str(path): found[path] for path in compare}} if compare else {}
+    write_json(json_file, finite({**found[checkpoint], **others}))
     if plots is not None:
         say(f"{', '.join(analysis.plot(plots))} are in {plots}")
 

@@ -41,8 +41,7 @@ def inspect(bundle: Folder, session: SessionSettings, json_file: JsonFile = None
     with BundleModel(read, session) as model:
         description = {**_describe(read), "runs on": model.provider}
     print_findings(description, title=str(bundle))
-    if json_file is not None:
-        write_json(json_file, description)
+    write_json(json_file, description)
 
 
 def _describe(bundle: Bundle) -> dict[str, object]:
@@ -103,8 +102,7 @@ def plan(
         np.save(stream, result.actions)
     if picture is not None:
         save_figure(plot_plan(result.actions, optimizer.action_spec), picture)
-    if json_file is not None:
-        write_json(json_file, _summary(result))
+    write_json(json_file, _summary(result))
     say(
         f"{len(result.actions)} plans {result.actions.shape[1:]} in "
         f"{1e3 * result.wall_time_s['total']:.1f} ms on {result.provider}, written to {out}"
@@ -163,8 +161,7 @@ def doctor(
     if bundle is not None:  # after the rest: what is wrong with a bundle may be read off it
         findings["bundle"] = time_one_plan(bundle, session)
         print_findings({"bundle": findings["bundle"]})
-    if json_file is not None:
-        write_json(json_file, findings)
+    write_json(json_file, findings)
     for name in require or ():
         if findings["providers"][name] != RUNS:
             raise ProviderError(f"require={name!r}: it {findings['providers'][name]}")
@@ -178,8 +175,7 @@ def adapters(json_file: JsonFile = None) -> None:
     columns = ("host", "units", "target", "here")
     cells = [(name, *(row[column] for column in columns)) for name, row in rows.items()]
     print_table(cells, ("name", *columns), title="adapters")
-    if json_file is not None:
-        write_json(json_file, rows)
+    write_json(json_file, rows)
 
 
 def _row(found: FoundAdapter) -> dict[str, str]:

@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from vj2_ddim_benchmark.settings import RaceSettings
 from vj2_ddim_plugin.errors import DataError
-from vj2_ddim_plugin.files import read_json, sha256_of
+from vj2_ddim_plugin.files import sha256_of
 
 SHIPPED = Path(__file__).parent / "shipped"
 COMMAND = "vj2-ddim benchmark assets build --threads 1 --out OUT"
@@ -44,13 +43,6 @@ class Assets:
             file for part in parts for file in (part, *sorted(part.glob("*"))) if file.is_file()
         ]
         return {path.relative_to(self.folder).as_posix(): sha256_of(path) for path in files}
-
-    def read_provenance(self) -> dict[str, Any]:
-        """The contents of `provenance.json`."""
-        try:
-            return read_json(self.provenance, DataError)
-        except DataError as error:
-            raise DataError(f"{error}; make the parts anew with `{COMMAND}`") from None
 
 
 def shipped_assets() -> Assets:

@@ -38,8 +38,7 @@ def latency(bundle: Path, settings: LatencySettings, json_file: Path | None) -> 
         f"the original takes {measured['ratio_p50']:.1f} times as long; the plugin's whole call is "
         f"{measured['overhead']:.2f} times its ONNX Runtime calls"
     )
-    if json_file is not None:
-        write_json(json_file, measured)
+    write_json(json_file, measured)
 
 
 def measure_latency(bundle: Path, settings: LatencySettings) -> dict[str, Any]:

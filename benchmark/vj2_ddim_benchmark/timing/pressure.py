@@ -50,8 +50,7 @@ def pressure(
     measured["cost"] = "world model" if world_model else "stand-in, 1 ms a candidate"
     measured["environment"] = environment()
     print_table(_rows(measured), ("measure", "figure"), title="planning under pressure")
-    if json_file is not None:
-        write_json(json_file, measured)
+    write_json(json_file, measured)
 
 
 def stand_in_cost(seconds_per_candidate: float) -> Callable[[FloatArray], FloatArray]:

@@ -50,8 +50,7 @@ def reading(settings: ReadingSpeedSettings, json_file: Path | None) -> None:
         f"a training run over {run['gigabytes']:.1f} GB peaks at {run['memory_mb']:,.0f} MB, over "
         f"one file at {run['memory_of_one_file_mb']:,.0f} MB, both above an idle process"
     )
-    if json_file is not None:
-        write_json(json_file, measured)
+    write_json(json_file, measured)
 
 
 def measure_reading(settings: ReadingSpeedSettings) -> dict[str, Any]:

@@ -48,8 +48,7 @@ def scale(
         measured = measure_scale(size, settings, bundle, partial(progress, "turns"))
     measured["peak_memory_mb"] = _peak_memory_mb()
     _show(measured)
-    if json_file is not None:
-        write_json(json_file, measured)
+    write_json(json_file, measured)
 
 
 def measure_scale(

@@ -57,8 +57,7 @@ def serving(bundle: Path, settings: ServingSettings, json_file: Path | None) -> 
     measured |= {"num_replicas": settings.num_replicas, "environment": environment()}
     measured["load_average"] = os.getloadavg()
     print_table(_rows(measured), ("measure", "figure"), title="serving")
-    if json_file is not None:
-        write_json(json_file, measured)
+    write_json(json_file, measured)
 
 
 def measure_latency(

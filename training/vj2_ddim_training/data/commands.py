@@ -76,8 +76,7 @@ def inspect(
         description = describe_data(path, spec, settings, partial(progress, "looking"))
     findings = {name.replace("_", " "): _words(of) for name, of in description.facts.items()}
     print_findings(findings, title=findings.pop("path"))
-    if json_file is not None:
-        write_json(json_file, description.to_dict())
+    write_json(json_file, description.to_dict())
     if picture is not None:
         save_figure(plot_description(description, spec), picture)
     _list_some("note", description.notes)

@@ -19,13 +19,13 @@ from vj2_ddim_plugin.files import require_regular_file, sha256_of
 from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
-from vj2_ddim_training.data.manifest import Manifest, choose_files, read_manifest
-from vj2_ddim_training.data.settings import READ_ALL, ManifestSettings, ReadingSettings
+from vj2_ddim_training.data.manifest import choose_files, read_manifest
+from vj2_ddim_training.data.settings import READ_ALL, ReadingSettings
 from vj2_ddim_training.data.sound import keep_sound, report_skipped
 
 __all__ = ["FlatActions", "find_action_files", "fingerprint_files", "list_folder"]
 __all__ += ["read_action_file", "read_flat_actions", "require_finite", "require_in_range"]
-__all__ += ["choose_action_files", "require_replaceable", "settled", "tail_fault"]
+__all__ += ["require_replaceable", "settled", "tail_fault"]
 
 ACTION_FILES = "*_actions.npy"
 FINGERPRINT_DIGITS = 16
@@ -52,8 +52,6 @@ def read_flat_actions(
     spec: ActionSpec,
     split: str | None = None,
     reading: ReadingSettings = READ_ALL,
-    *,
-    allow_out_of_range: bool = False,
 ) -> FlatActions:
     """Read all whole sequences of every `*_actions.npy` of a folder, or of one `.npy` file.
 
@@ -68,33 +66,24 @@ def read_flat_actions(
             values.
     """
     tail_rows: dict[str, int] = {}
-    files, _ = choose_action_files(Path(path), split, reading)
+    path = Path(path)
+    manifest = read_manifest(path, reading.manifest) if os.path.isdir(path) else None
+    files = choose_files(manifest, path, [(file,) for file in find_action_files(path)], split)
 
     def check(paths: tuple[Path, ...]) -> tuple[Path, NDArray[np.float32]]:
         (file,) = paths
         actions, tail = read_action_file(file, spec)
         require_finite(actions, file)
-        if not allow_out_of_range:
-            require_in_range(actions, spec, file)
+        require_in_range(actions, spec, file)
         if tail:
             tail_rows[file.name] = tail
         return file, actions
 
-    sound, skipped = keep_sound([(file,) for file in files], check, reading)
-    report_skipped(Path(path), skipped, len(files))
+    sound, skipped = keep_sound(files, check, reading)
+    report_skipped(path, skipped, len(files))
     faults = [tail_fault(name, rows, spec) for name, rows in tail_rows.items()]
     actions = np.concatenate([actions for _, actions in sound])
     return FlatActions(actions, tuple(file for file, _ in sound), tail_rows, faults, skipped)
-
-
-def choose_action_files(
-    path: Path, split: str | None = None, settings: ManifestSettings = READ_ALL
-) -> tuple[list[Path], Manifest | None]:
-    """The `*_actions.npy` of a folder's split, or the file itself, and the manifest if any."""
-    files = find_action_files(path)
-    manifest = read_manifest(path, settings.manifest) if os.path.isdir(path) else None
-    chosen = choose_files(manifest, path, [(file,) for file in files], split)
-    return [file for (file,) in chosen], manifest
 
 
 def tail_fault(name: str, rows: int, spec: ActionSpec) -> str:
@@ -193,8 +182,8 @@ def require_in_range(actions: FloatArray, spec: ActionSpec, file: Path) -> None:
     raise DataError(
         f"{file}: {int(outside.sum())} values are out of bounds; the first in channel "
         f"{spec.channels[channel]!r} is {found:g} in row {row}, expected "
-        f"{spec.action_low[channel]:g} to {spec.action_high[channel]:g}. Rescale the data, set "
-        f"the bounds of the ActionSpec, or pass allow_out_of_range=True"
+        f"{spec.action_low[channel]:g} to {spec.action_high[channel]:g}. Rescale the data, or set "
+        f"the bounds by action_low and action_high"
     )
 
 

@@ -28,14 +28,14 @@ from vj2_ddim_training.data.hdf5 import Hdf5Array
 from vj2_ddim_training.data.manifest import Manifest, files_by_split, read_manifest
 from vj2_ddim_training.data.settings import ManifestSettings
 from vj2_ddim_training.data.steps import Steps
-from vj2_ddim_training.data.tallies import HABITS, ActionTally, LatentTally, find_faults
+from vj2_ddim_training.data.tallies import HABITS, ActionTally, LatentTally
 from vj2_ddim_training.data.trajectory_files import (
     TrajectoryFile,
     describe_file,
     find_data_files,
 )
 
-__all__ = ["DataDescription", "describe_data", "find_faults", "plot_description"]
+__all__ = ["DataDescription", "describe_data", "plot_description"]
 
 MAX_PATHS = 60  # in the picture
 PART_NUMBERS = 2**22  # looked at at once

@@ -18,7 +18,7 @@ from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.gestures import GESTURE_TYPES, find_gestures, gesture_type
 
-__all__ = ["ActionTally", "LatentTally", "find_faults"]
+__all__ = ["ActionTally", "LatentTally"]
 
 NUM_BINS = 10
 REST_TOLERANCE = 1e-6  # coordinates this near 0 are 0, in the planner's units
@@ -155,13 +155,6 @@ class LatentTally:
             found |= {"range": [self._low, self._high], "token_std": self._std / self.num_tokens}
             found |= {"share_normed": self.num_normed / self.num_tokens}
         return {**found, "num_not_finite": self.num_not_finite, "looks_normed": self.looks_normed}
-
-
-def find_faults(actions: FloatArray, spec: ActionSpec) -> list[str]:
-    """Say what is wrong with some sequences."""
-    tally = ActionTally(spec)
-    tally.add(actions)
-    return tally.faults_of_file()
 
 
 def _all_troubles(actions: FloatArray, spec: ActionSpec) -> Iterator[tuple[str, NDArray[Any]]]:

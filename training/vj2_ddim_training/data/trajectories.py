@@ -120,12 +120,11 @@ class Trajectories:
         files: Sequence[TrajectoryFile],
         spec: ActionSpec,
         layer_normed: bool | None = None,
-        allow_out_of_range: bool = False,
         longest_goal: int = 1,
     ) -> None:
         self.files, self.spec = tuple(files), spec
         self.skipped: dict[str, str] = {}  # broken files that were left out, and why
-        self.layer_normed, self.allow_out_of_range = layer_normed, allow_out_of_range
+        self.layer_normed = layer_normed
         self.embedding_shape = self.files[0].embedding_shape
         for file in self.files:
             if file.embedding_shape != self.embedding_shape:
@@ -235,19 +234,13 @@ class Trajectories:
         with readable(file.paths[-1], DataError), np.errstate(over="ignore"):
             blocks.read(steps.ravel(), found)
         actions = found.reshape(len(of), self.spec.length, self.spec.num_channels)
-        if self.allow_out_of_range:
-            return actions
         return settled(actions, self.spec, blocks.array.dtype)
 
     def _check_actions(self, actions: Float32, chosen: IntArray) -> None:
         """Raise unless all are finite and in range: of all at once, then by file."""
-        if _sound(actions) and (
-            self.allow_out_of_range
-            or not outside_bounds(actions, self.spec, released_is_zero=True).any()
-        ):
-            return
-        for rows, file, *_ in self._by_file(chosen):
-            self._checked(actions[rows], file.paths[-1], actions.dtype)
+        if not _sound(actions) or outside_bounds(actions, self.spec, released_is_zero=True).any():
+            for rows, file, *_ in self._by_file(chosen):
+                self._checked(actions[rows], file.paths[-1], actions.dtype)
 
     def parts(self, name: str, most: int | None = None) -> Iterator[tuple[Path, Float32]]:
         """All `embeddings` `[n, N, D]` or all `actions` `[n, action_block, A]`, each of them once.
@@ -283,8 +276,6 @@ class Trajectories:
     def _checked(self, actions: Float32, path: Path, recorded: np.dtype[Any]) -> Float32:
         """Finite and in range; what left the bounds by rounding alone is put on them."""
         require_finite(actions, path, "action value")
-        if self.allow_out_of_range:
-            return actions
         actions = settled(actions, self.spec, recorded)
         require_in_range(actions, self.spec, path)
         return actions
@@ -316,7 +307,6 @@ def open_trajectories(
     split: str | None = "train",
     reading: ReadingSettings = READ_ALL,
     *,
-    allow_out_of_range: bool = False,
     longest_goal: int = 1,
 ) -> Trajectories:
     """Open a folder of trajectories: pairs of `.npy`, `.npz`, or HDF5.
@@ -328,7 +318,6 @@ def open_trajectories(
             folder without a manifest belongs whole to what it is given for.
         reading: Another manifest, and whether broken files are left out: then every number is
             looked at first.
-        allow_out_of_range: Accept actions outside the spec's bounds.
         longest_goal: How many later states serve as goals for each, see `Trajectories`.
 
     Raises:
@@ -343,7 +332,7 @@ def open_trajectories(
     def check(paths: tuple[Path, ...]) -> TrajectoryFile:
         described = describe_file(paths, spec)
         if skip:
-            _look_at_all(described, spec, allow_out_of_range)
+            _look_at_all(described, spec)
         return described
 
     sound, skipped = keep_sound(files, check, reading)
@@ -352,7 +341,7 @@ def open_trajectories(
         sound = [file for file in sound if file.paths[0].name not in skipped]
     report_skipped(folder, skipped, len(files))
     normed = None if manifest is None else manifest.layer_normed
-    data = Trajectories(sound, spec, normed, allow_out_of_range, longest_goal)
+    data = Trajectories(sound, spec, normed, longest_goal)
     data.skipped = skipped
     return data
 
@@ -374,12 +363,12 @@ def _of_other_shapes(files: Sequence[TrajectoryFile]) -> dict[str, str]:
 _FAULTS: dict[tuple[Any, ...], str] = {}  # of files that were looked at, which takes long
 
 
-def _look_at_all(file: TrajectoryFile, spec: ActionSpec, allow_out_of_range: bool) -> None:
+def _look_at_all(file: TrajectoryFile, spec: ActionSpec) -> None:
     """Raise what reading any of a file would; once for as long as it is not changed."""
     stamps = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in file.paths]
-    key = (*stamps, spec.action_block, spec.action_low, spec.action_high, allow_out_of_range)
+    key = (*stamps, spec.action_block, spec.action_low, spec.action_high)
     if key not in _FAULTS:
-        data, _FAULTS[key] = Trajectories([file], spec, None, allow_out_of_range), ""
+        data, _FAULTS[key] = Trajectories([file], spec), ""
         try:
             for name in ("actions", "embeddings"):
                 for _ in data.parts(name):
