@@ -11,7 +11,7 @@ from vj2_ddim_plugin.gestures import decode, encode, is_valid
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
-from vj2_ddim_training.data import trajectories
+from vj2_ddim_training.data import steps
 from vj2_ddim_training.data.gesture_files import read_flat_actions
 from vj2_ddim_training.data.trajectories import open_trajectories
 from vj2_ddim_training.examples import action_parts, open_examples
@@ -120,7 +120,7 @@ class TestWholeDataSets:
         z = np.random.default_rng(0).random((7, 2, 1, 3)).astype(np.float32)
         gestures = make_gestures(7)
         write(tmp_path / "data", {"train": {"a": gestures}}, lambda rng, num: z[:num])
-        monkeypatch.setattr(trajectories, "PART_NUMBERS", 12)  # two trajectories of latents
+        monkeypatch.setattr(steps, "PART_NUMBERS", 12)  # two trajectories of latents
         opened = open_trajectories(tmp_path / "data", TEMPLATE)
         parts = [part for _, part in opened.parts("embeddings")]
         assert [len(part) for part in parts] == [4, 4, 4, 2]
@@ -128,7 +128,7 @@ class TestWholeDataSets:
         actions = [part for _, part in opened.parts("actions")]
         assert len(actions) == 7  # one block is more than a part may be
         np.testing.assert_array_equal(np.concatenate(actions), gestures)
-        monkeypatch.setattr(trajectories, "PART_NUMBERS", 1)  # not even one trajectory
+        monkeypatch.setattr(steps, "PART_NUMBERS", 1)  # not even one trajectory
         parts = [part for _, part in opened.parts("embeddings")]
         np.testing.assert_array_equal(np.concatenate(parts), z.reshape(-1, 1, 3))
         assert max(map(len, parts)) == 1

@@ -100,10 +100,9 @@ def _sound_files(
 def _require_finite(file: TrajectoryFile) -> None:
     for path, array in zip((file.paths[0], file.paths[-1]), file.arrays, strict=True):
         with readable(path, DataError):
-            steps, found = Steps(array), np.empty((1, *array.shape[2:]), np.float32)
-            for step in range(math.prod(array.shape[:2])):
-                steps.read(np.array([step]), found)
-                require_finite(found, path)
+            steps = Steps(array)
+        for part in steps.parts(array.shape[2:]):
+            require_finite(part, path)
 
 
 def _write_pairs(file: TrajectoryFile, folder: Path, stem: str) -> list[str]:

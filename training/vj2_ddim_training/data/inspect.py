@@ -38,7 +38,6 @@ from vj2_ddim_training.data.trajectory_files import (
 __all__ = ["DataDescription", "describe_data", "plot_description"]
 
 MAX_PATHS = 60  # in the picture
-PART_NUMBERS = 2**22  # looked at at once
 Progress = Callable[[int, int], None]
 
 
@@ -143,10 +142,11 @@ class _Look:
                 f"{paths[0].name}: is compressed so that large parts are read for every step; "
                 f"`vj2-ddim data convert` writes files of which single steps are read"
             )
-        block = self.spec.action_block, self.spec.num_channels
-        for part in _parts(file, 1, block):
+        with readable(file.paths[0], DataError):
+            embeddings, actions = map(Steps, file.arrays)
+        for part in actions.parts((self.spec.action_block, self.spec.num_channels)):
             self.actions.add(part)
-        bad = sum(self.latents.add(part) for part in _parts(file, 0, file.embedding_shape))
+        bad = sum(self.latents.add(part) for part in embeddings.parts(file.embedding_shape))
         if bad:
             total = file.num_trajectories * file.num_steps
             self.faults.append(
@@ -208,18 +208,6 @@ class _Look:
 
 def _slow(array: StoredArray | Hdf5Array) -> bool:
     return array.slow if isinstance(array, Hdf5Array) else array.compressed
-
-
-def _parts(file: TrajectoryFile, which: int, shape: Sequence[int]) -> Any:  # noqa: ANN401
-    """All embeddings (0) or actions (1) of a file as float32 `[n, ...]`, a part at a time."""
-    array, path = file.arrays[which], file.paths[-which]
-    total, at_once = array.shape[0] * array.shape[1], max(1, PART_NUMBERS // int(np.prod(shape)))
-    with readable(path, DataError), np.errstate(over="ignore"):
-        steps = Steps(array)
-        for first in range(0, total, at_once):
-            part = np.empty((min(at_once, total - first), *shape), np.float32)
-            steps.read(np.arange(first, first + len(part)), part)
-            yield part
 
 
 def plot_description(description: DataDescription, spec: ActionSpec) -> Figure:

@@ -3,19 +3,23 @@
 A mapped file, or HDF5's cache of chunks, would: what they have touched counts as the process's own.
 """
 
+import math
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.arrays import StoredArray, bfloat16_as_float32
+from vj2_ddim_plugin.arrays import StoredArray, bfloat16_as_float32, readable
+from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_training.data.hdf5 import Hdf5Array, Layout
 
 __all__ = ["Steps"]
 
+PART_NUMBERS = 2**22  # in one part of a pass through a file, 16 MiB
 SERIAL = 2**14  # numbers that torch converts without threads, which a forked process lacks
 
 
@@ -55,6 +59,19 @@ class Steps:
         for first, last in zip([0, *breaks], [*breaks, len(at)], strict=True):
             if first < last:
                 self._read_run(int(at[first]), out[rows[first] : rows[first] + last - first])
+
+    def parts(
+        self, shape: Sequence[int], chosen: IntArray | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Those of these numbers, or all, as float32 `[m, *shape]`, a bounded part at a time."""
+        steps = np.arange(math.prod(self.array.shape[:2])) if chosen is None else chosen
+        at_once = max(1, PART_NUMBERS // math.prod(shape))
+        for first in range(0, len(steps), at_once):
+            here = steps[first : first + at_once]
+            part = np.empty((len(here), *shape), np.float32)
+            with readable(self.array.path, DataError), np.errstate(over="ignore"):
+                self.read(here, part)
+            yield part
 
     def raw(self, step: int) -> bytes:
         """The bytes of one step as they are stored."""

@@ -46,7 +46,6 @@ __all__ = ["Trajectories", "open_trajectories", "write_trajectories_h5"]
 Float32 = NDArray[np.float32]
 MAX_OPEN_FILES, MAX_BYTES_HELD = 128, 2**28
 MAX_GOALS = 1_000_000
-PART_NUMBERS = 2**22  # in one part of a pass through the files, 16 MiB
 
 logger = logging.getLogger(__name__)
 
@@ -184,27 +183,24 @@ class Trajectories:
         num = len(chosen)
         states = np.empty((2 * num, *self.embedding_shape), np.float32)  # then the goals
         actions = np.empty((num, self.spec.length, self.spec.num_channels), np.float32)
-        for rows, file, of, (embeddings, blocks) in self._by_file(chosen):
+        for rows, number, of in self._by_file(chosen):
+            file, (embeddings, blocks) = self.files[number], self._open[number]
             both = of[:, :1] * file.num_steps + of[:, 1:]  # one after the other: a chunk holds both
             with readable(file.paths[0], DataError), np.errstate(over="ignore"):
                 embeddings.read(both.ravel(), states, np.stack([rows, num + rows], 1).ravel())
             actions[rows] = self._read_actions(blocks, of, file)
         if not _sound(states):
-            for rows, file, *_ in self._by_file(chosen):
+            for rows, number, _ in self._by_file(chosen):
                 found = states[np.concatenate([rows, num + rows])]
-                require_finite(found, file.paths[0], "embedding value")
+                require_finite(found, self.files[number].paths[0], "embedding value")
         self._check_actions(actions, chosen)
         return states[:num], states[num:], actions
 
     def goal_steps(self, indices: Sequence[int] | IntArray) -> NDArray[np.int64]:
         """How many world-model steps after its state the goal of each transition is, `[b]`."""
         chosen = np.asarray(indices, dtype=np.int64)
-        file_numbers = np.searchsorted(self._offsets, chosen, side="right") - 1
         found = np.empty(len(chosen), np.int64)
-        for number in np.unique(file_numbers):
-            rows = np.flatnonzero(file_numbers == number)
-            steps = self.files[number].num_steps
-            of = self._transitions(steps, chosen[rows] - self._offsets[number])
+        for rows, _, of in self._by_file(chosen):
             found[rows] = of[:, 2] - of[:, 1]
         return found
 
@@ -212,20 +208,18 @@ class Trajectories:
         """The actions `[b, L, A]` of some transitions, without their latents."""
         chosen = np.asarray(indices, dtype=np.int64)
         found = np.empty((len(chosen), self.spec.length, self.spec.num_channels), np.float32)
-        for rows, file, of, (_, blocks) in self._by_file(chosen):
-            found[rows] = self._read_actions(blocks, of, file)
+        for rows, number, of in self._by_file(chosen):
+            found[rows] = self._read_actions(self._open[number][1], of, self.files[number])
         self._check_actions(found, chosen)
         return found
 
-    def _by_file(
-        self, chosen: IntArray
-    ) -> Iterator[tuple[IntArray, TrajectoryFile, IntArray, tuple[Steps, Steps]]]:
-        """Of each file: rows of `chosen`, their trajectory, start and goal `[b, 3]`, its arrays."""
+    def _by_file(self, chosen: IntArray) -> Iterator[tuple[IntArray, int, IntArray]]:
+        """By file: rows of `chosen`, its number, and their trajectory, start and goal `[b, 3]`."""
         numbers = np.searchsorted(self._offsets, chosen, side="right") - 1
         for number in np.unique(numbers):
-            rows, file = np.flatnonzero(numbers == number), self.files[number]
-            of = self._transitions(file.num_steps, chosen[rows] - self._offsets[number])
-            yield rows, file, of, self._open[number]
+            rows = np.flatnonzero(numbers == number)
+            within = chosen[rows] - self._offsets[number]
+            yield rows, number, self._transitions(self.files[number].num_steps, within)
 
     def _read_actions(self, blocks: Steps, of: IntArray, file: TrajectoryFile) -> Float32:
         horizon = np.arange(self.spec.horizon)
@@ -239,8 +233,8 @@ class Trajectories:
     def _check_actions(self, actions: Float32, chosen: IntArray) -> None:
         """Raise unless all are finite and in range: of all at once, then by file."""
         if not _sound(actions) or outside_bounds(actions, self.spec, released_is_zero=True).any():
-            for rows, file, *_ in self._by_file(chosen):
-                self._checked(actions[rows], file.paths[-1], actions.dtype)
+            for rows, number, _ in self._by_file(chosen):
+                self._checked(actions[rows], self.files[number].paths[-1], actions.dtype)
 
     def parts(self, name: str, most: int | None = None) -> Iterator[tuple[Path, Float32]]:
         """All `embeddings` `[n, N, D]` or all `actions` `[n, action_block, A]`, each of them once.
@@ -261,12 +255,7 @@ class Trajectories:
             shape = self.embedding_shape if name == "embeddings" else block
             chosen = np.arange(skipped, math.prod(steps.array.shape[:2]), step)
             skipped = (skipped - math.prod(steps.array.shape[:2])) % step
-            at_once = max(1, PART_NUMBERS // math.prod(shape))
-            for first in range(0, len(chosen), at_once):
-                read = chosen[first : first + at_once]
-                part = np.empty((len(read), *shape), np.float32)
-                with readable(path, DataError), np.errstate(over="ignore"):
-                    steps.read(read, part)
+            for part in steps.parts(shape, chosen):
                 if name == "actions":
                     part = self._checked(part, path, steps.array.dtype)
                 elif not _sound(part):
