@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,14 @@ from vj2_ddim_benchmark.training_cost import (
     open_raw,
 )
 from vj2_ddim_plugin.cli.console import print_table
-from vj2_ddim_plugin.ddim import add_noise, clip_to, ddim_sample
+from vj2_ddim_plugin.ddim import add_noise
 from vj2_ddim_plugin.files import write_json
-from vj2_ddim_plugin.gestures import decode, diffused_bounds, project
+from vj2_ddim_plugin.gestures import decode, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule, signal_and_noise
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import ModelConfig, TrainingConfig
-from vj2_ddim_training.diffusion_model import TorchSampler
-from vj2_ddim_training.evaluation import recreate_from
+from vj2_ddim_training.evaluation import recreate_from, sample_under
 from vj2_ddim_training.examples import Batch, GestureExamples
 from vj2_ddim_training.gestures import sketch_of
 from vj2_ddim_training.learning_rate import warmup_cosine
@@ -203,14 +201,9 @@ def _told(
     config = TrainingConfig(**how)
     loop = denoiser_loop(size, NoiseSchedule(), config, examples)
     loop.run()
-    sampler = TorchSampler(model_of(loop))
-    encoded = sampler.encode({"sketch": sketch})
-    denoise = partial(sampler.denoise, condition=encoded.condition if encoded else None)
     noise = np.random.default_rng(seed).standard_normal((len(asked), *spec.diffused_shape))
-    clip = clip_to(diffused_bounds(spec))
-    found = ddim_sample(
-        denoise, noise.astype(np.float32), sampler.schedule, NUM_STEPS, correct=clip
-    )
+    batch = Batch(asked, noise, {"sketch": sketch})
+    found = sample_under(model_of(loop), batch, noise.astype(np.float32), NUM_STEPS, True)
     yield "conditional", "dit", decode(found, spec)
 
 

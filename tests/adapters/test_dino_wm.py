@@ -169,8 +169,8 @@ def test_context_is_what_is_seen_and_what_should_be():
         (torch.full((BATCH, 1, ACTION_DIM), 2.5), "channel 'x': 2.5 to 2.5, allowed are -2 to 2"),
         (torch.zeros(BATCH, HORIZON + 1, ACTION_DIM), "10 actions long, a plan 8"),
         (torch.zeros(BATCH + 1, 1, ACTION_DIM), "warm start has shape"),
-        (torch.zeros(BATCH, 1, 3), r"warm start has shape \[3, 1, 3\].*action_dim 4"),
-        (torch.zeros(BATCH, 2, 2), r"warm start has shape \[3, 2, 2\].*action_dim 4"),
+        (torch.zeros(BATCH, 1, 3), r"warm start has shape \(3, 1, 3\).*B, t, 4"),
+        (torch.zeros(BATCH, 2, 2), r"warm start has shape \(3, 2, 2\).*B, t, 4"),
         (torch.zeros(BATCH, ACTION_DIM), "warm start has shape"),
     ],
 )

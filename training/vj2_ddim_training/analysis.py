@@ -17,8 +17,8 @@ from vj2_ddim_plugin.ddim import add_noise, to_x0_and_epsilon
 from vj2_ddim_plugin.files import write_json
 from vj2_ddim_plugin.gestures import decode, project
 from vj2_ddim_training.config import EvaluationSettings
-from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.evaluation import SHOWN_SHARE, Results, recreate_from
+from vj2_ddim_training.diffusion_model import DiffusionModel
+from vj2_ddim_training.evaluation import SHOWN_SHARE, Results, denoiser_of, recreate_from
 from vj2_ddim_training.examples import Batch, Examples, spread_rows
 from vj2_ddim_training.gestures import gesture_type
 from vj2_ddim_training.measures import sequence_measures
@@ -38,9 +38,7 @@ def by_timestep(model: DiffusionModel, batch: Batch, seed: int = 0) -> Numbers:
     `noise_mse` of the noise, `mse` of x_0, both in the diffused array's own units and clipped
     nowhere; with `_std` their spread over the sequences.
     """
-    schedule, sampler = model.schedule, TorchSampler(model)
-    encoded = sampler.encode(batch.inputs)
-    condition = None if encoded is None else encoded.condition
+    schedule, denoise = model.schedule, denoiser_of(model, batch)
     noise = np.random.default_rng(seed).standard_normal(batch.original.shape, np.float32)
     last = schedule.num_train_timesteps - 1
     found: Numbers = {}
@@ -48,8 +46,7 @@ def by_timestep(model: DiffusionModel, batch: Batch, seed: int = 0) -> Numbers:
         if schedule.alpha_cumprod(timestep) == 0.0:
             continue  # nothing of the data is left, see `NoiseSchedule`
         noisy = add_noise(batch.original, noise, timestep, schedule)
-        output = sampler.denoise(noisy, timestep, condition)
-        x0, epsilon = to_x0_and_epsilon(output, noisy, timestep, schedule)
+        x0, epsilon = to_x0_and_epsilon(denoise(noisy, timestep), noisy, timestep, schedule)
         errors = {"noise_mse": epsilon - noise, "mse": x0 - batch.original}
         found[str(timestep)] = {
             name + suffix: float(of(np.mean(error.astype(np.float64) ** 2, axis=(1, 2))))

@@ -19,7 +19,7 @@ from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.examples import Batch, Examples, IndexArray, spread_rows
 from vj2_ddim_training.measures import gaussianity, generation_measures, recreation_measures
 
-__all__ = ["Results", "evaluate", "recreate_from"]
+__all__ = ["Results", "denoiser_of", "evaluate", "recreate_from", "sample_under"]
 
 Measures = dict[str, float]
 Results = dict[str, dict[str, Measures]]
@@ -62,7 +62,7 @@ def evaluate(
         report(f"N = {num_steps}")
         measured = _recreations(model, batch, num_steps, settings)
         noise = _noise((settings.num_generated, *spec.diffused_shape), settings.seed + 1)
-        decoded = decode(_sample(model, told_by, noise, num_steps, settings.clip), spec)
+        decoded = decode(sample_under(model, told_by, noise, num_steps, settings.clip), spec)
         measured["generate"] = generation_measures(
             decoded, project(decoded, spec), batch.actions, seen, spec
         )
@@ -78,7 +78,7 @@ def _recreations(
     measured, seed, clip = dict[str, Measures](), settings.seed, settings.clip
     if model.condition_encoder is not None:
         noise = _noise(batch.original.shape, seed)
-        told = _sample(model, batch, noise, num_steps, clip)
+        told = sample_under(model, batch, noise, num_steps, clip)
         measured["conditional"] = _compare(model, batch, told)
     for share in NOISE_SHARES:
         recreated = recreate_from(model, batch, share, num_steps, seed, clip)
@@ -120,10 +120,10 @@ def recreate_from(
     start = int(share * model.schedule.num_train_timesteps)
     noise = _noise(batch.original.shape, seed)
     noisy = add_noise(batch.original, noise, start, model.schedule)
-    return _sample(model, batch, noisy, min(num_steps, start + 1), clip, start)
+    return sample_under(model, batch, noisy, min(num_steps, start + 1), clip, start)
 
 
-def _sample(
+def sample_under(
     model: DiffusionModel,
     batch: Batch | None,
     noise: FloatArray,
@@ -131,10 +131,10 @@ def _sample(
     clip: bool,
     start_timestep: int | None = None,
 ) -> FloatArray:
-    """DDIM under the batch's condition, or under none."""
+    """DDIM from noise `[B, M, C]` under the batch's condition, or under none; `[B, M, C]`."""
     correct = clip_to(diffused_bounds(model.action_spec)) if clip else None
     sample = partial(ddim_sample, start_timestep=start_timestep, correct=correct)
-    return sample(_denoiser(model, batch), noise, model.schedule, num_steps)
+    return sample(denoiser_of(model, batch), noise, model.schedule, num_steps)
 
 
 def _noise(shape: tuple[int, ...], seed: int) -> FloatArray:
@@ -142,8 +142,8 @@ def _noise(shape: tuple[int, ...], seed: int) -> FloatArray:
     return noise
 
 
-def _denoiser(model: DiffusionModel, batch: Batch | None) -> Denoiser:
-    """The model as a denoiser under the batch's condition, or under none."""
+def denoiser_of(model: DiffusionModel, batch: Batch | None) -> Denoiser:
+    """The model under the batch's condition, or under none; a `TrainingError` if not finite."""
     sampler, condition = TorchSampler(model), None
     if batch is not None and TOKENS in batch.inputs:
         condition = batch.inputs[TOKENS]
@@ -184,7 +184,7 @@ def _inversion(model: DiffusionModel, batch: Batch, num_steps: int) -> dict[str,
         return {}
     if model.schedule.alpha_cumprod(model.schedule.num_train_timesteps - 1) == 0.0:
         return {}  # zero terminal SNR: x_T forgets the data, see ddim_invert
-    denoiser = _denoiser(model, None)
+    denoiser = denoiser_of(model, None)
     measured: dict[str, Measures] = {}
     for name, times in (("inversion", FIXED_POINT_ITERATIONS), ("inversion-euler", 0)):
         to_noise = partial(ddim_invert, num_fixed_point_iterations=times)

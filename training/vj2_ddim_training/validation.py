@@ -21,8 +21,8 @@ from vj2_ddim_plugin.gestures import decode, project
 from vj2_ddim_plugin.interface import FloatArray
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import EvaluationSettings, TrainingConfig
-from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler, diffusion_loss
-from vj2_ddim_training.evaluation import SHOWN_SHARE, evaluate, recreate_from
+from vj2_ddim_training.diffusion_model import DiffusionModel, diffusion_loss
+from vj2_ddim_training.evaluation import SHOWN_SHARE, denoiser_of, evaluate, recreate_from
 from vj2_ddim_training.examples import Batch, Examples, spread_rows
 from vj2_ddim_training.loop import TrainingLoop
 from vj2_ddim_training.measures import sequence_measures
@@ -83,9 +83,7 @@ class Validation:
         noisy = add_noise(batch.original, noise, timestep, schedule)
         diffused = recreate_from(model, batch, SHOWN_SHARE, NUM_INFERENCE_STEPS, seed)
         recreated = project(decode(diffused, spec), spec)
-        sampler = TorchSampler(model)
-        encoded = sampler.encode(batch.inputs)
-        output = sampler.denoise(noisy, timestep, None if encoded is None else encoded.condition)
+        output = denoiser_of(model, batch)(noisy, timestep)
         _, predicted = to_x0_and_epsilon(output, noisy, timestep, schedule)
         sequences = plot_sequences(batch.actions, noisy, recreated, spec, count)
         self.tracker.picture("sequences", epoch, step, sequences)

@@ -219,6 +219,12 @@ class HostPlanner:
         """The inverse of `_in_blocks`."""
         return blocks.reshape(len(blocks), -1, self.action_spec.num_channels)
 
+    def _warm_start(self, name: str, blocks: Tensor | None, width: int) -> Tensor | None:
+        """A host's warm start `[B, t, width]` as actions `[B, l, A]`; None without one."""
+        if blocks is not None and (blocks.ndim != 3 or blocks.shape[2] != width):
+            raise ContextError(f"{name} has shape {tuple(blocks.shape)}; expected (B, t, {width})")
+        return None if blocks is None else self._in_actions(blocks)
+
 
 def load_optimizer(where: Path | str, **settings: Any) -> DDIMOptimizer:  # noqa: ANN401
     """The optimizer of a bundle's folder, or of the address of a served one."""

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from vj2_ddim_plugin.adapters import Adapter
 from vj2_ddim_plugin.adapters.base import HostPlanner, check_fit, host_settings
-from vj2_ddim_plugin.errors import ContextError
 from vj2_ddim_plugin.interface import ActionOptimizer
 
 if TYPE_CHECKING:
@@ -118,24 +117,13 @@ class DINOWMPlanner(HostPlanner):
             cost,
             like=torch.empty(0, device=device),
             length=self.horizon * spec.action_block,
-            init_action=self._warm_start(actions),
+            init_action=self._warm_start("the warm start", actions, self.action_dim),
         )
         if self.wandb_run is not None and self.last_result is not None:
             name = f"{self.logging_prefix}/loss"
             for step, best in enumerate(self.last_result.history, start=1):
                 self.wandb_run.log({name: float(best.mean()), "step": step})
         return self._in_blocks(planned), np.full(len(planned), np.inf)
-
-    def _warm_start(self, actions: Tensor | None) -> Tensor | None:
-        """`[B, t, action_dim]` as the optimizer's actions."""
-        if actions is None:
-            return None
-        if actions.ndim != 3 or actions.shape[2] != self.action_dim:
-            raise ContextError(
-                f"the warm start has shape {list(actions.shape)}; expected [B, t, action_dim] with "
-                f"action_dim {self.action_dim}"
-            )
-        return self._in_actions(actions)
 
     def _tensors(self, obs: Mapping[str, Any], device: Any) -> dict[str, Tensor]:  # noqa: ANN401
         transformed = self.preprocessor.transform_obs(obs)

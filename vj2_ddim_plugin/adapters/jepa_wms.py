@@ -183,8 +183,8 @@ class JEPAWMsPlanner(HostPlanner):
             limit=lambda actions: self._in_actions(self._as_host(actions).transpose(0, 1)),
         )
         stepped, chosen = min(self.num_act_stepped or steps, steps), self._as_host(planned)
-        rest = self._in_bounds(self._in_actions(chosen[stepped:].transpose(0, 1)))
-        self._rest = rest if self.warm_start and rest.shape[1] else None
+        rest = self._in_actions(chosen[stepped:].transpose(0, 1))
+        self._rest = self._in_bounds(rest) if self.warm_start else None
         return self._result(z_init, chosen, stepped)
 
     def _as_host(self, actions: Tensor) -> Tensor:

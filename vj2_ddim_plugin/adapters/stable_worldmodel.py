@@ -208,9 +208,10 @@ class StableWorldModelSolver(HostPlanner):
             callback.reset()
             callback.start_batch()
         cost = InfoCost(self, info)
-        start = self._warm_start(init_action, batch)
+        start = self._warm_start("init_action", init_action, self.action_dim)
+        warm = None if start is None else checked_init_action(start, self.action_spec, batch)
         self._begin()
-        actions = self._plan(context, cost if self.ranked else None, start, batch)
+        actions = self._plan(context, cost if self.ranked else None, warm, batch)
         cost.finish()
         blocks = torch.tensor(actions).reshape(batch, self.horizon, self.action_dim)
         return {"actions": blocks, **self._outputs()}
@@ -227,17 +228,6 @@ class StableWorldModelSolver(HostPlanner):
             callback.end_solve()
             outputs.setdefault("callbacks", {})[callback.output_key] = callback.history
         return outputs
-
-    def _warm_start(self, init_action: Tensor | None, batch: int) -> FloatArray | None:
-        """The host's `(B, l, D)` as `[B, l * action_block, A]`; None when there is none."""
-        if init_action is None:
-            return None
-        if init_action.ndim != 3 or init_action.shape[2] != self.action_dim:
-            raise ContextError(
-                f"init_action has shape {tuple(init_action.shape)}; expected ({batch}, at most "
-                f"{self.horizon}, {self.action_dim})"
-            )
-        return checked_init_action(self._in_actions(init_action), self.action_spec, batch)
 
 
 def encode_last_frames(model: Any, info: Info) -> dict[str, Tensor]:  # noqa: ANN401
