@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from builders.race import CHAINS, PLAN, RECORDS, benchmark
 
-from vj2_ddim_benchmark.race.records import RecordLog
+from vj2_ddim_benchmark.race.records import record_log
 from vj2_ddim_benchmark.report.page import Findings, print_rows, rebuild_report, write_page
 from vj2_ddim_benchmark.report.summary import summarise, summarise_chains
 from vj2_ddim_benchmark.studies import STUDIES
@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
 
 def write_results(path, records):
-    with RecordLog(path, type(records[0])) as log:
+    with record_log(path, type(records[0])) as log:
         for record in records:
             log.append(record)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vj2_ddim_benchmark.race.records import PlanKey, R, Record, RecordLog, read_records
+from vj2_ddim_benchmark.race.records import PlanKey, R, Record, read_records, record_log
 from vj2_ddim_benchmark.race.tasks import Budgets, Cold
 from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import ConfigError, DataError
@@ -123,7 +123,7 @@ def gather(
     kind: type[R], workers: int = 1,
 ) -> list[R]:  # fmt: skip
     """Race on the first problems; returns the records that were in the folder, and those made."""
-    with RecordLog(folder.results, kind) as log:
+    with record_log(folder.results, kind) as log:
         todos = todo_list(planners, budgets, num_problems, {record.key for record in log.records})
         total, count = sum(len(todo.turns) for todo in todos), 0
         cold = folder.read_cold()

@@ -1,19 +1,20 @@
 """Raw results: one line of JSON a plan or chain, appended as they come, resumed after a crash."""
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import IO, Any, Generic, TypeVar, get_type_hints
 
 import numpy as np
-from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike, NDArray
 
 from vj2_ddim_benchmark.world.touch import NUM_STEPS, PAGE, drag, gesture_path
-from vj2_ddim_plugin.errors import ConfigError, DataError
+from vj2_ddim_plugin.errors import DataError
 from vj2_ddim_plugin.files import naming, require_regular_file
 from vj2_ddim_plugin.settings import is_a, shown
+from vj2_ddim_training.processes import locked
 
 TOLERANCE_MS, TOLERANCE_SHARE = 2.0, 0.1
 """A plan is late if it is later than its budget by more than the larger of these."""
@@ -101,25 +102,11 @@ R = TypeVar("R", Record, ChainRecord)
 
 
 class RecordLog(Generic[R]):
-    """A locked file that is open for more records, without a last line that a crash cut short."""
+    """The records of a file that is open for more."""
 
-    def __init__(self, path: Path, kind: type[R]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(f"{path}.lock", timeout=0)
-        try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise ConfigError(
-                f"{path} is being written by another run; use another folder, or wait"
-            ) from error
-        try:
-            content = _read(path) if path.exists() else b""
-            self.records: list[R] = _parse(path, content, kind)
-            self._stream = path.open("ab")
-            self._stream.truncate(content.rfind(NEWLINE) + 1)
-        except BaseException:
-            self._release()
-            raise
+    def __init__(self, records: list[R], stream: IO[bytes]) -> None:
+        self.records: list[R] = records
+        self._stream = stream
 
     def append(self, record: R) -> None:
         """Write one record and hand it to the operating system."""
@@ -128,22 +115,17 @@ class RecordLog(Generic[R]):
             self._stream.flush()
         self.records.append(record)
 
-    def __enter__(self) -> "RecordLog[R]":
-        """The log."""
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        """Close the file and unlock it."""
-        with naming(self._stream.name):
-            try:
-                self._stream.close()
-            finally:
-                self._release()
-
-    def _release(self) -> None:
-        with suppress(OSError):  # Windows cannot remove an open file, and need not
-            Path(self._lock.lock_file).unlink()
-        self._lock.release()
+@contextmanager
+def record_log(path: Path, kind: type[R]) -> Iterator[RecordLog[R]]:
+    """A locked file, without a last line that a crash cut short."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path.with_name(f"{path.name}.lock"), "folder"):
+        content = _read(path) if path.exists() else b""
+        records: list[R] = _parse(path, content, kind)
+        with path.open("ab") as stream:
+            stream.truncate(content.rfind(NEWLINE) + 1)
+            yield RecordLog(records, stream)
 
 
 def read_records(path: Path, kind: type[R]) -> list[R]:
