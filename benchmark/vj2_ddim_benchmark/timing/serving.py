@@ -31,7 +31,6 @@ from vj2_ddim_plugin.serving import ServeSettings
 from vj2_ddim_plugin.serving.server import serving as served
 
 NUM_WARM_UP, NUM_PROBLEMS = 10, 200
-Plan = Callable[[PlanningProblem], Any]
 
 
 def serving(bundle: Path, settings: ServingSettings, json_file: Path | None) -> None:
