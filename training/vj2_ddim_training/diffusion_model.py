@@ -46,8 +46,8 @@ class DiffusionModel(nn.Module):
         shapes = dict(input_shapes or {})
         tokens = {"none": 0, "sketch": prod(shapes.get("sketch", ()))}
         num_tokens = tokens.get(config.condition, config.condition_tokens)
-        width = config.d_model if num_tokens else 0
-        self.condition = ConditionSpec(config.condition, shapes, num_tokens, width)
+        width, guidance = config.d_model if num_tokens else 0, guidance or not num_tokens
+        self.condition = ConditionSpec(config.condition, shapes, num_tokens, width, guidance)
         rows, channels = action_spec.diffused_shape
         sizes = config.d_model, config.num_layers, config.nhead
         self.denoiser: nn.Module
@@ -67,13 +67,6 @@ class DiffusionModel(nn.Module):
             self.auxiliary_head = nn.Linear(config.d_model, rows * channels)
         if num_tokens:
             self.null_condition = nn.Parameter(0.02 * torch.randn(1, num_tokens, config.d_model))
-        self.condition = ConditionSpec(
-            config.condition,
-            shapes,
-            num_tokens,
-            config.d_model if num_tokens else 0,
-            guidance or not num_tokens,
-        )
 
     def encode(self, inputs: Mapping[str, Tensor]) -> Tensor | None:
         """Condition tokens `[B, S, W]`, or None for an unconditional model."""

@@ -16,6 +16,7 @@ from vj2_ddim_plugin.ddim import clip_to, ddim_sample
 from vj2_ddim_plugin.errors import ConfigError, CostError
 from vj2_ddim_plugin.gestures import decode, diffused_bounds, encode, project
 from vj2_ddim_plugin.interface import FloatArray
+from vj2_ddim_plugin.planning.checks import cost_of
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.config import RankerConfig
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
@@ -97,12 +98,7 @@ def _judged(
         examples.batch(others.reshape(-1)).original.reshape(*others.shape, *spec.diffused_shape),
     ]
     actions = project(decode(np.concatenate(diffused, axis=1).astype(np.float32), spec), spec)
-    values = np.asarray(cost(batch.inputs, actions.copy()), np.float64)
-    if values.shape != actions.shape[:2]:
-        raise CostError(
-            f"the cost returned shape {values.shape} for candidates {actions.shape}; expected "
-            f"[B, K] = {actions.shape[:2]}"
-        )
+    values = cost_of(partial(cost, batch.inputs), actions)
     return JudgedCandidates(encoded.condition, encode(actions, spec), values)
 
 
