@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vj2_ddim_benchmark.assets import shipped_assets
-from vj2_ddim_benchmark.assets.settings import MODEL, TRAINING
+from vj2_ddim_benchmark.assets.settings import MODEL, NUM_VALIDATIONS, TRAINING, in_steps
 from vj2_ddim_benchmark.assets.success import Encoder, success_of
 from vj2_ddim_benchmark.environment import environment, use_threads
 from vj2_ddim_benchmark.race.folder import RaceFolder
@@ -37,7 +37,6 @@ SIZE, FOLD = 256, 2  # pixels; cells along each side of a token
 SCREENS_AT_ONCE = 16
 NUM_VALIDATION = 200  # trajectories
 NUM_VALIDATION_PROBLEMS = 300
-NUM_VALIDATIONS = 5  # the most successful of so many checkpoints is kept
 
 
 class DetectedScreens:
@@ -108,13 +107,10 @@ def _train(
 
 
 def _training(settings: EncoderStudySettings) -> TrainingConfig:
-    batches = settings.num_trajectories / TRAINING.batch_size
-    epochs = max(NUM_VALIDATIONS, round(settings.steps / batches))
-    share = min(1.0, settings.steps / (epochs * batches))
-    often = -(-epochs // NUM_VALIDATIONS)
+    training = in_steps(TRAINING, settings.steps, settings.num_trajectories)
     return replace(
-        TRAINING, num_epochs=epochs, epoch_share=share, num_cycles=1, longest_goal=1,
-        evaluate_every=often, num_threads=settings.threads, seed=settings.seed,
+        training, longest_goal=1, evaluate_every=-(-training.num_epochs // NUM_VALIDATIONS),
+        num_threads=settings.threads, seed=settings.seed,
     )  # fmt: skip
 
 

@@ -119,7 +119,7 @@ class EncoderStudySettings(Settings):
 
     graph: Path | None = setting(None, "The text detector's graph; that of its package if none.")
     num_trajectories: int = setting(8000, "Touches that each learns from.", low=64)
-    steps: int = setting(6000, "Gradient steps of each, rounded to whole epochs.", low=1)
+    steps: int = setting(6000, "Gradient steps of each, rounded up to whole epochs.", low=1)
     num_problems: int = setting(600, "Unseen screens.", low=30)
     threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)
     seed: int = setting(0, "Of the screens, the weights and the order.", low=0)

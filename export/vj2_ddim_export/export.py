@@ -20,7 +20,15 @@ import vj2_ddim_plugin
 from vj2_ddim_export import TOLERANCE
 from vj2_ddim_export.parity import BATCHES, NUM_INFERENCE_STEPS, measure_parity
 from vj2_ddim_plugin import bundle
-from vj2_ddim_plugin.bundle import CONDITION, DENOISER, MANIFEST, RANKER, Parity, graph_specs
+from vj2_ddim_plugin.bundle import (
+    CONDITION,
+    DENOISER,
+    MANIFEST,
+    RANKER,
+    GraphSpec,
+    Parity,
+    graph_specs,
+)
 from vj2_ddim_plugin.errors import CheckpointError
 from vj2_ddim_plugin.files import atomic_path, sha256_of
 from vj2_ddim_plugin.model import BundleModel
@@ -31,7 +39,6 @@ from vj2_ddim_training.data.gesture_files import require_replaceable
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
 from vj2_ddim_training.ranker.network import (
     RankedSampler,
-    RankerNetwork,
     TrainedRanker,
     load_ranker,
 )
@@ -106,13 +113,15 @@ def _write_graphs(
     model: DiffusionModel, trained: TrainedRanker | None, folder: Path
 ) -> TorchSampler:
     """Write every graph of a model; returns what they must agree with."""
-    export_denoiser(model, folder / DENOISER)
+    modules = {DENOISER: model.denoiser}
     if model.condition.inputs:
-        export_condition(model, folder / CONDITION)
-    if trained is None:
-        return TorchSampler(model)
-    export_ranker(trained.ranker, model, folder / RANKER)
-    return RankedSampler(model, trained.ranker)
+        modules[CONDITION] = _Condition(model)
+    if trained is not None:
+        modules[RANKER] = trained.ranker
+    specs = graph_specs(model.action_spec, model.condition)
+    for name, module in modules.items():
+        _export(module, specs[name], folder / name)
+    return TorchSampler(model) if trained is None else RankedSampler(model, trained.ranker)
 
 
 def _provenance(
@@ -179,18 +188,20 @@ def _quiet_exporter() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _export(
-    module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], outputs: list[str], path: Path
-) -> None:
+def _export(module: nn.Module, spec: GraphSpec, path: Path) -> None:
     """Trace at batch 2 with the dynamo exporter; the first axis of everything is `batch`."""
+    inputs = {name: torch.rand(TRACED_BATCH, *shape) for name, shape in spec.inputs.items()}
+    if "timestep" in inputs:
+        inputs["timestep"] = torch.tensor([3, 500])
     shapes: Any = tuple({0: "batch"} for _ in inputs)
-    arguments: Any = inputs
+    arguments: Any = tuple(inputs.values())
     if isinstance(module, _Condition):  # its forward takes them as one
-        shapes, arguments = (shapes,), (inputs,)
+        shapes, arguments = (shapes,), (arguments,)
     try:
         with _quiet_exporter():
             torch.onnx.export(
-                module.eval(), arguments, str(path), input_names=names, output_names=outputs,
+                module.eval(), arguments, str(path), input_names=list(inputs),
+                output_names=list(spec.outputs),
                 dynamic_shapes=shapes, opset_version=OPSET,
                 dynamo=True, external_data=False, verbose=False,
             )  # fmt: skip
@@ -210,25 +221,3 @@ def _forget_where_it_was_made(message: Any) -> None:  # noqa: ANN401
         if field.message_type is not None:
             for inner in [value] if hasattr(value, "ListFields") else value:
                 _forget_where_it_was_made(inner)
-
-
-def export_denoiser(model: DiffusionModel, path: Path) -> None:
-    """Write `denoiser.onnx`: a sample at a timestep, perhaps under a condition, to its output."""
-    specs = graph_specs(model.action_spec, model.condition)[DENOISER].inputs
-    inputs = {name: torch.randn(TRACED_BATCH, *shape) for name, shape in specs.items()}
-    inputs["timestep"] = torch.tensor([3, 500])
-    _export(model.denoiser, tuple(inputs.values()), list(inputs), ["model_output"], path)
-
-
-def export_condition(model: DiffusionModel, path: Path) -> None:
-    """Write `condition.onnx`: the context -> condition, null_condition, each `[batch, S, W]`."""
-    shapes = model.condition.inputs
-    inputs = tuple(torch.rand(TRACED_BATCH, *shape) for shape in shapes.values())
-    _export(_Condition(model), inputs, list(shapes), ["condition", "null_condition"], path)
-
-
-def export_ranker(ranker: RankerNetwork, model: DiffusionModel, path: Path) -> None:
-    """Write `ranker.onnx`: candidates under a condition to their predicted costs."""
-    inputs = graph_specs(model.action_spec, model.condition)[RANKER].inputs
-    traced = tuple(torch.randn(TRACED_BATCH, *shape) for shape in inputs.values())
-    _export(ranker, traced, list(inputs), ["predicted_cost"], path)

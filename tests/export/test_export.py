@@ -16,7 +16,7 @@ from builders.checkpoints import save
 from builders.training import make_model
 
 from vj2_ddim_export import export as export_module
-from vj2_ddim_export.export import export_bundle, export_denoiser
+from vj2_ddim_export.export import _write_graphs, export_bundle
 from vj2_ddim_export.parity import BATCHES, measure_parity
 from vj2_ddim_plugin.bundle import read_bundle
 from vj2_ddim_plugin.ddim import ddim_sample
@@ -219,7 +219,7 @@ def test_exporting_leaves_torch_as_it_was(tmp_path, monkeypatch, enabled, fails)
     torch.backends.mha.set_fastpath_enabled(enabled)
     try:
         with contextlib.suppress(CheckpointError):
-            export_denoiser(make_model(**MODELS["minimal"]), tmp_path / "denoiser.onnx")
+            _write_graphs(make_model(**MODELS["minimal"]), None, tmp_path)
         assert torch.backends.mha.get_fastpath_enabled() is enabled
     finally:
         torch.backends.mha.set_fastpath_enabled(True)

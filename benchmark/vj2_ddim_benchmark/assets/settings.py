@@ -75,7 +75,7 @@ class VariantSettings(Settings):
         num_trajectories = math.ceil(self.data_share * full.num_trajectories)
         horizon, longest = full.world_model.horizon, full.training.longest_goal
         pairs = longest * horizon + sum(max(0, horizon - later) for later in range(1, longest))
-        training = _in_steps(full.training, self.steps, num_trajectories * pairs)
+        training = in_steps(full.training, self.steps, num_trajectories * pairs)
         every = math.ceil(training.num_epochs / NUM_VALIDATIONS)
         training = replace(training, evaluate_every=every)
         alone = replace(full, training=training, ranker=None, student=None, amortised=None)
@@ -119,10 +119,10 @@ class AmortiseSettings(Settings):
         """On so many examples."""
         same = {name: getattr(self, name) for name in ("batch_size", "lr", "longest_goal", "seed")}
         how = replace(TRAINING, **same, num_threads=self.threads)
-        return _in_steps(how, self.steps, num_examples)
+        return in_steps(how, self.steps, num_examples)
 
 
-def _in_steps(how: TrainingConfig, steps: int, num_examples: int) -> TrainingConfig:
+def in_steps(how: TrainingConfig, steps: int, num_examples: int) -> TrainingConfig:
     """So many steps in all, in at least `NUM_VALIDATIONS` epochs."""
     batches = num_examples / how.batch_size
     num_epochs = max(NUM_VALIDATIONS, math.ceil(steps / batches))
