@@ -257,10 +257,10 @@ class TestSettings:
             (("--num-generated", 0), ["--num-generated"]),
             (("--num-generated", 10**25), ["--num-generated", "10000"]),
             (("--num-sequences", -1), ["--num-sequences"]),
-            (("--num-threads", -1), ["--num-threads"]),
             (("--seed", -1), ["seed"]),
         ):
             refused("evaluate", checkpoint, data, *options, words=words)
+        assert vj2_ddim("evaluate", checkpoint, data, "--num-threads", -1) == 2  # its usage
 
 
 class TestFullDisk:

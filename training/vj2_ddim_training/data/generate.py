@@ -60,10 +60,9 @@ class _Gestures(NamedTuple):
 
 def generate_gestures(
     num: int,
-    settings: GestureSettings | None = None,
     *,
     rng: np.random.Generator,
-    **changes: Any,  # noqa: ANN401
+    **settings: Any,  # noqa: ANN401
 ) -> NDArray[np.float32]:
     """Gestures `(x, y, press)`, one press each; x = y = 0 where released.
 
@@ -73,16 +72,15 @@ def generate_gestures(
 
     Args:
         num: Sequences n.
-        settings: What they are.
         rng: Source of randomness.
-        **changes: Fields of `GestureSettings` that are to be others.
+        **settings: Fields of `GestureSettings` that are not the defaults.
 
     Returns:
         float32 `[n, L, 3]`, coordinates in [0, 1].
     """
-    settings = replace(settings or GestureSettings(), **changes)
-    _require_room(num, settings.sequence_length)
-    return _choose(num, settings, rng).draw(slice(None), settings.sequence_length)
+    told = GestureSettings(**settings)
+    _require_room(num, told.sequence_length)
+    return _choose(num, told, rng).draw(slice(None), told.sequence_length)
 
 
 def write_gestures(
