@@ -20,6 +20,8 @@ from vj2_ddim_benchmark.browser.tasks import Snapshot, TaskSession
 from vj2_ddim_benchmark.settings import BrowserCollectSettings, BrowserRaceSettings
 from vj2_ddim_benchmark.world.touch import drag, tap
 from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.gestures import decode, encode
+from vj2_ddim_plugin.spec import ActionSpec
 
 MISSING = [*Installation.find().missing(kit=False)]
 if miniwob.installed_html() is None:
@@ -85,6 +87,19 @@ def test_no_seed_is_in_two_splits_and_only_what_is_posed_is_drawn():
             draw_task("test", rngs[0], (name,))
     with pytest.raises(ConfigError, match="dev"):
         draw_task("dev", rngs[0])
+
+
+def test_gestures_stay_on_the_page_and_bend_at_most_once():
+    rng, bent = np.random.default_rng(0), 0
+    spec = ActionSpec(representation="path", path_knots=3, min_press_steps=3)
+    for _ in range(300):
+        uses = [(use, [-40.0, 250.0, 400.0, 120.0]) for use in ("area", "drag", "scroll", "text")]
+        action = draw_gesture(uses, rng)
+        assert action.min() >= 0.0
+        assert action.max() <= 1.0
+        np.testing.assert_allclose(decode(encode(action[None], spec), spec)[0], action, atol=2e-3)
+        bent += np.ptp(np.diff(action[action[:, 2] > 0, 1])) > 1e-3
+    assert bent > 10
 
 
 def test_a_number_may_differ_only_where_that_is_said():

@@ -232,6 +232,7 @@ def test_moved_trajectories_keep_their_touches_where_the_picture_is(trained):
     for latents, actions in moved:
         pressed = transitions.actions[..., 2] > 0
         np.testing.assert_array_equal(actions[..., 2], transitions.actions[..., 2])
+        np.testing.assert_array_equal(actions[~pressed], transitions.actions[~pressed])
         assert actions.min() >= 0.0
         assert actions.max() <= 1.0
         for row in range(12):

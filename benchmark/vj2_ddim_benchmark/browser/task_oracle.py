@@ -101,7 +101,8 @@ def _gesture(kind: str, box: list[float], rng: np.random.Generator) -> Actions:
         case "area" if rng.random() < 0.5:
             x1, y1 = x0, y0
         case "area" if rng.random() < BENT_SHARE:
-            via = (rng.uniform(left, left + width) / SIDE, rng.uniform(top, top + height) / SIDE)
+            bend = rng.uniform((left, top), (left + width, top + height))
+            via = tuple(np.clip(bend, 0.0, SIDE - 1.0) / SIDE)
     x0, y0, x1, y1 = np.clip([x0, y0, x1, y1], 0.0, SIDE - 1.0) / SIDE
     first, steps = random_times(np.array([False]), rng)
     if kind != "tap" and steps[0] < MIN_DRAG_STEPS:

@@ -120,7 +120,8 @@ def embed_transitions(
     copies = [actions]
     for copy in range(1, 1 + num_moved):
         moved = actions.copy()
-        moved[..., :2] += (offsets[:, copy, None, None] * unit).astype(np.float32)
+        by = (offsets[:, copy, None, None] * unit).astype(np.float32)
+        moved[..., :2] += by * (moved[..., 2:] > 0.0)  # a finger that is up is nowhere
         copies.append(np.clip(moved, 0.0, 1.0))
     return list(zip(latents, copies, strict=True))
 
