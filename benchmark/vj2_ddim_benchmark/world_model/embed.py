@@ -15,6 +15,7 @@ from vj2_ddim_benchmark.world_model.config import WorldModelConfig
 from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.cli.console import Progress, silent
 from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.gestures.segments import IntArray
 from vj2_ddim_training.data.trajectories import write_trajectories_h5
 
 MOST_MOVED = 0.125  # of the picture, in either direction
@@ -41,47 +42,46 @@ def embed_files(
         DataError: A file cannot be read, or does not fit the model or the others.
         ConfigError: The folder holds something that would be lost.
     """
-    paths = [(split, path) for split, of_split in files.items() for path in of_split]
-    config, actions, lengths = world_model.config, list[Actions](), list[NDArray[np.int64]]()
-    splits: dict[str, list[int]] = {}
     out.parent.mkdir(parents=True, exist_ok=True)
+    actions, lengths, splits = list[Actions](), list[IntArray](), dict[str, list[int]]()
     with TemporaryFile(dir=out.parent) as kept:  # all of them are more than memory holds
-        for done, (split, path) in enumerate(paths):
-            progress("embed", done, len(paths))
-            found = recorded_transitions(path, config)
-            moved = num_moved if split == "train" else 0
-            for part in _embedded(world_model, found, changes_only, moved):
-                if actions and part[1].shape[1] != actions[0].shape[1]:
-                    raise DataError(
-                        f"{path}: has trajectories of {part[1].shape[1]} touches, those before it "
-                        f"of {actions[0].shape[1]}. Collect them with one horizon"
-                    )
-                kept.write(np.ascontiguousarray(part[0], np.float16).data)
-                first = sum(map(len, actions))
-                splits.setdefault(split, []).extend(range(first, first + len(part[1])))
-                actions.append(part[1])
-                lengths.append(part[2])
+        for split, part in _embedded(world_model, files, changes_only, num_moved, progress):
+            kept.write(np.ascontiguousarray(part[0], np.float16).data)
+            first = sum(map(len, actions))
+            splits.setdefault(split, []).extend(range(first, first + len(part[1])))
+            actions.append(part[1])
+            lengths.append(part[2])
         kept.flush()
-        touches = np.concatenate(actions)
-        shape = len(touches), touches.shape[1] + 1, config.num_tokens, config.token_dim
-        how: dict[str, Any] = {"layer_normed": config.layer_norm}
+        touches, shape = np.concatenate(actions), part[0].shape[1:]
+        latents = np.memmap(kept, np.float16, "r", shape=(len(touches), *shape))
+        how: dict[str, Any] = {"layer_normed": world_model.config.layer_norm}
         how["lengths"] = np.concatenate(lengths)
-        write_trajectories_h5(
-            out, np.memmap(kept, np.float16, "r", shape=shape), touches, splits, **how
-        )
-    progress("embed", len(paths), len(paths))
+        write_trajectories_h5(out, latents, touches, splits, **how)
     return len(touches)
 
 
 def _embedded(
-    world_model: WorldModel, found: Transitions, changes_only: bool, num_moved: int
-) -> Iterator[tuple[NDArray[np.float32], Actions, NDArray[np.int64]]]:
-    """Latents, actions and how many states count, as they are and of each moved copy."""
-    for latents, actions in embed_transitions(world_model, found, num_moved):
-        if changes_only:
-            yield only_changes(latents, replace(found, actions=actions))
-        else:
-            yield latents, actions, np.full(len(actions), latents.shape[1])
+    world_model: WorldModel, files: Mapping[str, Sequence[Path]], changes_only: bool,
+    num_moved: int, progress: Progress,
+) -> Iterator[tuple[str, tuple[NDArray[np.float32], Actions, IntArray]]]:  # fmt: skip
+    """Split, latents, actions and how many states count, of each file and of each moved copy."""
+    paths = [(split, path) for split, of_split in files.items() for path in of_split]
+    horizon: int | None = None
+    for done, (split, path) in enumerate(paths):
+        progress("embed", done, len(paths))
+        found = recorded_transitions(path, world_model.config)
+        if found.actions.shape[1] != (horizon := horizon or found.actions.shape[1]):
+            raise DataError(
+                f"{path}: has trajectories of {found.actions.shape[1]} touches, those before it of "
+                f"{horizon}. Collect them with one horizon"
+            )
+        moved = num_moved if split == "train" else 0
+        for latents, actions in embed_transitions(world_model, found, moved):
+            if changes_only:
+                yield split, only_changes(latents, replace(found, actions=actions))
+            else:
+                yield split, (latents, actions, np.full(len(actions), latents.shape[1]))
+    progress("embed", len(paths), len(paths))
 
 
 def recorded_transitions(file: Path, config: WorldModelConfig) -> Transitions:
