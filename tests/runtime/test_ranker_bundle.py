@@ -62,12 +62,11 @@ def bundle(exported, tmp_path):
 @pytest.fixture
 def already_traced(exported, monkeypatch):
     """What happens around tracing does not depend on it."""
-    for name in ("denoiser", "condition", "ranker"):
-        monkeypatch.setattr(
-            export_module,
-            f"export_{name}",
-            lambda *parts: shutil.copy(exported.folder / parts[-1].name, parts[-1]),
-        )
+
+    def copy(module, spec, path):
+        shutil.copy(exported.folder / path.name, path)
+
+    monkeypatch.setattr(export_module, "_export", copy)
 
 
 def context(batch, seed=0):
