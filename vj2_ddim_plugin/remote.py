@@ -205,7 +205,12 @@ class RemoteModel:
             given = {"Authorization": f"Bearer {token}"} if token else {}
             connection.request(method, self._path + path, body or None, {**headers, **given})
             response = connection.getresponse()
-            content = response.read(MOST_BYTES)
+            content = response.read(
+                MOST_BYTES
+            )  # short, without an error, where the other side died
+            cut = response.length and len(content) < MOST_BYTES
+            if cut or (response.status == 200 and not content):
+                raise http.client.IncompleteRead(content, response.length)
         except BaseException:
             connection.close()
             raise

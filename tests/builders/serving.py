@@ -53,9 +53,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if callable(failure):
                 failure()
             else:
-                self.send_response(failure)
-                self.send_header("Content-Length", "0")
+                status, length = failure if isinstance(failure, tuple) else (failure, 0)
+                self.send_response(status)
+                self.send_header("Content-Length", str(length))
+                self.send_header("Inference-Header-Content-Length", "160")
                 self.end_headers()
+                self.wfile.write(b"{"[:length])  # and no more
+                self.close_connection = True
                 return
         headers = {name.lower().replace("-", "_"): text for name, text in self.headers.items()}
         response = respond(server.served, self.command, self.path, body, **headers)

@@ -98,7 +98,7 @@ def test_what_the_bundle_says_is_known_here(server, remote):
         DDIMOptimizer(remote.model).optimize(PROBLEMS["a sample"])
 
 
-@pytest.mark.parametrize("failure", ["hang up", 503, 502])
+@pytest.mark.parametrize("failure", ["hang up", 503, 502, (200, 0), (200, 500)])
 def test_lost_requests_are_sent_again(server, remote, failure):
     expected = remote.optimize(PROBLEMS["ranked"]).actions
     server.failures[:] = [failure, failure]
