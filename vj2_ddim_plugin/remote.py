@@ -205,10 +205,8 @@ class RemoteModel:
             given = {"Authorization": f"Bearer {token}"} if token else {}
             connection.request(method, self._path + path, body or None, {**headers, **given})
             response = connection.getresponse()
-            content = response.read(
-                MOST_BYTES
-            )  # short, without an error, where the other side died
-            cut = response.length and len(content) < MOST_BYTES
+            content = response.read(MOST_BYTES)
+            cut = response.length and len(content) < MOST_BYTES  # no error: the other side died
             if cut or (response.status == 200 and not content):
                 raise http.client.IncompleteRead(content, response.length)
         except BaseException:

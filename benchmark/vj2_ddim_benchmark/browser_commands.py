@@ -94,8 +94,7 @@ def check(settings: BrowserCheckSettings, json_file: JsonFile = None) -> None:
             f"{speed['per_second']:.1f} transitions a second by {browsers} at once, {speed['lost']} lost"
         )
     say(f"{found['browser_mb']:.0f} MB a browser; load {found['load_before'][0]:.1f}")
-    if json_file is not None:
-        write_json(json_file, found)
+    write_json(json_file, found)
     total = found["total"]
     if not total["repeats"] - total["lost"] == total["equal_states"] == total["equal_pixels"]:
         raise typer.Exit(1)
@@ -160,8 +159,7 @@ def race(
     ]
     if chains:
         print_table(chains, ("planner", "gestures", "reached", "95 %"), numbers=True)
-    if json_file is not None:
-        write_json(json_file, found)
+    write_json(json_file, found)
 
 
 @app.command()

@@ -305,18 +305,27 @@ def test_what_was_made_before_is_not_made_again(monkeypatch, tmp_path):
         collect.collect_pages(replace(settings, seed=1), parts=tmp_path)
 
 
+def fail_at_the_first_gesture(monkeypatch, fail):
+    """As often as it is tried; other gestures are touched."""
+    first, touch = [], Session.touch
+
+    def failing(self, action):
+        first.append(action)
+        if np.array_equal(action, first[0]):
+            fail(self)
+        return touch(self, action)
+
+    monkeypatch.setattr(Session, "touch", failing)
+
+
 def test_where_a_page_throws_another_is_touched_for_that_number(monkeypatch):
     settings = BrowserCollectSettings(num_trajectories=2, horizon=2, processes=1, size=32)
     expected, _ = collect.collect_pages(settings)
-    first, touch = [], Session.touch
 
-    def throwing(self, action):
-        first.append(action)
-        if np.array_equal(action, first[0]):  # as often as this one is tried
-            self._touched.evaluate("null.closest('li')")
-        return touch(self, action)
+    def throw(session):
+        session._touched.evaluate("null.closest('li')")
 
-    monkeypatch.setattr(Session, "touch", throwing)
+    fail_at_the_first_gesture(monkeypatch, throw)
     found, report = collect.collect_pages(settings)
     assert report["lost"] == 1
     assert "closest" in next(iter(report["causes"]))
@@ -327,15 +336,11 @@ def test_where_a_page_throws_another_is_touched_for_that_number(monkeypatch):
 def test_where_a_browser_fails_at_one_gesture_again_and_again_another_is_made(monkeypatch):
     settings = BrowserCollectSettings(num_trajectories=1, horizon=1, processes=1, size=32)
     expected, _ = collect.collect_pages(settings)
-    first, touch = [], Session.touch
 
-    def failing(self, action):
-        first.append(action)
-        if np.array_equal(action, first[0]):
-            raise BrowserError("it hangs")
-        return touch(self, action)
+    def hang(session):
+        raise BrowserError("it hangs")
 
-    monkeypatch.setattr(Session, "touch", failing)
+    fail_at_the_first_gesture(monkeypatch, hang)
     found, report = collect.collect_pages(settings)
     assert report["causes"] == {"it hangs": collect.NUM_TRIES}
     assert not np.array_equal(found.actions, expected.actions)

@@ -267,6 +267,10 @@ def test_files_are_embedded_in_one_folder_with_moved_copies_to_train_on(trained,
     np.testing.assert_array_equal(actions, first.actions[0])
     with pytest.raises(DataError, match=r"3\.h5: has trajectories of 3 touches.* of 2"):
         embed_files(trained[0], {"train": [paths[0], paths[3]]}, tmp_path / "mixed")
+    idle = replace(first, states=np.zeros_like(first.states))
+    save_transitions(paths[2], idle)
+    with pytest.raises(DataError, match="no touch that changes a state"):
+        embed_files(trained[0], {"train": paths[2:3]}, tmp_path / "none", changes_only=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *(path.name for path in paths), "latents",
     ]  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vj2_ddim_benchmark.assets import shipped_assets
 from vj2_ddim_benchmark.world.problems import Problems, one_gesture_problems
@@ -77,13 +78,15 @@ class Screens:
             part = rows[noise::NUM_NOISES]
             actions[part] = optimizer.optimize(self.ask(part, seed + noise, cost_of)).actions
         reached = problems.start.execute(actions).matches(problems.goal.state)
-        several = np.isin(problems.kind, MULTIMODAL_KINDS)
-        shares = {SUCCESS: reached, f"{SUCCESS}_multimodal": reached[several]}
-        shares |= {
-            f"{SUCCESS}_{kind}": reached[problems.kind == kind]
-            for kind in np.unique(problems.kind).tolist()
-        }
-        return {name: float(values.mean()) for name, values in shares.items()}
+        several = reached[np.isin(problems.kind, MULTIMODAL_KINDS)]
+        multimodal = {f"{SUCCESS}_multimodal": float(several.mean())}
+        return {**shares_of(reached, problems.kind), **multimodal}
+
+
+def shares_of(reached: NDArray[np.bool_], kinds: NDArray[np.str_]) -> dict[str, float]:
+    """The share of goals reached, of all and of each kind."""
+    of_kind = {f"{SUCCESS}_{kind}": reached[kinds == kind] for kind in np.unique(kinds).tolist()}
+    return {name: float(of.mean()) for name, of in {SUCCESS: reached, **of_kind}.items()}
 
 
 def success_of(

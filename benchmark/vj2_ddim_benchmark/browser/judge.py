@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vj2_ddim_benchmark.assets.success import shares_of
 from vj2_ddim_benchmark.browser.episode import pictures, reaches
 from vj2_ddim_benchmark.browser.oracle import draw_problem
 from vj2_ddim_benchmark.browser.session import Session
@@ -14,7 +15,7 @@ from vj2_ddim_benchmark.world_model.model import WorldModel
 from vj2_ddim_plugin.interface import PlanningProblem
 from vj2_ddim_plugin.optimizer import DDIMOptimizer
 from vj2_ddim_training.diffusion_model import DiffusionModel, TorchSampler
-from vj2_ddim_training.validation import SUCCESS, SuccessMeasure
+from vj2_ddim_training.validation import SuccessMeasure
 
 PURPOSE = 13  # keeps the randomness apart from that of data with the same seed
 SEED, SPLIT = 0, "validation"
@@ -48,9 +49,6 @@ def pages_success(world_model: str = "", num_problems: int = 150) -> SuccessMeas
                 context = {"state": state[None], "goal": goal[None]}
                 plan = optimizer.optimize(PlanningProblem(context, None, seed=SEED + row))
                 reached.append(reaches(session, problems[row], plan.actions[0]))
-        kinds = np.array([problem.kind for problem in problems])
-        shares = {f"{SUCCESS}_{kind}": kinds == kind for kind in np.unique(kinds).tolist()}
-        shares = {SUCCESS: np.ones_like(kinds, bool), **shares}
-        return {name: float(np.mean(np.array(reached)[rows])) for name, rows in shares.items()}
+        return shares_of(np.array(reached), np.array([problem.kind for problem in problems]))
 
     return success

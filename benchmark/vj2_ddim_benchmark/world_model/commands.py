@@ -80,8 +80,7 @@ def speed(
     )
     asked = {"num_screens": num_screens, "size": size, "num_repeats": num_repeats, "seed": 0}
     measured = {**asked, "transitions_per_second": rates, "repeats": repeats}
-    if json_file is not None:
-        write_json(json_file, {**measured, "environment": environment()})
+    write_json(json_file, {**measured, "environment": environment()})
 
 
 @app.command()
@@ -158,8 +157,7 @@ def report(
             found = recorded_transitions(transitions, model.config)
             measured = report_recorded(model, found, num_problems)
     _show(measured)
-    if json_file is not None:
-        write_json(json_file, measured)
+    write_json(json_file, measured)
 
 
 @app.command()

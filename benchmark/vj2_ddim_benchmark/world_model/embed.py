@@ -39,7 +39,7 @@ def embed_files(
         How many trajectories there are.
 
     Raises:
-        DataError: A file cannot be read, or does not fit the model or the others.
+        DataError: A file cannot be read, does not fit the model or the others, or nothing is left.
         ConfigError: The folder holds something that would be lost.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +52,8 @@ def embed_files(
             actions.append(part[1])
             lengths.append(part[2])
         kept.flush()
+        if not any(map(len, actions)):
+            raise DataError("found no touch that changes a state; collect more, or others")
         touches, shape = np.concatenate(actions), part[0].shape[1:]
         latents = np.memmap(kept, np.float16, "r", shape=(len(touches), *shape))
         how: dict[str, Any] = {"layer_normed": world_model.config.layer_norm}

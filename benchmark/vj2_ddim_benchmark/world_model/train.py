@@ -102,14 +102,12 @@ def _joined(parts: list[tuple[NDArray[np.float32], Actions]]) -> tuple[Tensor, T
             f"transitions must have equally many touches in a trajectory in every file; found "
             f"{lengths}. Collect them with one horizon"
         )
-    total, last = sum(len(actions) for _, actions in parts), len(parts) - 1
-    latents, actions = (np.empty((total, *each.shape[1:]), np.float32) for each in parts[last])
-    end = total
+    total, end = sum(len(actions) for _, actions in parts), 0
+    latents, actions = (np.empty((total, *each.shape[1:]), np.float32) for each in parts[0])
     while parts:  # what is large is not kept twice
-        part = parts.pop()
-        begin = end - len(part[1])
+        part = parts.pop(0)
+        begin, end = end, end + len(part[1])
         latents[begin:end], actions[begin:end] = part
-        end = begin
     return torch.from_numpy(latents), torch.from_numpy(actions)
 
 
