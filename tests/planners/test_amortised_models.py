@@ -155,6 +155,29 @@ class TestTraining:
         assert all(torch.equal(first[name], again[name]) for name in first)
         assert any(not torch.equal(first[name], other[name]) for name in first)
 
+    @pytest.mark.parametrize("kind", ["regression", "mixture", "flow"])
+    def test_half_precision_is_nearly_full_precision(self, tap_examples, tmp_path, kind):
+        def losses(precision):
+            file = tmp_path / precision
+            training = quick(num_epochs=2, precision=precision)
+            train_amortised(kind, tap_examples, DENOISER, training, file)
+            contents = torch.load(file, weights_only=True)
+            assert {of.dtype for of in contents["weights"].values()} == {torch.float16}
+            return contents["provenance"]["loss_by_epoch"]
+
+        full, half = losses("float32"), losses("bfloat16")
+        assert half != full
+        np.testing.assert_allclose(half, full, rtol=0.05)
+
+    def test_networks_are_compiled_where_told(self, tap_examples, tmp_path, monkeypatch):
+        compiled = []
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(type(self)))
+        for kind in ("regression", "flow"):
+            training = quick(num_epochs=1, compile=True)
+            train_amortised(kind, tap_examples, DENOISER, training, tmp_path / kind)
+        names = [of.__name__ for of in compiled]
+        assert names == ["LatentEncoder", "Sequential", "LatentEncoder", "DiffusionModel"]
+
     @pytest.mark.parametrize("kind", ["regression", "gaussian"])
     @pytest.mark.parametrize("stop", [3, 6])  # within an epoch of 6 steps, and at its end
     def test_an_interrupted_training_goes_on_bit_for_bit(self, tap_examples, tmp_path, kind, stop):

@@ -17,7 +17,7 @@ from vj2_ddim_training.condition_encoders import (
     LatentEncoder,
     SketchEncoder,
 )
-from vj2_ddim_training.denoisers.dit import DiTDenoiser
+from vj2_ddim_training.denoisers.dit import Attention, DiTDenoiser
 from vj2_ddim_training.denoisers.minimal import MinimalDenoiser, sinusoidal_embedding
 from vj2_ddim_training.diffusion_model import TorchSampler
 
@@ -105,6 +105,15 @@ def test_sizes_that_cannot_work_are_refused(make, d_model, nhead, named):
 def test_patch_size_must_divide_the_rows(size):
     with pytest.raises(ConfigError, match=f"patch_size must divide the 20 rows.*found {size}"):
         DiTDenoiser(20, 3, 8, 1, 2, patch_size=size)
+
+
+def test_attention_in_half_precision_is_that_of_float32():
+    attention, queries, context = Attention(16, 2), noise(3, 5, 16), noise(3, 7, 16, seed=1)
+    expected = attention(queries, context)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attention(queries, context)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
 
 
 class TestDiT:

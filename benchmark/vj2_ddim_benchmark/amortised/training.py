@@ -134,6 +134,9 @@ class AmortisedTask(loop.ShuffledTask):
         model.encoder.set_statistics(examples.latents())
         self.device, self.how = choose_device(how.device), how
         self.model: nn.Module = model.to(self.device)
+        if how.compile:
+            for network in dict.fromkeys((model.encoder, *model.children())):
+                network.compile()
         self.kind, self.of_batch, self.examples = model.config.kind, model.loss, examples
 
     def loss(self, step: int) -> Tensor:
@@ -144,7 +147,9 @@ class AmortisedTask(loop.ShuffledTask):
         here["horizon"] = torch.from_numpy(self.examples.goal_steps(rows)).to(self.device)
         drawn = torch.Generator().manual_seed((self.how.seed % 2**31) * 2**32 + step)
         wanted = torch.from_numpy(original).float().to(self.device)
-        return self.of_batch(wanted, here, Chance(drawn, self.how))
+        halved = self.how.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=halved):
+            return self.of_batch(wanted, here, Chance(drawn, self.how))
 
     def batch_name(self, step: int) -> str:
         """The examples of a step."""

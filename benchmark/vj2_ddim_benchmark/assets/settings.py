@@ -105,19 +105,29 @@ class AmortiseSettings(Settings):
     steps: int = setting(12720, "Gradient steps, rounded up to whole epochs.", low=1)
     batch_size: int = setting(64, "Examples in a step.", low=1)
     d_model: int = setting(96, "Width of its networks.", low=8)
+    num_layers: int = setting(3, "Layers of the denoiser that it is as large as.", low=1)
+    condition_layers: int = setting(1, "Layers that mix latent patches.", low=0)
     lr: float = setting(2e-3, "Peak learning rate.", above=0.0, high=1e6)
     longest_goal: int = setting(4, "How many later states serve as goals for each.", low=1)
     seed: int = setting(0, "Of the weights and the order.", low=0)
+    precision: str = setting(
+        "float32", "Of the networks' arithmetic.", choices=("float32", "bfloat16")
+    )
+    compile: bool = setting(False, "Compile the networks by torch.compile.")
     threads: int = setting(1, "Torch's threads.", low=1, high=1024)
 
     @property
     def model(self) -> ModelConfig:
         """The denoiser that it is as large as."""
-        return replace(MODEL, d_model=self.d_model)
+        sizes = {
+            name: getattr(self, name) for name in ("d_model", "num_layers", "condition_layers")
+        }
+        return replace(MODEL, **sizes)
 
     def training(self, num_examples: int) -> TrainingConfig:
         """On so many examples."""
-        same = {name: getattr(self, name) for name in ("batch_size", "lr", "longest_goal", "seed")}
+        names = "batch_size", "lr", "longest_goal", "seed", "precision", "compile"
+        same = {name: getattr(self, name) for name in names}
         how = replace(TRAINING, **same, num_threads=self.threads)
         return in_steps(how, self.steps, num_examples)
 

@@ -51,7 +51,7 @@ class Attention(nn.Module):
         key, value = both.permute(2, 0, 3, 1, 4)
         return query, key, value
 
-    def weights(self, query: Tensor, key: Tensor, bias: Tensor) -> Tensor:
+    def weights(self, query: Tensor, key: Tensor, bias: Tensor | float = 0.0) -> Tensor:
         """Attention `[B, heads, S, C]` written out; `bias` `[B, 1, S, C]` is added before softmax.
 
         For where it is needed itself, and because the ONNX exporter does not take a mask that
@@ -63,7 +63,10 @@ class Attention(nn.Module):
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
         """`[B, S, D]` attends over `[B, C, D]`, giving `[B, S, D]`."""
         query, key, value = self.split(queries, context)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        if query.device.type == "cpu" and query.dtype != torch.float32:
+            mixed = self.weights(query, key) @ value  # torch's own is slow there on few tokens
+        else:
+            mixed = functional.scaled_dot_product_attention(query, key, value)
         output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return output
 
