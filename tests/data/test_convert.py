@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 
 import h5py
 import numpy as np
@@ -8,7 +9,7 @@ from builders.training import any_press, vj2_ddim
 
 from vj2_ddim_plugin import files
 from vj2_ddim_plugin.errors import ConfigError, DataError
-from vj2_ddim_training.data import trajectories
+from vj2_ddim_training.data import hdf5, trajectories
 from vj2_ddim_training.data.convert import convert_trajectories
 from vj2_ddim_training.data.trajectories import open_trajectories, write_trajectories_h5
 
@@ -126,6 +127,27 @@ def test_many_files_are_read_once_or_it_is_said(tmp_path, monkeypatch, caplog):
             data.gather(range(0, len(data), 3))
         assert len(data._open._open) <= 128
     assert not caplog.messages
+
+
+def test_where_steps_lie_is_asked_once_while_a_file_stays_as_it_is(tmp_path, monkeypatch):
+    how = {"layer_normed": True, "trajectories_per_file": 4}
+    write_trajectories_h5(tmp_path / "h5", EMBEDDINGS, ACTIONS, {"train": range(7)}, **how)
+    asked, real = [], hdf5.Hdf5Array.layout
+    monkeypatch.setattr(
+        hdf5.Hdf5Array, "layout", lambda self: asked.append(self.path.name) or real(self)
+    )
+    monkeypatch.setattr(trajectories, "MAX_OPEN_FILES", 1)
+    data = open_trajectories(tmp_path / "h5", SPEC)
+    expected = [np.copy(part) for part in data.gather(range(len(data)))]
+    asked.clear()
+    for row in (0, len(data) - 1, 0, len(data) - 1):
+        for found, part in zip(data.gather([row]), expected, strict=True):
+            np.testing.assert_array_equal(found[0], part[row])
+    assert not asked
+    first = data.files[0].paths[0]
+    os.utime(first, ns=(0, 0))
+    data.gather([0])
+    assert asked == [first.name] * 2  # its embeddings and its actions
 
 
 def test_large_compressed_chunks_are_said(tmp_path, monkeypatch, caplog):

@@ -24,16 +24,18 @@ SERIAL = 2**14  # numbers that torch converts without threads, which a forked pr
 
 
 class Steps:
-    """The steps of an array, numbered trajectory by trajectory; open for as long as it is held."""
+    """The steps of an array, numbered trajectory by trajectory; open for as long as it is held.
 
-    def __init__(self, array: StoredArray | Hdf5Array) -> None:
-        self.array, self._descriptor = array, -1
+    `layout` is where they lie in the file, if that is known from before; None asks the file.
+    """
+
+    def __init__(self, array: StoredArray | Hdf5Array, layout: Layout | None = None) -> None:
+        self.array, self.layout, self._descriptor = array, layout, -1
         self._stored = np.dtype("u2") if array.bfloat16 else array.dtype
         self._numbers = int(np.prod(array.shape[2:]))
-        self._layout: Layout | None = None
-        if hasattr(os, "preadv"):  # not on Windows
-            self._layout = _layout_of(array)
-        if self._layout is None:
+        if layout is None and hasattr(os, "preadv"):  # not on Windows
+            self.layout = _layout_of(array)
+        if self.layout is None:
             self._opened = array.open()
         else:
             self._descriptor = os.open(array.path, os.O_RDONLY)
@@ -48,13 +50,13 @@ class Steps:
         rows = np.arange(len(steps)) if rows is None else rows
         out = out.reshape(len(out), self._numbers)
         trajectories, times = np.divmod(steps, self.array.shape[1])
-        if self._layout is None:
+        if self.layout is None:
             for row, i, t in zip(rows, trajectories, times, strict=True):
                 found = np.asarray(self._opened[i, t]).reshape(-1)
                 halves = self.array.bfloat16 and found.dtype.itemsize == 2
                 out[row] = bfloat16_as_float32(found) if halves else found
             return
-        at, size = self._layout.addresses(trajectories, times), self._numbers * self._itemsize
+        at, size = self.layout.addresses(trajectories, times), self._numbers * self._itemsize
         breaks = np.flatnonzero((np.diff(at) != size) | (np.diff(rows) != 1)) + 1
         for first, last in zip([0, *breaks], [*breaks, len(at)], strict=True):
             if first < last:
@@ -76,13 +78,13 @@ class Steps:
     def raw(self, step: int) -> bytes:
         """The bytes of one step as they are stored."""
         i, t = divmod(step, self.array.shape[1])
-        if self._layout is None:
+        if self.layout is None:
             read = np.ascontiguousarray(self._opened[i, t])
             if self.array.bfloat16 and read.dtype.itemsize == 4:  # as HDF5 has converted it
                 read = (read.view(np.uint32) >> 16).astype(np.uint16)
             return read.tobytes()
         found = np.empty(self._numbers, self._stored)
-        self._fill(found, int(self._layout.addresses(np.array([i]), np.array([t]))[0]))
+        self._fill(found, int(self.layout.addresses(np.array([i]), np.array([t]))[0]))
         return found.tobytes()
 
     @property

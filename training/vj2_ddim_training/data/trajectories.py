@@ -29,7 +29,7 @@ from vj2_ddim_training.data.gesture_files import (
     require_in_range,
     settled,
 )
-from vj2_ddim_training.data.hdf5 import Hdf5Array
+from vj2_ddim_training.data.hdf5 import Hdf5Array, Layout
 from vj2_ddim_training.data.manifest import choose_files, read_manifest
 from vj2_ddim_training.data.settings import READ_ALL, ReadingSettings
 from vj2_ddim_training.data.sound import keep_sound, report_skipped
@@ -44,6 +44,8 @@ from vj2_ddim_training.data.trajectory_files import (
 __all__ = ["Trajectories", "open_trajectories", "write_trajectories_h5"]
 
 Float32 = NDArray[np.float32]
+Version = tuple[tuple[int, int, int], ...]  # inode, bytes and time of change, of each path
+Layouts = tuple[Layout | None, Layout | None]  # of embeddings and actions
 MAX_OPEN_FILES, MAX_BYTES_HELD = 128, 2**28
 MAX_GOALS = 1_000_000
 
@@ -61,7 +63,7 @@ class _OpenFiles:
         self._files, self._process = files, os.getpid()
         self._open: OrderedDict[int, tuple[Steps, Steps]] = OrderedDict()
         self._weight = 0
-        self._known: set[int] = set()  # the files that were open before
+        self._known: dict[int, tuple[Version, Layouts]] = {}  # of files that were open before
         self._warned = False
 
     def __getitem__(self, number: int) -> tuple[Steps, Steps]:
@@ -73,14 +75,23 @@ class _OpenFiles:
             file = self._files[number]
             self._warn_if_slow(file, number in self._known)
             with readable(file.paths[0], DataError):
-                self._open[number] = Steps(file.embeddings), Steps(file.actions)
-            self._known.add(number)
+                self._open[number] = self._opened(number)
             self._weight += _weight(file)
             while self._weight > MAX_BYTES_HELD and len(self._open) > 1:
                 closed, _ = self._open.popitem(last=False)
                 self._weight -= _weight(self._files[closed])
         self._open.move_to_end(number)
         return self._open[number]
+
+    def _opened(self, number: int) -> tuple[Steps, Steps]:
+        """A file's arrays. Where their steps lie is asked once, while the file stays as it is."""
+        file = self._files[number]
+        version = tuple((of.st_ino, of.st_size, of.st_mtime_ns) for of in map(os.stat, file.paths))
+        before, layouts = self._known.get(number, (version, (None, None)))
+        in_embeddings, in_actions = layouts if before == version else (None, None)
+        found = Steps(file.embeddings, in_embeddings), Steps(file.actions, in_actions)
+        self._known[number] = version, (found[0].layout, found[1].layout)
+        return found
 
     def _warn_if_slow(self, file: TrajectoryFile, again: bool) -> None:
         both = (file.embeddings, file.actions)
