@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -47,6 +49,7 @@ from vj2_ddim_training.saved import one_line
 __all__ = ["export_bundle"]
 
 OPSET = 20
+LARGE = 256  # numbers in weights that are worth halving
 TRACED_BATCH = 2  # a batch of 1 would be taken for a constant
 
 
@@ -59,6 +62,7 @@ def export_bundle(
     tolerance: float = TOLERANCE,
     seed: int = 0,
     overwrite: bool = False,
+    half_weights: bool = False,
 ) -> Parity:
     """Export a checkpoint, ours or the original script's.
 
@@ -70,6 +74,9 @@ def export_bundle(
         tolerance: Largest relative error of the whole sampling loop.
         seed: Of the inputs of the parity gate.
         overwrite: Replace a bundle that is there; a folder that holds anything else is not.
+        half_weights: Store weights in half precision, in half the bytes. They are float32 again
+            before anything is computed, so plans take as long; the rounding is in the parity, of
+            which `tolerance` must allow more.
 
     Returns:
         The measured parity, which is also in `bundle.json`.
@@ -86,6 +93,9 @@ def export_bundle(
     trained = None if ranker is None else load_ranker(ranker, model)
     with atomic_path(out, folder=True) as folder:
         reference = _write_graphs(model, trained, folder)
+        if half_weights:
+            for path in folder.glob("*.onnx"):
+                _halve_weights(path)
         write = partial(
             bundle.write_manifest,
             folder,
@@ -210,6 +220,34 @@ def _export(module: nn.Module, spec: GraphSpec, path: Path) -> None:
     graph = onnx.load(path)
     _forget_where_it_was_made(graph)
     onnx.save(graph, path)
+
+
+def _halve_weights(path: Path) -> None:
+    """Store large float32 weights in half precision, with a node that makes them float32 again.
+
+    ONNX Runtime does that once, while it loads the graph.
+    """
+    model = onnx.load(path)
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != onnx.TensorProto.FLOAT or prod(weight.dims) < LARGE:
+            continue
+        name, values = weight.name, onnx.numpy_helper.to_array(weight)
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if np.isfinite(values).all() and not np.isfinite(halves).all():
+            raise CheckpointError(
+                f"{path.name}: the weights {name!r} reach {np.abs(values).max():.3g}, which half "
+                f"precision cannot hold. Export without half_weights"
+            )
+        weight.CopyFrom(onnx.numpy_helper.from_array(halves, f"{name}_half"))
+        casts.append(
+            onnx.helper.make_node("Cast", [weight.name], [name], to=onnx.TensorProto.FLOAT)
+        )
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
 
 
 def _forget_where_it_was_made(message: Any) -> None:  # noqa: ANN401

@@ -291,6 +291,41 @@ class TestGate:
             measure_parity(broken(sketch.model), sketch.torch, 1e-4, 0)
 
 
+class TestHalfWeights:
+    def test_they_take_half_the_bytes_and_round_as_numpy_does(
+        self, sketch, tmp_path, already_traced
+    ):
+        how = {"half_weights": True, "tolerance": 0.01, "seed": 3}
+        parity = export_bundle(sketch.checkpoint, tmp_path / "half", **how)
+        assert sketch.parity.worst_error < parity.worst_error < 0.01
+        assert read_bundle(tmp_path / "half").parity["worst_error"] == parity.worst_error
+        for name, full in sketch.graphs.items():
+            half = onnx.load(tmp_path / "half" / name)
+            onnx.checker.check_model(half, full_check=True)
+            weights = {of.name: onnx.numpy_helper.to_array(of) for of in half.graph.initializer}
+            for weight in full.graph.initializer:
+                values = onnx.numpy_helper.to_array(weight)
+                if values.size < export_module.LARGE or values.dtype != np.float32:
+                    np.testing.assert_array_equal(weights[weight.name], values)
+                else:
+                    rounded = weights[f"{weight.name}_half"]
+                    np.testing.assert_array_equal(rounded, values.astype(np.float16))
+                    (cast,) = [node for node in half.graph.node if weight.name in node.output]
+                    assert (cast.op_type, list(cast.input)) == ("Cast", [f"{weight.name}_half"])
+
+    def test_the_usual_tolerance_refuses_them(self, sketch, tmp_path, already_traced):
+        with pytest.raises(ParityError, match="above the tolerance 1e-06"):
+            export_bundle(sketch.checkpoint, tmp_path / "out", half_weights=True, tolerance=1e-6)
+        assert not list(tmp_path.iterdir())
+
+    def test_weights_that_half_precision_cannot_hold_are_named(self, tmp_path):
+        model = make_model(**MODELS["unconditional"])
+        with torch.no_grad():
+            model.denoiser.blocks[0].feed_forward[0].weight[0, 0] = 1e5
+        with pytest.raises(CheckpointError, match=r"denoiser.onnx: the weights '.*' reach 1e\+05"):
+            export_bundle(save(model, tmp_path), tmp_path / "out", half_weights=True, tolerance=1.0)
+
+
 @pytest.mark.usefixtures("already_traced")
 class TestOut:
     def test_an_earlier_bundle_needs_overwrite(self, sketch, tmp_path):
