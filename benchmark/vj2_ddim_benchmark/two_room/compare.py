@@ -19,7 +19,7 @@ from vj2_ddim_benchmark.settings import ComparisonSettings
 from vj2_ddim_benchmark.timing import Seconds
 from vj2_ddim_benchmark.two_room import evaluation, import_stable_worldmodel
 from vj2_ddim_benchmark.two_room.episodes import load_episodes, load_positions, recording_path
-from vj2_ddim_benchmark.two_room.evaluation import OURS, PUBLISHED, OneByOne
+from vj2_ddim_benchmark.two_room.evaluation import CEM, OURS, OneByOne
 from vj2_ddim_benchmark.two_room.lewm import WorldModel, prediction_error
 from vj2_ddim_benchmark.two_room.prepare import Preparation, prepare
 from vj2_ddim_benchmark.two_room.rules import Manifest, choose_pairs, judge
@@ -77,7 +77,7 @@ class Contest:
     @property
     def solvers(self) -> list[str]:
         """By name; random actions are beside them."""
-        return [*(f"{bundle}, {how}" for bundle in self.bundles for how in OURS), *PUBLISHED]
+        return [*(f"{bundle}, {how}" for bundle in self.bundles for how in OURS), CEM]
 
     def results(self, problems: Mapping[tuple[str, int], Manifest]) -> dict[str, Any]:
         """Everything that was measured, and what it was measured with."""
@@ -95,7 +95,7 @@ class Contest:
             "preparation": asdict(self.what),
             "lewm_error_px": prediction_error(self.world_model, known, held_out, horizon),
             "lewm_sha256": sha256_of(self.folder / "lewm.pt"),
-            "solvers": {**PUBLISHED, **OURS},
+            "solvers": OURS,
             "seconds": self._seconds(next(iter(problems.values()))),
             "rows": rows,
             "verdict": {kind: verdict([r for r in rows if r["set"] == kind]) for kind in SETS},
@@ -169,23 +169,16 @@ def _of(rows: Sequence[Row], name: str, rule: str) -> list[int | None]:
 
 
 def verdict(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Each of ours against the best of the host's under a rule: difference, McNemar's test."""
-    names = list(dict.fromkeys(row["policy"] for row in rows))
+    """Each of ours against the host's CEM under each rule: difference, McNemar's test."""
+    names = dict.fromkeys(row["policy"] for row in rows if row["policy"] not in (CEM, RANDOM))
     found = []
     for rule in RULES:
-        solved = {name: np.array([s is not None for s in _of(rows, name, rule)]) for name in names}
-        best = max(PUBLISHED, key=lambda name: solved.get(name, np.zeros(1)).mean())
-        found += [
-            {
-                "ours": name,
-                "rule": rule,
-                "best_of_the_host": best,
-                "difference": float(solved[name].mean() - solved[best].mean()),
-                "mcnemar": asdict(mcnemar(solved[name], solved[best])),
-            }
-            for name in names
-            if name not in (*PUBLISHED, RANDOM)
-        ]
+        host = np.array([step is not None for step in _of(rows, CEM, rule)])
+        for name in names:
+            ours = np.array([step is not None for step in _of(rows, name, rule)])
+            difference = float(ours.mean() - host.mean())
+            test = asdict(mcnemar(ours, host))
+            found.append({"ours": name, "rule": rule, "difference": difference, "mcnemar": test})
     return found
 
 

@@ -1,7 +1,7 @@
 """The host's own evaluation of a policy, with its World and goals; and the solvers.
 
-Routes come out of it, which `rules` judges. The host's solvers are at their constructors' defaults,
-which are the published rules' (300 samples, 30 iterations, 30 elites, one environment at a time).
+Routes come out of it, which `rules` judges. The host's CEM is at its constructor's defaults, which
+are the published rules' (300 samples, 30 iterations, 30 elites, one environment at a time).
 """
 
 import io
@@ -125,23 +125,17 @@ def time_in_turns(solvers: Mapping[str, Any], infos: list[Info], rounds: int) ->
     return take_turns([(name, planning(of)) for name, of in solvers.items()], rounds)["wall"]
 
 
-PUBLISHED: dict[str, tuple[str, Chosen]] = {  # its class in `stable_worldmodel.solver`
-    "CEM": ("CEMSolver", {}),
-    "MPPI": ("MPPISolver", {"num_samples": 300, "n_steps": 10, "temperature": 5.0}),
-}
+CEM = "CEM"  # the host's
 OURS: dict[str, Chosen] = {
-    "16 candidates": {"num_candidates": 16},
     "16 candidates, 4 steps": {"num_candidates": 16, "num_inference_steps": 4},
     "1 sample": {"num_candidates": 1, "ranked": False},
 }
 
 
 def build_solver(name: str, world_model: WorldModel, bundles: Mapping[str, Path], seed: int) -> Any:  # noqa: ANN401
-    """One of the host's; or ours, on the CPU with as many threads as torch has."""
-    if name in PUBLISHED:
-        kind, settings = PUBLISHED[name]
-        solver = getattr(import_stable_worldmodel("solver"), kind)
-        return solver(world_model.model, seed=seed, **settings)
+    """The host's; or ours, on the CPU with as many threads as torch has."""
+    if name == CEM:
+        return import_stable_worldmodel("solver").CEMSolver(world_model.model, seed=seed)
     bundle, how = name.split(", ", 1)
     session: Chosen = {"provider": "cpu", "num_threads": torch.get_num_threads(), "seed": seed}
     return StableWorldModelSolver(bundles[bundle], world_model.model, **session, **OURS[how])

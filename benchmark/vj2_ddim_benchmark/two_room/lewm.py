@@ -47,7 +47,7 @@ class LeWMConfig(Settings):
 class LeWMTraining(Settings):
     """How a LeWM is trained: AdamW, warm-up, then cosine decay to 0."""
 
-    num_steps: int = setting(3000, "Optimizer steps.", low=1)
+    num_steps: int = setting(1200, "Optimizer steps.", low=1)
     batch_size: int = setting(64, "Windows in one step.", low=1)
     lr: float = setting(1e-3, "Peak learning rate.", above=0)
     weight_decay: float = setting(1e-3, "AdamW's.", low=0)

@@ -21,7 +21,7 @@ from vj2_ddim_training.run import train_run
 
 DENOISER = replace(MODEL, condition_tokens=4)
 DENOISER_TRAINING = TrainingConfig(
-    num_epochs=20, batch_size=256, lr=1e-3, condition_dropout=0.1, evaluate_every=5,
+    num_epochs=10, batch_size=256, lr=1e-3, condition_dropout=0.1, evaluate_every=5,
     picture_every=100, device="cpu", wandb_mode="disabled",
 )  # fmt: skip
 
