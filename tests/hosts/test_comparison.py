@@ -220,7 +220,7 @@ def test_turns_are_taken():
     solvers = {
         name: lambda info, init_action, name=name: asked.append((name, info["n"])) for name in "ab"
     }
-    seconds = time_in_turns(solvers, [{"n": 0}, {"n": 1}], 3)
+    seconds = time_in_turns(solvers, [{"n": 0}, {"n": 1}], 3)["processor"]
     assert asked == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 0), ("b", 0)]
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3}
 

@@ -35,7 +35,7 @@ SETS = {  # whose episodes, and the seeds: those of the published manifests; and
 }
 RANDOM = "random actions"
 NUM_TIMED, ROUNDS = 10, 10  # problems whose plans are timed, and how often each solver plans
-HEADINGS = ("policy", "moderate", "strict", "steps", "median ms a plan", "p95 ms")
+HEADINGS = ("policy", "moderate", "strict", "steps", "median processor ms", "p95 ms")
 
 
 def two_room(out: Path, settings: ComparisonSettings, json_file: Path | None) -> None:
@@ -54,7 +54,7 @@ def two_room(out: Path, settings: ComparisonSettings, json_file: Path | None) ->
     contest = Contest(out, what, world_model, bundles)
     results = contest.results(problems)
     table = "\n".join(
-        f"{kind}:\n\n{markdown_table(rows, results['seconds'])}"
+        f"{kind}:\n\n{markdown_table(rows, results['seconds']['processor'])}"
         for kind in SETS
         if (rows := [row for row in results["rows"] if row["set"] == kind])
     )
@@ -139,10 +139,10 @@ class Contest:
         say(f"{kind}, {name}, seed {seed}: " + ", ".join(f"{r} {rate(row, r):.1%}" for r in RULES))
         return row
 
-    def _seconds(self, manifest: Manifest) -> Seconds:
-        """Planning times in turns, from `timing.json` if they are there for these solvers."""
-        stored = self._read("timing.json") or {}
-        if list(stored) == self.solvers:
+    def _seconds(self, manifest: Manifest) -> dict[str, Seconds]:
+        """Planning times in turns by clock, from the file if they are there for these solvers."""
+        stored = self._read("timing.json")
+        if stored and list(stored["wall"]) == self.solvers:
             return dict(stored)
         solvers = {name: self._solver(name, 0) for name in self.solvers}
         first = OneByOne(next(iter(solvers.values())), keep=NUM_TIMED)
