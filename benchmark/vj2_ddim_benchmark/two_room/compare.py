@@ -29,7 +29,8 @@ from vj2_ddim_plugin.files import atomic_path, read_json_value, sha256_of, write
 
 Row = dict[str, Any]  # what one policy did on one manifest, as plain values
 RULES = ("moderate", "strict")
-SETS = {  # whose episodes, and the seeds: those of the published manifests; and goals further away
+# Whose episodes, and the seeds: those of the published manifests; and goals that are further away.
+SETS: dict[str, tuple[str, tuple[int, ...]]] = {
     "published": ("test", (0, 1, 42)),
     "far": ("test_far", (0,)),
 }
