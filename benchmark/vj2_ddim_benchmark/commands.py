@@ -221,7 +221,7 @@ def two_room(
     settings: ComparisonSettings,
     json_file: JsonFile = None,
 ) -> None:  # fmt: skip
-    """Collect, train, tune and compare on TwoRoom; needs requirements-hosts.txt installed."""
+    """Collect, train and compare on TwoRoom; needs requirements-hosts.txt installed."""
     from vj2_ddim_benchmark.two_room import compare
 
     compare.two_room(out, settings, json_file)

@@ -243,8 +243,8 @@ class PredictorSize(Settings):
 class ComparisonSettings(Settings):
     """How much is compared."""
 
-    num_problems: int = setting(100, "Test episodes.", low=1)
-    num_validation: int = setting(20, "Validation episodes to tune on.", low=1)
+    num_problems: int = setting(100, "Pairs of start and goal in a manifest.", low=1)
+    num_seeds: int = setting(3, "Manifests: the first so many of seeds 0, 1, 42.", low=1, high=3)
     threads: int = setting(1, "Threads of torch and of ONNX Runtime alike.", low=1, high=1024)
 
 

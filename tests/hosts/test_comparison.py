@@ -1,33 +1,39 @@
-"""The comparison on TwoRoom: that its recordings, problems and evaluation mean what they say."""
+"""The comparison on TwoRoom: that its recordings, physics and evaluation mean what they say."""
 
 import json
+import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from stable_worldmodel import World
 
 from vj2_ddim_benchmark.two_room import ENVIRONMENT, lewm
-from vj2_ddim_benchmark.two_room.compare import best_settings, markdown_table, row_of, verdict
+from vj2_ddim_benchmark.two_room.compare import RANDOM, markdown_table, rate, verdict
 from vj2_ddim_benchmark.two_room.episodes import (
     Episodes,
     Recording,
     collect_episodes,
     cut_windows,
     load_episodes,
+    load_positions,
 )
 from vj2_ddim_benchmark.two_room.evaluation import (
-    PUBLISHED,
     EvaluationSettings,
     OneByOne,
-    choose_problems,
+    build_solver,
     evaluate,
+    policy_of,
     time_in_turns,
 )
+from vj2_ddim_benchmark.two_room.geometry import Rooms
 from vj2_ddim_benchmark.two_room.lewm import LeWMConfig, LeWMTraining, WorldModel
 from vj2_ddim_benchmark.two_room.prepare import DENOISER_TRAINING, Preparation, prepare
+from vj2_ddim_benchmark.two_room.rules import choose_pairs, judge
 from vj2_ddim_plugin.bundle import read_bundle
 
 SPEED, WALL = 5.0, 112.0
@@ -53,6 +59,45 @@ def test_an_action_leads_from_its_image_to_the_next(episodes):
     )
     assert free.sum() > 50
     np.testing.assert_allclose(moved[free], wanted[free], atol=1e-3)
+
+
+def test_no_recorded_move_is_illegal(episodes):
+    crossings = 0
+    for first, length in zip(episodes.starts, episodes.lengths, strict=True):
+        route = episodes.positions[first : first + length].tolist()
+        for before, at in pairwise(route):
+            assert Rooms().is_legal(before, at)
+            crossings += (before[0] > WALL) != (at[0] > WALL)
+    assert crossings > 3
+
+
+def moved(name, start, action, speed):
+    """Where an environment's agent is after one action of a given speed."""
+    env = gym.make(name).unwrapped
+    env.reset(seed=0)
+    env.variation_space["agent"]["speed"].set_value(np.array([speed], np.float32))
+    env._set_state(start)
+    env._set_goal_state((150.0, 150.0))
+    env.step(np.array(action, np.float32))
+    return tuple(env.agent_position.tolist())
+
+
+def test_what_the_host_admits_and_the_swept_disk_does_not():
+    """It looks at the end alone: out of the doorway through its side, and into the doorway's."""
+    host = "swm/TwoRoom-v1"
+    for start, action in (((99.0, 65.0), (1.0, -0.2)), ((103.0, 56.0), (1.0, 0.8))):
+        admitted, ours = (moved(name, start, action, 10.5) for name in (host, ENVIRONMENT))
+        meant = tuple(np.add(start, 10.5 * np.array(action)))
+        assert admitted == pytest.approx(meant, abs=1e-3)
+        assert not Rooms().is_legal(start, admitted)
+        assert math.dist(ours, meant) > 0.5
+        assert Rooms().is_legal(ours, ours)
+
+
+def test_what_neither_hinders_is_the_same_in_both():
+    for start, action in (((60.0, 150.0), (0.7, -0.3)), ((108.0, 49.0), (1.0, 0.1))):
+        both = [moved(name, start, action, 5.0) for name in ("swm/TwoRoom-v1", ENVIRONMENT)]
+        assert both[0] == pytest.approx(both[1], abs=1e-5)
 
 
 def test_standing_still_is_exact():
@@ -116,17 +161,7 @@ def test_the_error_of_a_perfect_world_model_is_the_grid(monkeypatch):
     np.testing.assert_allclose(measured["error"], [0.5, 0.5])
 
 
-SETTINGS = EvaluationSettings(goal_offset=12, eval_budget=40, num_envs=4)
-
-
-def test_problems_are_within_their_episodes_and_not_solved_yet(recording, episodes):
-    problems = choose_problems(recording, 8, SETTINGS)
-    assert len(set(problems.episodes)) == 8
-    for episode, start in zip(problems.episodes, problems.starts, strict=True):
-        assert start + SETTINGS.goal_offset < episodes.lengths[episode]
-        row = episodes.starts[episode] + start
-        between = episodes.positions[row] - episodes.positions[row + SETTINGS.goal_offset]
-        assert np.linalg.norm(between) > 16
+SETTINGS = EvaluationSettings(goal_offset=12, eval_budget=40)
 
 
 class Straight:
@@ -147,19 +182,28 @@ class Straight:
         return {"actions": step.repeat(1, 5)[:, None].repeat(1, self.horizon, 1)}
 
 
-def test_success_is_reaching_the_goal(recording, episodes):
-    """Who walks straight gets there, where no wall is between; who stands still never does."""
-    problems = choose_problems(recording, 8, SETTINGS)
-    rows = episodes.starts[problems.episodes] + problems.starts
-    sides = [episodes.positions[rows + step, 0] > WALL for step in (0, SETTINGS.goal_offset)]
-    world_model = world_model_of(None)
-    outcome = evaluate(Straight(1.0), world_model, problems, SETTINGS)
-    same_room = sides[0] == sides[1]
-    assert same_room.sum() >= 3
-    assert np.array(outcome.successes)[same_room].all()
-    still = evaluate(Straight(0.0), world_model, problems, SETTINGS)
-    assert still.successes == [False] * 8
-    assert len(still.plan_seconds) == 8 * 2  # 40 steps, 25 a plan
+def test_routes_are_those_of_the_pairs(recording):
+    """Who walks straight for the goal succeeds where the door is in line; who stands still never.
+
+    No move is illegal, whoever makes it: what is in the way is not gone through.
+    """
+    manifest = choose_pairs(load_positions(recording), 6, 0, SETTINGS.goal_offset)
+    for speed in (1.0, 0.0):
+        timed = OneByOne(Straight(speed))
+        policy = policy_of(timed, world_model_of(None), SETTINGS)
+        routes = evaluate(policy, recording, manifest, SETTINGS)
+        verdicts = [judge(of, pair.goal) for of, pair in zip(routes, manifest.pairs, strict=True)]
+        for route, pair, told in zip(routes, manifest.pairs, verdicts, strict=True):
+            assert route[0] == pair.start
+            assert told.illegal_moves == 0
+            in_line = Rooms().is_legal(pair.start, pair.goal)
+            assert (told.strict is not None) or not (speed and in_line)
+            assert len(route) == 1 + (told.strict or SETTINGS.eval_budget)
+        if speed == 0:
+            assert {(told.moderate, told.crossings) for told in verdicts} == {(None, 0)}
+            assert len(timed.seconds) == 6 * 2  # 40 steps, 25 a plan
+        else:
+            assert any(told.strict for told in verdicts)
 
 
 def test_one_by_one_asks_for_each_environment():
@@ -176,51 +220,47 @@ def test_turns_are_taken():
     solvers = {
         name: lambda info, init_action, name=name: asked.append((name, info["n"])) for name in "ab"
     }
-    seconds = time_in_turns(solvers, [{"n": 0}, {"n": 1}], 3)
+    seconds = time_in_turns(solvers, [{"n": 0}, {"n": 1}], 3)["processor"]
     assert asked == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 0), ("b", 0)]
     assert {name: len(taken) for name, taken in seconds.items()} == {"a": 3, "b": 3}
 
 
-def row(solver, variant, successes, seconds, settings=None):
-    outcome = type("Outcome", (), {"successes": successes, "plan_seconds": [seconds]})
-    entry = {"solver": solver, "variant": variant, "settings": settings or {}}
-    return {**row_of(entry, outcome), "p95_plan_s": seconds}
+def row(policy, seed, moderate, strict):
+    return {"policy": policy, "seed": seed, "moderate": moderate, "strict": strict}
 
 
-def test_the_best_settings_and_the_verdict():
+def test_the_table_and_the_verdict():
+    """Two seeds of two pairs each."""
     rows = [
-        row("CEM", "tuned", [True, False], 0.3, {"topk": 10}),
-        row("CEM", "tuned", [True, False], 0.2, {"topk": 30}),
-        row("CEM", "tuned", [False, False], 0.1, {"topk": 50}),
-        row("MPPI", "tuned", [True, True], 9.0),
+        row("CEM", 0, [10, None], [None, None]), row("CEM", 1, [20, 30], [25, None]),
+        row("ours, 1 sample", 0, [5, 6], [7, 8]), row("ours, 1 sample", 1, [7, None], [9, None]),
+        row(RANDOM, 0, [None, None], [None, None]), row(RANDOM, 1, [None, None], [None, None]),
+    ]  # fmt: skip
+    assert [rate(rows[0], rule) for rule in ("moderate", "strict")] == [0.5, 0]
+    assert [(told["rule"], told["difference"]) for told in verdict(rows)] == [
+        ("moderate", 0),
+        ("strict", 0.5),
     ]
-    assert best_settings(rows, "CEM") == {"topk": 30}
-    ours = row("ours", "ours", [True, True], 0.03)
-    (told,) = verdict([ours, *rows])
-    assert told["best_of_the_host"] == "MPPI, tuned"
-    assert told["success_difference"] == 0
-    assert told["time_ratio"] == pytest.approx(0.03 / 9)
-    lines = markdown_table([ours, *rows]).splitlines()
-    assert lines[2].startswith("| ours | ours | 100.0% |")
-    assert "tuned: topk 50 | 0.0%" in lines[-1]
+    seconds = {"CEM": [0.1, 0.3], "ours, 1 sample": [0.01, 0.01]}
+    lines = markdown_table(rows, seconds).splitlines()
+    assert lines[2].startswith("| CEM | 75.0% (50 / 100; ")
+    assert lines[2].endswith(" | 20 / 25 | 200.0 | 290.0 |")
+    assert lines[-1].startswith(f"| {RANDOM} | 0.0% (0 / 0; ")
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_every_setting_that_tuning_tries_can_be_built(name):
-    world_model, kind = world_model_of(torch.nn.Linear(1, 1)), PUBLISHED[name]
-    for settings in [{}, *kind.candidates()]:
-        solver = kind.build(settings, world_model)
-        assert solver.batch_size == 1
-        rounds = settings.get("n_steps", settings.get("budget", (0, 30))[1])
-        assert solver.n_steps == rounds
+def test_the_hosts_solver_is_what_the_rules_ask_for():
+    solver = build_solver("CEM", world_model_of(torch.nn.Linear(1, 1)), {}, 0)
+    assert (solver.batch_size, solver.num_samples, solver.n_steps, solver.topk) == (1, 300, 30, 30)
 
 
 def test_what_was_recorded_is_read_as_it_was():
     results = Path(__file__).parents[2] / "benchmark" / "results" / "two_room.json"
     recorded = json.loads(results.read_text())
-    assert verdict(recorded["rows"]) == recorded["verdict"]
-    best = markdown_table(recorded["rows"]).splitlines()[2]
-    assert best.startswith("| ours, 16 candidates, 4 steps | ours | 97.0% | 91.5% to 99.0% |")
+    for kind, told in recorded["verdict"].items():
+        rows = [one for one in recorded["rows"] if one["set"] == kind]
+        assert verdict(rows) == told
+        assert all(one["illegal_moves"] == 0 for one in rows)
+        assert {len(one["moderate"]) for one in rows} == {100}
 
 
 SMALL = LeWMConfig(width=16, encoder_depth=1, predictor_depth=1, num_heads=2)
@@ -243,15 +283,17 @@ def test_a_small_preparation_ends_in_a_bundle(tmp_path):
     """Collect, train, encode, train, export; and what is there is not made again."""
     what = Preparation(
         {"a": Recording("train", 1.0, 12, 0), "b": Recording("validation", 1.0, 6, 50)},
+        denoisers={"a sampler": "train"},
         lewm=SMALL,
         lewm_training=FEW_STEPS,
         num_windows=(40, 8),
         denoiser_training=replace(DENOISER_TRAINING, num_epochs=1, batch_size=20),
     )
     said = []
-    world_model, bundle = prepare(tmp_path, what, said.append)
+    world_model, bundles = prepare(tmp_path, what, said.append)
+    assert bundles == {"a sampler": tmp_path / "a_sampler" / "bundle"}
     assert any("LeWM, step 0 of 2" in line for line in said)
-    spec = read_bundle(bundle).action_spec
+    spec = read_bundle(bundles["a sampler"]).action_spec
     assert (spec.length, spec.channels, spec.press_channel) == (25, ("vx", "vy"), None)
     scaler = world_model.action_scaler()
     bounds = np.array([spec.action_low, spec.action_high])

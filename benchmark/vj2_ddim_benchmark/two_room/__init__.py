@@ -8,7 +8,7 @@ from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
 
-ENVIRONMENT = "swm/TwoRoom-v1"
+ENVIRONMENT = "vj2_ddim/TwoRoomSwept-v0"  # `swept.SweptTwoRoom`
 IMAGE_SHAPE = (64, 64)
 MISSING_OPERATORS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -30,6 +30,10 @@ def import_stable_worldmodel(module: str = "") -> Any:  # noqa: ANN401
             f"TwoRoom needs the module {error.name!r}, which is not installed. Run: pip install -r "
             f"requirements-hosts.txt"
         ) from error
+    import gymnasium
+
+    if ENVIRONMENT not in gymnasium.registry:
+        gymnasium.register(ENVIRONMENT, "vj2_ddim_benchmark.two_room.swept:SweptTwoRoom")
     for message in NOISY:  # its environments, at every reset and step
         warnings.filterwarnings("ignore", message=message)
     return found

@@ -36,7 +36,7 @@ class LeWMConfig(Settings):
     encoder_depth: int = setting(3, "Layers of the encoder.", low=1)
     predictor_depth: int = setting(2, "Layers of the predictor.", low=1)
     num_heads: int = setting(4, "Attention heads; must divide the width.", low=1)
-    embedding_width: int = setting(32, "D, width of a latent.", low=1)
+    embedding_width: int = setting(16, "D, width of a latent.", low=1)
     projection_width: int = setting(256, "Width inside the two projections.", low=1)
     num_frames: int = setting(3, "Frames that the predictor looks back on.", low=1)
     action_block: int = setting(5, "Environment steps in one of the world model.", low=1)
@@ -47,12 +47,13 @@ class LeWMConfig(Settings):
 class LeWMTraining(Settings):
     """How a LeWM is trained: AdamW, warm-up, then cosine decay to 0."""
 
-    num_steps: int = setting(1600, "Optimizer steps.", low=1)
+    num_steps: int = setting(1200, "Optimizer steps.", low=1)
     batch_size: int = setting(64, "Windows in one step.", low=1)
     lr: float = setting(1e-3, "Peak learning rate.", above=0)
     weight_decay: float = setting(1e-3, "AdamW's.", low=0)
-    regularizer_weight: float = setting(0.09, "Weight of SIGReg; the host's default.", low=0)
+    regularizer_weight: float = setting(0.02, "Weight of SIGReg; the host's is 0.09.", low=0)
     num_projections: int = setting(256, "Directions that SIGReg looks along in a step.", low=1)
+    beyond: float = setting(0.5, "How far past its bound an action at it is shown, mean.", low=0)
     seed: int = setting(0, "Of weights and batches.", low=0)
 
 
@@ -162,7 +163,11 @@ def load_lewm(path: Path) -> WorldModel:
 
 
 class _NextLatent(StatelessTask):
-    """LeWM's training task: the next latent, and its Gaussian regularizer SIGReg."""
+    """LeWM's training task: the next latent, and its Gaussian regularizer SIGReg.
+
+    The environment clips actions and so are the recorded ones, but solvers ask about others too. So
+    that it knows what those do, actions at a bound are shown as ones past it, which move the same.
+    """
 
     def __init__(self, episodes: Episodes, config: LeWMConfig, training: LeWMTraining) -> None:
         torch.manual_seed(training.seed)
@@ -175,7 +180,6 @@ class _NextLatent(StatelessTask):
         self.steps_per_epoch = math.gcd(training.num_steps, 100)  # the state is kept after each
         self.mean = episodes.actions.mean(axis=0)
         self.std = usable_std(episodes.actions.std(axis=0), self.mean)
-        self.actions = ((episodes.actions - self.mean) / self.std).astype(np.float32)
         self.windows = episodes.windows(config.num_frames * config.action_block + 1)
         self.transform = image_transform()
         self.last: dict[str, float] = {}
@@ -201,8 +205,11 @@ class _NextLatent(StatelessTask):
         """Frames `[B, T, 3, H, W]` and action blocks `[B, T, block * A]`; the last is unused."""
         block, frames = self.config.action_block, self.config.num_frames + 1
         at = first[:, None] + block * np.arange(frames)
-        within = np.minimum(at[..., None] + np.arange(block), len(self.actions) - 1)
-        blocks = torch.from_numpy(self.actions[within].reshape(len(first), frames, -1))
+        within = np.minimum(at[..., None] + np.arange(block), len(self.episodes.actions) - 1)
+        actions = self.episodes.actions[within]
+        further = 1 + self.rng.exponential(self.training.beyond, actions.shape)
+        actions = (np.where(abs(actions) < 1, actions, further * actions) - self.mean) / self.std
+        blocks = torch.from_numpy(actions.astype(np.float32).reshape(len(first), frames, -1))
         return self.episodes.images[torch.from_numpy(at)], blocks
 
     def state_dict(self) -> dict[str, Any]:

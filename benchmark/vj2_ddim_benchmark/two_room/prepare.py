@@ -1,4 +1,4 @@
-"""What the comparison trains, each step once: LeWM, then a denoiser on its latents."""
+"""What the comparison trains, each step once: LeWM, then denoisers on its latents."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from vj2_ddim_training.run import train_run
 
 DENOISER = replace(MODEL, condition_tokens=4)
 DENOISER_TRAINING = TrainingConfig(
-    num_epochs=20, batch_size=256, lr=1e-3, condition_dropout=0.1, evaluate_every=5,
+    num_epochs=10, batch_size=256, lr=1e-3, condition_dropout=0.1, evaluate_every=5,
     picture_every=100, device="cpu", wandb_mode="disabled",
 )  # fmt: skip
 
@@ -37,29 +37,35 @@ class Preparation:
     denoiser: ModelConfig = DENOISER
     denoiser_training: TrainingConfig = DENOISER_TRAINING
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    denoisers: Mapping[str, str] = field(  # the split that each learns from
+        default_factory=lambda: {"expert": "train", "no expert": "aimless"}
+    )
 
 
 def prepare(
     folder: Path, what: Preparation, report: Report = lambda line: None
-) -> tuple[WorldModel, Path]:
-    """Collect, train LeWM, encode, train the denoiser, export: the world model and the bundle."""
+) -> tuple[WorldModel, dict[str, Path]]:
+    """Collect, train LeWM, encode, train denoisers, export: the world model and the bundles."""
     paths: dict[str, list[Path]] = {}
     for name, recording in what.recordings.items():
         report(f"collecting {name}")
         path = recorded.collect_episodes(folder, name, recording)
         paths.setdefault(recording.split, []).append(path)
-    file, bundle = folder / "lewm.pt", folder / "bundle"
-    if not (file.exists() and bundle.exists()):
-        splits = {name: recorded.load_episodes(paths[name]) for name in ("train", "validation")}
-        if not file.exists():
-            unfinished = folder / "lewm-training.pt"
-            made = lewm.train_lewm(
-                splits["train"], what.lewm, what.lewm_training, unfinished, report
-            )
-            lewm.save_lewm(made, file)
-            unfinished.unlink(missing_ok=True)
-        _make_bundle(folder, lewm.load_lewm(file), splits, what, report)
-    return lewm.load_lewm(file), bundle
+    file = folder / "lewm.pt"
+    if not file.exists():
+        unfinished, episodes = folder / "lewm-training.pt", recorded.load_episodes(paths["train"])
+        made = lewm.train_lewm(episodes, what.lewm, what.lewm_training, unfinished, report)
+        lewm.save_lewm(made, file)
+        unfinished.unlink(missing_ok=True)
+    world_model, bundles = lewm.load_lewm(file), {}
+    for name, split in what.denoisers.items():
+        own = folder / name.replace(" ", "_")
+        bundles[name] = own / "bundle"
+        if not bundles[name].exists():
+            used = {"train": paths[split], "validation": paths["validation"]}
+            splits = {of: recorded.load_episodes(files) for of, files in used.items()}
+            _make_bundle(own, world_model, splits, what, report)
+    return world_model, bundles
 
 
 def _make_bundle(
