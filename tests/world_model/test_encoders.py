@@ -58,6 +58,8 @@ def test_numpy_and_torch_paths_agree_and_keep_leading_axes(frames):
     assert latents.shape == (20, 2, 16, 6)
     assert latents.dtype == np.float32
     np.testing.assert_allclose(latents, encoder(torch.from_numpy(pairs)).numpy(), atol=1e-6)
+    pairs.flags.writeable = False  # as a decoded picture is; torch would warn, once a process
+    np.testing.assert_array_equal(encoder.encode(pairs), latents)
 
 
 def test_moved_latents_are_those_of_moved_pictures(frames):

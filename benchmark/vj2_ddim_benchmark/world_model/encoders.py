@@ -184,7 +184,7 @@ def _checked(frames: NDArray[Any]) -> NDArray[np.uint8]:
             f"frames must be uint8 [n, H, W, 3] with n at least 1; found {frames.dtype} "
             f"{list(frames.shape)}"
         )
-    return np.ascontiguousarray(frames)
+    return np.require(frames, requirements=["C", "W"])  # torch warns of what is read-only
 
 
 def _require_divides(frames: Tensor, patch_size: int) -> None:
