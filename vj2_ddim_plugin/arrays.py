@@ -24,7 +24,7 @@ from vj2_ddim_plugin.errors import VJ2DDIMError
 from vj2_ddim_plugin.files import require_regular_file
 
 __all__ = ["MAX_LOADED_BYTES", "StoredArray", "bfloat16_as_float32", "npy_array", "npz_arrays"]
-__all__ += ["readable"]
+__all__ += ["readable", "stamp_of"]
 
 MAX_LOADED_BYTES = 2**30  # of a compressed array, decompressed
 MAKERS = {".npy": " with numpy.save", ".npz": " with numpy.savez"}
@@ -121,7 +121,7 @@ class StoredArray:
             _verify(self.path, self.member, self.stamp)
 
     def _require_unchanged(self) -> None:
-        if _stamp(self.path) != self.stamp:
+        if stamp_of(self.path) != self.stamp:
             raise self.error(f"{self.path}: has changed since it was opened. Start again")
 
 
@@ -134,7 +134,7 @@ def npy_array(path: Path | str, error: type[VJ2DDIMError]) -> StoredArray:
     """
     path = require_regular_file(path, error, "a file of numpy.save")
     with readable(path, error), open(path, "rb") as stream:
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         shape, order, dtype, offset, half = _read_header(stream)
         array = StoredArray(path, error, stamp, shape, dtype, order, offset, offset, "", half)
         if offset + array.nbytes != stamp[0]:
@@ -164,7 +164,7 @@ def npz_arrays(
 def _npz_array(
     archive: zipfile.ZipFile, member: str, path: Path, error: type[VJ2DDIMError]
 ) -> StoredArray:
-    stamp, info = _stamp(path), archive.getinfo(member)
+    stamp, info = stamp_of(path), archive.getinfo(member)
     with archive.open(info) as stream:
         shape, order, dtype, header_bytes, half = _read_header(stream)
     offset, room = None, info.compress_size
@@ -236,6 +236,7 @@ def _verify(path: Path, member: str, stamp: tuple[int, int]) -> None:
             pass
 
 
-def _stamp(path: Path) -> tuple[int, int]:
+def stamp_of(path: Path) -> tuple[int, int]:
+    """A file's bytes and the time of its last change: as long as they stay, it is as it was."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns

@@ -24,7 +24,7 @@ def export(
     num_inference_steps: Annotated[int | None, typer.Option(min=1, max=1000, help="DDIM steps of that graph; as many as the model recommends unless told.")] = None,
     guidance_scale: Annotated[float, typer.Option(min=0, max=100, help="Classifier-free guidance of that graph; 1 is off.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the inputs of the parity gate.")] = 0,
-    half_weights: Annotated[bool, typer.Option("--half-weights", help="Store weights in half precision, half as large; needs a larger tolerance.")] = False,
+    half_weights: Annotated[bool, typer.Option("--half-weights", help="Store weights in half precision, half as large; may need a larger tolerance.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a bundle that is there.")] = False,
     wandb: Annotated[bool, typer.Option("--wandb", help="Keep checkpoint and bundle as artifacts of the Weights & Biases run that run.json names.")] = False,
 ) -> None:  # fmt: skip

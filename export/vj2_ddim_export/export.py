@@ -5,7 +5,7 @@ The graphs are one denoising step, the condition encoder, and the ranker if ther
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -92,25 +92,24 @@ def export_bundle(
     model = loaded.model
     trained = None if ranker is None else load_ranker(ranker, model)
     with atomic_path(out, folder=True) as folder:
-        reference = _write_graphs(model, trained, folder)
-        if half_weights:
-            for path in folder.glob("*.onnx"):
-                _halve_weights(path)
-        write = partial(
-            bundle.write_manifest,
-            folder,
-            action_spec=model.action_spec,
-            schedule=model.schedule,
-            condition=model.condition,
-            provenance=_provenance(loaded, checkpoint, trained, ranker),
+        reference = _write_graphs(model, trained, folder, half_weights)
+        return _prove(
+            folder, reference, _provenance(loaded, checkpoint, trained, ranker), unmeasured
         )
-        return _prove(folder, reference, write, unmeasured)
 
 
 def _prove(
-    folder: Path, reference: TorchSampler, write: Callable[..., None], unmeasured: Parity
+    folder: Path, reference: TorchSampler, provenance: Mapping[str, Any], unmeasured: Parity
 ) -> Parity:
-    """Compare the bundle, read as the plugin reads it, and `write` what was found."""
+    """Compare the bundle, read as the plugin reads it, and write what was found."""
+    write = partial(
+        bundle.write_manifest,
+        folder,
+        action_spec=reference.action_spec,
+        schedule=reference.schedule,
+        condition=reference.condition,
+        provenance=provenance,
+    )
     ranked = isinstance(reference, RankedSampler)
     write(parity=replace(unmeasured, ranker_error=0.0 if ranked else None))
     with BundleModel(bundle.read_bundle(folder), "cpu") as exported:
@@ -120,7 +119,7 @@ def _prove(
 
 
 def _write_graphs(
-    model: DiffusionModel, trained: TrainedRanker | None, folder: Path
+    model: DiffusionModel, trained: TrainedRanker | None, folder: Path, half_weights: bool = False
 ) -> TorchSampler:
     """Write every graph of a model; returns what they must agree with."""
     modules = {DENOISER: model.denoiser}
@@ -131,6 +130,8 @@ def _write_graphs(
     specs = graph_specs(model.action_spec, model.condition)
     for name, module in modules.items():
         _export(module, specs[name], folder / name)
+        if half_weights:
+            _halve_weights(folder / name)
     return TorchSampler(model) if trained is None else RankedSampler(model, trained.ranker)
 
 

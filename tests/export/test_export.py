@@ -292,7 +292,7 @@ class TestGate:
 
 
 class TestHalfWeights:
-    def test_they_take_half_the_bytes_and_round_as_numpy_does(
+    def test_they_are_rounded_as_numpy_does_and_made_float32_again(
         self, sketch, tmp_path, already_traced
     ):
         how = {"half_weights": True, "tolerance": 0.01, "seed": 3}
@@ -313,7 +313,7 @@ class TestHalfWeights:
                     (cast,) = [node for node in half.graph.node if weight.name in node.output]
                     assert (cast.op_type, list(cast.input)) == ("Cast", [f"{weight.name}_half"])
 
-    def test_the_usual_tolerance_refuses_them(self, sketch, tmp_path, already_traced):
+    def test_a_tolerance_below_their_rounding_refuses_them(self, sketch, tmp_path, already_traced):
         with pytest.raises(ParityError, match="above the tolerance 1e-06"):
             export_bundle(sketch.checkpoint, tmp_path / "out", half_weights=True, tolerance=1e-6)
         assert not list(tmp_path.iterdir())

@@ -62,8 +62,7 @@ def two_room(out: Path, settings: ComparisonSettings, json_file: Path | None) ->
     with atomic_path(out / "table.md") as temporary:
         temporary.write_text(table, encoding="utf-8")
     say(table)
-    if json_file is not None:
-        write_json(json_file, results)
+    write_json(json_file, results)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,11 @@ def prepare(
         report(f"collecting {name}")
         path = recorded.collect_episodes(folder, name, recording)
         paths.setdefault(recording.split, []).append(path)
+    load = cache(lambda split: recorded.load_episodes(paths[split]))  # which are large
     file = folder / "lewm.pt"
     if not file.exists():
-        unfinished, episodes = folder / "lewm-training.pt", recorded.load_episodes(paths["train"])
-        made = lewm.train_lewm(episodes, what.lewm, what.lewm_training, unfinished, report)
+        unfinished = folder / "lewm-training.pt"
+        made = lewm.train_lewm(load("train"), what.lewm, what.lewm_training, unfinished, report)
         lewm.save_lewm(made, file)
         unfinished.unlink(missing_ok=True)
     world_model, bundles = lewm.load_lewm(file), {}
@@ -62,8 +64,7 @@ def prepare(
         own = folder / name.replace(" ", "_")
         bundles[name] = own / "bundle"
         if not bundles[name].exists():
-            used = {"train": paths[split], "validation": paths["validation"]}
-            splits = {of: recorded.load_episodes(files) for of, files in used.items()}
+            splits = {"train": load(split), "validation": load("validation")}
             _make_bundle(own, world_model, splits, what, report)
     return world_model, bundles
 

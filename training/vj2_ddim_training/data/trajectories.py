@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vj2_ddim_plugin.arrays import StoredArray, readable
+from vj2_ddim_plugin.arrays import StoredArray, readable, stamp_of
 from vj2_ddim_plugin.errors import ConfigError, DataError, escaped
 from vj2_ddim_plugin.gestures import outside_bounds
 from vj2_ddim_plugin.gestures.segments import IntArray
@@ -86,7 +86,7 @@ class _OpenFiles:
     def _opened(self, number: int) -> tuple[Steps, Steps]:
         """A file's arrays. Where their steps lie is asked once, while the file stays as it is."""
         file = self._files[number]
-        version = tuple((of.st_ino, of.st_size, of.st_mtime_ns) for of in map(os.stat, file.paths))
+        version = tuple((path.stat().st_ino, *stamp_of(path)) for path in file.paths)
         before, layouts = self._known.get(number, (version, (None, None)))
         in_embeddings, in_actions = layouts if before == version else (None, None)
         found = Steps(file.embeddings, in_embeddings), Steps(file.actions, in_actions)
@@ -365,7 +365,7 @@ _FAULTS: dict[tuple[Any, ...], str] = {}  # of files that were looked at, which 
 
 def _look_at_all(file: TrajectoryFile, spec: ActionSpec) -> None:
     """Raise what reading any of a file would; once for as long as it is not changed."""
-    stamps = [(path, path.stat().st_size, path.stat().st_mtime_ns) for path in file.paths]
+    stamps = [(path, *stamp_of(path)) for path in file.paths]
     key = (*stamps, spec.action_block, spec.action_low, spec.action_high)
     if key not in _FAULTS:
         data, _FAULTS[key] = Trajectories([file], spec), ""

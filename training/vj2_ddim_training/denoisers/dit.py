@@ -63,7 +63,7 @@ class Attention(nn.Module):
     def forward(self, queries: Tensor, context: Tensor) -> Tensor:
         """`[B, S, D]` attends over `[B, C, D]`, giving `[B, S, D]`."""
         query, key, value = self.split(queries, context)
-        if query.device.type == "cpu" and query.dtype != torch.float32:
+        if query.device.type == "cpu" and query.dtype.itemsize < 4:
             mixed = self.weights(query, key) @ value  # torch's own is slow there on few tokens
         else:
             mixed = functional.scaled_dot_product_attention(query, key, value)
