@@ -6,6 +6,7 @@ Those of the trained parts are beside what they are of.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.settings import Settings, setting
@@ -251,11 +252,16 @@ class ComparisonSettings(Settings):
 PAGES = ("kit", "miniwob")
 PAGES_HELP = "Those of the mobile UI kit, or the tasks of MiniWoB++."
 TASKS_HELP = "Of MiniWoB++, with commas between; all that are posed unless told."
+KINDS_HELP = (
+    "Kinds of widgets to aim at, with commas between, on pages that have one; any unless told."
+)
 
 
 @dataclass(frozen=True)
 class BrowserCollectSettings(Settings):
     """What is collected, and by how many."""
+
+    newer: ClassVar[Any] = ("kinds",)
 
     num_trajectories: int = setting(1000, "Pages that are touched.", low=1)
     horizon: int = setting(4, "Action blocks on each.", low=1)
@@ -267,6 +273,7 @@ class BrowserCollectSettings(Settings):
     near_miss_share: float = setting(0.35, "Of these, how many miss.", low=0, high=1)
     pages: str = setting("kit", PAGES_HELP, choices=PAGES)
     tasks: tuple[str, ...] = setting((), TASKS_HELP)
+    kinds: tuple[str, ...] = setting((), KINDS_HELP)
 
 
 @dataclass(frozen=True)

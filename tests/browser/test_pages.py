@@ -62,6 +62,8 @@ def test_no_split_shares_arrangements_or_words_or_hues_with_another(pages):
             assert (accent + 2 * (page.widgets[0].hue // 36)) % MODULUS in RESIDUES[split]
     with pytest.raises(ConfigError, match="'dev'"):
         draw_page("dev", np.random.default_rng(0))
+    with pytest.raises(ConfigError, match=r"'slider'.*toggle"):
+        draw_page("train", np.random.default_rng(0), ["slider"])
 
 
 def test_every_split_has_every_kind_in_both_themes_and_the_same_seed_the_same_page(pages):
@@ -156,6 +158,23 @@ def test_all_gestures_are_action_blocks():
     problem = draw_problem("train", rng)
     index, way = ways_to(problem)[0]
     assert perform(way, boxes[index], rng)[:, 2].any()
+
+
+def test_gestures_aim_at_the_kinds_that_are_asked_for():
+    rng = np.random.default_rng(0)
+    boxes = [[[8.0 + 96 * i, 40.0 * k + 8, 90.0, 30.0] for i in range(3)] for k in range(4)]
+    page = page_of("toggle", "sortable", "checkbox")
+    rows = set()
+    for _ in range(40):
+        action = mixed_action(page, [0, 0, 0, -1, -1], boxes, 1.0, rng, 0.0, ["sortable", "hold"])
+        rows.update((320 * action[action[:, 2] > 0, 1] // 40).astype(int))
+    assert rows == {1}  # the second widget's
+    beneath = page_of("sortable", "actions")  # a list below an open sheet obeys nothing
+    for _ in range(20):
+        action = mixed_action(beneath, [0, 3, -1, -1, -1], boxes, 1.0, rng, 0.0, ["sortable"])
+        assert action[:, 2].any()
+    drawn = [draw_page("train", rng, ["sortable", "swiper"]) for _ in range(50)]
+    assert all({"sortable", "swiper"} & {each.kind for each in page.widgets} for page in drawn)
 
 
 def test_a_block_becomes_frames_with_the_finger_down():

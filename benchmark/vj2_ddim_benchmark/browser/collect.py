@@ -188,7 +188,7 @@ def _beginning(
 ) -> tuple[Page, IntArray, np.random.Generator]:
     """Page, state and randomness of a number that has been drawn so often before."""
     rng = _randomness(settings, index, drawn)
-    page = draw_page(settings.split, rng)
+    page = draw_page(settings.split, rng, settings.kinds)
     return page, draw_state(page, rng, OPEN_SHARE), rng
 
 
@@ -198,10 +198,10 @@ def _trajectory(
     if isinstance(session, TaskSession):
         return _on_task(session, settings, _randomness(settings, index, drawn))
     page, state, rng = _beginning(settings, index, drawn)
-    shares = settings.scripted_share, rng, settings.near_miss_share
+    how = settings.scripted_share, rng, settings.near_miss_share, settings.kinds
     frames, actions, states = [session.show(page, state)], [], [state]
     for _ in range(settings.horizon):
-        actions.append(mixed_action(page, states[-1], session.boxes(), *shares))
+        actions.append(mixed_action(page, states[-1], session.boxes(), *how))
         picture, state = session.touch(actions[-1])
         frames.append(picture)
         states.append(state)

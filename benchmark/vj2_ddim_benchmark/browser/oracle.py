@@ -1,6 +1,6 @@
 """Gestures that change a page's widgets, problems made of them, and who touches to collect data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -243,13 +243,16 @@ def ways_to(problem: Problem) -> list[tuple[int, Way]]:
 
 def mixed_action(
     page: Page, state: ArrayLike, boxes: Sequence[Sequence[Target]], scripted_share: float,
-    rng: np.random.Generator, near_miss_share: float = NEAR_MISS_SHARE,
+    rng: np.random.Generator, near_miss_share: float = NEAR_MISS_SHARE, kinds: Collection[str] = (),
 ) -> Actions:  # fmt: skip
     """A scripted gesture, a near miss of one or a random gesture, `[250, 3]`, in these shares.
 
-    The state `[5]` and the boxes of each widget are the page's at the time.
+    The state `[5]` and the boxes of each widget are the page's at the time. With `kinds`, scripted
+    ones aim at widgets of these, if any obeys now.
     """
     able, draw = moves(page, state), rng.random()
+    if kinds:
+        able = _of_kinds(page, able, kinds) or able
     if draw >= scripted_share or not able:
         action: Actions = random_policy(1, rng)[0]
         return action
@@ -259,6 +262,15 @@ def mixed_action(
     if draw < scripted_share * near_miss_share:
         return _near_miss(way, boxes[index], rng)
     return perform(way, boxes[index], rng)
+
+
+def _of_kinds(page: Page, able: Moves, kinds: Collection[str]) -> Moves:
+    """Those moves that widgets of some kinds make, and only their ways."""
+    among = {
+        move: [(index, way) for index, way in ways if page.widgets[index].kind in kinds]
+        for move, ways in able.items()
+    }
+    return {move: ways for move, ways in among.items() if ways}
 
 
 def _near_miss(way: Way, boxes: Sequence[Target], rng: np.random.Generator) -> Actions:

@@ -5,7 +5,7 @@ touch screen: what is in all splits are the kinds of widgets and the two themes.
 """
 
 import colorsys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 from zlib import crc32
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vj2_ddim_benchmark.world.layouts import MODULUS, draw_pairs, require_split
-from vj2_ddim_plugin.errors import DataError
+from vj2_ddim_plugin.errors import ConfigError, DataError
 from vj2_ddim_plugin.gestures.segments import IntArray
 
 THEMES = ("ios", "md")
@@ -103,12 +103,18 @@ class Page:
         return float(len({self.widgets[index].value for index in apart}))
 
 
-def draw_page(split: str, rng: np.random.Generator) -> Page:
-    """A page of a split (train, validation or test); a `ConfigError` if there is no such split."""
+def draw_page(split: str, rng: np.random.Generator, kinds: Collection[str] = ()) -> Page:
+    """A page of a split (train, validation or test), with one of these kinds of widgets if any.
+
+    A `ConfigError` says that there is no such split or no such kind.
+    """
     residues = require_split(split)
+    if strangers := sorted(set(kinds) - set(KINDS)):
+        raise ConfigError(f"no kind of widget is {strangers[0]!r}; use some of {', '.join(KINDS)}")
+    wanted = set(kinds or KINDS)
     chosen: list[tuple[str, int]] = []
     code = -1
-    while code not in residues or len(chosen) < min(NUM_WIDGETS):
+    while code not in residues or len(chosen) < min(NUM_WIDGETS) or wanted.isdisjoint(dict(chosen)):
         chosen = _draw_kinds(rng)
         code = crc32(_arrangement(chosen).encode()) % MODULUS
     words = [word for index, word in enumerate(WORDS) if index % MODULUS in residues]
