@@ -247,6 +247,9 @@ class DataSettings(ReadingSettings):
         None, "Validation data, needed for a new run; trajectories: the same folder will do."
     )
     save_dir: Path = setting(Path("checkpoints"), "The run's folder.")
+    start_from: Path | None = setting(
+        None, "A checkpoint to train further on these data; its model and schedule stay."
+    )
     representation: str = setting(
         "auto",
         "Auto is the best that inverts, raw for minimal.",

@@ -21,7 +21,7 @@ from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import S, Settings, declared
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.by_name import JUDGES, find_by_name
-from vj2_ddim_training.checkpoint import Checkpoint
+from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
 from vj2_ddim_training.condition_encoders import LatentEncoder
 from vj2_ddim_training.config import (
     ORIGINAL_TRAINING,
@@ -40,11 +40,18 @@ from vj2_ddim_training.examples import (
     open_examples,
     require_same_norm,
 )
+from vj2_ddim_training.further import (
+    STARTED_FROM,
+    load_start,
+    settings_that_stay,
+    spec_of_both,
+    taken_up,
+)
 from vj2_ddim_training.loop import Progress
 from vj2_ddim_training.processes import stop_signals
 from vj2_ddim_training.report import Report
 from vj2_ddim_training.run_folder import RunFolder, Tracker
-from vj2_ddim_training.survey import ActionSurvey
+from vj2_ddim_training.survey import KNOT_CHOICES, ActionSurvey
 from vj2_ddim_training.trainer import Trainer, load_resumable, training_config
 from vj2_ddim_training.validation import SuccessMeasure, Validation
 
@@ -54,7 +61,12 @@ logger = logging.getLogger(__name__)
 
 NUM_COMPARED = 5000  # training transitions that generated actions are compared with
 PLACES = ("data_dir", "val_data_dir", "manifest")
-OF_A_START = ("save_dir", "resume", "overwrite")  # what is told of the data, and is not of a run
+OF_A_START = (
+    "save_dir",
+    "resume",
+    "overwrite",
+    "start_from",
+)  # what is told of the data, and is not of a run
 
 
 def train_run(
@@ -111,13 +123,17 @@ def _train(
 ) -> Trainer:
     """The run of one process; of several, all but the first do nothing but train."""
     config, condition = settings.training, settings.model.condition
-    spec, line = devices.from_first(lambda: _look_at_actions(settings, tell))
+    start = _start_of(settings, folder)
+    known = None if start is None else start.model.action_spec
+    spec, line = devices.from_first(lambda: _look_at_actions(settings, tell, known))
     data_dir, goal = settings.folders[0], config.longest_goal
     train_set = open_examples(data_dir, spec, condition, "train", goal, settings)
-    model = _new_model(settings, spec, train_set, devices)
-    make = partial(Trainer, model, config, train_set, folder=folder, devices=devices)
+    model = _model_to_train(settings, spec, train_set, devices, start)
+    origin = {} if start is None else {STARTED_FROM: start.provenance[STARTED_FROM]}
+    how: dict[str, Any] = {"folder": folder, "devices": devices, "ends_at": ends_at}
+    make = partial(Trainer, model, config, train_set, origin=origin, **how)
     if devices.index:
-        trainer = make(validation=None, ends_at=ends_at)
+        trainer = make(validation=None)
         trainer.start(settings.resume)
         return trainer
     held_out = _held_out(settings, train_set)
@@ -134,13 +150,29 @@ def _train(
         try:
             some = train_set.some_actions(NUM_COMPARED)
             validation = Validation(held_out, some, tracker, config, judge)
-            trainer = make(validation=validation, progress=progress, ends_at=ends_at)
+            trainer = make(validation=validation, progress=progress)
             trainer.start(settings.resume)
         except BaseException as error:
             tracker.close(error)
             raise
         tracker.close(ended=trainer.ended)
         return trainer
+
+
+def _start_of(settings: RunSettings, folder: RunFolder) -> Checkpoint | None:
+    """What a run trains further: the checkpoint told, or its own if it began with one."""
+    if settings.resume:
+        own = load_checkpoint(folder.checkpoint) if folder.checkpoint.exists() else None
+        return own if own and STARTED_FROM in own.provenance else None
+    if settings.start_from is None:
+        return None
+    start = load_start(settings.start_from)
+    told = {name: getattr(settings, name) for name in declared(DataSettings)}
+    told |= {"action_block": settings.block, **settings.model.to_dict()}
+    if settings.schedule is not None:
+        told |= settings.schedule.to_dict()
+    settings_that_stay(start, told)
+    return start
 
 
 def _held_out(settings: RunSettings, train_set: Examples) -> Examples:
@@ -158,12 +190,17 @@ def _held_out(settings: RunSettings, train_set: Examples) -> Examples:
 def settings_of_start(told: Mapping[str, Any]) -> RunSettings:
     """A new run's settings: those told, and for the others the defaults of its architecture.
 
+    With `start_from`, what that checkpoint says of actions, model and schedule.
+
     Raises:
         VJ2DDIMError: A setting is out of range, contradicts another, or is missing.
     """
-    minimal = told.get("architecture") == "minimal"
-    training, schedule = (ORIGINAL_TRAINING, ORIGINAL_SCHEDULE.to_dict()) if minimal else ({}, {})
-    return _settings_of(told, {}, {}, training, schedule)
+    data, model, schedule = dict[str, Any](), {"architecture": told.get("architecture")}, None
+    if told.get("start_from") is not None:
+        data, model, schedule = settings_that_stay(load_start(told["start_from"]), told)
+    minimal = model["architecture"] == "minimal"
+    training, usual = (ORIGINAL_TRAINING, ORIGINAL_SCHEDULE.to_dict()) if minimal else ({}, {})
+    return _settings_of(told, data, model, training, schedule or usual)
 
 
 def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None) -> RunSettings:
@@ -227,8 +264,13 @@ def _facts(model: DiffusionModel, train_set: Examples, held_out: Examples) -> di
     }
 
 
-def _look_at_actions(settings: RunSettings, tell: Callable[[str], None]) -> tuple[ActionSpec, str]:
-    """What all actions are, those of training and of validation; tells how it was decided."""
+def _look_at_actions(
+    settings: RunSettings, tell: Callable[[str], None], known: ActionSpec | None
+) -> tuple[ActionSpec, str]:
+    """What all actions are, those of training and of validation; tells how it was decided.
+
+    Those of a model that is trained further must be what that model `known` is made for.
+    """
     minimal = settings.model.architecture == "minimal"
     template = ActionSpec(
         action_block=settings.block,
@@ -243,7 +285,8 @@ def _look_at_actions(settings: RunSettings, tell: Callable[[str], None]) -> tupl
         representation="raw",
         normalized=not minimal,
     )
-    survey = ActionSurvey(template)
+    knots = () if known is None or known.path_knots is None else (known.path_knots,)
+    survey = ActionSurvey(template, knots or KNOT_CHOICES)
     condition = settings.model.condition
     for folder, split in zip(settings.folders, ("train", "validation"), strict=True):
         for where, actions in action_parts(folder, template, condition, split, settings):
@@ -253,7 +296,7 @@ def _look_at_actions(settings: RunSettings, tell: Callable[[str], None]) -> tupl
         representation = "raw"
     spec = survey.spec(representation)
     tell(line := survey.summary(spec))
-    return spec, line
+    return spec if known is None else spec_of_both(known, spec), line
 
 
 def with_patch_size(config: ModelConfig, spec: ActionSpec) -> ModelConfig:
@@ -265,17 +308,24 @@ def with_patch_size(config: ModelConfig, spec: ActionSpec) -> ModelConfig:
     return replace(config, patch_size=size)
 
 
-def _new_model(
-    settings: RunSettings, spec: ActionSpec, train_set: Examples, devices: Devices
+def _model_to_train(
+    settings: RunSettings,
+    spec: ActionSpec,
+    train_set: Examples,
+    devices: Devices,
+    start: Checkpoint | None,
 ) -> DiffusionModel:
-    """The untrained model, with the latents' statistics."""
-    config = with_patch_size(settings.model, spec)
+    """The model to train further, or an untrained one with the latents' statistics."""
     torch.manual_seed(settings.training.seed)
     guidance = settings.training.condition_dropout > 0.0
-    model = DiffusionModel(config, spec, settings.noise_schedule, train_set.input_shapes, guidance)
+    if start is not None:
+        model = taken_up(start, spec, train_set, guidance, settings.folders[0])
+    else:
+        of_model = with_patch_size(settings.model, spec), spec, settings.noise_schedule
+        model = DiffusionModel(*of_model, train_set.input_shapes, guidance)
+        if isinstance(model.condition_encoder, LatentEncoder) and devices.index == 0:
+            model.condition_encoder.set_statistics(train_set.latents())
     if isinstance(model.denoiser, MinimalDenoiser):
         model.denoiser.set_dropout(settings.training.dropout)
-    if isinstance(model.condition_encoder, LatentEncoder) and devices.index == 0:
-        model.condition_encoder.set_statistics(train_set.latents())
     model.load_state_dict(devices.from_first(model.state_dict))
     return model

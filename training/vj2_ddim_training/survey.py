@@ -1,6 +1,6 @@
 """What a whole data set is like, seen part by part: nothing is decided by its first rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,9 +21,12 @@ LEAST_CHANGE = 1e-5  # that is no rounding, as a share of the values themselves
 
 
 class ActionSurvey:
-    """Press lengths, and the representations that invert, of all blocks that it is shown."""
+    """Press lengths, and the representations that invert, of all blocks that it is shown.
 
-    def __init__(self, template: ActionSpec) -> None:
+    Paths are tried with these numbers of knots, the fewest first.
+    """
+
+    def __init__(self, template: ActionSpec, knots: Sequence[int] = KNOT_CHOICES) -> None:
         self.template = template
         any_press: dict[str, Any] = {"min_press_steps": 0, "max_press_steps": None}
         any_press |= {"path_knots": None, "representation": "raw"}
@@ -31,7 +34,7 @@ class ActionSurvey:
         self.num_blocks = 0
         self.shortest, self.longest = template.action_block, 0
         self.rounded = False  # whether a block inverts only up to what float16 rounds
-        self._knots = [knots for knots in KNOT_CHOICES if knots <= template.action_block]
+        self._knots = [number for number in knots if number <= template.action_block]
         self._why: dict[str, str] = {}  # a representation does not invert
 
     def look(self, actions: FloatArray, where: str = "", *, limits: bool = True) -> None:

@@ -6,7 +6,7 @@ so that a run resumed at any step is the run that was not interrupted, to the la
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -122,8 +122,9 @@ class Trainer:
         progress: Progress | None = None,
         devices: Devices | None = None,
         ends_at: float = math.inf,
+        origin: Mapping[str, str] | None = None,
     ) -> None:
-        self.config, self.train_set = config, train_set
+        self.config, self.train_set, self.origin = config, train_set, dict(origin or {})
         self.validation, self.folder = validation, folder
         self.devices = devices or Devices(choose_device(config.device))
         self.model = model.to(self.devices.device)
@@ -254,7 +255,7 @@ class Trainer:
         weights = state.pop("model")
         state.pop("average", None)  # the checkpoint's own model
         data, held_out = self._data
-        provenance: dict[str, Any] = {**versions(), "made_by": "vj2-ddim train"}
+        provenance: dict[str, Any] = {**versions(), "made_by": "vj2-ddim train", **self.origin}
         if self.train_set.layer_normed is not None:
             provenance["layer_normed"] = self.train_set.layer_normed
         return Checkpoint(

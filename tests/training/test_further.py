@@ -1,0 +1,123 @@
+"""A checkpoint that is trained further, on other data."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from builders.training import LENGTH, make_settings, press, write_data
+
+from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError
+from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_training.checkpoint import load_checkpoint
+from vj2_ddim_training.config import TrainingConfig
+from vj2_ddim_training.run import settings_of_run, settings_of_start, train_run
+from vj2_ddim_training.validation import Validation
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loss_is_all_that_is_measured():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vj2_ddim_training.validation.evaluate", lambda *arguments, **settings: {})
+        patch.setattr(Validation, "_pictures", lambda *arguments: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    root = tmp_path_factory.mktemp("start")
+    write_data(root / "data")
+    train_run(make_settings(root, num_epochs=1))
+    return root / "run" / "checkpoint.pt"
+
+
+def told(root, start, **changes):
+    write_data(root / "other", num=16, seed=5)
+    places = {name: root / "other" for name in ("data_dir", "val_data_dir")}
+    told = {"save_dir": root / "further", "start_from": start, "num_epochs": 2, "batch_size": 4}
+    here = {"num_threads": 1, "wandb_mode": "disabled", "num_workers": 0}
+    return {**places, **told, **here, **changes}
+
+
+def further(root, start, **changes):
+    return settings_of_start(told(root, start, **changes))
+
+
+def weights_of(checkpoint):
+    return torch.cat([each.flatten() for each in checkpoint.model.state_dict().values()])
+
+
+def test_without_a_step_of_learning_it_is_the_model_that_it_started_from(start, tmp_path):
+    trained = train_run(further(tmp_path, start, lr=0.0, weight_decay=0.0))
+    before = load_checkpoint(start)
+    torch.testing.assert_close(weights_of(trained), weights_of(before), rtol=0, atol=1e-6)
+    assert trained.model.config == before.model.config
+    assert trained.model.schedule == before.model.schedule
+    assert trained.provenance["started_from_sha256"] == sha256_of(start)
+    assert trained.data_fingerprint != before.data_fingerprint
+
+
+def test_it_learns_and_one_that_is_resumed_is_the_one_that_was_not_interrupted(start, tmp_path):
+    whole = train_run(further(tmp_path, start))
+    assert (weights_of(whole) - weights_of(load_checkpoint(start))).abs().max() > 1e-4
+
+    def stop(done, total, line):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    parts = replace(further(tmp_path, start), save_dir=tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        train_run(parts, stop)
+    start_is_not_asked = settings_of_run(parts.save_dir)
+    assert start_is_not_asked.start_from is None
+    resumed = train_run(start_is_not_asked)
+    assert torch.equal(weights_of(resumed), weights_of(whole))
+    assert resumed.provenance["started_from_sha256"] == sha256_of(start)
+
+
+def test_presses_of_other_lengths_widen_what_its_plans_may_be(start, tmp_path):
+    before = load_checkpoint(start).model.action_spec
+    short = np.stack([press(2, 5, (0.1, 0.2), (0.3, 0.4), LENGTH)] * 4)
+    settings = further(tmp_path, start, num_epochs=1, batch_size=2)
+    for file in (tmp_path / "other").glob("*_actions.npy"):
+        file.unlink()
+    np.save(tmp_path / "other" / "short_actions.npy", short)
+    spec = train_run(settings).model.action_spec
+    assert (spec.min_press_steps, spec.max_press_steps) == (3, before.max_press_steps)
+    assert replace(spec, min_press_steps=before.min_press_steps) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"d_model": 32}, "'d_model'"),
+        ({"representation": "raw"}, "'representation'"),
+        ({"beta_schedule": "linear"}, "'beta_schedule'"),
+        ({"action_block": 2 * LENGTH}, "'action_block'"),
+    ],
+)
+def test_what_a_checkpoint_settles_cannot_be_told_otherwise(start, tmp_path, changes, words):
+    with pytest.raises(ConfigError, match=f"differ.*{words}"):
+        further(tmp_path, start, **changes)
+
+
+def test_settings_made_by_hand_are_held_to_the_checkpoint_too(start, tmp_path):
+    by_hand = replace(further(tmp_path, start), training=TrainingConfig(num_threads=1))
+    wrong = replace(by_hand, model=replace(by_hand.model, num_layers=3))
+    with pytest.raises(ConfigError, match="'num_layers'"):
+        train_run(wrong)
+
+
+def test_actions_that_its_representation_cannot_hold_are_refused(start, tmp_path):
+    settings = further(tmp_path, start)
+    curved = press(2, 12, (0.1, 0.2), (0.3, 0.4), LENGTH)
+    curved[2:12, 0] = np.random.default_rng(0).uniform(size=10)
+    np.save(tmp_path / "other" / "curved_actions.npy", curved)
+    with pytest.raises(ActionError, match="representation 'path'"):
+        train_run(settings)
+
+
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
+    (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match=r"broken\.pt"):
+        further(tmp_path, tmp_path / "broken.pt")

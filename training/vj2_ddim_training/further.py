@@ -1,0 +1,68 @@
+"""Training a checkpoint further, on other data: what of it stays, and what must fit."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vj2_ddim_plugin.errors import ConfigError
+from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.spec import ActionSpec
+from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
+from vj2_ddim_training.diffusion_model import DiffusionModel
+from vj2_ddim_training.examples import Examples, require_same_norm
+from vj2_ddim_training.resumable import differences
+
+__all__ = ["STARTED_FROM", "load_start", "settings_that_stay", "spec_of_both", "taken_up"]
+
+STARTED_FROM = "started_from_sha256"  # in a checkpoint's provenance
+OF_ACTIONS = ("representation", "horizon", "action_block", "channels", "action_low", "action_high")
+
+
+def load_start(path: Path | str) -> Checkpoint:
+    """A checkpoint to train further, which says in its provenance which file it was."""
+    start = load_checkpoint(path)
+    start.provenance[STARTED_FROM] = sha256_of(path)
+    return start
+
+
+def settings_that_stay(start: Checkpoint, told: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """What a checkpoint says of actions, model and schedule; `ConfigError` if told otherwise."""
+    model = start.model
+    of_actions = {name: getattr(model.action_spec, name) for name in OF_ACTIONS}
+    parts = of_actions, model.config.to_dict(), model.schedule.to_dict()
+    there = {name: value for part in parts for name, value in part.items() if name in told}
+    if different := differences(there, {name: told[name] for name in there}):
+        raise ConfigError(
+            f"the checkpoint to start from cannot be trained further, these settings differ "
+            f"(there, here): {different}. Leave them out, or train a new model"
+        )
+    return parts
+
+
+def spec_of_both(known: ActionSpec, seen: ActionSpec) -> ActionSpec:
+    """A model's action specification, with presses as short and as long as new data have them."""
+    if known.press_channel is None:
+        return known
+    return replace(
+        known,
+        min_press_steps=min(known.min_press_steps, seen.min_press_steps),
+        max_press_steps=max(known.longest_press, seen.longest_press),
+    )
+
+
+def taken_up(
+    start: Checkpoint, spec: ActionSpec, train_set: Examples, guidance: bool, where: object
+) -> DiffusionModel:
+    """The model with its averaged weights and its statistics of latents, for these data."""
+    there, here = dict(start.model.condition.inputs), dict(train_set.input_shapes)
+    if there != here:
+        raise ConfigError(
+            f"{where}: the condition's inputs are {here}, and {there} of the checkpoint to start "
+            f"from. Use data of its kind, or train a new model"
+        )
+    require_same_norm(start.provenance.get("layer_normed"), train_set, where)
+    config, schedule = start.model.config, start.model.schedule
+    model = DiffusionModel(config, spec, schedule, here, guidance)
+    model.load_state_dict(start.model.state_dict())
+    return model
