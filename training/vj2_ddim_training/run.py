@@ -195,10 +195,11 @@ def settings_of_start(told: Mapping[str, Any]) -> RunSettings:
     Raises:
         VJ2DDIMError: A setting is out of range, contradicts another, or is missing.
     """
-    data, model, schedule = dict[str, Any](), {"architecture": told.get("architecture")}, None
+    stays: tuple[dict[str, Any], ...] = {}, {}, {}
     if told.get("start_from") is not None:
-        data, model, schedule = settings_that_stay(load_start(told["start_from"]), told)
-    minimal = model["architecture"] == "minimal"
+        stays = settings_that_stay(load_start(told["start_from"]), told)
+    data, model, schedule = stays
+    minimal = {**model, **told}.get("architecture") == "minimal"
     training, usual = (ORIGINAL_TRAINING, ORIGINAL_SCHEDULE.to_dict()) if minimal else ({}, {})
     return _settings_of(told, data, model, training, schedule or usual)
 
