@@ -54,6 +54,13 @@ def interrupted_at(step):
     return progress
 
 
+WORDS = ["--save-dir", "run", "--data-dir", "data", "--val-data-dir", "data"]
+WORDS += ["--sequence-length", "20", "--d-model", "16", "--num-layers", "1", "--nhead", "2"]
+WORDS += ["--lr", "1e-3", "--batch-size", "5", "--num-epochs", str(EPOCHS)]
+WORDS += ["--evaluate-every", str(EPOCHS), "--num-validation", "4", "--wandb", "disabled"]
+WORDS += ["--timestep-spacing", "linspace"]
+
+
 class Torchrun:
     """A run of two processes, which is stopped in its midst."""
 
@@ -75,13 +82,29 @@ class Torchrun:
         return self.process.wait(60), self.said.read_text()
 
 
-def one_of_three(rank, root, port, words):
+def free_port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def one_of(count, rank, root, port, words):
     """What `torchrun` starts, without a Python of its own."""
     os.chdir(root)
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 3, "LOCAL_WORLD_SIZE": 3}
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     names |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()})
-    main(["train", *words])
+    with open(root / f"said_{rank}.txt", "w", buffering=1) as sys.stderr:
+        main(["train", *words])
+
+
+def started(count, root, words):
+    context, port = multiprocessing.get_context("fork"), free_port()
+    what = [(count, rank, root, port, words) for rank in range(count)]
+    processes = [context.Process(target=one_of, args=arguments) for arguments in what]
+    for process in processes:
+        process.start()
+    return processes
 
 
 def wait_for(folder, epochs, alive):
@@ -95,27 +118,15 @@ def test_killed_with_two_stopped_with_three_ended_with_one(root):
     """The losses of every epoch are those of a run of one process that nothing happened to."""
     settings = make_settings(root, batch_size=5, num_epochs=EPOCHS, evaluate_every=EPOCHS)
     settings = replace(settings, data_dir=root / "data", save_dir=root / "run")
-    words = ["--data-dir", "data", "--val-data-dir", "data", "--sequence-length", "20"]
-    words += ["--d-model", "16", "--num-layers", "1", "--nhead", "2", "--lr", "1e-3"]
-    words += ["--batch-size", "5", "--num-epochs", str(EPOCHS), "--evaluate-every", str(EPOCHS)]
-    words += ["--num-validation", "4", "--wandb", "disabled", "--timestep-spacing", "linspace"]
-    run = Torchrun(root, "--save-dir", "run", *words)
+    run = Torchrun(root, *WORDS)
     wait_for(root / "run", 2, lambda: run.process.poll() is None)
     status, said = run.kill(1)
     assert status != 0
-    # what comes first: that the other is gone, or that torchrun ends the rest
-    assert "another process of the training is gone" in said or "goes on from there" in said
+    assert "SIGKILL" in said  # torchrun's; the other says nothing where that ends it too early
     killed = load_checkpoint(root / "run" / "checkpoint.pt").training
     assert killed["step"] >= 6
 
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    context, words = multiprocessing.get_context("fork"), ["--save-dir", "run", "--resume"]
-    what = [(rank, root, port, [*words, "--accumulate", "2"]) for rank in range(3)]
-    three = [context.Process(target=one_of_three, args=arguments) for arguments in what]
-    for process in three:
-        process.start()
+    three = started(3, root, ["--save-dir", "run", "--resume", "--accumulate", "2"])
     wait_for(root / "run", killed["epoch"] + 2, lambda: all(each.is_alive() for each in three))
     for process in three:
         process.terminate()
@@ -132,6 +143,19 @@ def test_killed_with_two_stopped_with_three_ended_with_one(root):
         train_run(replace(settings, save_dir=root / "whole"), interrupted_at(last + 1))
     np.testing.assert_allclose(losses_of(root / "run"), losses_of(root / "whole"), **CLOSE)
     assert len(losses_of(root / "run")) == last / 3
+
+
+def test_a_process_whose_other_was_killed_says_so_and_what_is_kept(root):
+    both = started(2, root, WORDS)
+    wait_for(root / "run", 2, lambda: all(each.is_alive() for each in both))
+    both[1].kill()
+    for process in both:
+        process.join(60)
+    assert both[0].exitcode == 1
+    said = " ".join((root / "said_0.txt").read_text().split())
+    assert "the training cannot go on" in said
+    assert "run/checkpoint.pt is that of" in said
+    assert load_checkpoint(root / "run" / "checkpoint.pt").training["step"] >= 6
 
 
 def test_parts_of_a_batch_are_one_step(root):
