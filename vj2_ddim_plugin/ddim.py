@@ -5,7 +5,7 @@ over. Samplers never branch on the prediction type: `vj2_ddim_plugin.schedule.co
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,18 +13,12 @@ import numpy as np
 
 from vj2_ddim_plugin.errors import ScheduleError
 from vj2_ddim_plugin.interface import FloatArray
-from vj2_ddim_plugin.schedule import (
-    NoiseSchedule,
-    TimestepPairs,
-    conversion,
-    signal_and_noise,
-    target_of,
-)
+from vj2_ddim_plugin.schedule import NoiseSchedule, TimestepPairs, conversion, signal_and_noise
 
 __all__ = [
     "NUM_RESAMPLES", "AffineStep", "Bounds", "Correction", "Denoiser", "Step", "add_noise",
     "affine_step", "classifier_free_guidance", "clip_to", "ddim_invert", "ddim_sample", "ddim_step",
-    "ddim_steps", "denoising_loss", "to_x0_and_epsilon",
+    "ddim_steps", "to_x0_and_epsilon",
 ]  # fmt: skip
 
 Denoiser = Callable[[FloatArray, int], FloatArray]
@@ -61,31 +55,6 @@ def to_x0_and_epsilon(
     of_x0, of_epsilon = conversion(schedule.prediction_type, schedule.alpha_cumprod(timestep))
     x0 = of_x0[0] * sample + of_x0[1] * model_output
     return x0, of_epsilon[0] * sample + of_epsilon[1] * model_output
-
-
-def denoising_loss(
-    denoiser: Denoiser,
-    original: FloatArray,
-    noise: FloatArray,
-    timesteps: Sequence[int],
-    schedule: NoiseSchedule,
-) -> FloatArray:
-    """How badly a denoiser recovers data `[n, ...]`: `[n]`, low where it takes them for likely.
-
-    The mean over timesteps of the squared error of its output, of whatever prediction type, with
-    one noise of the data's shape and its negative: DDPM eq. 14, whose weighted sum bounds the
-    likelihood of x0. Differences of it rank what a model could have drawn, as in the classifier of
-    Li et al. 2023 (arXiv 2303.16203, eq. 5); like there, all that is compared should have the same
-    noise.
-    """
-    total = np.zeros(len(original))
-    for timestep in timesteps:
-        alpha = schedule.alpha_cumprod(timestep)
-        for drawn in (noise, -noise):
-            output = denoiser(add_noise(original, drawn, timestep, schedule), timestep)
-            error = output - target_of(schedule.prediction_type, original, drawn, alpha)
-            total += np.square(error).reshape(len(original), -1).mean(axis=1)
-    return total / (2 * len(timesteps))
 
 
 def clip_to(bounds: Bounds) -> Correction:

@@ -91,8 +91,7 @@ class PlanResult:
     Attributes:
         actions: `[B, L, A]` in the planner's units.
         cost: `[B]`, the planner's cost of exactly these actions; NaN when no cost was given.
-        history: `[rounds, B]`, the best cost after each round; the plan may be another with
-            `num_robust` or `prior_weight`.
+        history: `[rounds, B]`, the best cost after each round; `num_robust` may choose another.
         num_cost_evaluations: Candidates whose cost was asked for, over all B problems.
         num_denoiser_evaluations: Rows that went through the denoiser, over all problems and steps.
         wall_time_s: Seconds by phase; `total` is the whole call.

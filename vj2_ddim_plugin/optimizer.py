@@ -146,10 +146,10 @@ class DDIMOptimizer(AbstractContextManager["DDIMOptimizer"]):
         Args:
             problem: See `PlanningProblem`. `init_action` becomes candidate 0, so with a cost the
                 plan is never worse than it (than what the constraints leave of it; but see
-                `num_robust` and `prior_weight`). `deadline_s` is kept by beginning nothing that is
-                not expected to end in time: fewer steps, fewer candidates, no more rounds; where
-                not even one candidate could be ranked, the plan is the warm start, or else the
-                first sample, with cost NaN.
+                `num_robust`). `deadline_s` is kept by beginning nothing that is not expected to end
+                in time: fewer steps, fewer candidates, no more rounds; where not even one candidate
+                could be ranked, the plan is the warm start, or else the first sample, with cost
+                NaN.
 
         Raises:
             ContextError: The problem does not fit this optimizer, its cost failed, or its

@@ -258,41 +258,32 @@ class _RemoteSearch(CandidateSearch):
         if self._rules.part_is_known or self._settings.eta:
             yield from super()._steps_from(sample, count, pairs)
             return
-        scale = self._settings.guidance_scale
-        final = self._timed("denoise", self._looped, "pred_original_sample", sample, pairs, scale)
+        final = self._timed("denoise", self._looped, "pred_original_sample", sample, pairs)
         yield len(pairs), ddim.Step(final, final)
 
-    def _denoiser(self, count: int, guidance_scale: float) -> ddim.Denoiser:
+    def _denoiser(self, count: int) -> ddim.Denoiser:
         def denoiser(sample: FloatArray, timestep: int) -> FloatArray:
             once = [(timestep, -1)]
-            return self._timed(
-                "denoise", self._looped, "model_output", sample, once, guidance_scale
-            )
+            return self._timed("denoise", self._looped, "model_output", sample, once)
 
         return denoiser
 
-    def _looped(
-        self, output: str, sample: FloatArray, pairs: TimestepPairs, guidance_scale: float
-    ) -> FloatArray:
+    def _looped(self, output: str, sample: FloatArray, pairs: TimestepPairs) -> FloatArray:
         """What the server makes of `[B * K, M, C]`, of that shape."""
-        guided = guidance_scale != 1.0
+        guided = self._settings.guidance_scale != 1.0
         self._denoiser_evaluations += len(sample) * len(pairs) * (2 if guided else 1)
         shaped = sample.reshape(self._batch, -1, *sample.shape[1:])
         arrays = {"sample": shaped, "timesteps": np.array(pairs, np.int64)}
-        found = self._asked(output, shaped, arrays, guidance_scale).reshape(sample.shape)
+        found = self._asked(output, shaped, arrays).reshape(sample.shape)
         return checked_output(found, sample)
 
     def _asked(
-        self,
-        output: str,
-        like: FloatArray,
-        arrays: Mapping[str, NDArray[Any]],
-        guidance_scale: float = 1.0,
+        self, output: str, like: FloatArray, arrays: Mapping[str, NDArray[Any]]
     ) -> FloatArray:
         limit = self._model._settings.timeout_s
         seconds = min(limit, max(self._clock.remaining(), 0.0))
-        steps = self._settings.steps(self._model.schedule)
-        told = {"guidance_scale": guidance_scale, "num_inference_steps": steps}
+        told = {"guidance_scale": self._settings.guidance_scale}
+        told["num_inference_steps"] = self._settings.steps(self._model.schedule)
         return self._model.infer({**self._context, **arrays}, output, like, told, seconds)
 
 

@@ -56,7 +56,6 @@ SETTINGS = {
     "refinement_strength": st.floats(0, 1),
     "num_robust": st.integers(0, 9),
     "robust_radius": st.floats(0, 1),
-    "prior_weight": st.sampled_from([0, 0, 0.5, 200]),
     "warm_start_share": st.floats(0, 1),
     "project": st.booleans(),
     "timestep_spacing": st.sampled_from([None, "leading", "trailing", "linspace", "odd"]),
@@ -212,7 +211,7 @@ def check(result, problem, settings, spec):
     own = cost_of(problem.cost, actions[:, None])[:, 0]
     if problem.cost is not COSTS["some NaN"]:  # whose cost depends on the other candidates
         np.testing.assert_array_equal(result.cost[known], own[known])
-        if warm.shape[1] and settings.num_robust == 0 and settings.prior_weight == 0:
+        if warm.shape[1] and settings.num_robust == 0:
             left = rules.enforce(warm)
             allowed = rules.kept(left)[:, 0] & known
             assert (own <= cost_of(problem.cost, left)[:, 0])[allowed].all()

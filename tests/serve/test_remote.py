@@ -59,7 +59,6 @@ WAYS = [
     {"guidance_scale": 1.3, "num_refinements": 1},
     {"eta": 0.5, "num_inference_steps": 3},
     {"num_ranked": 2, "num_robust": 2, "temperature": 0.5},
-    {"prior_weight": 0.5, "guidance_scale": 1.3},
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.schedule import TIMESTEP_SPACINGS, NoiseSchedule, TimestepPairs
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST_SEED", "MOST_VALUES", "SearchSettings"]
 
 LARGEST_SEED = 2**64 - 1
-PRIOR_TIMESTEPS = (0.25, 0.4, 0.6)  # shares of the schedule
 MOST_VALUES = 2**28  # numbers of all candidates of one plan: 1 GiB of them
 
 
@@ -28,8 +27,6 @@ class SearchSettings(Settings):
     Raises:
         ConfigError: A setting is out of range, or two contradict one another.
     """
-
-    newer: ClassVar[tuple[str, ...]] = ("prior_weight",)
 
     num_inference_steps: int | None = setting(
         None, "DDIM steps N; None takes as many as the model recommends, usually 10.", low=1
@@ -80,15 +77,6 @@ class SearchSettings(Settings):
     )
     robust_radius: float = setting(
         0.015, "How far they are moved, as a share of each channel's range.", above=0, high=1
-    )
-    prior_weight: float = setting(
-        0.0,
-        "How much it counts that the denoiser takes a candidate for likely, beside what the cost "
-        "says of it, both in standard deviations over the candidates; for a cost that errs. It "
-        "takes six more denoiser calls. The plan's cost stays its own, and a warm start that is "
-        "cheaper may lose. 0 takes the cheapest.",
-        low=0,
-        high=100,
     )
     warm_start_share: float = setting(
         0.25,
@@ -154,10 +142,6 @@ class SearchSettings(Settings):
     def pairs(self, schedule: NoiseSchedule, num_inference_steps: int) -> TimestepPairs:
         """Timesteps from pure noise."""
         return _pairs(schedule, num_inference_steps, self.timestep_spacing, None)
-
-    def prior_timesteps(self, schedule: NoiseSchedule) -> tuple[int, ...]:
-        """Where `prior_weight` asks what the denoiser takes for likely."""
-        return tuple(int(share * schedule.num_train_timesteps) for share in PRIOR_TIMESTEPS)
 
     def middle(self, schedule: NoiseSchedule) -> int:
         """The timestep that known actions are re-noised to."""

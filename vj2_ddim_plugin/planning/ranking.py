@@ -18,18 +18,7 @@ from vj2_ddim_plugin.planning.checks import cost_of, require_finite_cost
 from vj2_ddim_plugin.planning.deadline import Deadline
 from vj2_ddim_plugin.spec import ActionSpec
 
-__all__ = [
-    "Candidates",
-    "Pool",
-    "Predict",
-    "Ranking",
-    "predicted_cost",
-    "projected",
-    "standardised",
-]
-
-Operations = list[tuple[str, int, int]]
-"""What a deadline is asked about: the operation, its rows, and how many times."""
+__all__ = ["Candidates", "Pool", "Predict", "Ranking", "predicted_cost", "projected"]
 
 Predict = Callable[[FloatArray], FloatArray]
 """The ranker under a condition: candidates `[B, K, L, A]` to their predicted cost `[B, K]`."""
@@ -65,8 +54,8 @@ class Pool:
         self._num_given = int(warm_start.actions.shape[1])
         # `[B, ranked]`, infinite where one may not be the plan
         self.cost: FloatArray = np.zeros((len(warm_start.actions), 0))
-        # `[B, n]`, what chooses among the first n candidates, the lowest; None where cost does
-        self.merit: FloatArray | None = None
+        # `[B, n]`, the worst cost near each of the first n candidates; None if none is known
+        self.worst: FloatArray | None = None
 
     @property
     def actions(self) -> FloatArray:
@@ -151,7 +140,7 @@ class Pool:
     def choice(self, *, ranking: bool) -> NDArray[np.intp]:
         """`[B]`, the plan of each problem: the cheapest, or one whose cost is not known.
 
-        Where something else was worked out of the cheapest ones, their `merit`, it chooses. With
+        Where the worst cost near the cheapest ones is known, the plan is the lowest of those. With
         `ranking` (there is a cost, asked or predicted) and no time to ask for it, the plan is the
         warm start, if it may be; without any cost, the first sample that may.
         """
@@ -168,7 +157,7 @@ class Pool:
         unranked = np.argmax(allowed, axis=1)
         if self.num_ranked == 0:
             return np.asarray(unranked)
-        ranked = self.cost if self.merit is None else self.merit
+        ranked = self.cost if self.worst is None else self.worst
         return np.asarray(np.where(best < np.inf, ranked.argmin(axis=1), unranked))
 
     def cost_of_choice(self, choice: NDArray[np.intp]) -> FloatArray:
@@ -176,15 +165,6 @@ class Pool:
         padded = np.pad(self.cost, ((0, 0), (0, self.num_unranked)), constant_values=np.nan)
         cost = padded[np.arange(len(choice)), choice]
         return np.where(cost < np.inf, cost, np.nan)
-
-
-def standardised(values: FloatArray) -> FloatArray:
-    """Values `[B, n]` in standard deviations from their row's mean; infinite ones stay so."""
-    finite = np.isfinite(values)
-    known = np.where(finite, values, np.nan)
-    mean, std = (of(known, axis=1, keepdims=True) for of in (np.nanmean, np.nanstd))
-    scaled = (known - mean) / np.where(std > 0.0, std, 1.0)
-    return np.where(finite, scaled, np.inf)
 
 
 def projected(
@@ -243,7 +223,7 @@ class Ranking:
         """Whether there is anything to rank by."""
         return self._cost is not None or self._predict is not None
 
-    def next_operations(self, rows: int) -> Operations:
+    def next_operations(self, rows: int) -> list[tuple[str, int, int]]:
         """What must fit into the time left for `rows` more candidates to be worth making."""
         predicted = [("rank", rows, 1)] if self._predict is not None else []
         return predicted + ([("cost", self._batch, 1)] if self._cost is not None else [])
@@ -285,22 +265,7 @@ class Ranking:
             worst.append(costs.reshape(asked.shape[:3]).max(axis=2))
         if worst:
             moved = np.concatenate(worst, axis=1)
-            pool.merit = np.maximum(pool.cost[:, : moved.shape[1]], moved)
-
-    def add_prior(
-        self, loss_of: Callable[[FloatArray], FloatArray], weight: float, operations: Operations
-    ) -> None:
-        """Have it count how likely the ranked candidates are, if there is time to ask.
-
-        `loss_of` says how unlikely `[B, n]` candidates `[B, n, L, A]` are, by these operations.
-        """
-        pool = self._pool
-        if pool.num_ranked < 2 or not (pool.best_cost() < np.inf).all():
-            return
-        merit = pool.cost if pool.merit is None else pool.merit
-        if self._clock.allows(*operations):
-            unlikely = standardised(loss_of(pool.actions[:, : merit.shape[1]]))
-            pool.merit = standardised(merit) + weight * unlikely
+            pool.worst = np.maximum(pool.cost[:, : moved.shape[1]], moved)
 
     def choice(self) -> tuple[NDArray[np.intp], FloatArray]:
         """`[B]`, the plan of each problem, see `Pool.choice`, and `[B]`, its own cost."""

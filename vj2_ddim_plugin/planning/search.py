@@ -72,8 +72,6 @@ class CandidateSearch:
             rounds += 1
         if self._settings.num_robust:
             self._ranking.check_robustness(self._copies, self._settings.num_robust)
-        if self._settings.prior_weight:
-            self._add_prior()
         return self._result()
 
     def _sample(self) -> None:
@@ -110,23 +108,6 @@ class CandidateSearch:
         self._denoise_near(self._pool.elites(self._count))
         self._ranking.rank(self._count)
         return True
-
-    def _add_prior(self) -> None:
-        """Let it count for a candidate that the denoiser takes it for likely."""
-        timesteps = self._settings.prior_timesteps(self._model.schedule)
-        rows = self._batch * self._pool.num_ranked
-        asked = [("denoise", rows, 2 * len(timesteps))]
-
-        def loss_of(actions: FloatArray) -> FloatArray:
-            batch, count = actions.shape[:2]
-            original = encode(project(actions, self._spec), self._spec).astype(np.float32)
-            flat = original.reshape(batch * count, *original.shape[2:])
-            noise = np.broadcast_to(self._draw(1)[:1, 0], flat.shape)  # all candidates get one
-            denoiser = self._denoiser(count, 1.0)
-            loss = ddim.denoising_loss(denoiser, flat, noise, timesteps, self._model.schedule)
-            return loss.reshape(batch, count)
-
-        self._ranking.add_prior(loss_of, self._settings.prior_weight, asked)
 
     def _copies(self, actions: FloatArray) -> FloatArray:
         """Copies of candidates, moved a little; what is known of the plan stays where it is."""
@@ -206,7 +187,7 @@ class CandidateSearch:
             return self._timed("project", self._with_known_part, original)
 
         for step in ddim.ddim_steps(
-            self._denoiser(count, self._settings.guidance_scale),
+            self._denoiser(count),
             sample,
             pairs,
             self._model.schedule,
@@ -217,8 +198,8 @@ class CandidateSearch:
         ):
             yield 1, step
 
-    def _denoiser(self, count: int, guidance_scale: float) -> ddim.Denoiser:
-        """The denoiser for `count` candidates a problem, so far guided, counted and timed."""
+    def _denoiser(self, count: int) -> ddim.Denoiser:
+        """The guided denoiser for `count` candidates a problem, counted and timed."""
 
         def with_tokens(tokens: FloatArray | None) -> ddim.Denoiser:
             repeated = tokens if tokens is None or count == 1 else np.repeat(tokens, count, axis=0)
@@ -233,7 +214,9 @@ class CandidateSearch:
         if self._encoded is None:
             return with_tokens(None)
         conditional, unconditional = map(with_tokens, self._encoded)
-        return ddim.classifier_free_guidance(conditional, unconditional, guidance_scale)
+        return ddim.classifier_free_guidance(
+            conditional, unconditional, self._settings.guidance_scale
+        )
 
     def _with_known_part(self, diffused: FloatArray) -> FloatArray:
         """Predicted x0 `[rows, M, C]` with the part of the plan that is known put into it."""

@@ -38,7 +38,7 @@ def make_ddim(
     return DDIMOptimizer.from_bundle(assets.path(part), **{**own, **settings})
 
 
-def ddim(num_candidates: int, suffix: str = "", *, in_quick: bool = True, **how: float) -> Planner:
+def ddim(num_candidates: int, suffix: str = "", *, in_quick: bool = True, **how: int) -> Planner:
     """DDIM samples from the bundle; a single one is not ranked and sees no world model."""
     return Planner(
         f"ddim-{num_candidates}{suffix}",
@@ -217,8 +217,7 @@ REGISTRY: tuple[Planner, ...] = (
     Planner("random-gestures-16", make_random, fixed={"num_candidates": 16}),
 )
 # fmt: on
-RIVALS = (  # they race on pages, where they are named; amortised ones also where they are given
-    ddim(16, "-prior", in_quick=False, prior_weight=0.3),
+RIVALS = (  # nothing of them is shipped: they race where they are given
     amortised("regression", 16),
     *(
         amortised(kind, num)
