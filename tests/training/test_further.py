@@ -1,16 +1,18 @@
 """A checkpoint that is trained further, on other data."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from builders.training import LENGTH, make_settings, press, write_data
+from builders.training import LENGTH, make_model, make_settings, press, write_data
 
-from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError
+from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_training.checkpoint import load_checkpoint
+from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
+from vj2_ddim_training.further import taken_up
 from vj2_ddim_training.run import settings_of_run, settings_of_start, train_run
 from vj2_ddim_training.validation import Validation
 
@@ -115,6 +117,17 @@ def test_actions_that_its_representation_cannot_hold_are_refused(start, tmp_path
     np.save(tmp_path / "other" / "curved_actions.npy", curved)
     with pytest.raises(ActionError, match="representation 'path'"):
         train_run(settings)
+
+
+def test_latents_of_another_shape_or_norm_are_refused():
+    start = Checkpoint(make_model("latents"), {}, provenance={"layer_normed": True})
+    spec, shapes = start.model.action_spec, start.model.condition.inputs
+    other = SimpleNamespace(input_shapes={"state": (4, 6), "goal": (4, 6)}, layer_normed=True)
+    with pytest.raises(ConfigError, match=r"^more: the condition's inputs are .*\(4, 6\)"):
+        taken_up(start, spec, other, True, "more")
+    plain = SimpleNamespace(input_shapes=shapes, layer_normed=False)
+    with pytest.raises(DataError, match=r"^more: .*layer_normed False"):
+        taken_up(start, spec, plain, True, "more")
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path):
