@@ -115,7 +115,7 @@ def test_actions_that_its_representation_cannot_hold_are_refused(start, tmp_path
     curved = press(2, 12, (0.1, 0.2), (0.3, 0.4), LENGTH)
     curved[2:12, 0] = np.random.default_rng(0).uniform(size=10)
     np.save(tmp_path / "other" / "curved_actions.npy", curved)
-    with pytest.raises(ActionError, match="representation 'path'"):
+    with pytest.raises(ActionError, match=r"cannot be trained further.*'path'.*for a new model"):
         train_run(settings)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 import vj2_ddim_plugin
+from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
 from vj2_ddim_plugin.settings import S, Settings, declared
 from vj2_ddim_plugin.spec import ActionSpec
@@ -295,7 +296,13 @@ def _look_at_actions(
     representation = settings.representation
     if minimal and representation == "auto":
         representation = "raw"
-    spec = survey.spec(representation)
+    try:
+        spec = survey.spec(representation)
+    except ActionError as error:
+        if known is None:
+            raise
+        words = "the checkpoint to start from cannot be trained further on these actions"
+        raise ActionError(f"{words}: {error}, for a new model") from error
     tell(line := survey.summary(spec))
     return spec if known is None else spec_of_both(known, spec), line
 
