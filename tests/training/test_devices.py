@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 from builders.runs import assert_same_run
-from builders.training import make_settings, write_data
+from builders.training import make_settings, measure_the_loss_alone, write_data
 
 from vj2_ddim_plugin.cli import main
 from vj2_ddim_plugin.errors import ConfigError
@@ -23,7 +23,6 @@ from vj2_ddim_training.checkpoint import load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.devices import choose_devices
 from vj2_ddim_training.run import settings_of_run, train_run
-from vj2_ddim_training.validation import Validation
 
 CLOSE = {"rtol": 1e-3}  # of the losses: sums over processes are added up in another order
 EPOCHS = 2000
@@ -31,8 +30,7 @@ EPOCHS = 2000
 
 @pytest.fixture(autouse=True)
 def little_is_measured(monkeypatch):
-    monkeypatch.setattr("vj2_ddim_training.validation.evaluate", lambda *arguments, **settings: {})
-    monkeypatch.setattr(Validation, "_pictures", lambda *arguments: None)
+    measure_the_loss_alone(monkeypatch)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from builders.runs import EPOCH, Line, assert_same_run, make_loop
-from builders.training import make_settings, write_data
+from builders.training import make_settings, measure_the_loss_alone, write_data
 
 from vj2_ddim_plugin.errors import ConfigError, TrainingError
 from vj2_ddim_training.checkpoint import load_checkpoint
@@ -19,8 +19,7 @@ from vj2_ddim_training.validation import Validation
 
 @pytest.fixture(autouse=True)
 def little_is_measured(monkeypatch):
-    monkeypatch.setattr("vj2_ddim_training.validation.evaluate", lambda *arguments, **settings: {})
-    monkeypatch.setattr(Validation, "_pictures", lambda *arguments: None)
+    measure_the_loss_alone(monkeypatch)
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def test_time_that_is_over_ends_the_run_and_it_goes_on(settings, monkeypatch):
     assert 0 < trained.training["step"] < 4 * EPOCH
     assert "the time of 8 is over after step" in said[-1]
     monkeypatch.undo()
-    little_is_measured.__wrapped__(monkeypatch)
+    measure_the_loss_alone(monkeypatch)
     resumed(short, max_time=None)
     train_run(changed(settings, "whole"))
     assert_same_run(short.save_dir, settings.save_dir.with_name("whole"))

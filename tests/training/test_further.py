@@ -6,7 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from builders.training import LENGTH, make_model, make_settings, press, write_data
+from builders.training import (
+    LENGTH,
+    make_model,
+    make_settings,
+    measure_the_loss_alone,
+    press,
+    write_data,
+)
 
 from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
@@ -14,14 +21,12 @@ from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.further import taken_up
 from vj2_ddim_training.run import settings_of_run, settings_of_start, train_run
-from vj2_ddim_training.validation import Validation
 
 
 @pytest.fixture(scope="module", autouse=True)
 def loss_is_all_that_is_measured():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vj2_ddim_training.validation.evaluate", lambda *arguments, **settings: {})
-        patch.setattr(Validation, "_pictures", lambda *arguments: None)
+        measure_the_loss_alone(patch)
         yield
 
 

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 from builders.runs import assert_equal, assert_same_run
-from builders.training import COSINE_V, make_examples, make_settings, make_spec, press, write_data
+from builders.training import (
+    COSINE_V,
+    make_examples,
+    make_settings,
+    make_spec,
+    measure_the_loss_alone,
+    press,
+    write_data,
+)
 
 from vj2_ddim_plugin.errors import DataError, TrainingError
 from vj2_ddim_training.config import TrainingConfig
@@ -19,7 +27,6 @@ from vj2_ddim_training.examples import TransitionExamples
 from vj2_ddim_training.loop import ShuffledTask
 from vj2_ddim_training.reading import ReadAhead, ShareReader, num_readers
 from vj2_ddim_training.run import train_run
-from vj2_ddim_training.validation import Validation
 
 LENGTH, NUM = 8, 12
 
@@ -91,8 +98,7 @@ def test_shares_of_several_processes_are_the_batch(count):
 
 
 def test_a_run_does_not_depend_on_its_readers(tmp_path, monkeypatch):
-    monkeypatch.setattr("vj2_ddim_training.validation.evaluate", lambda *arguments, **settings: {})
-    monkeypatch.setattr(Validation, "_pictures", lambda *arguments: None)
+    measure_the_loss_alone(monkeypatch)
     write_data(tmp_path / "data")
     train_run(make_settings(tmp_path, num_workers=0))
     train_run(replace(make_settings(tmp_path, num_workers=2), save_dir=tmp_path / "ahead"))

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from builders.runs import assert_same_run
-from builders.training import make_settings, write_data
+from builders.training import make_settings, measure_the_loss_alone, write_data
 
 from vj2_ddim_plugin.errors import CheckpointError, ConfigError
 from vj2_ddim_plugin.schedule import NoiseSchedule
@@ -25,10 +25,8 @@ EPOCH = 3  # steps
 
 @pytest.fixture(scope="module", autouse=True)
 def loss_is_all_that_is_measured():
-    """The measures are a function of the weights; leaving them out makes these runs fast."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vj2_ddim_training.validation.evaluate", lambda *arguments, **settings: {})
-        patch.setattr(Validation, "_pictures", lambda *arguments: None)
+        measure_the_loss_alone(patch)
         yield
 
 

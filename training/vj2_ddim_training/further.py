@@ -2,27 +2,42 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.files import sha256_of
+from vj2_ddim_plugin.settings import declared
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
+from vj2_ddim_training.config import DataSettings, RunSettings
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import Examples, require_same_norm
 from vj2_ddim_training.resumable import differences
+from vj2_ddim_training.run_folder import RunFolder
 
-__all__ = ["STARTED_FROM", "load_start", "settings_that_stay", "spec_of_both", "taken_up"]
+__all__ = ["STARTED_FROM", "settings_that_stay", "spec_of_both", "start_of", "taken_up"]
 
 STARTED_FROM = "started_from_sha256"  # in a checkpoint's provenance
 OF_ACTIONS = ("representation", "horizon", "action_block", "channels", "action_low", "action_high")
 
 
-def load_start(path: Path | str) -> Checkpoint:
-    """A checkpoint to train further, which says in its provenance which file it was."""
-    start = load_checkpoint(path)
-    start.provenance[STARTED_FROM] = sha256_of(path)
+def start_of(settings: RunSettings, folder: RunFolder) -> Checkpoint | None:
+    """What a run trains further: the checkpoint told, or its own if it began with one.
+
+    Its provenance says which file it began with.
+    """
+    if settings.resume:
+        own = load_checkpoint(folder.checkpoint) if folder.checkpoint.exists() else None
+        return own if own and STARTED_FROM in own.provenance else None
+    if settings.start_from is None:
+        return None
+    start = load_checkpoint(settings.start_from)
+    start.provenance[STARTED_FROM] = sha256_of(settings.start_from)
+    told = {name: getattr(settings, name) for name in declared(DataSettings)}
+    told |= {"action_block": settings.block, **settings.model.to_dict()}
+    if settings.schedule is not None:
+        told |= settings.schedule.to_dict()
+    settings_that_stay(start, told)
     return start
 
 

@@ -43,9 +43,9 @@ from vj2_ddim_training.examples import (
 )
 from vj2_ddim_training.further import (
     STARTED_FROM,
-    load_start,
     settings_that_stay,
     spec_of_both,
+    start_of,
     taken_up,
 )
 from vj2_ddim_training.loop import Progress
@@ -62,12 +62,8 @@ logger = logging.getLogger(__name__)
 
 NUM_COMPARED = 5000  # training transitions that generated actions are compared with
 PLACES = ("data_dir", "val_data_dir", "manifest")
-OF_A_START = (
-    "save_dir",
-    "resume",
-    "overwrite",
-    "start_from",
-)  # what is told of the data, and is not of a run
+# what is told of the data, and is not of a run
+OF_A_START = ("save_dir", "start_from", "resume", "overwrite")
 
 
 def train_run(
@@ -124,9 +120,8 @@ def _train(
 ) -> Trainer:
     """The run of one process; of several, all but the first do nothing but train."""
     config, condition = settings.training, settings.model.condition
-    start = _start_of(settings, folder)
-    known = None if start is None else start.model.action_spec
-    spec, line = devices.from_first(lambda: _look_at_actions(settings, tell, known))
+    start = start_of(settings, folder)
+    spec, line = devices.from_first(lambda: _look_at_actions(settings, tell, start))
     data_dir, goal = settings.folders[0], config.longest_goal
     train_set = open_examples(data_dir, spec, condition, "train", goal, settings)
     model = _model_to_train(settings, spec, train_set, devices, start)
@@ -160,22 +155,6 @@ def _train(
         return trainer
 
 
-def _start_of(settings: RunSettings, folder: RunFolder) -> Checkpoint | None:
-    """What a run trains further: the checkpoint told, or its own if it began with one."""
-    if settings.resume:
-        own = load_checkpoint(folder.checkpoint) if folder.checkpoint.exists() else None
-        return own if own and STARTED_FROM in own.provenance else None
-    if settings.start_from is None:
-        return None
-    start = load_start(settings.start_from)
-    told = {name: getattr(settings, name) for name in declared(DataSettings)}
-    told |= {"action_block": settings.block, **settings.model.to_dict()}
-    if settings.schedule is not None:
-        told |= settings.schedule.to_dict()
-    settings_that_stay(start, told)
-    return start
-
-
 def _held_out(settings: RunSettings, train_set: Examples) -> Examples:
     """The validation data, which must be like those of training, and other ones."""
     folder, condition = settings.folders[1], settings.model.condition
@@ -196,10 +175,9 @@ def settings_of_start(told: Mapping[str, Any]) -> RunSettings:
     Raises:
         VJ2DDIMError: A setting is out of range, contradicts another, or is missing.
     """
-    stays: tuple[dict[str, Any], ...] = {}, {}, {}
+    data, model, schedule = dict[str, Any](), dict[str, Any](), dict[str, Any]()
     if told.get("start_from") is not None:
-        stays = settings_that_stay(load_start(told["start_from"]), told)
-    data, model, schedule = stays
+        data, model, schedule = settings_that_stay(load_checkpoint(told["start_from"]), told)
     minimal = {**model, **told}.get("architecture") == "minimal"
     training, usual = (ORIGINAL_TRAINING, ORIGINAL_SCHEDULE.to_dict()) if minimal else ({}, {})
     return _settings_of(told, data, model, training, schedule or usual)
@@ -267,12 +245,13 @@ def _facts(model: DiffusionModel, train_set: Examples, held_out: Examples) -> di
 
 
 def _look_at_actions(
-    settings: RunSettings, tell: Callable[[str], None], known: ActionSpec | None
+    settings: RunSettings, tell: Callable[[str], None], start: Checkpoint | None
 ) -> tuple[ActionSpec, str]:
     """What all actions are, those of training and of validation; tells how it was decided.
 
-    Those of a model that is trained further must be what that model `known` is made for.
+    Where a checkpoint is trained further, they must be what its model is made for.
     """
+    known = None if start is None else start.model.action_spec
     minimal = settings.model.architecture == "minimal"
     template = ActionSpec(
         action_block=settings.block,
@@ -287,8 +266,8 @@ def _look_at_actions(
         representation="raw",
         normalized=not minimal,
     )
-    knots = () if known is None or known.path_knots is None else (known.path_knots,)
-    survey = ActionSurvey(template, knots or KNOT_CHOICES)
+    knots = (known.path_knots,) if known is not None and known.path_knots else KNOT_CHOICES
+    survey = ActionSurvey(template, knots)
     condition = settings.model.condition
     for folder, split in zip(settings.folders, ("train", "validation"), strict=True):
         for where, actions in action_parts(folder, template, condition, split, settings):

@@ -155,8 +155,7 @@ class Trainer:
                 watch.look_into(of_step)
         self.metrics: dict[str, Any] = {}
         self.best, self.stale = -math.inf, 0  # the best validation, and how many came since
-        self._judged = False
-        self.ended = ""  # why, where it was before the last epoch
+        self._judged, self.ended = False, ""  # `ended`: why, where it was before the last epoch
         self._data = self.devices.from_first(self._fingerprints)
 
     def _fingerprints(self) -> tuple[str, str]:
