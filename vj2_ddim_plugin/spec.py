@@ -39,6 +39,7 @@ class ActionSpec(Settings):
     """
 
     error: ClassVar[Any] = ActionError
+    newer: ClassVar[Any] = ("displacement_scale",)
 
     action_block: int = setting(250, "Actions in one world-model step.", low=1, high=MOST_STEPS)
     horizon: int = setting(
@@ -77,6 +78,13 @@ class ActionSpec(Settings):
         True,
         "Whether the sampler works in units of about 1 around 0 instead of the planner's, as the "
         "original script's checkpoints do.",
+    )
+    displacement_scale: float = setting(
+        1.0,
+        "One unit of the sampler of a path's displacements, as a share of that of its places (half "
+        "of a coordinate's range), so that short ones do not drown in noise.",
+        above=0.0,
+        high=1.0,
     )
     rate_hz: float = setting(500.0, "Actions a second, for display only.", above=0.0, high=1e6)
 

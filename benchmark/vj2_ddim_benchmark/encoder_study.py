@@ -99,6 +99,7 @@ def _train(
         save_dir=run,
         model=MODEL,
         training=_training(settings),
+        displacement_scale=1.0,  # as it was when the study was made
         resume=(run / "checkpoint.pt").exists(),
     )
     told = lambda done, total, line: progress(f"train {folder.name}", done, total)  # noqa: E731

@@ -282,11 +282,8 @@ def without_later(settings):
     """Settings as they were when there were fewer; the others are as if they were not there."""
     if not isinstance(settings, dict):
         return settings
-    later = {
-        *LATER,
-        "encoder",
-        "num_moved",
-    }  # the world model's, whose settings are compared as a whole
+    of_the_world_model = {"encoder", "num_moved"}  # its settings are compared as a whole
+    later = {*LATER, *of_the_world_model, "correspondences", "displacement_scale"}
     return {name: without_later(of) for name, of in settings.items() if name not in later}
 
 

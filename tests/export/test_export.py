@@ -30,6 +30,7 @@ GOLDEN = os.environ.get("VJ2_DDIM_GOLDEN")
 MODELS = {
     "sketch": {"condition": "sketch", "patch_size": 2},
     "latents": {"condition": "latents", "condition_layers": 1},
+    "correspondences": {"condition": "latents", "condition_layers": 1, "correspondences": True},
     "unconditional": {"condition": "none", "representation": "held", "patch_size": 5},
     "minimal": {"condition": "none", "architecture": "minimal", "dim_feedforward": 24},
 }

@@ -414,6 +414,7 @@ def train_tiny(root, condition, name="run", *, num_epochs=1, stop_after=None, re
             beta_schedule="cosine", prediction_type="v_prediction", timestep_spacing="trailing"
         ),
         representation="raw" if minimal else "auto",
+        displacement_scale=1.0,
         sequence_length=LENGTH,
         resume=resume,
     )

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,6 +40,9 @@ SPECS = {
         path_knots=3,
     ),
     "five knots": ActionSpec(action_block=25, min_press_steps=5, max_press_steps=25, path_knots=5),
+    "short displacements": ActionSpec(
+        action_block=25, min_press_steps=3, max_press_steps=25, path_knots=3, displacement_scale=0.3
+    ),
     "few steps, many knots": ActionSpec(
         action_block=16, min_press_steps=1, max_press_steps=9, path_knots=4, representation="raw"
     ),
@@ -171,7 +175,7 @@ def test_encode_inverts_decode_on_encoded_gestures(spec):
 def test_encoded_gestures_lie_within_the_diffused_bounds(spec):
     low, high = gestures.diffused_bounds(spec)
     if spec.normalized:
-        assert max(np.abs(low).max(), np.abs(high).max()) <= 2.0
+        assert max(np.abs(low).max(), np.abs(high).max()) <= 2.0 / spec.displacement_scale
 
     @quick
     @given(any_gesture(spec))
@@ -367,6 +371,9 @@ def test_path_by_hand():
     block[4:7] = [[0.1, 0.9, 1.0], [0.2, 0.6, 1.0], [0.3, 0.3, 1.0]]
     wanted = [0.1, 0.9, 0.2, -0.6, 0.4, 0.7]  # start, displacement, press and release time
     np.testing.assert_allclose(gestures.encode(block, spec)[:, 0], wanted, atol=1e-12)
+    short = replace(spec, normalized=True, displacement_scale=0.25)
+    wanted = [-0.8, 0.8, 0.2 / 0.125, -0.6 / 0.125, -0.2, 0.4]  # in halves of the range, and of it
+    np.testing.assert_allclose(gestures.encode(block, short)[:, 0], wanted, atol=1e-12)
 
 
 def test_held_by_hand():

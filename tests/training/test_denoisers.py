@@ -210,10 +210,38 @@ class TestLatentEncoder:
             LatentEncoder({"state": (4, 5), "goal": (4, 6)}, 8)
 
 
+class TestCorrespondences:
+    def test_what_moved_is_told_where_it_went_and_where_it_came_from(self):
+        """A patch of its own kind goes from the first place of nine to the last one."""
+        torch.manual_seed(0)
+        shape = (9, 40)
+        encoder = LatentEncoder({"state": shape, "goal": shape}, 8, 1, 2, 3, correspondences=True)
+        told = encoder.correspondences
+        seen = []
+        told.embed.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        state = noise(1, 1, 40).expand(1, 9, 40).clone()
+        goal, thing = state.clone(), noise(1, 40, seed=1)
+        state[:, 0], goal[:, 8] = thing, thing
+        encoder(state, goal)
+        found = seen[0][0]
+        torch.testing.assert_close(found[0, :2], torch.full((2,), 2 / 3), atol=0.01, rtol=0)
+        torch.testing.assert_close(found[8, 3:5], torch.full((2,), -2 / 3), atol=0.01, rtol=0)
+        assert found[0, 2] > 0.98
+        assert found[8, 5] > 0.98
+
+    def test_they_are_part_of_what_is_learned_from_the_first_step_on(self):
+        encoder = LatentEncoder(LATENTS, 8, 1, 2, 3, correspondences=True)
+        encoder(noise(2, 4, 5), noise(2, 4, 5, seed=1)).square().sum().backward()
+        assert encoder.correspondences.embed.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("told", [False, True])
 @pytest.mark.parametrize(("patches", "layers"), [(9, 2), (6, 0)])  # on a grid, and not
-def test_what_is_exported_is_the_same_function_folded(patches, layers):
+def test_what_is_exported_is_the_same_function_folded(patches, layers, told):
     shape = (patches, 5)
-    encoder = LatentEncoder({"state": shape, "goal": shape}, 8, layers, 2, 3).eval()
+    encoder = LatentEncoder({"state": shape, "goal": shape}, 8, layers, 2, 3, told).eval()
+    if told:
+        torch.nn.init.normal_(encoder.correspondences.embed.weight)
     encoder.set_statistics([(3.0 + noise(40, 5) * torch.tensor([1.0, 0.1, 20.0, 1, 1])).numpy()])
     state, goal = 3.0 + noise(2, *shape), 3.0 + noise(2, *shape, seed=1)
     with torch.no_grad():

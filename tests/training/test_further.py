@@ -17,7 +17,7 @@ from builders.training import (
 
 from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
-from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
+from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from vj2_ddim_training.config import TrainingConfig
 from vj2_ddim_training.further import taken_up
 from vj2_ddim_training.run import settings_of_run, settings_of_start, train_run
@@ -127,12 +127,50 @@ def test_actions_that_its_representation_cannot_hold_are_refused(start, tmp_path
 def test_latents_of_another_shape_or_norm_are_refused():
     start = Checkpoint(make_model("latents"), {}, provenance={"layer_normed": True})
     spec, shapes = start.model.action_spec, start.model.condition.inputs
+    settings = SimpleNamespace(model=start.model.config, folders=["more"])
     other = SimpleNamespace(input_shapes={"state": (4, 6), "goal": (4, 6)}, layer_normed=True)
     with pytest.raises(ConfigError, match=r"^more: the condition's inputs are .*\(4, 6\)"):
-        taken_up(start, spec, other, True, "more")
+        taken_up(start, settings, spec, other, True)
     plain = SimpleNamespace(input_shapes=shapes, layer_normed=False)
     with pytest.raises(DataError, match=r"^more: .*layer_normed False"):
-        taken_up(start, spec, plain, True, "more")
+        taken_up(start, settings, spec, plain, True)
+
+
+@pytest.mark.parametrize("told", [None, 0.5])
+def test_displacements_stay_in_their_unit_or_come_to_be_in_the_one_told(start, tmp_path, told):
+    before = load_checkpoint(start).model.action_spec
+    changes = {} if told is None else {"displacement_scale": told}
+    found = train_run(further(tmp_path, start, num_epochs=1, **changes)).model.action_spec
+    assert found == replace(before, displacement_scale=told or before.displacement_scale)
+    assert before.displacement_scale != 0.5
+
+
+def test_a_model_that_comes_to_see_correspondences_does_what_it_did_until_it_learns():
+    start = Checkpoint(make_model("latents"), {}, provenance={"layer_normed": True})
+    spec, shapes = start.model.action_spec, start.model.condition.inputs
+    data = SimpleNamespace(input_shapes=shapes, layer_normed=True)
+    config = replace(start.model.config, correspondences=True)
+    settings = SimpleNamespace(model=config, folders=["more"])
+    grown = taken_up(start, settings, spec, data, True)
+    assert grown.config == config
+    rng = torch.Generator().manual_seed(0)
+    latents = {name: torch.randn(2, *shape, generator=rng) for name, shape in shapes.items()}
+    with torch.no_grad():
+        expected = start.model.eval().encode(latents)
+        torch.testing.assert_close(grown.eval().encode(latents), expected)
+        torch.nn.init.normal_(grown.condition_encoder.correspondences.embed.weight)
+        assert (grown.encode(latents) - expected).abs().max() > 0.01
+    again = taken_up(replace(start, model=grown), settings, spec, data, True)
+    torch.testing.assert_close(again.state_dict(), grown.state_dict())
+
+
+def test_what_sees_correspondences_cannot_be_made_blind(tmp_path):
+    model = make_model("latents", correspondences=True)
+    save_checkpoint(Checkpoint(model, model.state_dict()), tmp_path / "seeing.pt")
+    told = {"start_from": tmp_path / "seeing.pt", "data_dir": tmp_path, "val_data_dir": tmp_path}
+    assert settings_of_start(told).model.correspondences
+    with pytest.raises(ConfigError, match=r"differ.*'correspondences'"):
+        settings_of_start({**told, "correspondences": False})
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path):

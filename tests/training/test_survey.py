@@ -5,7 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from builders.training import NO_TOUCH, any_press, make_gestures, press, vj2_ddim
+from builders.training import (
+    NO_TOUCH,
+    any_press,
+    make_gestures,
+    measure_the_loss_alone,
+    press,
+    vj2_ddim,
+)
 
 from vj2_ddim_plugin.gestures import decode, encode, is_valid
 from vj2_ddim_plugin.spec import ActionSpec
@@ -158,6 +165,85 @@ def test_no_touches_are_said_to_be_none():
     survey = ActionSurvey(ActionSpec(2, representation="raw", **NO_TOUCH))
     survey.look(np.zeros((3, 2, 1), np.float32))
     assert "3 action blocks of u: no channel is named press" in survey.summary(survey.spec("auto"))
+
+
+class TestDisplacements:
+    """Their unit is that in which they are as wide as places drawn evenly from the screen."""
+
+    @staticmethod
+    def surveyed(*parts, template=TEMPLATE):
+        survey = ActionSurvey(template)
+        for part in parts:
+            survey.look(np.asarray(part, np.float32))
+        return survey
+
+    @staticmethod
+    def moves(*reaches):
+        """Straight presses that go so far, in shares of the screen, to the right."""
+        ends = ([[0.1, 0.5], [0.1 + reach, 0.5]] for reach in reaches)
+        return np.stack([press(2, 12, *each, length=20) for each in ends])
+
+    def test_by_hand(self):
+        survey = self.surveyed(self.moves(0.4, 0.2))
+        mean_square = (0.8**2 + 0.4**2 + 0.0 + 0.0) / 4  # x twice, y twice; a screen is 2 wide
+        assert survey.displacement_scale() == round((3 * mean_square) ** 0.5, 1) == 0.8
+        spec = survey.spec("auto")
+        assert spec.displacement_scale == 0.8
+        assert "path, 2 knots; displacements in units of 0.8" in survey.summary(spec)
+        numbers = encode(self.moves(0.4, 0.2), spec)[:, 2:4]
+        assert np.sqrt(np.mean(numbers**2)) == pytest.approx(3**-0.5, rel=0.05)
+
+    def test_places_drawn_evenly_stay_nearly_as_they_were(self):
+        """Start and end of VJ2-GUI's own gestures are; their difference is wider by sqrt(2)."""
+        assert self.surveyed(presses(500, 5, 75, np.random.default_rng(0)), template=ActionSpec(
+            min_press_steps=0, max_press_steps=None, path_knots=None, representation="raw"
+        )).displacement_scale() == 1.0  # fmt: skip
+
+    def test_the_order_of_the_files_and_the_knots_found_do_not_matter(self):
+        bent = self.moves(0.4)
+        bent[0, 2:12, 0] = np.interp(np.arange(10), [0, 4.5, 9], [0.1, 0.5, 0.3])
+        straight = self.moves(0.1, 0.2, 0.3)
+        one, other = self.surveyed(bent, straight), self.surveyed(straight, bent)
+        assert one.spec("path") == other.spec("path")
+        assert one.spec("path").path_knots == 3
+        squares = [0.8**2, 0.2**2, 0.4**2, 0.6**2]  # the bend reaches 0.4, in two displacements
+        expected = (3 * sum(squares) / 8) ** 0.5 / 2
+        assert one.displacement_scale() == pytest.approx(expected, abs=0.05)
+
+    def test_taps_alone_keep_a_unit(self):
+        assert self.surveyed(self.moves(0.0, 0.0)).displacement_scale() == 0.1
+
+    def test_only_a_path_has_displacements_and_what_is_told_is_used(self):
+        survey = self.surveyed(self.moves(0.2))
+        assert survey.spec("held").displacement_scale == 1.0
+        assert survey.spec("held", 0.5).displacement_scale == 1.0
+        assert survey.spec("path", 0.5).displacement_scale == 0.5
+        no_touch = ActionSurvey(ActionSpec(2, representation="raw", **NO_TOUCH))
+        assert no_touch.spec("auto", 0.5).displacement_scale == 1.0
+
+    def test_held_out_data_do_not_count(self):
+        survey = self.surveyed(self.moves(0.2))
+        before = survey.displacement_scale()
+        survey.look(self.moves(0.9).astype(np.float32), limits=False)
+        assert survey.displacement_scale() == before
+
+    def test_a_run_that_goes_on_keeps_its_own(self, tmp_path, capsys):
+        """One that was begun before there was a unit, too."""
+        data = np.random.default_rng(0).choice(self.moves(0.1, 0.2, 0.3), 8)
+        (tmp_path / "data").mkdir()
+        np.save(tmp_path / "data" / "a_actions.npy", data.astype(np.float32))
+        with pytest.MonkeyPatch.context() as patch:
+            measure_the_loss_alone(patch)
+            told = ("--action-block", 20, "--displacement-scale", 1.0, "--max-time", 0.001)
+            assert train(tmp_path, *told) == 0
+            run = tmp_path / "run"
+            identity = json.loads((run / "run.json").read_text())
+            assert identity["data"].pop("displacement_scale") == 1.0
+            (run / "run.json").write_text(json.dumps(identity))
+            assert vj2_ddim("train", "--save-dir", run, "--resume", "--max-time", "1h") == 0
+        spec = load_checkpoint(run / "checkpoint.pt").model.action_spec
+        assert (spec.representation, spec.displacement_scale) == ("path", 1.0)
+        assert "units" not in capsys.readouterr().out
 
 
 class TestFloat16:

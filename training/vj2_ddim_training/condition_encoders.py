@@ -18,6 +18,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 SKETCH_FREQUENCIES = 7
 GRID_FREQUENCIES = 4
 LEAST_CHANGE = 1e-3  # squared difference, in variances of the latents, that counts as none
+SHARPNESS = 10.0  # of correspondences, for a difference of a variance, to begin with
 REACH = 0.125  # scale of a patch's offset to its centre, in screens
 
 
@@ -74,6 +75,41 @@ class _Reader(dit.Attention):
         return gathered + place
 
 
+class _Correspondences(nn.Module):
+    """Where in the other picture the like of each patch lies, and how surely.
+
+    Patches are compared by their squared difference, and what changed counts for more: a softmax
+    over the other picture's patches, whose mean place, from the patch on, and whose largest weight
+    are told (the soft correspondences of Kendall et al. 2017, "End-to-End Learning of Geometry and
+    Context for Deep Stereo Regression", section 3.4, in two dimensions and both ways). Without a
+    square grid the weights alone. What is made of it starts out as 0.
+    """
+
+    centres: Tensor
+
+    def __init__(self, width: int, centres: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("centres", centres.clone(), persistent=False)
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(SHARPNESS)))
+        self.embed = nn.Linear(2 * (centres.shape[-1] + 1), width)
+        nn.init.zeros_(self.embed.weight)
+        nn.init.zeros_(self.embed.bias)
+
+    def forward(self, state: Tensor, goal: Tensor, squared: Tensor) -> Tensor:
+        """Of normalized `[B, N, D]` latents and their change `[B, N, 1]`, `[B, N, width]`."""
+        sizes = [each.square().mean(dim=-1) for each in (state, goal)]
+        product = state @ goal.transpose(1, 2) / state.shape[-1]
+        apart = sizes[0][:, :, None] + sizes[1][:, None, :] - 2.0 * product
+        likeness = -self.log_sharpness.exp() * apart
+        changed = torch.log(squared + LEAST_CHANGE).transpose(1, 2)
+        found = []
+        for each in (likeness, likeness.transpose(1, 2)):
+            weights = torch.softmax(each + changed, dim=-1)
+            found += [weights @ self.centres - self.centres, weights.amax(dim=-1, keepdim=True)]
+        embedded: Tensor = self.embed(torch.cat(found, dim=-1))
+        return embedded
+
+
 class LatentEncoder(nn.Module):
     """`state` and `goal` latents `[B, N, D]` to tokens `[B, num_tokens, width]`.
 
@@ -89,6 +125,9 @@ class LatentEncoder(nn.Module):
     that badly. So on a square grid each query also *points*: it gathers the patches' centres, moved
     by an offset each patch predicts, under its own attention (the spatial softmax of Levine et al.
     2016, "End-to-End Training of Deep Visuomotor Policies", section 4.2, with offsets).
+
+    Which way something moved is told by neither, where both its places changed. With
+    `correspondences` each patch also sees where its like lies.
     """
 
     grid: Tensor
@@ -102,6 +141,7 @@ class LatentEncoder(nn.Module):
         num_layers: int = 2,
         nhead: int = 4,
         num_tokens: int = 16,
+        correspondences: bool = False,
     ) -> None:
         super().__init__()
         if set(input_shapes) != {"state", "goal"} or len(set(input_shapes.values())) > 1:
@@ -117,6 +157,7 @@ class LatentEncoder(nn.Module):
         self.register_buffer("latent_std", torch.ones(latent_width))
         self.embed = nn.Linear(3 * latent_width + 1 + self.grid.shape[-1], width)
         self.position = nn.Parameter(0.02 * torch.randn(1, num_patches, width))
+        self.correspondences = _Correspondences(width, centres) if correspondences else None
         self.layers = nn.ModuleList(dit.TransformerLayer(width, nhead) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
         self.queries = nn.Parameter(torch.randn(1, num_tokens, width))
@@ -141,7 +182,10 @@ class LatentEncoder(nn.Module):
         energy = torch.log1p(squared)
         grid = self.grid.expand(state.shape[0], -1, -1)
         patches = torch.cat([state, goal, change, energy, grid], dim=-1)
-        return self.gather(self.embed(patches) + self.position, squared)
+        tokens = self.embed(patches) + self.position
+        if self.correspondences is not None:
+            tokens = tokens + self.correspondences(state, goal, squared)
+        return self.gather(tokens, squared)
 
     def gather(self, tokens: Tensor, squared: Tensor) -> Tensor:
         """Mix patches `[B, N, width]`, and gather them; `squared` `[B, N, 1]` is their change."""
@@ -186,4 +230,9 @@ class FoldedLatentEncoder(nn.Module):
         change = goal - state
         squared = (change * change) @ self.squares
         tokens = state @ self.of_state + goal @ self.of_goal + self.offset
-        return self.encoder.gather(tokens + torch.log1p(squared) * self.energy, squared)
+        tokens = tokens + torch.log1p(squared) * self.energy
+        told = self.encoder.correspondences
+        if told is not None:
+            mean, std = self.encoder.latent_mean, self.encoder.latent_std
+            tokens = tokens + told((state - mean) / std, (goal - mean) / std, squared)
+        return self.encoder.gather(tokens, squared)

@@ -6,7 +6,7 @@ Nothing here needs torch or numpy: the command line reads its options here.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vj2_ddim_plugin.errors import ConfigError
 from vj2_ddim_plugin.schedule import ORIGINAL_SCHEDULE, NoiseSchedule
@@ -37,6 +37,8 @@ SEED: Any = {"low": 0, "high": 2**64 - 1}  # as torch takes
 class ModelConfig(Settings):
     """What is built. All of it is stored in the checkpoint."""
 
+    newer: ClassVar[Any] = ("correspondences",)
+
     architecture: str = setting("dit", "Minimal is the original script's.", choices=ARCHITECTURES)
     d_model: int = setting(128, "Width of the denoiser.", low=1, high=16_384)
     num_layers: int = setting(4, "Layers of the denoiser.", low=1, high=256)
@@ -52,6 +54,9 @@ class ModelConfig(Settings):
     )
     condition_layers: int = setting(2, "Layers that mix the patches of latents.", low=0, high=256)
     condition_tokens: int = setting(16, "Tokens that latents are gathered into.", low=1, high=4096)
+    correspondences: bool = setting(
+        False, "Tell each patch of latents where its like lies in the goal, and back."
+    )
 
     def check(self) -> None:
         """Choose the condition where it is left open; the original script's has none."""
@@ -254,6 +259,13 @@ class DataSettings(ReadingSettings):
         "auto",
         "Auto is the best that inverts, raw for minimal.",
         choices=("auto", *REPRESENTATIONS),
+    )
+    displacement_scale: float | None = setting(
+        None,
+        "Unit of a path's displacements, as a share of that of its places; measured if it is not "
+        "told, or the checkpoint's that is trained further.",
+        above=0.0,
+        high=1.0,
     )
     horizon: int = setting(1, "World-model steps in one sequence, so many a plan.", low=1)
     action_block: int | None = setting(

@@ -60,8 +60,9 @@ class DiffusionModel(nn.Module):
         if config.condition == "sketch":
             self.condition_encoder = SketchEncoder(shapes, config.d_model)
         elif config.condition == "latents":
+            layers, told = config.condition_layers, config.correspondences
             self.condition_encoder = LatentEncoder(
-                shapes, config.d_model, config.condition_layers, config.nhead, num_tokens
+                shapes, config.d_model, layers, config.nhead, num_tokens, told
             )
             # trains the tokens; the plugin never sees it
             self.auxiliary_head = nn.Linear(config.d_model, rows * channels)

@@ -17,6 +17,7 @@ from vj2_ddim_training.run_folder import RunFolder
 
 __all__ = ["STARTED_FROM", "settings_that_stay", "spec_of_both", "start_of", "taken_up"]
 
+CORRESPONDENCES = "condition_encoder.correspondences."  # what a model may gain
 STARTED_FROM = "started_from_sha256"  # in a checkpoint's provenance
 OF_ACTIONS = ("representation", "horizon", "action_block", "channels", "action_low", "action_high")
 
@@ -55,21 +56,39 @@ def settings_that_stay(start: Checkpoint, told: Mapping[str, Any]) -> tuple[dict
     return parts
 
 
-def spec_of_both(known: ActionSpec, seen: ActionSpec) -> ActionSpec:
-    """A model's action specification, with presses as short and as long as new data have them."""
+def spec_of_both(
+    known: ActionSpec, seen: ActionSpec, displacement_scale: float | None
+) -> ActionSpec:
+    """A model's action specification, with presses as short and as long as new data have them.
+
+    Its displacements stay in their unit, or come to be in the one that is told: the model learns
+    that anew.
+    """
     if known.press_channel is None:
         return known
+    scale = known.displacement_scale
+    if displacement_scale is not None and known.representation == "path":
+        scale = displacement_scale
     return replace(
         known,
+        displacement_scale=scale,
         min_press_steps=min(known.min_press_steps, seen.min_press_steps),
         max_press_steps=max(known.longest_press, seen.longest_press),
     )
 
 
 def taken_up(
-    start: Checkpoint, spec: ActionSpec, train_set: Examples, guidance: bool, where: object
+    start: Checkpoint,
+    settings: RunSettings,
+    spec: ActionSpec,
+    train_set: Examples,
+    guidance: bool,
 ) -> DiffusionModel:
-    """The model with its averaged weights and its statistics of latents, for these data."""
+    """The model with its averaged weights and its statistics of latents, for these data.
+
+    One that comes to be told of correspondences does what it did before, until it learns.
+    """
+    where = settings.folders[0]
     there, here = dict(start.model.condition.inputs), dict(train_set.input_shapes)
     if there != here:
         raise ConfigError(
@@ -77,7 +96,9 @@ def taken_up(
             f"from. Use data of its kind, or train a new model"
         )
     require_same_norm(start.provenance.get("layer_normed"), train_set, where)
-    config, schedule = start.model.config, start.model.schedule
-    model = DiffusionModel(config, spec, schedule, here, guidance)
-    model.load_state_dict(start.model.state_dict())
+    config = replace(start.model.config, correspondences=settings.model.correspondences)
+    model = DiffusionModel(config, spec, start.model.schedule, here, guidance)
+    own = model.state_dict()
+    new = {name: own[name] for name in own if name.startswith(CORRESPONDENCES)}
+    model.load_state_dict(new | start.model.state_dict())
     return model

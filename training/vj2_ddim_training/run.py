@@ -194,6 +194,7 @@ def settings_of_run(save_dir: Path | str, told: Mapping[str, Any] | None = None)
     saved, identity = load_resumable(folder), folder.read_identity()
     data = dict(identity.get("data", {}))
     data |= {name: Path(str(data[name])) for name in PLACES if data.get(name)}
+    data["displacement_scale"] = saved.model.action_spec.displacement_scale
     here = {**(told or {}), "save_dir": folder.folder, "resume": True}
     model, schedule = saved.model.config.to_dict(), saved.model.schedule.to_dict()
     data["judge"] = identity.get("judge")
@@ -224,9 +225,11 @@ def _data_of(settings: RunSettings) -> dict[str, Any]:
 def _used(settings: RunSettings, model: DiffusionModel) -> dict[str, Any]:
     """Every setting of a run, with what was chosen where it was left open."""
     used = {name: getattr(settings, name) for name in declared(DataSettings)}
-    used |= {"judge": settings.judge, **model.config.to_dict(), **settings.training.to_dict()}
+    used |= {"judge": settings.judge, **settings.training.to_dict()}
+    used |= {name: getattr(model.config, name) for name in declared(ModelConfig)}
     used |= {name: getattr(model.schedule, name) for name in declared(NoiseSchedule)}
-    used["representation"] = model.action_spec.representation
+    for found in ("representation", "displacement_scale"):
+        used[found] = getattr(model.action_spec, found)
     if used["run_name"] is None:
         size = f"{model.config.d_model}x{model.config.num_layers}"
         data = os.path.basename(os.path.realpath(settings.folders[0]))
@@ -276,14 +279,16 @@ def _look_at_actions(
     if minimal and representation == "auto":
         representation = "raw"
     try:
-        spec = survey.spec(representation)
+        spec = survey.spec(representation, settings.displacement_scale)
     except ActionError as error:
         if known is None:
             raise
         words = "the checkpoint to start from cannot be trained further on these actions"
         raise ActionError(f"{words}: {error}, for a new model") from error
+    if known is not None:
+        spec = spec_of_both(known, spec, settings.displacement_scale)
     tell(line := survey.summary(spec))
-    return spec if known is None else spec_of_both(known, spec), line
+    return spec, line
 
 
 def with_patch_size(config: ModelConfig, spec: ActionSpec) -> ModelConfig:
@@ -306,7 +311,7 @@ def _model_to_train(
     torch.manual_seed(settings.training.seed)
     guidance = settings.training.condition_dropout > 0.0
     if start is not None:
-        model = taken_up(start, spec, train_set, guidance, settings.folders[0])
+        model = taken_up(start, settings, spec, train_set, guidance)
     else:
         of_model = with_patch_size(settings.model, spec), spec, settings.noise_schedule
         model = DiffusionModel(*of_model, train_set.input_shapes, guidance)

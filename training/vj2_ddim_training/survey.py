@@ -1,11 +1,13 @@
 """What a whole data set is like, seen part by part: nothing is decided by its first rows."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vj2_ddim_plugin.errors import ActionError
 from vj2_ddim_plugin.gestures import PATH_TOLERANCE, coarse_rounding, decode, encode, pressed
@@ -16,6 +18,7 @@ from vj2_ddim_plugin.spec import ActionSpec
 __all__ = ["ActionSurvey", "infer_action_spec", "moments_of", "usable_std"]
 
 KNOT_CHOICES = (2, 3, 5, 9)
+LEAST_DISPLACEMENT = 0.1  # unit of displacements, where touches hardly move
 LEAST_STD = 0.05  # of a feature, as a share of the root mean square of all features' stds
 LEAST_CHANGE = 1e-5  # that is no rounding, as a share of the values themselves
 
@@ -33,6 +36,7 @@ class ActionSurvey:
         self._block = replace(template, horizon=1, **any_press)
         self.num_blocks = 0
         self.shortest, self.longest = template.action_block, 0
+        self._moved, self._num_moved = 0.0, 0  # sum of squares, in halves of the ranges
         self.rounded = False  # whether a block inverts only up to what float16 rounds
         self._knots = [number for number in knots if number <= template.action_block]
         self._why: dict[str, str] = {}  # a representation does not invert
@@ -52,6 +56,7 @@ class ActionSurvey:
         if limits:
             self.shortest = min(self.shortest, int((stop - start).min()))
             self.longest = max(self.longest, int((stop - start).max()))
+            self._measure_displacements(blocks, down)
         segments = count_segments(down)
         if "path" not in self._why and (segments != 1).any():
             found = segments[segments != 1][0]
@@ -73,6 +78,28 @@ class ActionSurvey:
             if bad is not None:
                 self._why["held"] = _fault_of(bad, spec, "a block has several presses", where)
 
+    def _measure_displacements(self, blocks: FloatArray, down: NDArray[np.bool_]) -> None:
+        """How far the touches of `[n, T, A]` reach along each coordinate."""
+        axes, spec = self._block.coordinate_indices, self._block
+        half = (spec.high_array - spec.low_array)[axes] / 2
+        values, touched = blocks[..., axes] / half, np.expand_dims(down, -1)
+        highest = np.max(values, axis=1, where=touched, initial=-np.inf)
+        lowest = np.min(values, axis=1, where=touched, initial=np.inf)
+        reach = np.where(touched.any(axis=1), highest - lowest, 0.0)
+        self._moved += float(np.square(reach, dtype=np.float64).sum())
+        self._num_moved += reach.size
+
+    def displacement_scale(self) -> float:
+        """The unit in which a path's displacements are as wide as places drawn evenly.
+
+        Their root mean square, as far as a touch's reach tells it, is that of a uniform number of
+        [-1, 1] then. In tenths, and no less than `LEAST_DISPLACEMENT`.
+        """
+        if not self._num_moved:
+            return 1.0
+        each = math.sqrt(self._moved / self._num_moved) / (self._knots[0] - 1)
+        return round(min(max(math.sqrt(3.0) * each, LEAST_DISPLACEMENT), 1.0), 1)
+
     def _not_inverted(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray | None:
         """The first of the blocks that does not come back from being diffused, or None."""
         span = spec.high_array - spec.low_array
@@ -83,8 +110,8 @@ class ActionSurvey:
         self.rounded |= bool(fine.any())
         return blocks[bad[~fine][0]] if not fine.all() else None
 
-    def spec(self, representation: str) -> ActionSpec:
-        """The template with what was seen: press lengths, knots and representation.
+    def spec(self, representation: str, displacement_scale: float | None = None) -> ActionSpec:
+        """The template with what was seen: press lengths, knots, representation, its units.
 
         `auto` is the best representation that inverts exactly: `path` for straight and piecewise
         linear gestures, else `held`, else `raw`. One that cannot hold the actions is an
@@ -109,7 +136,11 @@ class ActionSurvey:
                 f"{self._why[representation]}. Use representation 'auto' or 'raw'"
             )
         knots = None if "path" in self._why else self._knots[0]
-        return with_settings(representation=representation, path_knots=knots)
+        scale = displacement_scale if representation == "path" else 1.0
+        scale = self.displacement_scale() if scale is None else scale
+        return with_settings(
+            representation=representation, path_knots=knots, displacement_scale=scale
+        )
 
     def summary(self, spec: ActionSpec) -> str:
         """What was seen and chosen, and why, in one line."""
@@ -120,6 +151,8 @@ class ActionSurvey:
         why = "".join(f"; not {kind}: {fault}" for kind, fault in self._why.items())
         if spec.path_knots:
             why = f", {spec.path_knots} knots" + why
+        if spec.displacement_scale != 1.0:
+            why += f"; displacements in units of {spec.displacement_scale:g}"
         if self.rounded:
             why += "; what float16 rounds is allowed for"
         return (

@@ -97,7 +97,8 @@ class _Held(Representation):
 class _Path(Representation):
     """`x0, y0, dx1, dy1, ..., press time, release time`, the times as shares of the block.
 
-    One unit of the sampler is half of a coordinate's range, or half a block.
+    One unit of the sampler is half of a coordinate's range, for displacements `displacement_scale`
+    of it, and half a block for times.
     """
 
     def bounds(self, spec: ActionSpec) -> tuple[FloatArray, FloatArray]:
@@ -109,7 +110,8 @@ class _Path(Representation):
 
     def scale(self, spec: ActionSpec) -> FloatArray:
         half = (spec.high_array - spec.low_array)[spec.coordinate_indices] / 2
-        return np.concatenate([np.tile(half, spec.required_path_knots), [0.5, 0.5]])[:, None]
+        away = np.tile(spec.displacement_scale * half, spec.required_path_knots - 1)
+        return np.concatenate([half, away, [0.5, 0.5]])[:, None]
 
     def encode(self, blocks: FloatArray, spec: ActionSpec) -> FloatArray:
         down = pressed(blocks, spec)

@@ -148,6 +148,7 @@ def _train_denoiser(
         training=settings.training,
         schedule=NoiseSchedule(),
         representation=settings.representation,
+        displacement_scale=settings.displacement_scale,
         resume=(assets.denoiser / "checkpoint.pt").exists(),
     )
     told = lambda done, total, line: progress("train the denoiser", done, total)  # noqa: E731

@@ -43,6 +43,9 @@ class AssetSettings(Settings):
     representation: str = setting(
         "auto", "What the denoiser diffuses.", choices=(*REPRESENTATIONS, "auto")
     )
+    displacement_scale: float | None = setting(
+        1.0, "Unit of a path's displacements; None measures it.", above=0.0, high=1.0
+    )
     seed: int = setting(1, "Of the denoiser's data; the other parts hold their own.", low=0)
 
     @classmethod
