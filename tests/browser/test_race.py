@@ -14,13 +14,14 @@ from vj2_ddim_benchmark.assets.settings import AmortiseSettings
 from vj2_ddim_benchmark.browser import judge as pages_judge
 from vj2_ddim_benchmark.browser import race as pages_race
 from vj2_ddim_benchmark.browser import tune as pages_tune
-from vj2_ddim_benchmark.browser.chromium import BrowserError
+from vj2_ddim_benchmark.browser.chromium import BrowserError, PageError
 from vj2_ddim_benchmark.browser.episode import (
     asking,
     assets_of,
     made_ready,
     plan_between,
     plan_on,
+    reaches,
     reaches_in_turn,
 )
 from vj2_ddim_benchmark.browser.oracle import draw_chain, draw_problem
@@ -81,8 +82,9 @@ def test_planners_race_on_pages_and_a_lost_touch_is_made_again(monkeypatch):
 class Walking:
     """A session in which every touch brings one more widget into its goal's state, or none."""
 
-    def __init__(self, problem, num_idle=0, num_failing=0):
+    def __init__(self, problem, num_idle=0, num_failing=0, error=BrowserError):
         self.problem, self.num_idle, self.num_failing = problem, num_idle, num_failing
+        self.error = error
         self.touches = 0
 
     def show(self, page, state):
@@ -94,7 +96,7 @@ class Walking:
         self.touches += 1
         if self.num_failing:
             self.num_failing -= 1
-            raise BrowserError("it died")
+            raise self.error("it died")
         if self.idle:
             self.idle -= 1
         else:
@@ -168,6 +170,20 @@ def test_a_chain_with_a_lost_touch_begins_again(monkeypatch):
     assert reached
     assert session.touches == 1 + 2
     np.testing.assert_array_equal(optimizer.seen[0], optimizer.seen[1])
+
+
+def test_a_plan_that_makes_the_page_throw_leads_nowhere(monkeypatch):
+    """However often it is tried: a page, unlike a browser, fails again."""
+    reached, session, _ = walked(monkeypatch, 2, num_failing=10**6, error=PageError)
+    assert not reached
+    problem = draw_chain("validation", 1, np.random.default_rng(3))
+    assert not reaches(
+        Walking(problem, num_failing=10**6, error=PageError), problem, tap(0.5, 0.5, 10, 30)
+    )
+    assert reaches(Walking(problem, num_failing=1, error=PageError), problem, tap(0.5, 0.5, 10, 30))
+    with pytest.raises(BrowserError, match="it died"):
+        reaches(Walking(problem, num_failing=10**6), problem, tap(0.5, 0.5, 10, 30))
+    assert session.touches == 3
 
 
 @pytest.mark.parametrize("name", ["ddim-1", "random-gestures-16"])

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vj2_ddim_benchmark.browser.chromium import PageError
 from vj2_ddim_benchmark.browser.oracle import Problem, draw_chain, draw_problem
 from vj2_ddim_benchmark.browser.session import BrowserSession, Session, retried
 from vj2_ddim_benchmark.planners.description import PlannerAssets, read_tuned
@@ -111,6 +112,14 @@ def plan_between(
     return planner.optimizer.optimize(problem)
 
 
+def _attempted(touched: Callable[[], bool]) -> bool:
+    """Whether it led to the goal, never with a lost touch; not where it makes the page throw."""
+    try:
+        return retried(touched)
+    except PageError:
+        return False
+
+
 def reaches(session: BrowserSession[Any, Any], problem: Posed, action: FloatArray) -> bool:
     """Whether an action block `[250, 3]` leads from the start to the goal; never a lost touch."""
 
@@ -118,7 +127,7 @@ def reaches(session: BrowserSession[Any, Any], problem: Posed, action: FloatArra
         problem.show(session)
         return problem.reached(session.touch(action)[1])
 
-    return retried(touched)
+    return _attempted(touched)
 
 
 def asking(world_model: WorldModel, planner: ReadyPlanner, seed: int) -> Ask:
@@ -134,7 +143,8 @@ def reaches_in_turn(
     """Whether plans, one after another, lead to a goal `length` gestures away.
 
     The host stops where the latents of page and goal are as near as `stop`, or its gestures run
-    out; only then is the true state looked at. With a lost touch all is done again.
+    out; only then is the true state looked at. With a lost touch all is done again; a plan that
+    makes the page throw leads nowhere.
 
     Raises:
         BrowserError: A touch was lost again and again.
@@ -150,7 +160,7 @@ def reaches_in_turn(
                 break
         return problem.reached(state)
 
-    return retried(touched)
+    return _attempted(touched)
 
 
 def stop_distance(session: Session, world_model: WorldModel, seed: int) -> float:
