@@ -18,7 +18,7 @@ from builders.training import (
 from vj2_ddim_plugin.errors import ActionError, CheckpointError, ConfigError, DataError
 from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from vj2_ddim_training.config import TrainingConfig
+from vj2_ddim_training.config import RunSettings, TrainingConfig
 from vj2_ddim_training.further import taken_up
 from vj2_ddim_training.run import settings_of_run, settings_of_start, train_run
 
@@ -171,6 +171,11 @@ def test_what_sees_correspondences_cannot_be_made_blind(tmp_path):
     assert settings_of_start(told).model.correspondences
     with pytest.raises(ConfigError, match=r"differ.*'correspondences'"):
         settings_of_start({**told, "correspondences": False})
+    write_data(tmp_path)
+    blind = replace(model.config, correspondences=False)
+    by_hand = RunSettings(**told, save_dir=tmp_path / "run", model=blind, action_block=LENGTH)
+    with pytest.raises(ConfigError, match=r"differ.*'correspondences'"):
+        train_run(by_hand)
 
 
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path):

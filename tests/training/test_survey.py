@@ -193,11 +193,11 @@ class TestDisplacements:
         numbers = encode(self.moves(0.4, 0.2), spec)[:, 2:4]
         assert np.sqrt(np.mean(numbers**2)) == pytest.approx(3**-0.5, rel=0.05)
 
-    def test_places_drawn_evenly_stay_nearly_as_they_were(self):
-        """Start and end of VJ2-GUI's own gestures are; their difference is wider by sqrt(2)."""
-        assert self.surveyed(presses(500, 5, 75, np.random.default_rng(0)), template=ActionSpec(
-            min_press_steps=0, max_press_steps=None, path_knots=None, representation="raw"
-        )).displacement_scale() == 1.0  # fmt: skip
+    def test_those_between_places_drawn_evenly_keep_the_places_unit(self):
+        """They are wider than the places, by sqrt(2)."""
+        template = any_press(250, 0, path_knots=None, representation="raw")
+        survey = self.surveyed(presses(500, 5, 75, np.random.default_rng(0)), template=template)
+        assert survey.displacement_scale() == 1.0
 
     def test_the_order_of_the_files_and_the_knots_found_do_not_matter(self):
         bent = self.moves(0.4)

@@ -9,7 +9,7 @@ from vj2_ddim_plugin.files import sha256_of
 from vj2_ddim_plugin.settings import declared
 from vj2_ddim_plugin.spec import ActionSpec
 from vj2_ddim_training.checkpoint import Checkpoint, load_checkpoint
-from vj2_ddim_training.config import DataSettings, RunSettings
+from vj2_ddim_training.config import DataSettings, ModelConfig, RunSettings
 from vj2_ddim_training.diffusion_model import DiffusionModel
 from vj2_ddim_training.examples import Examples, require_same_norm
 from vj2_ddim_training.resumable import differences
@@ -35,7 +35,8 @@ def start_of(settings: RunSettings, folder: RunFolder) -> Checkpoint | None:
     start = load_checkpoint(settings.start_from)
     start.provenance[STARTED_FROM] = sha256_of(settings.start_from)
     told = {name: getattr(settings, name) for name in declared(DataSettings)}
-    told |= {"action_block": settings.block, **settings.model.to_dict()}
+    told |= {name: getattr(settings.model, name) for name in declared(ModelConfig)}
+    told["action_block"] = settings.block
     if settings.schedule is not None:
         told |= settings.schedule.to_dict()
     settings_that_stay(start, told)

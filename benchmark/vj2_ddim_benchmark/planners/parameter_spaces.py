@@ -48,8 +48,9 @@ class GestureParameters:
 
     def __init__(self, spec: ActionSpec) -> None:
         try:
-            usual = replace(spec, normalized=True, displacement_scale=1.0)
-            self._spec = replace(usual, representation="path")
+            self._spec = replace(
+                spec, representation="path", normalized=True, displacement_scale=1.0
+            )
             self.shape = self._spec.diffused_shape
         except ActionError as error:
             raise ConfigError(f"these actions have no gesture parameters: {error}") from error
